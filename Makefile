@@ -1,0 +1,57 @@
+# make demo: a comparison report from a fresh clone.    make help: everything else.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo demo-data test lint format schema bench clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: setup demo-data  ## Train and evaluate the demo study; ends with results/report.html
+	$(BIN)/snakemake --profile local
+	@echo "The report: $(CURDIR)/results/report.html"
+
+demo-data: setup  ## Draw the demo's screens (once)
+	@$(BIN)/python scripts/make_demo_dataset.py demo/dataset
+
+test: $(VENV)/.test lint  ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test  ## Check style, types and the workflow
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+format: $(VENV)/.test  ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile rules
+
+schema: setup  ## Write schemas/study.schema.json from the typed study
+	$(BIN)/python scripts/write_schema.py schemas/study.schema.json
+
+bench: setup demo-data  ## Run the benchmarks; minutes
+	$(BIN)/python benchmarks/batched_generation.py
+	$(BIN)/python benchmarks/dry_run.py
+
+setup: $(VENV)/.installed  ## Make the virtual environment from envs/requirements.txt (once)
+
+$(VENV)/.installed: envs/requirements.txt envs/constraints.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r envs/requirements.txt -c envs/constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.installed envs/requirements-test.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -r envs/requirements-test.txt -c envs/constraints.txt
+	@touch $@
+
+clean:  ## Remove results and the demo's screens (not the virtual environment)
+	rm -rf results/* demo/dataset .snakemake
+	git checkout -- results/README.md

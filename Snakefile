@@ -1,0 +1,38 @@
+"""usertune: fine-tune one vision-language model across many users and evaluate it on each of them.
+
+The study is `config.yaml`, or another file: `snakemake --profile local --configfile configs/my-study.yaml`.
+"""
+
+from snakemake.utils import min_version
+
+min_version("9.10")
+
+# Snakemake merges --configfile into this one; a study must not inherit experiments from the demo.
+if not workflow.overwrite_configfiles:
+
+    configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/data.smk"
+include: "rules/train.smk"
+include: "rules/evaluate.smk"
+include: "rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "<results>/report.html",
+    localrule: True
+
+
+# `snakemake vanilla`, `snakemake lora`, ...: one experiment, as far as its scores.
+for experiment in STUDY.experiments:
+
+    rule:
+        name:
+            experiment
+        input:
+            expand("<results>/scores/{experiment}/user_{user}.json", experiment=experiment, user=STUDY.users.test),
+        localrule: True

@@ -1,0 +1,108 @@
+"""The study object, and the named functions that tell rules their inputs and resources."""
+
+import os
+import re
+import sys
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+# Jobs find the package by this too, so an environment made by --sdm conda need not contain it; and they run with
+# the Python that runs Snakemake (unless such an environment comes before it), whether or not it is activated.
+SOURCE = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SOURCE)
+for variable, folder in {"PYTHONPATH": SOURCE, "PATH": str(Path(sys.executable).parent)}.items():
+    os.environ[variable] = os.pathsep.join(filter(None, [folder, os.environ.get(variable)]))
+
+from usertune import gpu, plan
+from usertune.config import study_from_config
+from usertune.data.messages import user_file
+from usertune.errors import UserError
+from usertune.recipes import FIGURE_NAMES, Recipes
+from usertune.users import batch_label
+
+try:
+    STUDY = study_from_config(config, [os.path.relpath(file) for file in workflow.configfiles])
+    plan.check_sources(STUDY)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+RECIPES = Recipes(STUDY)
+SCRIPTS = Path(workflow.basedir) / "scripts"
+TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
+BATCHES = {batch_label(users): users for users in STUDY.test_batches}
+BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in users}
+
+
+pathvars:
+    results=STUDY.results,
+
+
+wildcard_constraints:
+    user="|".join(map(re.escape, STUDY.all_users)),
+    experiment="|".join(STUDY.experiments),
+    batch="|".join(map(re.escape, BATCHES)),
+    figure="|".join(FIGURE_NAMES),
+
+
+def user_manifests(users):
+    """The prepared data of some users, by their manifests."""
+    return expand("<results>/data/user_{user}.manifest.json", user=users)
+
+
+def raw_user_file(wildcards):
+    """The raw samples of one user."""
+    return str(user_file(STUDY.dataset.root, wildcards.user))
+
+
+def trained_weights(wildcards):
+    """What prediction needs from training: nothing for vanilla."""
+    if wildcards.experiment not in TRAINED:
+        return []
+    return f"<results>/checkpoints/{wildcards.experiment}/manifest.json"
+
+
+def manifests_of_batch(wildcards):
+    """The prepared data of the users that one prediction job takes."""
+    return user_manifests(BATCHES[wildcards.batch])
+
+
+def predictions_of_user(wildcards):
+    """The predictions of the batch that a test user belongs to."""
+    return f"<results>/predictions/{wildcards.experiment}/users_{BATCH_OF_USER[wildcards.user]}.json"
+
+
+def all_scores(suffix):
+    """The scores of every experiment and test user."""
+    return expand(
+        "<results>/scores/{experiment}/user_{user}{suffix}",
+        experiment=STUDY.experiments,
+        user=STUDY.users.test,
+        suffix=suffix,
+    )
+
+
+def training_logs(wildcards):
+    """The loss curves of every trained experiment, for the figure that shows them."""
+    if wildcards.figure != "loss_curves":
+        return []
+    return expand("<results>/checkpoints/{experiment}/training_log.csv", experiment=TRAINED)
+
+
+def micro_batch(wildcards, attempt):
+    """Samples in memory at once, halved at every new attempt, since memory is what most often runs out."""
+    return max(1, STUDY.experiments[wildcards.experiment].training.micro_batch >> (attempt - 1))
+
+
+def one_gpu(wildcards):
+    """One GPU for a job on a cluster; on this machine one where there is any, else the job runs on the CPU."""
+    return 1 if workflow.remote_exec or not workflow.local_exec else min(1, gpus_of_this_machine())
+
+
+@cache
+def gpus_of_this_machine():
+    """Count the visible GPUs and let no more jobs run at once, unless the profile or command line set a number."""
+    if "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", len(gpu.visible_gpus()))
+    return workflow.global_resources["gpu"].value

@@ -1,0 +1,33 @@
+"""Fine-tuning, one GPU job for each trained experiment."""
+
+
+rule train:
+    message:
+        "Training {wildcards.experiment}"
+    input:
+        base_model="<results>/base_model/manifest.json",
+        train=user_manifests(STUDY.users.train),
+        validation=user_manifests(STUDY.users.validation),
+    output:
+        manifest="<results>/checkpoints/{experiment}/manifest.json",
+        losses="<results>/checkpoints/{experiment}/training_log.csv",
+    params:
+        recipe=lambda wildcards: RECIPES.train(wildcards.experiment),
+        execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
+        root=STUDY.dataset.root,
+    log:
+        "<results>/logs/train/{experiment}.log",
+    threads: 8
+    resources:
+        gpu=one_gpu,
+        mem_mb=lambda wildcards, attempt: 64000 * attempt,
+        runtime=lambda wildcards, attempt: 1440 * attempt,
+        micro_batch=micro_batch,
+    conda:
+        "../envs/gpu.yaml"
+    shell:
+        "python {SCRIPTS:q}/train.py --recipe {params.recipe:q} --execution {params.execution:q}"
+        " --micro-batch {resources.micro_batch} --experiment {wildcards.experiment:q}"
+        " --base-model {input.base_model:q} --train {input.train:q} --validation {input.validation:q}"
+        " --root {params.root:q} --gpus {resources.gpu} --manifest {output.manifest:q}"
+        " --losses {output.losses:q} --log {log:q}"

@@ -1,0 +1,31 @@
+"""Compare all experiments on all test users: tables for programs, for people and for papers.
+
+Writes summary.csv, summary.md, summary.tex, differences.csv, users.csv and samples.csv into the folder --tables.
+Give the metrics (JSON) of every experiment and user; the rows (CSV) are read from beside them. Example:
+
+    python scripts/compare.py --recipe '{"step": "compare", "experiments": [{"name": "vanilla", "mode": "vanilla"}],
+        "users": ["1", "2"], "thresholds": [140], "confidence": 0.95}' \\
+        --scores results/scores/vanilla/user_1.json results/scores/vanilla/user_2.json --tables results/tables
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from usertune import program
+from usertune.compare import compare
+
+
+def main(arguments: argparse.Namespace) -> None:
+    compare(arguments.recipe, arguments.scores, arguments.tables)
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    program.add_recipe(parser, 'keys: "step", "experiments", "users", "thresholds", "confidence", "upstream"')
+    parser.add_argument(
+        "--scores", required=True, nargs="+", type=Path, metavar="JSON", help="metrics of each experiment and user"
+    )
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="output: where the tables go")
+    program.run(parser, main)

@@ -1,0 +1,43 @@
+"""Draw one figure of the comparison, as SVG and as PNG.
+
+Figures: accuracy_by_user, distance_distribution, loss_curves (which needs the training logs). Example:
+
+    python scripts/figure.py --name loss_curves --tables results/tables \\
+        --recipe '{"step": "figure", "experiments": [{"name": "lora", "mode": "lora"}], "users": ["1"],
+        "thresholds": [140]}' --training-log lora=results/checkpoints/lora/training_log.csv \\
+        --svg results/figures/loss_curves.svg --png results/figures/loss_curves.png
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from usertune import program
+from usertune.figures import FIGURES, Sources, make_figure
+
+
+def main(arguments: argparse.Namespace) -> None:
+    sources = Sources(arguments.tables, dict(arguments.training_log))
+    make_figure(arguments.recipe, arguments.name, sources, arguments.svg, arguments.png)
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    name, separator, path = text.partition("=")
+    if not (name and separator and path):
+        raise argparse.ArgumentTypeError(f"{text!r}: write EXPERIMENT=FILE")
+    return name, Path(path)
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    program.add_recipe(parser, 'keys: "step", "name", "experiments", "users", "thresholds", "confidence", "upstream"')
+    parser.add_argument("--name", required=True, choices=list(FIGURES), help="which figure")
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
+    parser.add_argument(
+        "--training-log", nargs="*", default=[], type=named_path, metavar="EXPERIMENT=CSV",
+        help="the training log of each trained experiment",
+    )  # fmt: skip
+    parser.add_argument("--svg", required=True, type=Path, metavar="FILE", help="output: the figure as SVG")
+    parser.add_argument("--png", required=True, type=Path, metavar="FILE", help="output: the figure as PNG")
+    program.run(parser, main)

@@ -1,0 +1,47 @@
+"""Write the report of a study: one HTML file that holds its tables, figures and examples and loads nothing.
+
+Samples are files called user_<id>.jsonl; only those of the first users, as many as the recipe's "examples", are
+read. Example:
+
+    python scripts/report.py --recipe '{"step": "report", "study": "demo", "title": "Demo", "examples": 2,
+        "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "thresholds": [140]}' \\
+        --tables results/tables --figures results/figures/accuracy_by_user.svg \\
+        --predictions results/predictions/vanilla/users_1-2.json \\
+        --samples results/data/user_1.jsonl results/data/user_2.jsonl --dataset-root data --out results/report.html
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from usertune import program
+from usertune.report import ReportFiles, make_report
+
+
+def main(arguments: argparse.Namespace) -> None:
+    files = ReportFiles(
+        tables=arguments.tables,
+        figures=arguments.figures,
+        training_manifests=arguments.training_manifests,
+        predictions=arguments.predictions,
+        samples=arguments.samples,
+        dataset_root=arguments.dataset_root,
+    )
+    make_report(arguments.recipe, files, arguments.out)
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    program.add_recipe(
+        parser, 'keys: "step", "study", "title", "examples", "experiments", "users", "thresholds", "upstream"'
+    )
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
+    several = {"nargs": "*", "default": [], "type": Path}
+    parser.add_argument("--figures", **several, metavar="SVG", help="the figures, in the order of the report")
+    parser.add_argument("--training-manifests", **several, metavar="JSON", help="manifests of trained experiments")
+    parser.add_argument("--predictions", **several, metavar="JSON", help="all predictions of all experiments")
+    parser.add_argument("--samples", **several, metavar="JSONL", help="canonical samples of the users to show")
+    parser.add_argument("--dataset-root", required=True, type=Path, metavar="FOLDER", help="where image paths start")
+    parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="output: the report")
+    program.run(parser, main)

@@ -1,0 +1,98 @@
+"""Finding the base model and writing down which one it is, before any GPU is asked for."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from usertune.errors import UserError
+from usertune.files import read_json, write_json
+from usertune.fingerprint import digest, digest_file, list_files
+
+logger = logging.getLogger(__name__)
+
+SUPPORTED_MODEL_TYPES = ("qwen3_vl",)
+NEEDED_FILES = ("config.json", "tokenizer_config.json")
+# Files that say something about the model but take no part in what it answers.
+DESCRIPTIONS = ("README.md", "LICENSE", "pretraining.json", ".gitattributes")
+
+
+def model_files(folder: str | Path) -> list[str]:
+    """Return the files of a model folder that decide what the model answers, relative to it."""
+    return [name for name in list_files(folder) if name not in DESCRIPTIONS]
+
+
+def is_local(path: str) -> bool:
+    """Whether ``base_model.path`` is a folder rather than a name on the hub (``owner/name``)."""
+    return Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
+
+
+def check_local(path: str) -> None:
+    """Check that a local base model can be used, without loading it.
+
+    Raises:
+        UserError: the folder or one of its needed files is missing, or holds another kind of model.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"base_model.path: {path} is not a folder with a model")
+    for name in NEEDED_FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"base_model.path: {path} has no {name}; a model with its processor is needed there")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(f"base_model.path: {path} has no *.safetensors weights")
+    kind = read_json(folder / "config.json").get("model_type")
+    if kind not in SUPPORTED_MODEL_TYPES:
+        raise UserError(
+            f"base_model.path: {path} holds a model of type {kind!r}; supported: {', '.join(SUPPORTED_MODEL_TYPES)}"
+        )
+
+
+def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) -> dict[str, Any]:
+    """Find the base model (downloading it when it is a hub name) and write its manifest.
+
+    Args:
+        recipe: ``path`` and ``revision`` of the study's base model.
+        manifest_file: JSON object to write: the local folder, the hub commit, and the digest of every file.
+
+    Returns:
+        The manifest. Its ``fingerprint`` depends on the files' content alone, so a copy is the same model.
+
+    Raises:
+        UserError: the model cannot be found, downloaded or used.
+    """
+    path, revision = recipe["path"], recipe["revision"]
+    folder = Path(path).expanduser() if is_local(path) else _download(path, revision)
+    check_local(str(folder))
+    files = {}
+    for name in model_files(folder):
+        logger.info("reading %s", folder / name)
+        files[name] = digest_file(folder / name)
+    manifest = {
+        "step": "base_model",
+        "recipe": dict(recipe),
+        "folder": str(folder),
+        "files": files,
+        "fingerprint": digest(files),
+    }
+    write_json(manifest_file, manifest)
+    return manifest
+
+
+def _download(name: str, revision: str | None) -> Path:
+    # Imported here: the hub client is needed only for models that are not in a local folder.
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
+    except RepositoryNotFoundError:
+        raise UserError(f"base_model.path: {name} is neither a folder here nor a model on the hub") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"base_model.path: {name} cannot be downloaded ({type(error).__name__}); "
+            "download it where there is a network, and set HF_HOME to that cache or path to its folder"
+        ) from None

@@ -1,0 +1,196 @@
+"""Reader for a folder of ``user_<id>.jsonl``: one sample a line, in role/content messages.
+
+A line looks like this (``id``, ``episode`` and ``step`` may be left out)::
+
+    {"id": "7-0012", "episode": "7-e03", "step": 2, "messages": [
+      {"role": "user", "content": [{"type": "image", "image": "images/user_7/0012.png"},
+                                   {"type": "text", "text": "Where is the mail icon?"}]},
+      {"role": "assistant", "content": "...the answer..."}]}
+
+``content`` is a text or a list of parts; an image part names its file under ``image`` or ``path``, relative to
+the dataset's root. The conversation ends with the answer turn; earlier assistant turns are context in
+prediction, and are trained on like the last one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from usertune.data.samples import Part, Turn
+from usertune.users import format_users, sort_key
+
+ROLES = ("system", "user", "assistant")
+SAMPLE_KEYS = frozenset({"id", "episode", "step", "user", "messages"})
+_FILE = re.compile(r"user_(.+)\.jsonl")
+
+
+class BadSampleError(ValueError):
+    """A raw sample does not pass the checks; ``field`` says where in the sample."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(problem)
+        self.field = field
+
+
+@dataclass
+class RawSample:
+    """One line of a raw file, with images by path and not yet opened."""
+
+    id: str
+    episode: str
+    step: int
+    messages: list[Turn]
+    image_paths: list[str] = field(default_factory=list)
+
+
+def user_file(root: str | Path, user: str) -> Path:
+    """Return the raw file of a user."""
+    return Path(root) / f"user_{user}.jsonl"
+
+
+def available_users(root: str | Path) -> list[str]:
+    """Return the users who have a raw file, numbers first."""
+    found = (_FILE.fullmatch(path.name) for path in Path(root).iterdir())
+    return sorted((match[1] for match in found if match), key=sort_key)
+
+
+def describe_available(root: str | Path) -> str:
+    """Return a phrase that says which users a dataset has."""
+    users = available_users(root)
+    return f"found {len(users)} users there: {format_users(users)}" if users else "found no user_<id>.jsonl there"
+
+
+def parse_line(line: str, user: str, number: int) -> RawSample:
+    """Parse and check one line of a raw file (1-based ``number``), without opening its images.
+
+    Images in a system turn are moved to the user turn that follows, because the chat template drops them there.
+
+    Raises:
+        BadSampleError: the line does not follow the format of this module.
+    """
+    try:
+        raw = json.loads(line)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise BadSampleError("line", f"not valid JSON: {error}") from None
+    if not isinstance(raw, dict):
+        raise BadSampleError("line", f"expected a JSON object, found {type(raw).__name__}")
+    unknown = sorted(set(raw) - SAMPLE_KEYS)
+    if unknown:
+        raise BadSampleError(unknown[0], f"unknown key; the keys are {', '.join(sorted(SAMPLE_KEYS))}")
+    if "user" in raw and str(raw["user"]) != user:
+        raise BadSampleError("user", f"{raw['user']!r} in the file of user {user}")
+    sample_id = _name(raw, "id", f"{user}-line-{number}")
+    step = raw.get("step", 0)
+    if isinstance(step, bool) or not isinstance(step, int):
+        raise BadSampleError("step", f"{step!r} is not an integer")
+    sample = RawSample(sample_id, _name(raw, "episode", sample_id), step, [])
+    _read_turns(raw.get("messages"), sample)
+    return sample
+
+
+def image_references(path: Path) -> set[str]:
+    """Return the image paths that a raw file names, as far as its lines can be parsed."""
+    references: set[str] = set()
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            try:
+                turns = json.loads(line)["messages"]
+                parts = [part for turn in turns for part in turn["content"] if isinstance(part, dict)]
+                references.update(str(part[key]) for part in parts for key in ("image", "path") if key in part)
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue
+    return references
+
+
+def image_stats(root: str | Path, user: str) -> list[tuple[str, int, int]]:
+    """Return (path, size in bytes, modification time in ns) of the images a user's raw file names, sorted.
+
+    A missing image has size and time -1. Each folder is scanned once for all users.
+    """
+    stats = []
+    for reference in sorted(image_references(user_file(root, user))):
+        path = Path(root) / reference
+        size, modified = _scan_folder(str(path.parent)).get(path.name, (-1, -1))
+        stats.append((reference, size, modified))
+    return stats
+
+
+@lru_cache(maxsize=None)
+def _scan_folder(folder: str) -> dict[str, tuple[int, int]]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name: ((stat := entry.stat()).st_size, stat.st_mtime_ns) for entry in entries}
+    except (OSError, ValueError):
+        return {}
+
+
+def _read_turns(raw: Any, sample: RawSample) -> None:
+    if not isinstance(raw, list) or not raw:
+        raise BadSampleError("messages", "a list of turns is needed")
+    waiting: list[Part] = []
+    for index, turn in enumerate(raw):
+        where = f"messages[{index}]"
+        if not isinstance(turn, dict) or turn.get("role") not in ROLES:
+            raise BadSampleError(f"{where}.role", f"a turn needs a role, one of {', '.join(ROLES)}")
+        role = turn["role"]
+        if role == "system" and index > 0:
+            raise BadSampleError(f"{where}.role", "a system turn may only be the first turn")
+        parts = list(_read_parts(turn.get("content"), where, sample))
+        images = [part for part in parts if part["type"] == "image"]
+        if role == "assistant" and images:
+            raise BadSampleError(f"{where}.content", "an assistant turn cannot hold images")
+        if role == "system":
+            waiting, parts = images, [part for part in parts if part["type"] == "text"]
+        elif role == "user":
+            parts, waiting = waiting + parts, []
+        sample.messages.append({"role": role, "content": parts})
+    if sample.messages[-1]["role"] != "assistant":
+        raise BadSampleError("messages", "the last turn must be the assistant's answer")
+    if not any(turn["role"] == "user" for turn in sample.messages):
+        raise BadSampleError("messages", "a user turn is needed before the answer")
+    if not "".join(part.get("text", "") for part in sample.messages[-1]["content"]).strip():
+        raise BadSampleError("messages", "the answer is empty")
+    if waiting:
+        raise BadSampleError("messages", "the image of the system turn has no user turn to move to")
+
+
+def _read_parts(content: Any, where: str, sample: RawSample) -> Iterator[Part]:
+    if isinstance(content, str):
+        content = [{"type": "text", "text": content}]
+    if not isinstance(content, list):
+        raise BadSampleError(f"{where}.content", "a text or a list of parts is needed")
+    for index, part in enumerate(content):
+        place = f"{where}.content[{index}]"
+        if not isinstance(part, dict):
+            raise BadSampleError(place, "a part is an object with a type, text or image")
+        if part.get("type") == "text":
+            yield {"type": "text", "text": _text(part.get("text"), f"{place}.text")}
+        elif part.get("type") == "image":
+            sample.image_paths.append(_text(part.get("image", part.get("path")), f"{place}.image"))
+            yield {"type": "image"}
+        else:
+            raise BadSampleError(f"{place}.type", f"{part.get('type')!r} is not known; use text or image")
+
+
+def _name(raw: dict[str, Any], key: str, default: str) -> str:
+    value = raw.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= 200:
+        raise BadSampleError(key, f"{value!r} is not a name of 1 to 200 characters")
+    return _text(str(value), key)
+
+
+def _text(value: Any, where: str) -> str:
+    if not isinstance(value, str):
+        raise BadSampleError(where, f"a text is needed, found {type(value).__name__}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadSampleError(where, "the text holds half of a surrogate pair, which UTF-8 cannot express") from None
+    return value

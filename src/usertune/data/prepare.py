@@ -1,0 +1,131 @@
+"""Preparing one user: every raw sample is checked and written as a canonical sample, with a manifest."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from usertune.data.images import BadImageError, describe_image
+from usertune.data.messages import BadSampleError, RawSample, describe_available, parse_line, user_file
+from usertune.data.samples import Image, Sample
+from usertune.errors import UserError
+from usertune.files import write_json, write_text
+from usertune.fingerprint import digest_bytes
+from usertune.recipes import step_fingerprint
+from usertune.tasks import get_task
+
+logger = logging.getLogger(__name__)
+
+MAX_REPORTED_PROBLEMS = 20
+
+
+def prepare_user(
+    recipe: Mapping[str, Any], root: str | Path, user: str, samples_file: str | Path, manifest_file: str | Path
+) -> dict[str, Any]:
+    """Check one user's raw samples and write them in canonical form.
+
+    Args:
+        recipe: ``format``, ``task`` and ``on_bad_sample`` ("error" or "skip").
+        root: folder of the raw data.
+        user: the user's id.
+        samples_file: JSON lines to write, one canonical sample each.
+        manifest_file: JSON object to write: counts, digests, and the samples that were skipped.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        UserError: the user has no raw file, no good sample, or (with "error") a bad one; the message names
+            file, line and field of each.
+    """
+    path = user_file(root, user)
+    if not path.is_file():
+        raise UserError(f"{path}: user {user} of the study has no raw data; {describe_available(root)}")
+    samples: list[Sample] = []
+    problems: list[dict[str, Any]] = []
+    for number, outcome in _check_lines(path, Path(root), user, recipe["task"]):
+        if isinstance(outcome, BadSampleError):
+            problems.append({"line": number, "field": outcome.field, "problem": str(outcome)})
+        else:
+            samples.append(outcome)
+    if problems and recipe["on_bad_sample"] == "error":
+        raise UserError(_problem_list(path, problems))
+    for problem in problems:
+        logger.warning("%s:%s: skipped: %s: %s", path, problem["line"], problem["field"], problem["problem"])
+    if not samples:
+        raise UserError(f"{path}: no good sample in this file ({len(problems)} bad ones)")
+    text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+    samples_sha256 = digest_bytes(text.encode("utf-8"))
+    manifest = {
+        "step": "prepare",
+        "user": user,
+        "recipe": dict(recipe),
+        "fingerprint": step_fingerprint(recipe, {"samples": samples_sha256}),
+        "samples": len(samples),
+        "episodes": len({sample["episode"] for sample in samples}),
+        "images": len({image["sha256"] for sample in samples for image in sample["images"]}),
+        "skipped": len(problems),
+        "skipped_samples": problems,
+        "samples_file": Path(samples_file).name,
+        "samples_sha256": samples_sha256,
+    }
+    write_text(samples_file, text)
+    write_json(manifest_file, manifest)
+    logger.info("user %s: %d samples, %d skipped", user, len(samples), len(problems))
+    return manifest
+
+
+def _check_lines(path: Path, root: Path, user: str, task: str) -> Iterator[tuple[int, Sample | BadSampleError]]:
+    lines_of_ids: dict[str, int] = {}
+    known_images: dict[str, Image] = {}
+    for number, content in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            raw = parse_line(_decode(content), user, number)
+            if raw.id in lines_of_ids:
+                raise BadSampleError("id", f"{raw.id!r} was already used in line {lines_of_ids[raw.id]}")
+            lines_of_ids[raw.id] = number
+            yield number, _canonical(raw, root, user, task, known_images)
+        except BadSampleError as problem:
+            yield number, problem
+
+
+def _canonical(raw: RawSample, root: Path, user: str, task: str, known_images: dict[str, Image]) -> Sample:
+    answer = "".join(part.get("text", "") for part in raw.messages[-1]["content"])
+    try:
+        target = get_task(task).target_from_answer(answer)
+    except ValueError as error:
+        raise BadSampleError(f"messages[{len(raw.messages) - 1}].content", str(error)) from None
+    for image_path in raw.image_paths:
+        if image_path not in known_images:
+            try:
+                known_images[image_path] = describe_image(root, image_path)
+            except BadImageError as error:
+                raise BadSampleError("image", str(error)) from None
+    return {
+        "id": raw.id,
+        "user": user,
+        "episode": raw.episode,
+        "step": raw.step,
+        "messages": raw.messages,
+        "images": [known_images[image_path] for image_path in raw.image_paths],
+        "target": target,
+    }
+
+
+def _decode(content: bytes) -> str:
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadSampleError("line", f"not valid UTF-8: {error}") from None
+
+
+def _problem_list(path: Path, problems: list[dict[str, Any]]) -> str:
+    lines = [f"{path}:{item['line']}: {item['field']}: {item['problem']}" for item in problems]
+    if len(lines) > MAX_REPORTED_PROBLEMS:
+        lines[MAX_REPORTED_PROBLEMS:] = [f"... and {len(lines) - MAX_REPORTED_PROBLEMS} more in this file"]
+    return "\n".join([*lines, "mend these samples, or set dataset.on_bad_sample: skip to leave bad samples out"])

@@ -1,0 +1,137 @@
+"""Greedy answers of a loaded model, in left-padded batches. The only part of prediction that imports torch."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils import logging as transformers_logging
+
+from usertune.collate import Collator, ConversationTokenizer
+from usertune.data.samples import Sample
+from usertune.errors import UserError
+from usertune.model import device, load_for_prediction, load_processor
+from usertune.store import Prediction
+
+logger = logging.getLogger(__name__)
+
+
+class Generator:
+    """A model that answers samples.
+
+    Args:
+        base_folder: the base model's folder.
+        mode: "vanilla", "lora" or "full".
+        weights_folder: what training saved; None for vanilla.
+        dtype: "float32" or "bfloat16".
+        pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
+        dataset_root: folder of the raw data.
+        max_new_tokens: longest answer, in tokens.
+    """
+
+    def __init__(
+        self,
+        base_folder: str | Path,
+        mode: str,
+        weights_folder: str | Path | None,
+        dtype: str,
+        pixels: Mapping[str, int | None],
+        dataset_root: str | Path,
+        max_new_tokens: int,
+    ) -> None:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        self.conversations = ConversationTokenizer(load_processor(base_folder, pixels))
+        self.collator = Collator(self.conversations, dataset_root)
+        self.max_new_tokens = max_new_tokens
+        self.model: Any = load_for_prediction(base_folder, mode, weights_folder, dtype)
+
+    def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
+        """Answer samples, longest prompt first, and yield each batch as soon as it is done.
+
+        The longest go first so that memory runs out, if it does, at the start; the batch size is then halved.
+
+        Raises:
+            UserError: memory runs out with a single sample.
+        """
+        prompts = {id(sample): self.conversations.prompt(sample) for sample in samples}
+        waiting = sorted(samples, key=lambda sample: len(prompts[id(sample)]), reverse=True)
+        while waiting:
+            batch = waiting[:batch_size]
+            try:
+                predictions = self._answer_batch(batch, [prompts[id(sample)] for sample in batch])
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_out_of_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise UserError(
+                        f"sample {batch[0]['id']} does not fit into memory alone ({len(prompts[id(batch[0])])} tokens); "
+                        "lower base_model.max_pixels or use a GPU with more memory"
+                    ) from None
+                batch_size = (len(batch) + 1) // 2
+                logger.warning("out of memory; going on with %d samples at once", batch_size)
+            else:
+                waiting = waiting[len(batch) :]
+                yield list(zip(batch, predictions, strict=True))
+                continue
+            # Outside the except block, where the error no longer holds the failed batch's tensors.
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _answer_batch(self, samples: Sequence[Sample], prompts: Sequence[list[int]]) -> list[Prediction]:
+        batch = {key: value.to(device()) for key, value in self.collator.prompt_batch(samples, prompts).items()}
+        output = self.model.generate(
+            **batch,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self.conversations.end_of_turn_id,
+            pad_token_id=self.conversations.padding_id,
+        )
+        return [self._prediction(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+
+    def _prediction(self, ids: list[int]) -> Prediction:
+        end = self.conversations.end_of_turn_id
+        stopped = end in ids
+        answer = ids[: ids.index(end)] if stopped else ids
+        text = self.conversations.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return Prediction(text=text, new_tokens=len(answer) + stopped, stopped=stopped)
+
+
+def peak_gpu_memory_bytes() -> int:
+    """Return the most GPU memory that this process has allocated at once; 0 on the CPU."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
+
+
+class RateLog:
+    """Says every few seconds how many samples are done and when the rest will be."""
+
+    def __init__(self, total: int, every_seconds: float = 5.0) -> None:
+        self.total = total
+        self.every_seconds = every_seconds
+        self.done = 0
+        self.started = self.last_said = time.monotonic()
+
+    def advance(self, samples: int) -> None:
+        """Note that ``samples`` more are done."""
+        self.done += samples
+        now = time.monotonic()
+        if now - self.last_said >= self.every_seconds or self.done == self.total:
+            self.last_said = now
+            rate = self.done / max(now - self.started, 1e-9)
+            left = (self.total - self.done) / rate
+            logger.info("%d of %d samples, %.1f samples/s, about %.0f s left", self.done, self.total, rate, left)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,84 @@
+"""Confidence intervals for samples that are not independent."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+# A standard error below this is rounding noise around zero (the values are fractions between -1 and 1).
+NO_VARIATION = 1e-12
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its confidence interval; ``low`` and ``high`` are None where no interval is defined."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def clusters(samples: pd.DataFrame) -> pd.Series:
+    """Return the cluster of every sample: its user.
+
+    This is the only place that says so. Samples of one user share screens, apps and habits, so they are
+    not independent; users are.
+    """
+    return samples["user"]
+
+
+def clustered_mean(
+    values: pd.Series, groups: pd.Series, confidence: float, bounds: tuple[float, float]
+) -> Estimate:
+    """Return the mean over samples with a confidence interval that is robust to clusters of samples.
+
+    The mean is the constant of an ordinary least squares fit with the cluster-robust covariance CR1
+    (Liang & Zeger 1986, Biometrika 73:13-22; Cameron & Miller 2015, J. Human Resources 50:317-372, eq. 11-12).
+    With G clusters and N samples its standard error is::
+
+        sqrt( G/(G-1) * (N-1)/(N-K) * sum over clusters of (sum of residuals in the cluster)^2 ) / N
+
+    where statsmodels' small-sample factor (N-1)/(N-K) is 1, because a constant has K = 1. The interval is
+    Student's t with G - 1 degrees of freedom.
+
+    Args:
+        values: one number a sample, shape (N,), N >= 1.
+        groups: the cluster of each sample, shape (N,); see `clusters`.
+        confidence: level between 0 and 1, such as 0.95.
+        bounds: the interval is clipped to these values, the smallest and the largest that a mean can take.
+
+    Returns:
+        The estimate. It has no interval with fewer than two clusters, and none when the clusters show no
+        variation at all (say, every answer a miss): the formula would claim a certainty that nobody has.
+    """
+    mean = math.fsum(values) / len(values)
+    codes, names = pd.factorize(groups)
+    if len(names) < 2:
+        return Estimate(mean, None, None)
+    # Imported here because it takes a second, and only this line needs it.
+    from statsmodels.regression.linear_model import OLS
+
+    fit = OLS(values.to_numpy(dtype=float), np.ones(len(values))).fit(
+        cov_type="cluster", cov_kwds={"groups": codes, "use_correction": True, "df_correction": True}, use_t=True
+    )
+    if fit.bse[0] < NO_VARIATION:
+        return Estimate(mean, None, None)
+    low, high = fit.conf_int(alpha=1 - confidence)[0]
+    return Estimate(mean, max(float(low), bounds[0]), min(float(high), bounds[1]))
+
+
+def click_accuracy(hits: pd.Series, samples: pd.DataFrame, confidence: float) -> Estimate:
+    """Return the click accuracy (a fraction of all samples) of 0/1 ``hits``; see `clustered_mean`."""
+    return clustered_mean(hits, clusters(samples), confidence, bounds=(0.0, 1.0))
+
+
+def paired_difference(hits: pd.Series, baseline: pd.Series, samples: pd.DataFrame, confidence: float) -> Estimate:
+    """Return how much the click accuracy of ``hits`` is above that of ``baseline`` on the same samples.
+
+    The interval is that of the mean of the samples' own differences, which takes into account that both
+    experiments find the same samples easy. It is not adjusted for looking at several pairs.
+    """
+    return clustered_mean(hits - baseline, clusters(samples), confidence, bounds=(-1.0, 1.0))

@@ -1,0 +1,82 @@
+"""What the programs in ``scripts/`` share: arguments, a log file, and how an error reaches the person."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from usertune.errors import UserError
+
+EXIT_FAILURE = 1
+EXIT_USER_ERROR = 2
+
+logger = logging.getLogger("usertune")
+
+
+def argument_parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser whose ``--help`` shows the program's docstring and which knows ``--log``."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--log", type=Path, metavar="FILE", help="also write messages and errors to this file")
+    return parser
+
+
+def add_recipe(parser: argparse.ArgumentParser, keys: str) -> None:
+    """Add ``--recipe``, the part of the study that the program depends on, as JSON; ``keys`` documents it."""
+    parser.add_argument("--recipe", required=True, type=_json_object, metavar="JSON", help=keys)
+
+
+def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], object]) -> None:
+    """Parse the command line, call ``main`` and leave with an exit code.
+
+    A `UserError` is shown as its message alone (exit code 2); a full or read-only disk likewise; anything
+    else with its traceback (exit code 1). SIGTERM unwinds like Ctrl-C, so that ``with`` blocks clean up.
+    """
+    arguments = parser.parse_args()
+    configure_logging(arguments.log)
+    signal.signal(signal.SIGTERM, _raise_interrupt)
+    try:
+        main(arguments)
+    except UserError as error:
+        logger.error("%s", error)
+        sys.exit(EXIT_USER_ERROR)
+    except OSError as error:
+        logger.error("%s", error, exc_info=error.filename is None)
+        sys.exit(EXIT_FAILURE)
+    except KeyboardInterrupt:
+        logger.error("interrupted; what was finished is kept, and the next run continues from there")
+        sys.exit(128 + signal.SIGINT)
+    except Exception:
+        logger.exception("this should not have happened; please report it with the lines below")
+        sys.exit(EXIT_FAILURE)
+
+
+def configure_logging(log_file: Path | None) -> None:
+    """Send the package's messages to standard error and, with the time, to ``log_file``."""
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers[0].setFormatter(logging.Formatter("%(message)s"))
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
+        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.handlers = handlers
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("a JSON object is needed")
+    return value
+
+
+def _raise_interrupt(_signal: int, _frame: object) -> None:
+    raise KeyboardInterrupt

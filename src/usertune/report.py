@@ -1,0 +1,284 @@
+"""The report: one HTML file that holds everything it shows.
+
+It loads nothing and runs nothing: its content security policy allows its own style sheet and embedded images
+only. Equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from usertune import presentation, tables
+from usertune.compare import reading_note
+from usertune.errors import UserError
+from usertune.examples import MARKER_RADIUS, collect_examples
+from usertune.files import read_json, write_text
+from usertune.headline import headline
+from usertune.score import threshold_label, thresholds_of
+from usertune.tables import Design, design_of, read_table, require_experiments
+
+# With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
+FEW_USERS = 30
+
+FIGURE_TEXTS = {
+    "accuracy_by_user": (
+        "Click accuracy by user",
+        "Dot plot of every test user's click accuracy in each experiment, beside the accuracy over all users with "
+        "its interval. The numbers are in the tables Summary and Users.",
+        "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is the "
+        "share of that user's samples that one experiment hit. On the right, the same over all samples, with "
+        "confidence intervals that treat users, not samples, as independent.",
+    ),
+    "distance_distribution": (
+        "Distance to the target",
+        "Cumulative curves: for each experiment, the share of all samples that lie within a given distance of "
+        "the target.",
+        "How many of all samples lie within a distance of the target. Where a curve crosses the full vertical line "
+        "it shows the click accuracy. Unparsed answers lie within no distance, so a curve ends at the "
+        "experiment's share of parsed answers.",
+    ),
+    "loss_curves": (
+        "Loss in training",
+        "Line plot of training and validation loss over optimizer steps for each trained experiment.",
+        "Training loss of each optimizer step (pale) and its running mean, and the loss on the validation users "
+        "(marks). Test users have no part in it.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What the report is made from; ``samples`` are files called ``user_<id>.jsonl``."""
+
+    tables: Path
+    figures: Sequence[Path]
+    training_manifests: Sequence[Path]
+    predictions: Sequence[Path]
+    samples: Sequence[Path]
+    dataset_root: Path
+
+
+def make_report(recipe: Mapping[str, Any], files: ReportFiles, out: Path) -> None:
+    """Write the report of a study as one self-contained HTML file.
+
+    Args:
+        recipe: keys ``title``, ``study``, ``experiments``, ``users``, ``thresholds``, and ``examples`` (how many
+            users to show one sample of).
+
+    Raises:
+        UserError: an input is missing, malformed or of another study.
+    """
+    design, thresholds = design_of(recipe), thresholds_of(recipe)
+    summary, differences, users, samples = (
+        _table(files.tables / name, design)
+        for name in (tables.SUMMARY, tables.DIFFERENCES, tables.USERS, tables.SAMPLES)
+    )
+    predictions = [_of_study(read_json(path), path, design) for path in files.predictions]
+    trainings = _by_experiment([_of_study(read_json(path), path, design) for path in files.training_manifests])
+    examples = collect_examples(
+        design,
+        int(recipe.get("examples", 0)),
+        thresholds[0],
+        {path.stem.removeprefix("user_"): path for path in files.samples},
+        files.dataset_root,
+        _texts(predictions),
+        samples,
+    )
+    page = _render(
+        {
+            "title": str(recipe.get("title") or "Comparison of experiments"),
+            "study": str(recipe.get("study") or ""),
+            "headline": headline(design, summary, differences),
+            "reading_note": reading_note(summary, thresholds),
+            "few_users": len(design.users) < FEW_USERS,
+            "users": design.users,
+            "experiments": design.names,
+            "looks": presentation.looks(design),
+            "further": [threshold_label(threshold) for threshold in thresholds[1:]],
+            "summary": _summary_rows(summary),
+            "figures": [_figure(path) for path in files.figures],
+            "by_user": _user_rows(design, users),
+            "trainings": [_training_row(name, trainings[name]) for name in design.names if name in trainings],
+            "answers": [_answer_row(name, predictions, samples) for name in design.names],
+            "examples": examples,
+            "marker_radius": MARKER_RADIUS,
+            "threshold": threshold_label(thresholds[0]),
+            "fingerprints": [_fingerprint_row(name, trainings, predictions) for name in design.names],
+            "versions": _version_rows(design, trainings, predictions),
+        }
+    )
+    write_text(out, page)
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    loader = PackageLoader("usertune")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style = loader.get_source(environment, "report.css")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    template = environment.get_template("report.html.jinja")
+    return template.render(**context, style=style, style_digest=digest)
+
+
+def _table(path: Path, design: Design) -> pd.DataFrame:
+    table = read_table(path)
+    if path.name == tables.DIFFERENCES:
+        return table
+    require_experiments(table, path, design.names)
+    return table
+
+
+def _of_study(result: dict[str, Any], path: Path, design: Design) -> dict[str, Any]:
+    if result.get("experiment") not in design.names:
+        raise UserError(f"{path}: of experiment {result.get('experiment')!r}, which this study lacks; leave it out")
+    return result
+
+
+def _by_experiment(manifests: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {manifest["experiment"]: manifest for manifest in manifests}
+
+
+def _texts(predictions: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
+    return {
+        (batch["experiment"], answer["user"], answer["id"]): answer["text"]
+        for batch in predictions
+        for answer in batch["predictions"]
+    }
+
+
+def _figure(path: Path) -> dict[str, str]:
+    if path.stem not in FIGURE_TEXTS:
+        raise UserError(f"{path}: no caption for this figure; the report knows {', '.join(FIGURE_TEXTS)}")
+    title, alternative, caption = FIGURE_TEXTS[path.stem]
+    try:
+        content = base64.b64encode(path.read_bytes()).decode("ascii")
+    except FileNotFoundError:
+        raise UserError(f"{path}: this figure does not exist; run snakemake again so that it is made") from None
+    # Inside <img> an SVG can run no script and load nothing, whatever it holds.
+    source = f"data:image/svg+xml;base64,{content}"
+    return {"name": path.stem, "title": title, "alternative": alternative, "caption": caption, "source": source}
+
+
+def _summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = []
+    for row in summary.to_dict("records"):
+        missing = presentation.no_interval(int(row["users"]))
+        gain = row["difference_to_vanilla"]
+        rows.append(
+            {
+                "experiment": row["experiment"],
+                "mode": row["mode"],
+                "samples": f"{row['samples']:,.0f}",
+                "parse_rate": presentation.percent(row["parse_rate"]),
+                "accuracy": presentation.percent(row["click_accuracy"]),
+                "accuracy_interval": presentation.percent_interval(
+                    row["click_accuracy_low"], row["click_accuracy_high"]
+                )
+                or missing,
+                "difference": "" if pd.isna(gain) else presentation.points(gain),
+                "difference_interval": ""
+                if pd.isna(gain)
+                else presentation.points_interval(row["difference_low"], row["difference_high"]) or missing,
+                "mean": presentation.distance(row["mean_l2"]),
+                "median": presentation.distance(row["median_l2"]),
+                "further": [
+                    presentation.percent(value)
+                    for name, value in row.items()
+                    if str(name).startswith("click_accuracy_at_")
+                ],
+            }
+        )
+    return rows
+
+
+def _user_rows(design: Design, users: pd.DataFrame) -> list[dict[str, Any]]:
+    accuracy = users.pivot(index="user", columns="experiment", values="click_accuracy")
+    samples = users.drop_duplicates("user").set_index("user")["samples"]
+    if set(accuracy.index) != set(design.users):
+        raise UserError(f"{tables.USERS}: covers other users than the study; delete it and run snakemake again")
+    return [
+        {
+            "user": user,
+            "samples": f"{samples[user]:,.0f}",
+            "accuracy": [presentation.percent(accuracy.loc[user, name]) for name in design.names],
+        }
+        for user in design.users
+    ]
+
+
+def _training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+    memory = manifest.get("peak_memory_bytes")
+    loss = manifest.get("final_validation_loss")
+    return {
+        "experiment": name,
+        "samples": _number(manifest.get("train_samples")),
+        "steps": _number(manifest.get("steps")),
+        "parameters": presentation.count(manifest.get("trainable_parameters")),
+        "time": presentation.duration(manifest.get("wall_seconds")),
+        "samples_per_second": _number(manifest.get("samples_per_second"), 2),
+        "tokens_per_second": _number(manifest.get("tokens_per_second")),
+        "memory": presentation.NOT_AVAILABLE if memory is None else f"{memory / 2**30:,.1f} GiB",
+        "loss": presentation.NOT_AVAILABLE if loss is None else f"{loss:.4f}",
+    }
+
+
+def _answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.DataFrame) -> dict[str, str]:
+    answers = [answer for batch in predictions if batch["experiment"] == name for answer in batch["predictions"]]
+    lengths = [answer["new_tokens"] for answer in answers if answer.get("new_tokens") is not None]
+    own = samples[samples["experiment"] == name]
+    return {
+        "experiment": name,
+        "answers": _number(len(own)),
+        "unparsed": _number(int((own["parsed"] == 0).sum())),
+        "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
+        "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else presentation.NOT_AVAILABLE,
+    }
+
+
+def _fingerprint_row(
+    name: str, trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    batches = [
+        {"users": ", ".join(batch.get("users", [])), "fingerprint": str(batch.get("fingerprint"))}
+        for batch in predictions
+        if batch["experiment"] == name
+    ]
+    return {
+        "experiment": name,
+        "training": str(trainings[name].get("fingerprint")) if name in trainings else None,
+        "batches": batches,
+    }
+
+
+def _version_rows(
+    design: Design, trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return, for each package, its versions and the steps that used each; one version is the rule."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    results = [("train", manifest) for manifest in trainings.values()]
+    results += [("predict", batch) for batch in predictions]
+    for step, result in results:
+        for package, version in (result.get("versions") or {}).items():
+            found[package][str(version)].add(f"{step} {result['experiment']}")
+    return [
+        {
+            "package": package,
+            "differs": len(versions) > 1,
+            "versions": [{"version": version, "steps": sorted(steps)} for version, steps in sorted(versions.items())],
+        }
+        for package, versions in sorted(found.items())
+    ]
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return presentation.NOT_AVAILABLE if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,250 @@
+"""Score: what is measured from one experiment's predictions for one user.
+
+A study scores hundreds of pairs of experiment and user, one short process each, so this room uses only the
+standard library.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from usertune.errors import UserError
+from usertune.files import read_json, write_json, write_text
+from usertune.fingerprint import digest, digest_bytes, digest_file
+from usertune.tasks import get_task
+
+Row = dict[str, Any]
+REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is remade"
+SAMPLE_FIELDS = ("id", "user", "episode", "step", "target")
+
+
+def score_user(
+    recipe: Mapping[str, Any],
+    experiment: str,
+    user: str,
+    samples_file: Path,
+    predictions_file: Path,
+    rows_file: Path,
+    metrics_file: Path,
+) -> dict[str, Any]:
+    """Score one user's predictions and write the rows (CSV), then the metrics (JSON), which are returned.
+
+    Args:
+        recipe: ``{"step": "score", "task": name, "thresholds": [140, ...], ...}``; the first threshold is the
+            primary one. Thresholds are distances in the 0-1000 space; a hit is a distance <= threshold.
+        samples_file: the user's canonical samples, one JSON object a line.
+        predictions_file: what the predict step wrote for a batch of users that includes this one.
+
+    Raises:
+        UserError: a file is malformed or belongs to another experiment or user, the user has no sample (a
+            user without samples has no accuracy, and averages would silently cover fewer users), or samples
+            and predictions do not match one to one.
+    """
+    thresholds = thresholds_of(recipe)
+    samples = read_samples(samples_file, user)
+    predictions = read_json(predictions_file)
+    texts = _texts_of_user(predictions, predictions_file, experiment, user)
+    _require_same_ids(samples, texts, samples_file, predictions_file)
+
+    rows = score_samples(str(recipe.get("task")), samples, texts, thresholds, samples_file)
+    content = _as_csv(rows)
+    own_recipe = {key: value for key, value in recipe.items() if key != "upstream"}
+    inputs = {"samples": digest_file(samples_file), "texts": digest(texts)}
+    metrics = {
+        "step": "score",
+        "experiment": experiment,
+        "user": user,
+        "recipe": dict(recipe),
+        "fingerprint": digest({"recipe": own_recipe, "inputs": inputs}),
+        "prediction_fingerprint": predictions.get("fingerprint"),
+        "rows_sha256": digest_bytes(content.encode("utf-8")),
+        **summarise(rows, thresholds),
+    }
+    write_text(rows_file, content)
+    write_json(metrics_file, metrics)
+    return metrics
+
+
+def score_samples(
+    task_name: str,
+    samples: Sequence[Mapping[str, Any]],
+    texts: Mapping[str, str],
+    thresholds: Sequence[float],
+    samples_file: Path,
+) -> list[Row]:
+    """Return one row per sample, in the order of ``samples``.
+
+    A row has id, user, episode, step, parsed (0 or 1), x, y, target_x, target_y (0-1000), distance (L2 in that
+    space) and one 0/1 column per threshold. An unparsed answer has no x, y and distance (None) and hits nothing.
+
+    Raises:
+        UserError: the task is unknown or a sample's target is not one of this task.
+    """
+    task = get_task(task_name)
+    rows: list[Row] = []
+    for sample in samples:
+        try:
+            target = task.target_point(sample["target"])
+        except ValueError as error:
+            raise UserError(
+                f"{samples_file}: sample {sample['id']!r}: {error}; "
+                "check the dataset's answer for it, then prepare the user again"
+            ) from None
+        point = task.parse(texts[sample["id"]])
+        distance = None if point is None else task.distance(point, sample["target"])
+        row: Row = {name: sample[name] for name in ("id", "user", "episode", "step")}
+        row |= {"parsed": int(point is not None), "x": point and point[0], "y": point and point[1]}
+        row |= {"target_x": target[0], "target_y": target[1], "distance": distance}
+        for threshold in thresholds:
+            row[hit_column(threshold)] = int(distance is not None and distance <= threshold)
+        rows.append(row)
+    return rows
+
+
+def summarise(rows: Sequence[Row], thresholds: Sequence[float]) -> dict[str, Any]:
+    """Return the metrics of at least one row.
+
+    ``parse_rate`` and ``click_accuracy`` are fractions of all samples: unparsed answers are misses.
+    ``mean_l2`` and ``median_l2`` (0-1000 space) are over the parsed answers only, since the others have no
+    distance; they are None when nothing was parsed. Read them beside the parse rate.
+    """
+    distances = [row["distance"] for row in rows if row["parsed"]]
+    accuracy = {
+        threshold_label(threshold): sum(row[hit_column(threshold)] for row in rows) / len(rows)
+        for threshold in thresholds
+    }
+    return {
+        "samples": len(rows),
+        "parsed": len(distances),
+        "parse_rate": len(distances) / len(rows),
+        "click_accuracy": accuracy[threshold_label(thresholds[0])],
+        "click_accuracy_at": accuracy,
+        "mean_l2": math.fsum(distances) / len(distances) if distances else None,
+        "median_l2": statistics.median(distances) if distances else None,
+    }
+
+
+def thresholds_of(recipe: Mapping[str, Any]) -> list[float]:
+    """Return the recipe's hit thresholds (distances in the 0-1000 space, the primary one first).
+
+    Raises:
+        UserError: there is none, one is not a positive number, or two have the same label.
+    """
+    values = recipe.get("thresholds")
+    if not isinstance(values, list) or not values:
+        raise UserError(f"thresholds: found {values!r}; give at least one distance, such as [140]")
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise UserError(f"thresholds: found {value!r}; each is a positive distance in the 0-1000 space")
+    if len({threshold_label(value) for value in values}) < len(values):
+        raise UserError(f"thresholds: {values} names a distance twice; keep it once")
+    return values
+
+
+def threshold_label(threshold: float) -> str:
+    """Return how a threshold is written in names of columns and keys: 140 and 140.0 are both ``140``."""
+    return f"{threshold:g}"
+
+
+def hit_column(threshold: float) -> str:
+    """Return the name of the 0/1 column that says whether a sample was hit at this threshold."""
+    return f"hit_{threshold_label(threshold)}"
+
+
+def read_samples(samples_file: Path, user: str) -> list[dict[str, Any]]:
+    """Read a user's canonical samples (JSON Lines), in the order of the file.
+
+    Raises:
+        UserError: a line is not a sample of this user, an id occurs twice, or there is no sample.
+    """
+    samples: dict[str, dict[str, Any]] = {}
+    try:
+        text = samples_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{samples_file}: this file does not exist; prepare user {user} first") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        sample = _parse_sample(line, f"{samples_file}:{number}")
+        if sample["user"] != user:
+            raise UserError(f"{samples_file}:{number}: this sample is of user {sample['user']!r}, not {user!r}")
+        if sample["id"] in samples:
+            raise UserError(f"{samples_file}:{number}: the id {sample['id']!r} occurs twice; prepare the user again")
+        samples[sample["id"]] = sample
+    if not samples:
+        raise UserError(
+            f"{samples_file}: user {user} has no samples, so there is nothing to score; "
+            "take the user out of the test split or add data"
+        )
+    return list(samples.values())
+
+
+def _parse_sample(line: str, place: str) -> dict[str, Any]:
+    try:
+        sample = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not valid JSON ({error}); prepare the user again") from None
+    missing = [name for name in SAMPLE_FIELDS if not isinstance(sample, dict) or name not in sample]
+    if missing:
+        raise UserError(f"{place}: this sample has no {', '.join(missing)}; prepare the user again")
+    return dict(sample)
+
+
+def _texts_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, str]:
+    """Return ``{sample id: predicted text}`` of one user, sorted by id."""
+    if predictions.get("experiment") != experiment:
+        raise UserError(
+            f"{path}: these are predictions of experiment {predictions.get('experiment')!r}, not {experiment!r}; "
+            "give the file of that experiment"
+        )
+    if user not in (predictions.get("users") or []):
+        raise UserError(f"{path}: holds users {predictions.get('users')!r}, not {user!r}; give that user's batch")
+    texts: dict[str, str] = {}
+    for number, prediction in enumerate(predictions.get("predictions") or []):
+        try:
+            owner, identity, text = prediction["user"], prediction["id"], prediction["text"]
+        except (KeyError, TypeError):
+            raise UserError(f"{path}: predictions[{number}] lacks user, id or text; {REMAKE_PREDICTIONS}") from None
+        if owner != user:
+            continue
+        if not isinstance(text, str):
+            raise UserError(f"{path}: sample {identity!r}: text is {text!r}, not a string; {REMAKE_PREDICTIONS}")
+        if identity in texts:
+            raise UserError(f"{path}: sample {identity!r} was predicted twice; {REMAKE_PREDICTIONS}")
+        texts[identity] = text
+    return dict(sorted(texts.items()))
+
+
+def _require_same_ids(
+    samples: Sequence[Mapping[str, Any]], texts: Mapping[str, str], samples_file: Path, predictions_file: Path
+) -> None:
+    identities = {sample["id"] for sample in samples}
+    if missing := sorted(identities - texts.keys()):
+        raise UserError(
+            f"{predictions_file}: no prediction for {_some(missing)} of {samples_file}; {REMAKE_PREDICTIONS}"
+        )
+    if foreign := sorted(texts.keys() - identities):
+        raise UserError(
+            f"{predictions_file}: has predictions for {_some(foreign)}, not in {samples_file}; {REMAKE_PREDICTIONS}"
+        )
+
+
+def _some(identities: Sequence[str], shown: int = 3) -> str:
+    rest = f" and {len(identities) - shown} more" if len(identities) > shown else ""
+    return f"sample {', '.join(repr(identity) for identity in identities[:shown])}{rest}"
+
+
+def _as_csv(rows: Sequence[Row]) -> str:
+    """Return rows as CSV; numbers in Python's shortest exact form, None as an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,118 @@
+"""The prediction store: every generated answer is kept under what it was made from, and never made twice.
+
+A folder for each model and generation setting (``namespace``) and in it one for each user hold segments of JSON
+lines. Every writer appends to a segment of its own, so jobs that run at once, or an attempt that a scheduler
+believes dead, cannot damage each other's lines. A line that a crash cut short is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+from usertune.fingerprint import digest
+
+logger = logging.getLogger(__name__)
+
+CHECK_DIGITS = 16
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model answered: the text, its length in tokens, and whether it ended by itself."""
+
+    text: str
+    new_tokens: int
+    stopped: bool
+
+
+class PredictionStore:
+    """Predictions of one model with one generation setting.
+
+    Args:
+        folder: the store's folder, shared by all studies that use the same results.
+        namespace: fingerprint of the model and the generation setting.
+    """
+
+    def __init__(self, folder: str | Path, namespace: str) -> None:
+        self.folder = Path(folder) / namespace[:32]
+
+    def read(self, user: str) -> dict[str, Prediction]:
+        """Return the stored predictions of a user's samples, by the digest of the request."""
+        found: dict[str, Prediction] = {}
+        for segment in sorted((self.folder / f"user_{user}").glob("*.jsonl")):
+            found.update(_read_segment(segment))
+        return found
+
+    def writer(self) -> PredictionWriter:
+        """Return a context manager that appends predictions."""
+        return PredictionWriter(self.folder)
+
+
+class PredictionWriter:
+    """Appends predictions to segments of its own; what `append` has returned from survives a crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self._segments: dict[str, IO[bytes]] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def append(self, predictions: Iterable[tuple[str, str, Prediction]]) -> None:
+        """Store (user, request digest, prediction) rows and flush them to disk.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        touched = set()
+        for user, request, prediction in predictions:
+            record = {"request": request, **asdict(prediction)}
+            line = json.dumps({**record, "check": _check(record)}, ensure_ascii=False)
+            segment = self._segment(user)
+            segment.write(line.encode("utf-8") + b"\n")
+            touched.add(segment)
+        for segment in touched:
+            segment.flush()
+            os.fsync(segment.fileno())
+
+    def _segment(self, user: str) -> IO[bytes]:
+        if user not in self._segments:
+            path = self._folder / f"user_{user}" / self._name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._segments[user] = self._open.enter_context(path.open("ab"))
+        return self._segments[user]
+
+
+def _read_segment(path: Path) -> Iterator[tuple[str, Prediction]]:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            check = record.pop("check")
+            if check != _check(record):
+                raise ValueError("the line does not match its check digits")
+            yield record.pop("request"), Prediction(**record)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            logger.warning("%s:%d: damaged or unfinished line passed over", path, number)
+
+
+def _check(record: dict[str, object]) -> str:
+    return digest(record)[:CHECK_DIGITS]

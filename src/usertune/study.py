@@ -1,0 +1,251 @@
+"""The study: what one ``config.yaml`` says, typed and checked before any job is planned.
+
+The JSON schema in ``schemas/study.schema.json`` is generated from these models (``make schema``).
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from usertune.errors import UserError
+from usertune.users import parse_users
+
+SPLITS = ("train", "validation", "test")
+RESERVED_EXPERIMENT_NAMES = frozenset(
+    {"all", "base_model", "prepare", "train", "predict", "score", "compare", "figure", "report", "data"}
+)
+
+
+def _users(value: Any) -> tuple[str, ...]:
+    try:
+        return tuple(parse_users(value))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
+UserList = Annotated[
+    tuple[str, ...],
+    BeforeValidator(_users),
+    WithJsonSchema({"type": ["string", "integer", "array"], "items": {"type": ["string", "integer"]}}),
+]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Dataset(_Section):
+    format: Literal["messages"] = "messages"
+    """How the raw data are written: a folder of ``user_<id>.jsonl`` in role/content messages."""
+    root: Annotated[str, Field(min_length=1)]
+    """The folder that holds the raw data; image paths in the data are relative to it."""
+    task: Literal["grounding"] = "grounding"
+    """What the model is asked for, and so how its answers are read and scored."""
+    on_bad_sample: Literal["error", "skip"] = "error"
+    """Stop at a sample that does not pass the checks, or leave it out and count it."""
+    watch_images: Literal["stat", "content", "never"] = "stat"
+    """How a changed image is noticed: by size and modification time, by its bytes (slow), or not at all."""
+
+
+class Users(_Section):
+    train: UserList = ()
+    """Users whose samples the experiments are trained on."""
+    validation: UserList = ()
+    """Users on whom the validation loss is measured; choose settings on these."""
+    test: UserList
+    """Users on whom every experiment is evaluated."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Users:
+        if not self.test:
+            raise ValueError("test: at least one user is needed")
+        owner: dict[str, str] = {}
+        for split in SPLITS:
+            for user in getattr(self, split):
+                if user in owner:
+                    raise ValueError(f"user {user} is in both {owner[user]} and {split}; splits must not overlap")
+                owner[user] = split
+        return self
+
+
+class BaseModelSettings(_Section):
+    path: Annotated[str, Field(min_length=1)]
+    """A folder with a Qwen3-VL model and its processor, or a name on the Hugging Face hub."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; null for a local folder."""
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    """Number format of weights that are not trained, and of all weights in prediction."""
+    min_pixels: Annotated[int, Field(gt=0)] | None = None
+    """Smaller images are enlarged to this many pixels; null keeps the processor's own setting."""
+    max_pixels: Annotated[int, Field(gt=0)] | None = None
+    """Larger images are shrunk to this many pixels (32 x 32 of them make one visual token)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> BaseModelSettings:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels ({self.min_pixels}) is above max_pixels ({self.max_pixels})")
+        return self
+
+
+class Lora(_Section):
+    rank: Annotated[int, Field(gt=0)] = 4
+    """Rank of the adapter matrices."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the adapter's inputs that is dropped in training."""
+
+
+class Training(_Section):
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the training samples."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    """Peak learning rate of AdamW."""
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """How the learning rate goes on after warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    """Optimizer steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    batch_size: Annotated[int, Field(gt=0)] = 8
+    """Samples for each optimizer step."""
+    micro_batch: Annotated[int, Field(gt=0)] = 1
+    """Samples in memory at once; gradients add up to batch_size, weighted by tokens. Changes no result."""
+    gradient_checkpointing: bool = True
+    """Recompute activations instead of keeping them: less memory, about a third slower. Changes no result."""
+    validate_every_steps: Annotated[int, Field(gt=0)] = 100
+    """Measure the validation loss after so many optimizer steps (and at the end)."""
+    save_every_steps: Annotated[int, Field(gt=0)] = 100
+    """Keep a working checkpoint after so many optimizer steps; a killed job resumes there."""
+    loader_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that open images while the model computes. Changes no result."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of sample order, adapter initialisation and dropout."""
+    freeze_vision: bool = True
+    """Leave the vision tower and its mergers as they are (in full fine-tuning; LoRA never touches them)."""
+    lora: Lora = Lora()
+    """Adapter settings; used by experiments of mode lora only."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Training:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
+        return self
+
+
+class Evaluation(_Section):
+    users_per_job: Annotated[int, Field(gt=0)] = 1
+    """Users that one prediction job takes, so that the base model is loaded once for all of them."""
+    batch_size: Annotated[int, Field(gt=0)] = 8
+    """Samples generated at once; halved by itself when memory runs out."""
+    max_new_tokens: Annotated[int, Field(gt=0)] = 128
+    """Longest answer, in tokens; generation ends earlier at the end-of-turn token."""
+    thresholds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (140,)
+    """Distances (0-1000 space) within which a click is a hit; the first is the one that is compared."""
+    confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Level of the confidence intervals."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Evaluation:
+        if len(set(self.thresholds)) != len(self.thresholds):
+            raise ValueError("thresholds: a threshold is listed twice")
+        return self
+
+
+class Report(_Section):
+    title: str = "Comparison of experiments"
+    """Heading of the report."""
+    examples: Annotated[int, Field(ge=0, le=50)] = 6
+    """Test samples that are shown with every experiment's answer."""
+
+
+class Experiment(_Section):
+    mode: Literal["vanilla", "lora", "full"]
+    """vanilla: the base model as it is; lora: low-rank adapters; full: all language-model weights."""
+    training: Training | None = None
+    """Training keys that differ for this experiment; the others come from the study's `training`."""
+    max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Longest answer in tokens, where it differs from `evaluation.max_new_tokens`."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        if self.mode == "vanilla" and self.training is not None:
+            raise ValueError("an experiment of mode vanilla is not trained; remove its training keys")
+        return self
+
+    @property
+    def trained(self) -> bool:
+        """Whether the experiment has a training step."""
+        return self.mode != "vanilla"
+
+
+class Study(_Section):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Short name of the study; it stands in the report and the tables."""
+    results: Annotated[str, Field(min_length=1)] = "results"
+    """Folder for everything that is produced; give every study its own."""
+    dataset: Dataset
+    users: Users
+    base_model: BaseModelSettings
+    experiments: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")], Experiment], Field(min_length=1)
+    ]
+    """Name -> experiment, in the order of the report."""
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    report: Report = Report()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_shared_training(cls, raw: Any) -> Any:
+        """Give every trained experiment the study's training keys where it has none of its own."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("experiments"), dict):
+            return raw
+        shared = raw.get("training") if isinstance(raw.get("training"), dict) else {}
+        experiments = {}
+        for name, experiment in raw["experiments"].items():
+            if isinstance(experiment, dict) and experiment.get("mode") != "vanilla":
+                own = experiment.get("training", {})
+                if isinstance(own, dict):
+                    experiment = {**experiment, "training": _merge(shared, own)}
+            experiments[name] = experiment
+        return {**raw, "experiments": experiments}
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        for name, experiment in self.experiments.items():
+            if name in RESERVED_EXPERIMENT_NAMES:
+                raise ValueError(f"experiments: {name!r} is the name of a workflow step; choose another name")
+            if experiment.trained and not self.users.train:
+                raise ValueError(f"users: train is empty, but experiment {name!r} needs users to be trained on")
+        return self
+
+    @property
+    def all_users(self) -> tuple[str, ...]:
+        """Users of every split, in the order train, validation, test."""
+        return self.users.train + self.users.validation + self.users.test
+
+    @cached_property
+    def test_batches(self) -> tuple[tuple[str, ...], ...]:
+        """Test users cut into the batches that prediction jobs take."""
+        size = self.evaluation.users_per_job
+        users = self.users.test
+        return tuple(users[start : start + size] for start in range(0, len(users), size))
+
+    def max_new_tokens(self, experiment: str) -> int:
+        """Longest answer, in tokens, that the named experiment may give."""
+        own = self.experiments[experiment].max_new_tokens
+        return self.evaluation.max_new_tokens if own is None else own
+
+
+def _merge(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(shared)
+    for key, value in own.items():
+        both_sections = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_sections else value
+    return merged
