@@ -1,10 +1,10 @@
-"""Compare all experiments on all test users: tables for programs, for people and for papers.
+r"""Compare all experiments on all test users: tables for programs, for people and for papers.
 
 Writes summary.csv, summary.md, summary.tex, differences.csv, users.csv and samples.csv into the folder --tables.
 Give the metrics (JSON) of every experiment and user; the rows (CSV) are read from beside them. Example:
 
     python scripts/compare.py --recipe '{"step": "compare", "experiments": [{"name": "vanilla", "mode": "vanilla"}],
-        "users": ["1", "2"], "thresholds": [140], "confidence": 0.95}' \\
+        "users": ["1", "2"], "thresholds": [140], "confidence": 0.95}' \
         --scores results/scores/vanilla/user_1.json results/scores/vanilla/user_2.json --tables results/tables
 """
 

@@ -1,10 +1,10 @@
-"""Draw one figure of the comparison, as SVG and as PNG.
+r"""Draw one figure of the comparison, as SVG and as PNG.
 
 Figures: accuracy_by_user, distance_distribution, loss_curves (which needs the training logs). Example:
 
-    python scripts/figure.py --name loss_curves --tables results/tables \\
+    python scripts/figure.py --name loss_curves --tables results/tables \
         --recipe '{"step": "figure", "experiments": [{"name": "lora", "mode": "lora"}], "users": ["1"],
-        "thresholds": [140]}' --training-log lora=results/checkpoints/lora/training_log.csv \\
+        "thresholds": [140]}' --training-log lora=results/checkpoints/lora/training_log.csv \
         --svg results/figures/loss_curves.svg --png results/figures/loss_curves.png
 """
 

@@ -1,6 +1,6 @@
 """Make the demo's base model: a tiny real Qwen3-VL that finds coloured icons on generic phone screens.
 
-Writes model, processor, pretraining.json and README.md to OUT. Takes 5-10 minutes on one CPU core;
+Writes model, processor, pretraining.json and README.md to OUT. Takes 10-15 minutes on one CPU core;
 --threads sets how many are used. The same seed, threads and package versions give the same model.
 """
 

@@ -1,12 +1,12 @@
-"""Write the report of a study: one HTML file that holds its tables, figures and examples and loads nothing.
+r"""Write the report of a study: one HTML file that holds its tables, figures and examples and loads nothing.
 
 Samples are files called user_<id>.jsonl; only those of the first users, as many as the recipe's "examples", are
 read. Example:
 
     python scripts/report.py --recipe '{"step": "report", "study": "demo", "title": "Demo", "examples": 2,
-        "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "thresholds": [140]}' \\
-        --tables results/tables --figures results/figures/accuracy_by_user.svg \\
-        --predictions results/predictions/vanilla/users_1-2.json \\
+        "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "thresholds": [140]}' \
+        --tables results/tables --figures results/figures/accuracy_by_user.svg \
+        --predictions results/predictions/vanilla/users_1-2.json \
         --samples results/data/user_1.jsonl results/data/user_2.jsonl --dataset-root data --out results/report.html
 """
 
@@ -37,11 +37,13 @@ if __name__ == "__main__":
         parser, 'keys: "step", "study", "title", "examples", "experiments", "users", "thresholds", "upstream"'
     )
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
-    several = {"nargs": "*", "default": [], "type": Path}
-    parser.add_argument("--figures", **several, metavar="SVG", help="the figures, in the order of the report")
-    parser.add_argument("--training-manifests", **several, metavar="JSON", help="manifests of trained experiments")
-    parser.add_argument("--predictions", **several, metavar="JSON", help="all predictions of all experiments")
-    parser.add_argument("--samples", **several, metavar="JSONL", help="canonical samples of the users to show")
+    for option, kind, meaning in (
+        ("--figures", "SVG", "the figures, in the order of the report"),
+        ("--training-manifests", "JSON", "manifests of the trained experiments"),
+        ("--predictions", "JSON", "all predictions of all experiments"),
+        ("--samples", "JSONL", "canonical samples of the users to show"),
+    ):
+        parser.add_argument(option, nargs="*", default=[], type=Path, metavar=kind, help=meaning)
     parser.add_argument("--dataset-root", required=True, type=Path, metavar="FOLDER", help="where image paths start")
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="output: the report")
     program.run(parser, main)

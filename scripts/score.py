@@ -1,11 +1,11 @@
-"""Score one experiment's predictions for one user: a CSV with a row per sample, and a JSON with the metrics.
+r"""Score one experiment's predictions for one user: a CSV with a row per sample, and a JSON with the metrics.
 
 Distances are measured in the relative 0-1000 space of the answers. An answer that cannot be read counts as a
 miss and has no distance. Example:
 
-    python scripts/score.py --recipe '{"step": "score", "task": "grounding", "thresholds": [140]}' \\
-        --experiment lora --user 7 --samples results/data/user_7.jsonl \\
-        --predictions results/predictions/lora/users_6-10.json \\
+    python scripts/score.py --recipe '{"step": "score", "task": "grounding", "thresholds": [140]}' \
+        --experiment lora --user 7 --samples results/data/user_7.jsonl \
+        --predictions results/predictions/lora/users_6-10.json \
         --rows results/scores/lora/user_7.csv --metrics results/scores/lora/user_7.json
 """
 
@@ -44,7 +44,9 @@ if __name__ == "__main__":
     parser.add_argument("--experiment", required=True, metavar="NAME", help="the experiment to score")
     parser.add_argument("--user", required=True, metavar="ID", help="the user to score")
     parser.add_argument("--samples", required=True, type=Path, metavar="JSONL", help="the user's canonical samples")
-    parser.add_argument("--predictions", required=True, type=Path, metavar="JSON", help="predictions of the user's batch")
+    parser.add_argument(
+        "--predictions", required=True, type=Path, metavar="JSON", help="predictions of the user's batch"
+    )
     parser.add_argument("--rows", required=True, type=Path, metavar="CSV", help="output: one row per sample")
     parser.add_argument("--metrics", required=True, type=Path, metavar="JSON", help="output: the user's metrics")
     program.run(parser, main)

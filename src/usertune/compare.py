@@ -16,7 +16,7 @@ from usertune.fingerprint import digest_file
 from usertune.intervals import click_accuracy, paired_difference
 from usertune.presentation import distance, no_interval, percent, percent_interval, points, points_interval
 from usertune.score import hit_column, threshold_label, thresholds_of
-from usertune.tables import Design, design_of, read_table
+from usertune.tables import Design, design_of, read_table, records
 
 RESCORE = "delete the file and run snakemake again so that the user is scored again"
 TEX_ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -190,7 +190,7 @@ def _rounded(summary: pd.DataFrame, thresholds: Sequence[float]) -> tuple[list[s
     header = ["experiment", "mode", "users", "samples", "parsed %", "click accuracy %", "difference to vanilla"]
     header += ["mean L2", "median L2", *(f"accuracy at {label} %" for label in further)]
     rows = []
-    for row in summary.to_dict("records"):
+    for row in records(summary):
         users = int(row["users"])
         accuracy = percent_interval(row["click_accuracy_low"], row["click_accuracy_high"])
         gain = "" if pd.isna(row["difference_to_vanilla"]) else points(row["difference_to_vanilla"])
@@ -225,7 +225,9 @@ def _read_grid(
         metrics = read_json(path)
         place = metrics.get("experiment"), metrics.get("user")
         if place not in wanted:
-            raise UserError(f"{path}: experiment {place[0]!r}, user {place[1]!r} is not part of this study; leave it out")
+            raise UserError(
+                f"{path}: experiment {place[0]!r}, user {place[1]!r} is not part of this study; leave it out"
+            )
         if place in grid:
             raise UserError(f"{path}: experiment {place[0]!r}, user {place[1]!r} is given twice; leave one out")
         labels = [threshold_label(threshold) for threshold in thresholds]
@@ -241,9 +243,7 @@ def _read_grid(
     return grid
 
 
-def _all_samples(
-    design: Design, scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]
-) -> pd.DataFrame:
+def _all_samples(design: Design, scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]) -> pd.DataFrame:
     """Return the rows of all experiments and users; every experiment has the same samples in the same order."""
     pieces: list[pd.DataFrame] = []
     first: dict[str, list[str]] = {}
@@ -255,6 +255,6 @@ def _all_samples(
                 raise UserError(f"{path}: not the samples that {scores[design.names[0], user][1]} has; {RESCORE}")
             pieces.append(piece.assign(experiment=name))
     samples = pd.concat(pieces, ignore_index=True)
-    whole = ["step", "parsed", *(column for column in samples if column.startswith("hit_"))]
+    whole = ["step", "parsed", *(column for column in samples if str(column).startswith("hit_"))]
     samples = samples.astype(dict.fromkeys(whole, int))
     return samples[["experiment", *samples.columns.drop("experiment")]]

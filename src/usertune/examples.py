@@ -20,7 +20,7 @@ from PIL import Image
 from usertune.data.images import BadImageError, load_image
 from usertune.errors import UserError
 from usertune.score import hit_column, read_samples
-from usertune.tables import Design
+from usertune.tables import Design, records
 
 THUMBNAIL_SIZE = (480, 960)
 MARKER_RADIUS = 10
@@ -81,7 +81,7 @@ def collect_examples(
         UserError: samples, predictions or scores of such a user are missing, or a screenshot is missing or
             no longer the one that the models saw.
     """
-    rows = {(row["experiment"], row["user"], row["id"]): row for row in scored.to_dict("records")}
+    rows = {(row["experiment"], row["user"], row["id"]): row for row in records(scored)}
     examples = []
     for user in design.users[:count]:
         if user not in samples_files:
@@ -125,9 +125,7 @@ def printable(text: str) -> str:
     return f"{shown}\n… and {rest:,} more characters" if rest > 0 else shown
 
 
-def _answer(
-    name: str, text: str, row: Mapping[str, Any], threshold: float, size: tuple[int, int]
-) -> Answer:
+def _answer(name: str, text: str, row: Mapping[str, Any], threshold: float, size: tuple[int, int]) -> Answer:
     if math.isnan(row["distance"]):
         return Answer(name, printable(text), "not parsed, a miss", None)
     kind = "hit" if row[hit_column(threshold)] else "miss"

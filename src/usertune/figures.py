@@ -99,7 +99,9 @@ def accuracy_by_user(design: Design, thresholds: Sequence[float], sources: Sourc
     """
     users = _table(sources, tables.USERS, design)
     summary = _table(sources, tables.SUMMARY, design).set_index("experiment").loc[design.names]
-    grid = users.pivot(index="user", columns="experiment", values="click_accuracy").loc[list(design.users), design.names]
+    grid = users.pivot(index="user", columns="experiment", values="click_accuracy").loc[
+        list(design.users), design.names
+    ]
     order = grid.assign(_mean=grid.mean(axis=1)).sort_values(
         [design.baseline or design.names[0], "_mean"], ascending=False, kind="stable"
     )
@@ -166,7 +168,7 @@ def distance_distribution(design: Design, thresholds: Sequence[float], sources: 
     return figure
 
 
-def loss_curves(design: Design, thresholds: Sequence[float], sources: Sources) -> Figure:
+def loss_curves(design: Design, _thresholds: Sequence[float], sources: Sources) -> Figure:
     """Draw the training loss (pale: every step, strong: running mean) and the validation loss (markers)."""
     known = [name for name in design.names if name in sources.training_logs]
     if foreign := sorted(set(sources.training_logs) - set(known)):
@@ -206,7 +208,9 @@ def _name_users(axes: Axes, users: Sequence[str], named: bool) -> None:
     axes.set_xlim(0.5, len(users) + 0.5)
     if named:
         crowded = sum(len(user) + 2 for user in users) > 80
-        axes.set_xticks(range(1, len(users) + 1), users, rotation=45 if crowded else 0, ha="right" if crowded else "center")
+        axes.set_xticks(
+            range(1, len(users) + 1), users, rotation=45 if crowded else 0, ha="right" if crowded else "center"
+        )
         axes.tick_params(axis="x", length=0)
         axes.set_xlabel("test user")
     else:

@@ -35,10 +35,10 @@ def headline(design: Design, summary: pd.DataFrame, differences: pd.DataFrame) -
     Args:
         summary, differences: the tables of those names, see `usertune.compare`.
     """
-    rows = summary.set_index("experiment")
+    rows = summary.set_index("experiment").loc[design.names]
     users, samples = int(rows["users"].iloc[0]), int(rows["samples"].iloc[0])
     start = f"On {samples:,} samples of {users} user{'' if users == 1 else 's'}, "
-    ranked = sorted(design.names, key=lambda name: -rows.loc[name, "click_accuracy"])
+    ranked = [str(name) for name in rows["click_accuracy"].sort_values(ascending=False, kind="stable").index]
     others = [name for name in ranked if name != design.baseline]
     gaps = []
     if design.baseline is not None:

@@ -30,9 +30,7 @@ def clusters(samples: pd.DataFrame) -> pd.Series:
     return samples["user"]
 
 
-def clustered_mean(
-    values: pd.Series, groups: pd.Series, confidence: float, bounds: tuple[float, float]
-) -> Estimate:
+def clustered_mean(values: pd.Series, groups: pd.Series, confidence: float, bounds: tuple[float, float]) -> Estimate:
     """Return the mean over samples with a confidence interval that is robust to clusters of samples.
 
     The mean is the constant of an ordinary least squares fit with the cluster-robust covariance CR1

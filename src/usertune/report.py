@@ -24,7 +24,7 @@ from usertune.examples import MARKER_RADIUS, collect_examples
 from usertune.files import read_json, write_text
 from usertune.headline import headline
 from usertune.score import threshold_label, thresholds_of
-from usertune.tables import Design, design_of, read_table, require_experiments
+from usertune.tables import Design, design_of, read_table, records, require_experiments
 
 # With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
 FEW_USERS = 30
@@ -113,7 +113,7 @@ def make_report(recipe: Mapping[str, Any], files: ReportFiles, out: Path) -> Non
             "marker_radius": MARKER_RADIUS,
             "threshold": threshold_label(thresholds[0]),
             "fingerprints": [_fingerprint_row(name, trainings, predictions) for name in design.names],
-            "versions": _version_rows(design, trainings, predictions),
+            "versions": _version_rows(trainings, predictions),
         }
     )
     write_text(out, page)
@@ -171,7 +171,7 @@ def _figure(path: Path) -> dict[str, str]:
 
 def _summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
     rows = []
-    for row in summary.to_dict("records"):
+    for row in records(summary):
         missing = presentation.no_interval(int(row["users"]))
         gain = row["difference_to_vanilla"]
         rows.append(
@@ -192,9 +192,7 @@ def _summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
                 "mean": presentation.distance(row["mean_l2"]),
                 "median": presentation.distance(row["median_l2"]),
                 "further": [
-                    presentation.percent(value)
-                    for name, value in row.items()
-                    if str(name).startswith("click_accuracy_at_")
+                    presentation.percent(value) for name, value in row.items() if name.startswith("click_accuracy_at_")
                 ],
             }
         )
@@ -210,7 +208,7 @@ def _user_rows(design: Design, users: pd.DataFrame) -> list[dict[str, Any]]:
         {
             "user": user,
             "samples": f"{samples[user]:,.0f}",
-            "accuracy": [presentation.percent(accuracy.loc[user, name]) for name in design.names],
+            "accuracy": [presentation.percent(accuracy[name][user]) for name in design.names],
         }
         for user in design.users
     ]
@@ -261,7 +259,7 @@ def _fingerprint_row(
 
 
 def _version_rows(
-    design: Design, trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
+    trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return, for each package, its versions and the steps that used each; one version is the rule."""
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))

@@ -87,6 +87,11 @@ def read_table(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not the expected table ({error}); delete it and run snakemake again") from None
 
 
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as dicts with the column names as keys."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
 def require_experiments(table: pd.DataFrame, path: Path, names: Sequence[str]) -> None:
     """Check that a table covers exactly the experiments of the study, in whatever order.
 

@@ -188,9 +188,7 @@ def test_training_moves_vision_and_language(briefly_trained: Path) -> None:
     trained = Qwen3VLForConditionalGeneration.from_pretrained(briefly_trained)
     untrained = build_model(build_processor(), 5)
     for name in ("visual.patch_embed.proj.weight", "language_model.layers.2.mlp.up_proj.weight"):
-        assert not torch.equal(
-            trained.get_parameter(f"model.{name}"), untrained.get_parameter(f"model.{name}")
-        )
+        assert not torch.equal(trained.get_parameter(f"model.{name}"), untrained.get_parameter(f"model.{name}"))
 
 
 @pytest.mark.parametrize(("seed", "scale"), [(-1, 1.0), (0, 0.0), (0, float("nan")), (0, 11.0)])
@@ -209,7 +207,5 @@ def _rng() -> np.random.Generator:
 
 
 def _tokens(processor: Qwen3VLProcessor, messages: list[dict], **options: bool) -> list[int]:
-    inputs = processor.apply_chat_template(
-        messages, tokenize=True, return_dict=True, return_tensors="pt", **options
-    )
+    inputs = processor.apply_chat_template(messages, tokenize=True, return_dict=True, return_tensors="pt", **options)
     return inputs["input_ids"][0].tolist()

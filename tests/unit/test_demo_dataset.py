@@ -65,7 +65,8 @@ def test_points_lie_inside_the_drawn_element(user: int) -> None:
         x, y = parse_point(reference_answer(step.target)) or pytest.fail("the answer has no point")
         across, down = x / 1000 * WIDTH, y / 1000 * HEIGHT
         left, top, right, bottom = step.target.box
-        assert left <= across <= right and top <= down <= bottom
+        assert left <= across <= right
+        assert top <= down <= bottom
         assert draw_screen(step.screen).getpixel((int(across), int(down))) == step.target.rgb
 
 
@@ -79,8 +80,8 @@ def test_icons_on_a_screen_differ_and_do_not_overlap() -> None:
         assert len({(icon.column, icon.row) for icon in screen.icons}) == count
         for icon in screen.icons:
             left, top, right, bottom = icon.box
-            assert left >= icon.column * 32 and right < icon.column * 32 + 32
-            assert top >= icon.row * 32 and bottom < icon.row * 32 + 32
+            assert icon.column * 32 <= left <= right < icon.column * 32 + 32
+            assert icon.row * 32 <= top <= bottom < icon.row * 32 + 32
 
 
 @pytest.mark.parametrize("shape", ["circle", "square", "triangle", "cross"])
@@ -165,9 +166,10 @@ def test_an_interrupted_dataset_is_completed(tmp_path: Path, monkeypatch: pytest
             raise KeyboardInterrupt
         write_screen(path, screen)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(dataset, "_write_screen", fail_in_the_second_user)
-        make_dataset(broken, [7, 8, 9], 0, COUNTS)
+        with pytest.raises(KeyboardInterrupt):
+            make_dataset(broken, [7, 8, 9], 0, COUNTS)
     assert not (broken / STAMP).exists()
     finished = (broken / "user_7.jsonl").stat().st_mtime_ns
     assert make_dataset(broken, [7, 8, 9], 0, COUNTS)
@@ -201,9 +203,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
         ([7], 0, Counts(validation=0), "0 validation samples"),
     ],
 )
-def test_bad_arguments_are_named(
-    tmp_path: Path, users: list[int], seed: int, counts: Counts, message: str
-) -> None:
+def test_bad_arguments_are_named(tmp_path: Path, users: list[int], seed: int, counts: Counts, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_dataset(tmp_path / "new", users, seed, counts)
     assert not (tmp_path / "new").exists()

@@ -29,14 +29,13 @@ from usertune.demo.styles import APPS, KNOWN_WORDINGS, NEW_WORDINGS
 END_OF_TEXT = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
-IMAGE_TOKEN = "<|image_pad|>"
 SPECIAL_TOKENS = (
     END_OF_TEXT,
     TURN_START,
     TURN_END,
     "<|vision_start|>",
     "<|vision_end|>",
-    IMAGE_TOKEN,
+    "<|image_pad|>",
     "<|video_pad|>",
 )
 

@@ -80,7 +80,7 @@ def _check(users: Sequence[int], seed: int, counts: Counts) -> None:
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Make ``folder`` ready: leave what was drawn with the same settings, remove what was drawn with others."""
+    """Make ``folder`` ready: keep what was drawn with the same settings, remove what was not."""
     folder.mkdir(parents=True, exist_ok=True)
     begun = folder / BEGUN
     if begun.exists():

@@ -133,9 +133,7 @@ def teach_language(
     steps = [_scaled(phase.steps, steps_scale) for phase in CURRICULUM]
     texts = _Texts(processor)
     language = model.model.language_model
-    teacher = _Optimiser(
-        list(language.parameters()), LANGUAGE_RATE, warm_up=50, steps=sum(steps), final_share=0.05
-    )
+    teacher = _Optimiser(list(language.parameters()), LANGUAGE_RATE, warm_up=50, steps=sum(steps), final_share=0.05)
     with tqdm(total=sum(steps), desc="stage B: language", mininterval=1) as bar:
         for phase, count in zip(CURRICULUM, steps, strict=True):
             for _ in range(count):

@@ -44,13 +44,15 @@ SCALE = 1000
 LARGEST_COORDINATE = 100_000
 
 _NUMBER = r"(?<![\w.])[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)(?!\w|\.[0-9])"
-_OPENING, _CLOSING, _COMMA = r"[\[(（［]", r"[\])）］]", "[,，]"
+# With the full-width forms that Chinese and Japanese text uses.
+_OPENING, _CLOSING, _COMMA = r"[\[(\uff08\uff3b]", r"[\])\uff09\uff3d]", r"[,\uff0c]"
 _SEPARATOR = rf"\s*+{_COMMA}?+\s*+"
 _BLANK = r"[^\S\n]*+"
 
 _FENCE = re.compile(r"```[ \t]*+([A-Za-z_]*+)")
 _FIND_NUMBER = re.compile(_NUMBER)
-_NUMBERS_ALONE = re.compile(rf"\s*+({_NUMBER}(?:{_BLANK}{_COMMA}?+{_BLANK}{_NUMBER})*+){_BLANK}{_COMMA}?+{_BLANK}(?:\n|\Z)")
+_SAME_LINE_SEPARATOR = rf"{_BLANK}{_COMMA}?+{_BLANK}"
+_NUMBERS_ALONE = re.compile(rf"\s*+({_NUMBER}(?:{_SAME_LINE_SEPARATOR}{_NUMBER})*+){_SAME_LINE_SEPARATOR}(?:\n|\Z)")
 _CANDIDATE = re.compile(
     rf"""(?<!\w)["']?x["']?\s*+[:=]\s*+(?P<x>{_NUMBER}){_SEPARATOR}["']?y["']?\s*+[:=]\s*+(?P<y>{_NUMBER})"""
     rf"""|{_OPENING}\s*+(?P<numbers>{_NUMBER}(?:{_SEPARATOR}{_NUMBER})++){_SEPARATOR}{_CLOSING}"""
@@ -72,7 +74,8 @@ class GroundingTask:
         point = self.parse(text)
         if point is None:
             raise ValueError(
-                f"the answer {_shorten(text)!r} holds no point; expected a block such as '```grounding\\n[512, 304]\\n```'"
+                f"the answer {_shorten(text)!r} holds no point; "
+                "expected a block such as '```grounding\\n[512, 304]\\n```'"
             )
         if not all(0 <= value <= SCALE for value in point):
             raise ValueError(

@@ -1,0 +1,86 @@
+"""The figures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from PIL import Image
+
+from usertune.errors import UserError
+from usertune.figures import FIGURES, Sources, distance_distribution, make_figure
+from usertune.tables import design_of, read_table
+
+Maker = Callable[..., Any]
+
+
+def test_every_figure_is_drawn_the_same_twice(make_study: Maker) -> None:
+    study = make_study()
+    study.compare()
+    first = {path.name: path.read_bytes() for path in study.draw()}
+    with mpl.rc_context({"lines.linewidth": 9, "font.size": 30}):
+        second = {path.name: path.read_bytes() for path in study.draw()}
+    assert first == second
+    assert set(first) == {f"{name}.svg" for name in FIGURES}
+    for path in (study.root / "figures").glob("*.png"):
+        with Image.open(path) as image:
+            assert image.width > 1000
+    for content in first.values():
+        ElementTree.fromstring(content)
+        assert b"dc:date" not in content
+
+
+def test_distance_curve_ends_at_the_parse_rate(make_study: Maker) -> None:
+    study = make_study()
+    folder = study.compare()
+    figure = distance_distribution(design_of(study.design), [140], Sources(folder, {}))
+    curve = next(line for line in figure.axes[0].lines if line.get_label() == "vanilla")
+    rate = read_table(folder / "summary.csv").set_index("experiment")["parse_rate"]["vanilla"]
+    shares = np.asarray(curve.get_ydata())
+    assert shares[-1] == pytest.approx(rate)
+    assert rate < 1
+    accuracy = read_table(folder / "summary.csv").set_index("experiment")["click_accuracy"]["vanilla"]
+    assert shares[np.asarray(curve.get_xdata()) == 140] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"users": ["7"], "samples": 3},
+        {"users": [str(user) for user in range(1, 84)], "samples": 2},
+        {"experiments": ["vanilla"], "users": ["1", "a_long_user_name_that_needs_room"], "samples": 3},
+    ],
+)
+def test_unusual_studies_are_drawn(make_study: Maker, fields: dict[str, Any]) -> None:
+    study = make_study(**fields)
+    study.compare()
+    assert all(path.stat().st_size > 1000 for path in study.draw())
+
+
+def test_unknown_names_are_refused(make_study: Maker, tmp_path: Path) -> None:
+    study = make_study()
+    outputs = tmp_path / "a.svg", tmp_path / "a.png"
+    with pytest.raises(UserError, match="accuracy_by_user"):
+        make_figure(study.design, "pie", Sources(tmp_path, {}), *outputs)
+    with pytest.raises(UserError, match="mystery is no experiment"):
+        make_figure(study.design, "loss_curves", Sources(tmp_path, {"mystery": tmp_path}), *outputs)
+    with pytest.raises(UserError, match="does not exist"):
+        make_figure(study.design, "accuracy_by_user", Sources(tmp_path, {}), *outputs)
+    with pytest.raises(UserError, match="does not exist"):
+        make_figure(study.design, "loss_curves", Sources(tmp_path, {"lora": tmp_path / "log.csv"}), *outputs)
+    (tmp_path / "log.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not a training log"):
+        make_figure(study.design, "loss_curves", Sources(tmp_path, {"lora": tmp_path / "log.csv"}), *outputs)
+
+
+def test_tables_of_another_study_are_refused(make_study: Maker) -> None:
+    study = make_study()
+    folder = study.compare()
+    recipe = {**study.design, "experiments": study.design["experiments"][:2]}
+    with pytest.raises(UserError, match=r"covers the experiments .*full_tuned"):
+        make_figure(recipe, "accuracy_by_user", Sources(folder, {}), folder / "a.svg", folder / "a.png")

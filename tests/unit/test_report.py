@@ -1,0 +1,142 @@
+"""The report's content; how it looks in a browser is tested in tests/browser."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from usertune.errors import UserError
+from usertune.examples import LONGEST_TEXT, printable
+from usertune.headline import headline
+from usertune.tables import Design, Experiment
+
+Maker = Callable[..., Any]
+HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> \x00\u202e"
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and checks that they are closed in order."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "circle", "rect", "path", "ellipse"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
+    text = make_study(hostile=HOSTILE).report().read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    names = [name for name, _ in page.tags]
+    assert "script" not in names
+    assert names.count("table") == 5
+    for name, attributes in page.tags:
+        assert not any(key.startswith("on") or key == "style" for key in attributes)
+        for key in ("src", "href"):
+            assert re.match(r"#|data:", attributes.get(key) or "#")
+        if name == "img":
+            assert attributes["alt"]
+        if name == "th":
+            assert attributes["scope"] in ("row", "col")
+    assert "A &lt;b&gt;bold&lt;/b&gt; study" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "\x00" not in text
+
+
+def test_equal_inputs_give_equal_bytes(make_study: Maker) -> None:
+    study = make_study()
+    assert study.report().read_bytes() == study.report().read_bytes()
+
+
+def test_differing_versions_are_flagged(make_study: Maker) -> None:
+    text = make_study().report().read_text(encoding="utf-8")
+    assert text.count("differs:") == 1
+    assert "5.23.0 (predict lora, train lora)" in text
+
+
+def test_untrained_study_without_examples(make_study: Maker) -> None:
+    text = make_study(experiments=["vanilla"]).report(examples=0).read_text(encoding="utf-8")
+    assert "No experiment of this study is trained." in text
+    assert 'id="examples"' not in text
+    assert "image/jpeg" not in text
+
+
+def test_one_user(make_study: Maker) -> None:
+    text = make_study(users=["7"]).report(examples=5).read_text(encoding="utf-8")
+    assert "n/a: needs 2 users" in text
+    assert "one user allows no interval" in text
+
+
+def test_changed_or_missing_screenshots_are_refused(make_study: Maker) -> None:
+    study = make_study()
+    image = study.root / "dataset/images/1_0.png"
+    image.write_bytes(image.read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"sample '1/0'.*changed since.*report.examples"):
+        study.report()
+    image.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        study.report()
+    assert study.report(examples=0).exists()
+
+
+def test_results_of_another_study_are_refused(make_study: Maker) -> None:
+    study = make_study()
+    study.report()
+    with pytest.raises(UserError, match="full_tuned"):
+        study.report(experiments=study.design["experiments"][:2])
+
+
+def test_printable_shortens_and_cleans() -> None:
+    assert printable("a\x00b\tc\n\ud800") == "a\ufffdb\tc\n\ufffd"
+    assert printable("x" * (LONGEST_TEXT + 7)).endswith("… and 7 more characters")
+
+
+def sentence(names: list[str], accuracy: list[float], gaps: dict[tuple[str, str], tuple[float, Any, Any]]) -> str:
+    design = Design(tuple(Experiment(name, "vanilla" if name == "vanilla" else "lora") for name in names), ("1", "2"))
+    summary = pd.DataFrame(
+        {"experiment": names, "click_accuracy": accuracy, "users": 2, "samples": 1200, "confidence": 0.95}
+    ).assign(click_accuracy_low=0.1, click_accuracy_high=0.9)
+    rows = [(later, earlier, 2, *gap) for (later, earlier), gap in gaps.items()]
+    names_of_columns = ["experiment", "baseline", "users", "difference", "low", "high"]
+    differences = pd.DataFrame(rows, columns=names_of_columns).astype(dict.fromkeys(names_of_columns[3:], float))
+    return headline(design, summary, differences)
+
+
+def test_headline_says_no_more_than_the_intervals() -> None:
+    gaps = {
+        ("lora", "vanilla"): (0.35, 0.3, 0.4),
+        ("full", "vanilla"): (0.33, -0.01, 0.6),
+        ("full", "lora"): (-0.02, -0.1, 0.06),
+    }
+    assert sentence(["vanilla", "lora", "full"], [0.2, 0.55, 0.53], gaps) == (
+        "On 1,200 samples of 2 users, lora beats vanilla by 35.0 points [30.0, 40.0]; "
+        "full and vanilla cannot be told apart (+33.0 points [\N{MINUS SIGN}1.0, +60.0]); "
+        "lora and full cannot be told apart (+2.0 points [\N{MINUS SIGN}6.0, +10.0]) (in brackets: 95 % intervals)."
+    )
+
+
+def test_headline_of_a_setback_and_of_missing_intervals() -> None:
+    worse = sentence(["vanilla", "lora"], [0.5, 0.4], {("lora", "vanilla"): (-0.1, -0.15, -0.05)})
+    assert "lora falls behind vanilla by 10.0 points [5.0, 15.0]" in worse
+    alike = sentence(["vanilla", "lora"], [0.5, 0.5], {("lora", "vanilla"): (0, None, None)})
+    assert alike == "On 1,200 samples of 2 users, lora and vanilla hit equally often."
+    assert sentence(["lora"], [0.5], {}) == "On 1,200 samples of 2 users, lora hits 50.0 % [10.0, 90.0]."
+    pair = sentence(["lora", "full"], [0.5, 0.9], {("full", "lora"): (0.4, 0.3, 0.5)})
+    assert "full beats lora by 40.0 points" in pair

@@ -1,0 +1,165 @@
+"""Scoring one experiment and user."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usertune.errors import UserError
+from usertune.files import read_json
+from usertune.score import read_samples, score_samples, score_user, summarise, thresholds_of
+
+Maker = Callable[..., Any]
+RECIPE = {"step": "score", "task": "grounding", "thresholds": [140, 70]}
+
+
+def rows_of(answers: list[str], target: tuple[float, float] = (100, 100)) -> list[dict[str, Any]]:
+    samples = [
+        {"id": str(index), "user": "1", "episode": "e", "step": index, "target": {"point": list(target)}}
+        for index in range(len(answers))
+    ]
+    texts = {str(index): text for index, text in enumerate(answers)}
+    return score_samples("grounding", samples, texts, [140, 70], Path("user_1.jsonl"))
+
+
+def test_an_unparsed_answer_near_the_corner_is_a_miss() -> None:
+    row = rows_of(["I do not know"], target=(5, 5))[0]
+    assert (row["parsed"], row["x"], row["distance"], row["hit_140"]) == (0, None, None, 0)
+
+
+def test_the_threshold_itself_is_a_hit() -> None:
+    rows = rows_of(["[240, 100]", "[240.001, 100]", "[0, 0]"], target=(100, 100))
+    assert [row["hit_140"] for row in rows] == [1, 0, 0]
+    assert rows_of(["[0, 100]"])[0]["x"] == 0  # a coordinate of 0 is not a missing one
+
+
+def test_metrics_count_unparsed_answers_as_misses_without_distance() -> None:
+    metrics = summarise(rows_of(["[100, 100]", "[100, 200]", "[100, 500]", "?"]), [140, 70])
+    assert metrics["samples"] == 4
+    assert metrics["parse_rate"] == 0.75
+    assert metrics["click_accuracy"] == 0.5
+    assert metrics["click_accuracy_at"] == {"140": 0.5, "70": 0.25}
+    assert metrics["mean_l2"] == pytest.approx(500 / 3)
+    assert metrics["median_l2"] == 100
+
+
+def test_nothing_parsed_has_no_distance() -> None:
+    metrics = summarise(rows_of(["?"]), [140, 70])
+    assert metrics["mean_l2"] is None
+    assert metrics["median_l2"] is None
+
+
+def test_files_hold_rows_and_metrics(make_study: Maker) -> None:
+    study = make_study()
+    metrics_file = study.score("lora", "ana")
+    metrics = read_json(metrics_file)
+    rows = list(csv.DictReader(metrics_file.with_suffix(".csv").open(encoding="utf-8")))
+    assert metrics["experiment"] == "lora"
+    assert metrics["user"] == "ana"
+    assert metrics["prediction_fingerprint"] == f"{'lora':f<64}"
+    assert len(rows) == metrics["samples"] == study.samples
+    assert list(rows[0]) == [
+        *("id", "user", "episode", "step", "parsed", "x", "y", "target_x", "target_y", "distance"),
+        *("hit_140", "hit_70.5"),
+    ]
+    assert rows[0]["episode"] == "007"
+
+
+def test_fingerprint_follows_content_and_not_upstream(make_study: Maker) -> None:
+    study = make_study()
+
+    def fingerprint(recipe: dict[str, Any]) -> str:
+        paths = study.samples_of("1"), study.predictions("lora"), study.root / "r.csv", study.root / "m.json"
+        return str(score_user(recipe, "lora", "1", *paths)["fingerprint"])
+
+    first = fingerprint(RECIPE)
+    assert fingerprint({**RECIPE, "upstream": {"predict": "abc"}}) == first
+    assert fingerprint({**RECIPE, "thresholds": [140]}) != first
+    change_predictions(study, "lora", lambda items: items[-1].update(text="[1, 1]"))  # of another user
+    assert fingerprint(RECIPE) == first
+    change_predictions(study, "lora", lambda items: items[0].update(text="[1, 1]"))
+    assert fingerprint(RECIPE) != first
+
+
+def change_predictions(study: Any, name: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
+    path = study.predictions(name)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content["predictions"])
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda items: items.pop(3), r"users_all.json: no prediction for sample '1/3'.*run snakemake"),
+        (lambda items: items.append(dict(items[2])), "sample '1/2' was predicted twice"),
+        (lambda items: items.append({**items[2], "id": "1/99"}), "predictions for sample '1/99', not in"),
+        (lambda items: items[2].pop("text"), r"predictions\[2\] lacks"),
+        (lambda items: items[2].update(text=None), "text is None, not a string"),
+    ],
+)
+def test_predictions_must_match_the_samples(make_study: Maker, change: Any, message: str) -> None:
+    study = make_study()
+    change_predictions(study, "lora", change)
+    with pytest.raises(UserError, match=message):
+        study.score("lora", "1")
+    assert not (study.root / "scores").exists()
+
+
+def test_foreign_predictions_are_refused(make_study: Maker) -> None:
+    study = make_study()
+    outputs = study.root / "r.csv", study.root / "m.json"
+    with pytest.raises(UserError, match="experiment 'vanilla', not 'lora'"):
+        score_user(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("vanilla"), *outputs)
+    with pytest.raises(UserError, match="not '3'"):
+        score_user(RECIPE, "lora", "3", rename_user(study, "3"), study.predictions("lora"), *outputs)
+
+
+def rename_user(study: Any, user: str) -> Path:
+    path = study.samples_of(user)
+    path.write_text(study.samples_of("1").read_text().replace('"user": "1"', f'"user": "{user}"'))
+    return Path(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "user 1 has no samples"),
+        ("{oops\n", r"user_1.jsonl:1: not valid JSON"),
+        ('{"id": "a", "user": "1"}\n', "user_1.jsonl:1: this sample has no episode, step, target"),
+        ("[1]\n", "user_1.jsonl:1: this sample has no id"),
+        ('{"id": "a", "user": "2", "episode": 1, "step": 1, "target": {}}\n', "is of user '2', not '1'"),
+        (2 * '{"id": "a", "user": "1", "episode": 1, "step": 1, "target": {}}\n', ":2: the id 'a' occurs twice"),
+    ],
+)
+def test_malformed_samples_name_the_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "user_1.jsonl"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_samples(path, "1")
+
+
+def test_a_sample_may_hold_unusual_line_separators(tmp_path: Path) -> None:
+    path = tmp_path / "user_1.jsonl"
+    sample = {"id": "a\u2028b", "user": "1", "episode": 1, "step": 1, "target": {}}
+    path.write_text(json.dumps(sample, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_samples(path, "1")[0]["id"] == "a\u2028b"
+
+
+@pytest.mark.parametrize("thresholds", [None, [], [0], [-1], [True], ["140"], [140, 140.0], [float("inf")]])
+def test_bad_thresholds_are_refused(thresholds: Any) -> None:
+    with pytest.raises(UserError, match="thresholds"):
+        thresholds_of({"thresholds": thresholds})
+
+
+def test_needs_only_the_standard_library() -> None:
+    code = "import sys, usertune.score; print(sorted({'numpy', 'pandas', 'pydantic', 'PIL'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert found.strip() == "[]"
