@@ -35,10 +35,10 @@ class TokenizedConversation:
 
 
 class ConversationTokenizer:
-    """Tokenizes conversations with a Qwen3-VL processor.
+    r"""Tokenizes conversations with a Qwen3-VL processor.
 
     The answer span is the official one: the response, ``<|im_end|>`` and the newline after it, found by the
-    header ``<|im_start|>assistant\\n`` (QwenLM/Qwen3-VL, ``qwen-vl-finetune``, ``preprocess_qwen_visual``).
+    header ``<|im_start|>assistant\n`` (QwenLM/Qwen3-VL, ``qwen-vl-finetune``, ``preprocess_qwen_visual``).
     The header is tokenized apart from the response, so the ids before an answer are those that generation
     starts from, even when a response begins with white space.
     """

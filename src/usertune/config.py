@@ -126,7 +126,7 @@ def _allowed_keys(path: KeyPath) -> list[str]:
     return [*model.model_fields, *(USER_OVERRIDES if model is Study else ())]
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     for argument in getattr(annotation, "__args__", ()):

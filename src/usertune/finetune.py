@@ -8,7 +8,6 @@ import logging
 import os
 import resource
 import shutil
-import signal
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,27 +17,18 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import (
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
+from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer, TokenizedConversation
 from usertune.data.samples import Sample
-from usertune.files import write_json, write_text
+from usertune.files import write_text
 from usertune.model import load_model, load_processor, prepare_for_training
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT_MARKER = "complete.json"
 LOG_POINTS = 200
-PROGRESS_SECONDS = 5.0
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 TokenizedSample = tuple[Sample, TokenizedConversation]
 
@@ -84,15 +74,17 @@ def fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path)
     # Weights that are trained are kept in float32: bf16 steps at small learning rates round to nothing.
     model = load_model(run.base_folder, run.dtype if run.mode == "lora" else "float32")
     trained = prepare_for_training(model, run.mode, run.training)
-    stop = _StopOnSignal()
+    stop = StopOnSignal()
     trainer = _SparseLossTrainer(
         model=trained,
         args=_arguments(run, work),
         train_dataset=train,
         eval_dataset=validation or None,
         data_collator=Collator(conversations, run.dataset_root).training_batch,
-        callbacks=[_Progress(len(train)), _LastValidation(bool(validation)), _MarkCheckpoints(), stop],
+        callbacks=[SayProgress(len(train)), ValidateAtEnd(bool(validation)), MarkCheckpoints(), stop],
     )
+    # The Trainer prints every log entry; SayProgress says what a person needs.
+    trainer.remove_callback(PrinterCallback)
     resumed_from = newest_checkpoint(work)
     if resumed_from:
         logger.info("resuming from %s", resumed_from)
@@ -104,17 +96,6 @@ def fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path)
     write_text(log_file, _loss_table(trainer.state.log_history))
     _save_weights(trained, processor, run, weights_folder)
     return _measurements(trainer, seconds, resumed_from)
-
-
-def newest_checkpoint(work: Path) -> Path | None:
-    """Return the newest working checkpoint that was written to its end; unfinished ones are removed."""
-    complete = []
-    for folder in work.glob("checkpoint-*"):
-        if (folder / CHECKPOINT_MARKER).exists():
-            complete.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
 
 
 def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -164,9 +145,7 @@ class _SparseLossTrainer(Trainer):
         return (loss, None) if return_outputs else loss
 
     @torch.no_grad()
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Return the mean loss over all answer tokens of the validation samples."""
         model = self._wrap_model(self.model, training=False)
         model.eval()
@@ -183,94 +162,6 @@ class _SparseLossTrainer(Trainer):
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-
-class _StopOnSignal(TrainerCallback):
-    """On the first stop signal, end after the current step with a checkpoint; a second one ends at once."""
-
-    def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        if self.signal is not None:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
-
-    def _note(self, number: int, _frame: object) -> None:
-        if self.signal is not None:
-            raise KeyboardInterrupt
-        self.signal = number
-        logger.info("%s: saving a checkpoint after this step, then leaving", signal.Signals(number).name)
-
-
-class _MarkCheckpoints(TrainerCallback):
-    """Mark a working checkpoint once all of its files are written."""
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if state.is_world_process_zero:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            os.sync()
-            write_json(folder / CHECKPOINT_MARKER, {"step": state.global_step})
-
-
-class _LastValidation(TrainerCallback):
-    """Measure the validation loss at the last step too, wherever the interval falls."""
-
-    def __init__(self, has_validation: bool) -> None:
-        self.has_validation = has_validation
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        if self.has_validation and state.global_step == state.max_steps:
-            control.should_evaluate = True
-        return control
-
-
-class _Progress(TrainerCallback):
-    """Say every few seconds how far the run is and when it will end."""
-
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
-        self.first_step = 0
-        self.started = self.last_said = time.monotonic()
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        logger.info("training on %d samples, %d steps", self.samples, state.max_steps)
-        self.first_step = state.global_step
-        self.started = self.last_said = time.monotonic()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **_: Any,
-    ) -> None:
-        now = time.monotonic()
-        validation_loss = (logs or {}).get("eval_loss")
-        if validation_loss is not None:
-            logger.info("step %d of %d: validation loss %.4f", state.global_step, state.max_steps, validation_loss)
-        elif logs and "loss" in logs and now - self.last_said >= PROGRESS_SECONDS:
-            self.last_said = now
-            rate = (state.global_step - self.first_step) / (now - self.started)
-            left = (state.max_steps - state.global_step) / rate if rate else float("nan")
-            logger.info(
-                "step %d of %d: loss %.4f, %.2f steps/s, about %.0f s left",
-                state.global_step, state.max_steps, logs["loss"], rate, left,
-            )  # fmt: skip
 
 
 def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -> list[TokenizedSample]:
@@ -362,5 +253,5 @@ def _measurements(trainer: _SparseLossTrainer, seconds: float, resumed_from: Pat
 
 def _peak_memory_bytes() -> int:
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+        return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

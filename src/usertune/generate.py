@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +69,7 @@ class Generator:
                     raise
                 if len(batch) == 1:
                     raise UserError(
-                        f"sample {batch[0]['id']} does not fit into memory alone ({len(prompts[id(batch[0])])} tokens); "
+                        f"sample {batch[0]['id']} alone ({len(prompts[id(batch[0])])} tokens) does not fit into memory; "
                         "lower base_model.max_pixels or use a GPU with more memory"
                     ) from None
                 batch_size = (len(batch) + 1) // 2
@@ -106,31 +105,6 @@ class Generator:
         answer = ids[: ids.index(end)] if stopped else ids
         text = self.conversations.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Prediction(text=text, new_tokens=len(answer) + stopped, stopped=stopped)
-
-
-def peak_gpu_memory_bytes() -> int:
-    """Return the most GPU memory that this process has allocated at once; 0 on the CPU."""
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0
-
-
-class RateLog:
-    """Says every few seconds how many samples are done and when the rest will be."""
-
-    def __init__(self, total: int, every_seconds: float = 5.0) -> None:
-        self.total = total
-        self.every_seconds = every_seconds
-        self.done = 0
-        self.started = self.last_said = time.monotonic()
-
-    def advance(self, samples: int) -> None:
-        """Note that ``samples`` more are done."""
-        self.done += samples
-        now = time.monotonic()
-        if now - self.last_said >= self.every_seconds or self.done == self.total:
-            self.last_said = now
-            rate = self.done / max(now - self.started, 1e-9)
-            left = (self.total - self.done) / rate
-            logger.info("%d of %d samples, %.1f samples/s, about %.0f s left", self.done, self.total, rate, left)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -40,9 +40,7 @@ def load_model(folder: str | Path, dtype: str) -> Qwen3VLForConditionalGeneratio
     )
 
 
-def prepare_for_training(
-    model: Qwen3VLForConditionalGeneration, mode: str, training: Mapping[str, Any]
-) -> nn.Module:
+def prepare_for_training(model: Qwen3VLForConditionalGeneration, mode: str, training: Mapping[str, Any]) -> nn.Module:
     """Choose the weights that an experiment trains, and check that the vision tower is treated as asked.
 
     Args:
@@ -86,9 +84,7 @@ def check_vision_is_frozen(model: nn.Module) -> None:
         raise RuntimeError("no parameter is trained")
 
 
-def load_for_prediction(
-    base_folder: str | Path, mode: str, weights_folder: str | Path | None, dtype: str
-) -> nn.Module:
+def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str | Path | None, dtype: str) -> nn.Module:
     """Load an experiment's model, ready for generation on the CPU or the visible GPU.
 
     Args:

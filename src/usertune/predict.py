@@ -13,6 +13,7 @@ from usertune.data.samples import Sample, read_user, request_digest
 from usertune.errors import UserError
 from usertune.files import read_json, write_json
 from usertune.fingerprint import digest
+from usertune.progress import Progress
 from usertune.recipes import step_fingerprint
 from usertune.store import Prediction, PredictionStore
 from usertune.versions import installed_versions
@@ -62,12 +63,15 @@ def predict_users(
     users = [read_user(path) for path in user_manifests]
     samples = [sample for _, own in users for sample in own]
     stored = {manifest["user"]: store.read(manifest["user"]) for manifest, _ in users}
-    missing = [sample for sample in samples if request_digest(sample) not in stored[sample["user"]]]
+    # By request, so that samples which ask the same are generated once.
+    missing = {
+        request: sample for sample in samples if (request := request_digest(sample)) not in stored[sample["user"]]
+    }
     started = time.monotonic()
     devices: list[str] = []
     if missing:
         with gpu.lease(gpus) as devices:
-            _generate(recipe, base, trained, train_manifest, missing, dataset_root, store, batch_size)
+            _generate(recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size)
         stored = {user: store.read(user) for user in stored}
     logger.info("%s: %d samples generated, %d were stored", experiment, len(missing), len(samples) - len(missing))
     rows = [_row(sample, stored[sample["user"]][request_digest(sample)]) for sample in samples]
@@ -103,7 +107,7 @@ def _generate(
     batch_size: int,
 ) -> None:
     # Imported here, after the GPU was chosen and only when something is to be generated.
-    from usertune.generate import Generator, RateLog
+    from usertune.generate import Generator
 
     weights_folder = train_manifest.parent / trained["weights_folder"] if train_manifest and trained else None
     generator = Generator(
@@ -115,7 +119,7 @@ def _generate(
         dataset_root=dataset_root,
         max_new_tokens=recipe["max_new_tokens"],
     )
-    progress = RateLog(len(samples))
+    progress = Progress(len(samples), "samples")
     with store.writer() as writer:
         for batch in generator.answer(samples, batch_size):
             writer.append((sample["user"], request_digest(sample), prediction) for sample, prediction in batch)

@@ -74,7 +74,7 @@ class Recipes:
         """How to train an experiment, as far as it has no effect on what comes out; not part of its recipe."""
         training = self.study.experiments[experiment].training
         assert training is not None
-        return canonical_json(training.model_dump(include=EXECUTION_KEYS - {"micro_batch"}))
+        return canonical_json(training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch"})))
 
     def report(self) -> str:
         """Recipe of the report."""

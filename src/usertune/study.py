@@ -38,6 +38,8 @@ class _Section(BaseModel):
 
 
 class Dataset(_Section):
+    """Where the raw data are, and what is done with them."""
+
     format: Literal["messages"] = "messages"
     """How the raw data are written: a folder of ``user_<id>.jsonl`` in role/content messages."""
     root: Annotated[str, Field(min_length=1)]
@@ -51,6 +53,8 @@ class Dataset(_Section):
 
 
 class Users(_Section):
+    """Who is in which split."""
+
     train: UserList = ()
     """Users whose samples the experiments are trained on."""
     validation: UserList = ()
@@ -72,6 +76,8 @@ class Users(_Section):
 
 
 class BaseModelSettings(_Section):
+    """The model that every experiment starts from."""
+
     path: Annotated[str, Field(min_length=1)]
     """A folder with a Qwen3-VL model and its processor, or a name on the Hugging Face hub."""
     revision: str | None = None
@@ -91,6 +97,8 @@ class BaseModelSettings(_Section):
 
 
 class Lora(_Section):
+    """Settings of low-rank adapters."""
+
     rank: Annotated[int, Field(gt=0)] = 4
     """Rank of the adapter matrices."""
     alpha: Annotated[float, Field(gt=0)] = 32
@@ -100,6 +108,8 @@ class Lora(_Section):
 
 
 class Training(_Section):
+    """How an experiment is trained."""
+
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the training samples."""
     learning_rate: Annotated[float, Field(gt=0)] = 1e-6
@@ -139,6 +149,8 @@ class Training(_Section):
 
 
 class Evaluation(_Section):
+    """How answers are generated and compared."""
+
     users_per_job: Annotated[int, Field(gt=0)] = 1
     """Users that one prediction job takes, so that the base model is loaded once for all of them."""
     batch_size: Annotated[int, Field(gt=0)] = 8
@@ -158,6 +170,8 @@ class Evaluation(_Section):
 
 
 class Report(_Section):
+    """What the report says and shows."""
+
     title: str = "Comparison of experiments"
     """Heading of the report."""
     examples: Annotated[int, Field(ge=0, le=50)] = 6
@@ -165,6 +179,8 @@ class Report(_Section):
 
 
 class Experiment(_Section):
+    """One row of the comparison."""
+
     mode: Literal["vanilla", "lora", "full"]
     """vanilla: the base model as it is; lora: low-rank adapters; full: all language-model weights."""
     training: Training | None = None
@@ -185,6 +201,8 @@ class Experiment(_Section):
 
 
 class Study(_Section):
+    """One whole study."""
+
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Short name of the study; it stands in the report and the tables."""
     results: Annotated[str, Field(min_length=1)] = "results"
@@ -206,7 +224,8 @@ class Study(_Section):
         """Give every trained experiment the study's training keys where it has none of its own."""
         if not isinstance(raw, dict) or not isinstance(raw.get("experiments"), dict):
             return raw
-        shared = raw.get("training") if isinstance(raw.get("training"), dict) else {}
+        training = raw.get("training")
+        shared = training if isinstance(training, dict) else {}
         experiments = {}
         for name, experiment in raw["experiments"].items():
             if isinstance(experiment, dict) and experiment.get("mode") != "vanilla":

@@ -46,7 +46,7 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
     assert page.open == []
     names = [name for name, _ in page.tags]
     assert "script" not in names
-    assert names.count("table") == 5
+    assert names.count("table") == 6
     for name, attributes in page.tags:
         assert not any(key.startswith("on") or key == "style" for key in attributes)
         for key in ("src", "href"):

@@ -73,8 +73,9 @@ def _decode(content: bytes, name: str) -> Image.Image:
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise BadImageError(f"the image {name} has {image.width} x {image.height} pixels; too many")
-                if getattr(image, "n_frames", 1) > 1:
-                    raise BadImageError(f"the image {name} is animated ({image.n_frames} frames)")
+                frames = getattr(image, "n_frames", 1)
+                if frames > 1:
+                    raise BadImageError(f"the image {name} is animated ({frames} frames)")
                 return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise BadImageError(f"{name} is not an image in one of the formats {', '.join(FORMATS)}") from None

@@ -19,7 +19,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def image_stats(root: str | Path, user: str) -> list[tuple[str, int, int]]:
     return stats
 
 
-@lru_cache(maxsize=None)
+@cache
 def _scan_folder(folder: str) -> dict[str, tuple[int, int]]:
     try:
         with os.scandir(folder) as entries:

@@ -1,0 +1,111 @@
+"""What happens around the Trainer's steps: progress, stop signals, validation at the end, checkpoint markers."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from usertune.files import write_json
+from usertune.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_MARKER = "complete.json"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def newest_checkpoint(work: Path) -> Path | None:
+    """Return the newest working checkpoint that was written to its end; unfinished ones are removed."""
+    complete = []
+    for folder in work.glob("checkpoint-*"):
+        if (folder / CHECKPOINT_MARKER).exists():
+            complete.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+class StopOnSignal(TrainerCallback):
+    """On the first stop signal, end after the current step with a checkpoint; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> None:
+        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+
+    def __exit__(self, *_error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.signal is not None:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+    def _note(self, number: int, _frame: object) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+        logger.info("%s: saving a checkpoint after this step, then leaving", signal.Signals(number).name)
+
+
+class MarkCheckpoints(TrainerCallback):
+    """Mark a working checkpoint once all of its files are written."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            os.sync()
+            write_json(folder / CHECKPOINT_MARKER, {"step": state.global_step})
+
+
+class ValidateAtEnd(TrainerCallback):
+    """Measure the validation loss at the last step too, wherever the interval falls."""
+
+    def __init__(self, has_validation: bool) -> None:
+        self.has_validation = has_validation
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if self.has_validation and state.global_step == state.max_steps:
+            control.should_evaluate = True
+        return control
+
+
+class SayProgress(TrainerCallback):
+    """Say every few seconds how far the run is and when it will end."""
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+        self.progress: Progress | None = None
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        logger.info("training on %d samples, %d steps", self.samples, state.max_steps)
+        self.progress = Progress(state.max_steps, "steps", done=state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.progress is not None:
+            self.progress.advance(1)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        if logs and "eval_loss" in logs:
+            logger.info("step %d of %d: validation loss %.4f", state.global_step, state.max_steps, logs["eval_loss"])
