@@ -34,5 +34,9 @@ for experiment in STUDY.experiments:
         name:
             experiment
         input:
-            expand("<results>/scores/{experiment}/user_{user}.json", experiment=experiment, user=STUDY.users.test),
+            expand(
+                "<results>/scores/{experiment}/user_{user}.json",
+                experiment=experiment,
+                user=STUDY.users.test,
+            ),
         localrule: True

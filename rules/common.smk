@@ -12,8 +12,13 @@ from snakemake.exceptions import WorkflowError
 # the Python that runs Snakemake (unless such an environment comes before it), whether or not it is activated.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
-for variable, folder in {"PYTHONPATH": SOURCE, "PATH": str(Path(sys.executable).parent)}.items():
-    os.environ[variable] = os.pathsep.join(filter(None, [folder, os.environ.get(variable)]))
+for variable, folder in {
+    "PYTHONPATH": SOURCE,
+    "PATH": str(Path(sys.executable).parent),
+}.items():
+    os.environ[variable] = os.pathsep.join(
+        filter(None, [folder, os.environ.get(variable)])
+    )
 
 from usertune import gpu, plan
 from usertune.config import study_from_config
@@ -23,13 +28,16 @@ from usertune.recipes import FIGURE_NAMES, Recipes
 from usertune.users import batch_label
 
 try:
-    STUDY = study_from_config(config, [os.path.relpath(file) for file in workflow.configfiles])
+    STUDY = study_from_config(
+        config, [os.path.relpath(file) for file in workflow.configfiles]
+    )
     plan.check_sources(STUDY)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
+os.environ.update(USERTUNE_SCRIPTS=str(Path(workflow.basedir) / "scripts"))
+
 RECIPES = Recipes(STUDY)
-SCRIPTS = Path(workflow.basedir) / "scripts"
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in users}
@@ -87,17 +95,25 @@ def training_logs(wildcards):
     """The loss curves of every trained experiment, for the figure that shows them."""
     if wildcards.figure != "loss_curves":
         return []
-    return expand("<results>/checkpoints/{experiment}/training_log.csv", experiment=TRAINED)
+    return expand(
+        "<results>/checkpoints/{experiment}/training_log.csv", experiment=TRAINED
+    )
 
 
 def micro_batch(wildcards, attempt):
     """Samples in memory at once, halved at every new attempt, since memory is what most often runs out."""
-    return max(1, STUDY.experiments[wildcards.experiment].training.micro_batch >> (attempt - 1))
+    return max(
+        1, STUDY.experiments[wildcards.experiment].training.micro_batch >> (attempt - 1)
+    )
 
 
 def one_gpu(wildcards):
     """One GPU for a job on a cluster; on this machine one where there is any, else the job runs on the CPU."""
-    return 1 if workflow.remote_exec or not workflow.local_exec else min(1, gpus_of_this_machine())
+    return (
+        1
+        if workflow.remote_exec or not workflow.local_exec
+        else min(1, gpus_of_this_machine())
+    )
 
 
 @cache

@@ -2,8 +2,6 @@
 
 
 rule train:
-    message:
-        "Training {wildcards.experiment}"
     input:
         base_model="<results>/base_model/manifest.json",
         train=user_manifests(STUDY.users.train),
@@ -11,22 +9,24 @@ rule train:
     output:
         manifest="<results>/checkpoints/{experiment}/manifest.json",
         losses="<results>/checkpoints/{experiment}/training_log.csv",
-    params:
-        recipe=lambda wildcards: RECIPES.train(wildcards.experiment),
-        execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
-        root=STUDY.dataset.root,
     log:
         "<results>/logs/train/{experiment}.log",
+    conda:
+        "../envs/gpu.yaml"
     threads: 8
     resources:
         gpu=one_gpu,
         mem_mb=lambda wildcards, attempt: 64000 * attempt,
         runtime=lambda wildcards, attempt: 1440 * attempt,
         micro_batch=micro_batch,
-    conda:
-        "../envs/gpu.yaml"
+    params:
+        recipe=lambda wildcards: RECIPES.train(wildcards.experiment),
+        execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
+        root=STUDY.dataset.root,
+    message:
+        "Training {wildcards.experiment}"
     shell:
-        "python {SCRIPTS:q}/train.py --recipe {params.recipe:q} --execution {params.execution:q}"
+        'python "$USERTUNE_SCRIPTS"/train.py --recipe {params.recipe:q} --execution {params.execution:q}'
         " --micro-batch {resources.micro_batch} --experiment {wildcards.experiment:q}"
         " --base-model {input.base_model:q} --train {input.train:q} --validation {input.validation:q}"
         " --root {params.root:q} --gpus {resources.gpu} --manifest {output.manifest:q}"

@@ -3,36 +3,42 @@
 Every generated batch is stored at once: when the job is killed and runs again, at most one batch is repeated.
 """
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
 
 from usertune import program
 from usertune.predict import predict_users
 
-parser = program.argument_parser(__doc__)
-program.add_recipe(parser, "max_new_tokens, dtype and pixels of the experiment")
-parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
-parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
-parser.add_argument("--trained", type=Path, metavar="JSON", help="manifest of the training; leave out for vanilla")
-parser.add_argument("--users", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of the users' data")
-parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
-parser.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="folder of the prediction store")
-parser.add_argument("--batch-size", type=int, default=8, help="samples generated at once (default: 8)")
-parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) generates on the CPU")
-parser.add_argument("--predictions", type=Path, required=True, metavar="JSON", help="predictions to write")
+
+def main(arguments: argparse.Namespace) -> None:
+    predict_users(
+        recipe=arguments.recipe,
+        experiment=arguments.experiment,
+        base_manifest=arguments.base_model,
+        train_manifest=arguments.trained,
+        user_manifests=arguments.users,
+        dataset_root=arguments.root,
+        store_folder=arguments.store,
+        predictions_file=arguments.predictions,
+        batch_size=arguments.batch_size,
+        gpus=arguments.gpus,
+    )
+
 
 if __name__ == "__main__":
-    program.run(
-        parser,
-        lambda arguments: predict_users(
-            recipe=arguments.recipe,
-            experiment=arguments.experiment,
-            base_manifest=arguments.base_model,
-            train_manifest=arguments.trained,
-            user_manifests=arguments.users,
-            dataset_root=arguments.root,
-            store_folder=arguments.store,
-            predictions_file=arguments.predictions,
-            batch_size=arguments.batch_size,
-            gpus=arguments.gpus,
-        ),
+    parser = program.argument_parser(__doc__)
+    program.add_recipe(parser, "max_new_tokens, dtype and pixels of the experiment")
+    parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
+    parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
+    parser.add_argument("--trained", type=Path, metavar="JSON", help="manifest of the training; leave out for vanilla")
+    parser.add_argument(
+        "--users", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of the users' data"
     )
+    parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
+    parser.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="folder of the prediction store")
+    parser.add_argument("--batch-size", type=int, default=8, help="samples generated at once (default: 8)")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) generates on the CPU")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="JSON", help="predictions to write")
+    program.run(parser, main)

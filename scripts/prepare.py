@@ -1,21 +1,23 @@
 """Check one user's raw samples and write them as canonical samples, with a manifest."""
 
+from __future__ import annotations
+
+import argparse
 from pathlib import Path
 
 from usertune import program
 from usertune.data.prepare import prepare_user
 
-parser = program.argument_parser(__doc__)
-program.add_recipe(parser, "format, task and on_bad_sample of the study's dataset")
-parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
-parser.add_argument("--user", required=True, metavar="ID", help="id of the user")
-parser.add_argument("--samples", type=Path, required=True, metavar="JSONL", help="canonical samples to write")
-parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
+
+def main(arguments: argparse.Namespace) -> None:
+    prepare_user(arguments.recipe, arguments.root, arguments.user, arguments.samples, arguments.manifest)
+
 
 if __name__ == "__main__":
-    program.run(
-        parser,
-        lambda arguments: prepare_user(
-            arguments.recipe, arguments.root, arguments.user, arguments.samples, arguments.manifest
-        ),
-    )
+    parser = program.argument_parser(__doc__)
+    program.add_recipe(parser, "format, task and on_bad_sample of the study's dataset")
+    parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
+    parser.add_argument("--user", required=True, metavar="ID", help="id of the user")
+    parser.add_argument("--samples", type=Path, required=True, metavar="JSONL", help="canonical samples to write")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
+    program.run(parser, main)

@@ -3,46 +3,50 @@
 An interrupted training continues from its last working checkpoint when the same command runs again.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
 from pathlib import Path
 
 from usertune import program
 from usertune.train import train_experiment
 
-parser = program.argument_parser(__doc__)
-program.add_recipe(parser, "mode, training, dtype, pixels and users of the experiment")
-parser.add_argument(
-    "--execution",
-    type=json.loads,
-    required=True,
-    metavar="JSON",
-    help="gradient_checkpointing, save_every_steps and loader_workers: how to train, without effect on the result",
-)
-parser.add_argument("--micro-batch", type=int, required=True, help="samples in memory at once")
-parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
-parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
-parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of train users")
-parser.add_argument(
-    "--validation", type=Path, nargs="*", default=[], metavar="JSON", help="manifests of validation users"
-)
-parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
-parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) trains on the CPU")
-parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
-parser.add_argument("--losses", type=Path, required=True, metavar="CSV", help="table of losses to write")
+
+def main(arguments: argparse.Namespace) -> None:
+    train_experiment(
+        recipe=arguments.recipe,
+        execution={**arguments.execution, "micro_batch": arguments.micro_batch},
+        experiment=arguments.experiment,
+        base_manifest=arguments.base_model,
+        train_manifests=arguments.train,
+        validation_manifests=arguments.validation,
+        dataset_root=arguments.root,
+        manifest_file=arguments.manifest,
+        log_file=arguments.losses,
+        gpus=arguments.gpus,
+    )
+
 
 if __name__ == "__main__":
-    program.run(
-        parser,
-        lambda arguments: train_experiment(
-            recipe=arguments.recipe,
-            execution={**arguments.execution, "micro_batch": arguments.micro_batch},
-            experiment=arguments.experiment,
-            base_manifest=arguments.base_model,
-            train_manifests=arguments.train,
-            validation_manifests=arguments.validation,
-            dataset_root=arguments.root,
-            manifest_file=arguments.manifest,
-            log_file=arguments.losses,
-            gpus=arguments.gpus,
-        ),
+    parser = program.argument_parser(__doc__)
+    program.add_recipe(parser, "mode, training, dtype, pixels and users of the experiment")
+    parser.add_argument(
+        "--execution",
+        type=json.loads,
+        required=True,
+        metavar="JSON",
+        help="gradient_checkpointing, save_every_steps and loader_workers: how to train, without effect on the result",
     )
+    parser.add_argument("--micro-batch", type=int, required=True, help="samples in memory at once")
+    parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
+    parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
+    parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of train users")
+    parser.add_argument(
+        "--validation", type=Path, nargs="*", default=[], metavar="JSON", help="manifests of validation users"
+    )
+    parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
+    parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) trains on the CPU")
+    parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
+    parser.add_argument("--losses", type=Path, required=True, metavar="CSV", help="table of losses to write")
+    program.run(parser, main)

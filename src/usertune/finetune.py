@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import PrinterCallback, Trainer, TrainingArguments, set_seed
+from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
 from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint
@@ -120,6 +120,8 @@ def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torc
 
 class _SparseLossTrainer(Trainer):
     """Trainer whose loss is `answer_loss_sum`, weighted by tokens over the whole effective batch."""
+
+    control: TrainerControl
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)

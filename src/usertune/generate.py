@@ -68,8 +68,9 @@ class Generator:
                 if not _is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
+                    name = batch[0]["id"]
                     raise UserError(
-                        f"sample {batch[0]['id']} alone ({len(prompts[id(batch[0])])} tokens) does not fit into memory; "
+                        f"sample {name} ({len(prompts[id(batch[0])])} tokens) does not fit into memory alone; "
                         "lower base_model.max_pixels or use a GPU with more memory"
                     ) from None
                 batch_size = (len(batch) + 1) // 2

@@ -71,16 +71,12 @@ def read_table(path: Path) -> pd.DataFrame:
         UserError: the file is missing or is not such a table.
     """
     try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8").columns
-        numbers = [name for name in header if name not in TEXT_COLUMNS]
-        return pd.read_csv(
-            path,
-            dtype=dict.fromkeys(header.difference(numbers), str) | dict.fromkeys(numbers, float),
-            keep_default_na=False,
-            na_values={name: [""] for name in numbers},
-            float_precision="round_trip",
-            encoding="utf-8",
-        )
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        # Python's float() is exact in every version; how pandas parses decimals has differed between versions.
+        numbers = {
+            str(name): [float(text or "nan") for text in table[name]] for name in table if name not in TEXT_COLUMNS
+        }
+        return table.assign(**{name: pd.Series(values, dtype=float) for name, values in numbers.items()})
     except FileNotFoundError:
         raise UserError(f"{path}: this table does not exist; run snakemake again so that it is made") from None
     except (ValueError, pd.errors.ParserError) as error:

@@ -178,10 +178,14 @@ def test_every_experiment_needs_the_same_samples(make_study: Maker) -> None:
 
 def test_text_columns_stay_text(tmp_path: Path) -> None:
     path = tmp_path / "users.csv"
-    path.write_text("experiment,user,mean_l2\nlora,NA,\nlora,007,0.1\n")
+    path.write_text("experiment,user,mean_l2\nlora,NA,\nlora,007,271.64838709677423\n")
     table = read_table(path)
     assert list(table["user"]) == ["NA", "007"]
     assert math.isnan(table["mean_l2"][0])
+    assert repr(float(table["mean_l2"][1])) == "271.64838709677423"
+    path.write_text("experiment,user,mean_l2\nlora,1,oops\n")
+    with pytest.raises(UserError, match="not the expected table"):
+        read_table(path)
 
 
 @pytest.mark.parametrize("recipe", [{}, {"experiments": [], "users": ["1"]}, {"experiments": [1], "users": []}])

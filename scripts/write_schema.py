@@ -1,0 +1,20 @@
+"""Write the JSON schema of the study, which editors use to check and complete config.yaml."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from usertune import program
+from usertune.config import schema_text
+from usertune.files import write_text
+
+
+def main(arguments: argparse.Namespace) -> None:
+    write_text(arguments.out, schema_text())
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("out", type=Path, metavar="FILE", help="schema to write")
+    program.run(parser, main)
