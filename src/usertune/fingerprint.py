@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,18 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any) -> str:
     """Return the SHA-256 (64 hex digits) of the canonical JSON of ``value``."""
     return hashlib.sha256(canonical_json(value).encode("utf-8")).hexdigest()
+
+
+def step_fingerprint(recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
+    """Return the fingerprint of a step's result: the digest of what it does and of what it read.
+
+    Args:
+        recipe: the step's recipe; its ``upstream`` does not count, since it describes how the inputs were
+            to be made and not what they are.
+        inputs: names of the inputs with digests of their content.
+    """
+    own = {key: value for key, value in recipe.items() if key != "upstream"}
+    return digest({"recipe": own, "inputs": dict(inputs)})
 
 
 def digest_bytes(content: bytes) -> str:

@@ -12,9 +12,8 @@ from usertune import gpu
 from usertune.data.samples import Sample, read_user, request_digest
 from usertune.errors import UserError
 from usertune.files import read_json, write_json
-from usertune.fingerprint import digest
+from usertune.fingerprint import digest, step_fingerprint
 from usertune.progress import Progress
-from usertune.recipes import step_fingerprint
 from usertune.store import Prediction, PredictionStore
 from usertune.versions import installed_versions
 

@@ -2,9 +2,9 @@
 
 A recipe is known when the jobs are planned. It says what the step does; its ``upstream`` key holds the
 digests of the recipes of the steps before it, so that a change anywhere above reaches every step below at
-once. The fingerprint of a result (see `step_fingerprint`) is known when the job runs: it is made from the
-recipe without ``upstream`` and from the *content* of the inputs, so work is repeated only when something
-really differs.
+once. The fingerprint of a result (`usertune.fingerprint.step_fingerprint`) is known when the job runs: it is
+made from the recipe without ``upstream`` and from the *content* of the inputs, so work is repeated only when
+something really differs.
 """
 
 from __future__ import annotations
@@ -22,18 +22,6 @@ EXECUTION_KEYS = frozenset({"micro_batch", "gradient_checkpointing", "save_every
 FIGURE_NAMES = ("accuracy_by_user", "distance_distribution", "loss_curves")
 
 Recipe = dict[str, Any]
-
-
-def step_fingerprint(recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
-    """Return the fingerprint of a step's result: the digest of what it does and of what it read.
-
-    Args:
-        recipe: the step's recipe; its ``upstream`` does not count, since it describes how the inputs were
-            to be made and not what they are.
-        inputs: names of the inputs with digests of their content.
-    """
-    own = {key: value for key, value in recipe.items() if key != "upstream"}
-    return digest({"recipe": own, "inputs": dict(inputs)})
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from usertune.base_model import model_files
 from usertune.data.samples import Sample, read_user
 from usertune.errors import UserError
 from usertune.files import read_json, write_json, write_text
-from usertune.fingerprint import digest, digest_folder
-from usertune.recipes import step_fingerprint
+from usertune.fingerprint import digest, digest_folder, step_fingerprint
 from usertune.versions import installed_versions
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,7 @@ from usertune.data.messages import BadSampleError, RawSample, describe_available
 from usertune.data.samples import Image, Sample
 from usertune.errors import UserError
 from usertune.files import write_json, write_text
-from usertune.fingerprint import digest_bytes
-from usertune.recipes import step_fingerprint
+from usertune.fingerprint import digest_bytes, step_fingerprint
 from usertune.tasks import get_task
 
 logger = logging.getLogger(__name__)
