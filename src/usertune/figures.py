@@ -1,6 +1,6 @@
 """Figures: the same study in pictures that stay readable for colour-blind readers and in grey print.
 
-Figures are built without pyplot's global state, and equal inputs give equal SVG bytes.
+Seaborn draws into figures that pyplot's global state never sees, and equal inputs give equal SVG bytes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -35,23 +36,27 @@ PNG_DOTS_PER_INCH = 200
 INK, PALE = "#22262e", "#8a919e"
 
 STYLE = {
-    "svg.hashsalt": "usertune",
-    "svg.fonttype": "path",
-    "font.family": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": PALE,
+    **sns.axes_style(
+        "ticks",
+        rc={
+            "axes.edgecolor": PALE,
+            "axes.grid": True,
+            "axes.labelcolor": INK,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "font.family": ["DejaVu Sans"],
+            "grid.color": "#e6e8ec",
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+        },
+    ),
     "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e8ec",
+    "font.size": 9.5,
     "grid.linewidth": 0.7,
     "legend.frameon": False,
-    "text.color": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "usertune",
 }
 
 
@@ -98,7 +103,7 @@ def accuracy_by_user(design: Design, thresholds: Sequence[float], sources: Sourc
     `MAX_NAMED_USERS` users their names give way to ranks, and a thin line joins the answers of one user.
     """
     users = _table(sources, tables.USERS, design)
-    summary = _table(sources, tables.SUMMARY, design).set_index("experiment").loc[design.names]
+    summary = _table(sources, tables.SUMMARY, design)
     grid = users.pivot(index="user", columns="experiment", values="click_accuracy").loc[
         list(design.users), design.names
     ]
@@ -106,26 +111,39 @@ def accuracy_by_user(design: Design, thresholds: Sequence[float], sources: Sourc
         [design.baseline or design.names[0], "_mean"], ascending=False, kind="stable"
     )
     grid = grid.loc[order.index]
+    ranks = pd.Series(range(1, len(grid) + 1), index=grid.index)
     named = len(grid) <= MAX_NAMED_USERS
 
     figure = Figure(figsize=(9.2, 3.9), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 0.5 + 0.35 * len(design.names)))
-    look = looks(design)
-    spread = 0.6 if named else 0.0
-    positions = np.arange(1, len(grid) + 1)
     if named:
-        for position in positions[::2]:
-            left.axvspan(position - 0.5, position + 0.5, color="#f4f5f7", linewidth=0, zorder=0)
+        for rank in ranks[::2]:
+            left.axvspan(rank - 0.5, rank + 0.5, color="#f4f5f7", linewidth=0, zorder=0)
     else:
-        left.vlines(positions, grid.min(axis=1), grid.max(axis=1), color="#d5d8de", linewidth=1.0, zorder=1)
-    for index, name in enumerate(design.names):
-        shift = spread * ((index + 0.5) / len(design.names) - 0.5)
-        left.scatter(
-            positions + shift, grid[name], s=30 if named else 14, label=name, zorder=3, clip_on=False,
-            color=look[name].colour, marker=look[name].marker, edgecolor="white", linewidth=0.5,
-        )  # fmt: skip
+        left.vlines(ranks, grid.min(axis=1), grid.max(axis=1), color="#d5d8de", linewidth=1.0, zorder=1)
+    look = looks(design)
+    points: dict[str, Any] = {
+        "hue": "experiment",
+        "hue_order": design.names,
+        "palette": {name: look[name].colour for name in design.names},
+        "markers": [look[name].marker for name in design.names],
+        "linestyle": "none",
+        "markeredgecolor": "white",
+    }
+    sns.pointplot(
+        users.assign(rank=users["user"].map(ranks)), x="rank", y="click_accuracy", native_scale=True, errorbar=None,
+        dodge=0.6 * (1 - 1 / len(design.names)) if named else False, legend="full", ax=left, **points,
+        markersize=5.5 if named else 3.7, markeredgewidth=0.5, clip_on=False, zorder=3,
+    )  # fmt: skip
     _name_users(left, list(grid.index), named)
-    _draw_overall(right, design, summary, look)
+    # The median and the range of an estimate and its two bounds are the estimate and the interval.
+    sns.pointplot(
+        summary.melt("experiment", ["click_accuracy_low", "click_accuracy", "click_accuracy_high"]),
+        x="experiment", y="value", order=design.names, estimator="median", errorbar=("pi", 100), capsize=0.3,
+        err_kws={"linewidth": 1.6}, legend=False, ax=right, **points, markersize=6.5, markeredgewidth=0.6, zorder=3,
+    )  # fmt: skip
+    _name_experiments(right, design.names)
+    right.set_xlabel(f"all users, {100 * summary['confidence'].iloc[0]:g} % interval")
     highest = max(grid.to_numpy().max(), summary["click_accuracy_high"].max())
     left.set_ylim(0, min(1.0, math.ceil(10 * highest + 0.5) / 10))
     left.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
@@ -146,12 +164,14 @@ def distance_distribution(design: Design, thresholds: Sequence[float], sources: 
     axes = figure.subplots()
     steps = np.arange(0, LARGEST_INSIDE_DISTANCE + DISTANCE_STEP, DISTANCE_STEP)
     look = looks(design)
+    rounded_up = np.ceil(samples["distance"] / DISTANCE_STEP) * DISTANCE_STEP
     for name in design.names:
-        distances = samples.loc[samples["experiment"] == name, "distance"]
-        share = np.searchsorted(np.sort(distances.dropna()), steps, side="right") / len(distances)
-        axes.plot(
-            steps, share, label=name, color=look[name].colour, linestyle=look[name].dashes, linewidth=1.8,
-            marker=look[name].marker, markevery=(35, 70), markersize=5, markeredgecolor="white",
+        # Weights that stand for shares of all samples, unparsed ones too: these have no step but do count.
+        shares = rounded_up[samples["experiment"] == name].value_counts(normalize=True, dropna=False)
+        sns.ecdfplot(
+            x=steps, weights=shares.reindex(steps, fill_value=0), stat="count", ax=axes, label=name,
+            color=look[name].colour, linestyle=look[name].dashes, linewidth=1.8, marker=look[name].marker,
+            markevery=(36, 70), markersize=5, markeredgecolor="white",
         )  # fmt: skip
     for index, threshold in enumerate(thresholds):
         axes.axvline(threshold, color=PALE, linewidth=1.0, linestyle="-" if index == 0 else ":", zorder=1)
@@ -218,21 +238,11 @@ def _name_users(axes: Axes, users: Sequence[str], named: bool) -> None:
         axes.set_xlabel(f"rank of the {len(users)} test users")
 
 
-def _draw_overall(axes: Axes, design: Design, summary: pd.DataFrame, look: Mapping[str, Look]) -> None:
-    for index, name in enumerate(design.names):
-        row = summary.loc[name]
-        below, above = (abs(row[f"click_accuracy_{end}"] - row["click_accuracy"]) for end in ("low", "high"))
-        axes.errorbar(
-            index, row["click_accuracy"], yerr=[[below], [above]], color=look[name].colour, linewidth=1.6, capsize=5,
-            capthick=1.6, marker=look[name].marker, markersize=6.5, markeredgecolor="white", markeredgewidth=0.6,
-        )  # fmt: skip
-    long = len(design.names) > 4 or max(map(len, design.names)) > 8
-    axes.set_xticks(
-        range(len(design.names)), design.names, rotation=45 if long else 0, ha="right" if long else "center", fontsize=8
-    )
+def _name_experiments(axes: Axes, names: Sequence[str]) -> None:
+    long = len(names) > 4 or max(map(len, names)) > 8
+    axes.set_xticks(range(len(names)), names, rotation=45 if long else 0, ha="right" if long else "center", fontsize=8)
     axes.tick_params(axis="both", length=0)
-    axes.set_xlim(-0.6, len(design.names) - 0.4)
-    axes.set_xlabel(f"all users, {100 * summary['confidence'].iloc[0]:g} % interval")
+    axes.set_xlim(-0.6, len(names) - 0.4)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x", visible=False)
 
@@ -240,13 +250,14 @@ def _draw_overall(axes: Axes, design: Design, summary: pd.DataFrame, look: Mappi
 def _draw_losses(axes: Axes, name: str, look: Look, log: pd.DataFrame) -> None:
     train, validation = (log[log["split"] == split] for split in ("train", "validation"))
     window = max(1, len(train) // 50)
-    smooth = train["loss"].rolling(window, min_periods=1, center=True).mean()
+    train = train.assign(smooth=train["loss"].rolling(window, min_periods=1, center=True).mean())
+    line: dict[str, Any] = {"x": "step", "estimator": None, "color": look.colour, "ax": axes}
     if window > 1:
-        axes.plot(train["step"], train["loss"], color=look.colour, alpha=0.22, linewidth=0.7)
-    axes.plot(train["step"], smooth, color=look.colour, linewidth=1.6, linestyle=look.dashes, label=f"{name}, training")
-    axes.plot(
-        validation["step"], validation["loss"], color=look.colour, marker=look.marker, markersize=5.5, linewidth=0.9,
-        markeredgecolor="white", markeredgewidth=0.6, label=f"{name}, validation",
+        sns.lineplot(train, y="loss", alpha=0.22, linewidth=0.7, **line)
+    sns.lineplot(train, y="smooth", linewidth=1.6, linestyle=look.dashes, label=f"{name}, training", **line)
+    sns.lineplot(
+        validation, y="loss", marker=look.marker, markersize=5.5, linewidth=0.9, markeredgewidth=0.6,
+        label=f"{name}, validation", **line,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from usertune.fingerprint import canonical_json, digest
@@ -75,13 +76,13 @@ class Recipes:
         }
         return canonical_json(_recipe("report", own, {"compare": digest(self._compare)}))
 
-    @property
+    @cached_property
     def _prepare(self) -> Recipe:
         dataset = self.study.dataset
         own = {"format": dataset.format, "task": dataset.task, "on_bad_sample": dataset.on_bad_sample}
         return _recipe("prepare", own, {})
 
-    @property
+    @cached_property
     def _base_model(self) -> Recipe:
         base = self.study.base_model
         return _recipe("base_model", {"path": base.path, "revision": base.revision}, {})
@@ -113,7 +114,7 @@ class Recipes:
         own = {"task": self.study.dataset.task, "thresholds": list(self.study.evaluation.thresholds)}
         return _recipe("score", own, {"predict": digest(self._predict(name))})
 
-    @property
+    @cached_property
     def _compare(self) -> Recipe:
         own = {"confidence": self.study.evaluation.confidence, **self._design}
         return _recipe("compare", own, self._scores)
@@ -122,7 +123,7 @@ class Recipes:
         own = {"name": name, "confidence": self.study.evaluation.confidence, **self._design}
         return _recipe("figure", own, {"compare": digest(self._compare)})
 
-    @property
+    @cached_property
     def _design(self) -> Recipe:
         study = self.study
         return {
@@ -131,16 +132,16 @@ class Recipes:
             "thresholds": list(study.evaluation.thresholds),
         }
 
-    @property
+    @cached_property
     def _pixels(self) -> Recipe:
         base = self.study.base_model
         return {"min": base.min_pixels, "max": base.max_pixels}
 
-    @property
+    @cached_property
     def _sources(self) -> Recipe:
         return {"prepare": digest(self._prepare), "base_model": digest(self._base_model)}
 
-    @property
+    @cached_property
     def _scores(self) -> Recipe:
         return {f"score {name}": digest(self._score(name)) for name in self.study.experiments}
 

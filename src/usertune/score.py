@@ -17,7 +17,7 @@ from typing import Any
 
 from usertune.errors import UserError
 from usertune.files import read_json, write_json, write_text
-from usertune.fingerprint import digest, digest_bytes, digest_file
+from usertune.fingerprint import digest, digest_bytes, digest_file, step_fingerprint
 from usertune.tasks import get_task
 
 Row = dict[str, Any]
@@ -55,14 +55,13 @@ def score_user(
 
     rows = score_samples(str(recipe.get("task")), samples, texts, thresholds, samples_file)
     content = _as_csv(rows)
-    own_recipe = {key: value for key, value in recipe.items() if key != "upstream"}
     inputs = {"samples": digest_file(samples_file), "texts": digest(texts)}
     metrics = {
         "step": "score",
         "experiment": experiment,
         "user": user,
         "recipe": dict(recipe),
-        "fingerprint": digest({"recipe": own_recipe, "inputs": inputs}),
+        "fingerprint": step_fingerprint(recipe, inputs),
         "prediction_fingerprint": predictions.get("fingerprint"),
         "rows_sha256": digest_bytes(content.encode("utf-8")),
         **summarise(rows, thresholds),

@@ -1,0 +1,121 @@
+"""The tiny real base model, and small prepared data, for the tests of training and prediction."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from usertune.base_model import describe_base_model
+from usertune.data.prepare import prepare_user
+from usertune.data.samples import Sample, read_user
+from usertune.demo.dataset import Counts, make_dataset
+
+BASE = Path(__file__).parents[2] / "demo" / "base"
+USERS = ("1", "2", "11", "12", "74")
+NO_LIMITS = {"min": None, "max": None}
+TRAINING = {
+    "epochs": 2,
+    "learning_rate": 2e-3,
+    "schedule": "linear",
+    "warmup_steps": 1,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+    "batch_size": 4,
+    "validate_every_steps": 3,
+    "seed": 0,
+}
+LORA = {"rank": 4, "alpha": 32, "dropout": 0.05}
+EXECUTION = {"micro_batch": 4, "gradient_checkpointing": False, "save_every_steps": 100, "loader_workers": 0}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A small demo dataset and everything that the steps before training leave behind."""
+
+    root: Path
+    folder: Path
+
+    @property
+    def base_manifest(self) -> Path:
+        return self.folder / "base_model.json"
+
+    def manifest(self, user: str) -> Path:
+        return self.folder / f"user_{user}.manifest.json"
+
+    def samples(self, *users: str) -> list[Sample]:
+        return [sample for user in users for sample in read_user(self.manifest(user))[1]]
+
+    def train_recipe(self, mode: str = "lora", **training: Any) -> dict[str, Any]:
+        extra = {"lora": LORA} if mode == "lora" else {"freeze_vision": True}
+        settings = {**TRAINING, **extra, **training}
+        return {"step": "train", "mode": mode, "training": settings, "pixels": NO_LIMITS, "dtype": "float32"}
+
+    def train_arguments(self, out: Path, recipe: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the arguments of `train_experiment` that lead to ``out/manifest.json``."""
+        return {
+            "recipe": recipe or self.train_recipe(epochs=1),
+            "execution": EXECUTION,
+            "experiment": "lora",
+            "base_manifest": self.base_manifest,
+            "train_manifests": [self.manifest("11")],
+            "validation_manifests": [self.manifest("74")],
+            "dataset_root": self.root,
+            "manifest_file": out / "manifest.json",
+            "log_file": out / "log.csv",
+            "gpus": 0,
+        }
+
+    def predict_arguments(self, out: Path, users: Sequence[str] = ("1",), batch_size: int = 2) -> dict[str, Any]:
+        """Return the arguments of `predict_users` that lead to ``out/predictions.json`` by way of ``out/store``."""
+        return {
+            "recipe": {"step": "predict", "max_new_tokens": 12, "pixels": NO_LIMITS, "dtype": "float32"},
+            "experiment": "vanilla",
+            "base_manifest": self.base_manifest,
+            "train_manifest": None,
+            "user_manifests": [self.manifest(user) for user in users],
+            "dataset_root": self.root,
+            "store_folder": out / "store",
+            "predictions_file": out / "predictions.json",
+            "batch_size": batch_size,
+            "gpus": 0,
+        }
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Users 1, 2 (5 samples each, test), 11, 12 (6, train) and 74 (3, validation), prepared."""
+    folder = tmp_path_factory.mktemp("prepared")
+    study = Prepared(folder / "dataset", folder / "data")
+    make_dataset(study.root, [int(user) for user in USERS], 0, Counts(train=6, validation=3, test=5))
+    study.folder.mkdir()
+    describe_base_model({"path": str(BASE), "revision": None}, study.base_manifest)
+    recipe = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}
+    for user in USERS:
+        prepare_user(recipe, study.root, user, study.folder / f"user_{user}.jsonl", study.manifest(user))
+    return study
+
+
+@pytest.fixture(scope="session")
+def run_python() -> Callable[..., subprocess.Popen[str]]:
+    """Return a function that starts a program text with a JSON argument in a process of its own."""
+
+    def start(program: str, argument: Any = None, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", program, json.dumps(argument, default=str)]
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start

@@ -1,0 +1,170 @@
+"""A study is read, or refused with file, line, key, value and what is allowed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usertune.config import load_study, schema_text, study_from_config
+from usertune.errors import UserError
+from usertune.study import Study
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GOOD = {
+    "name": "small",
+    "dataset": {"root": "data"},
+    "users": {"train": "3-5", "validation": 6, "test": "1-2"},
+    "base_model": {"path": "base"},
+    "experiments": {"vanilla": {"mode": "vanilla"}, "lora": {"mode": "lora", "training": {"epochs": 2}}},
+    "training": {"batch_size": 4, "lora": {"rank": 8}},
+}
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    config = copy.deepcopy(GOOD)
+    *parents, last = path.split(".")
+    node = config
+    for key in parents:
+        node = node.setdefault(key, {})
+    node[last] = value
+    return config
+
+
+def message_of(config: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        study_from_config(config)
+    return str(caught.value)
+
+
+def test_the_shipped_study_and_all_in_configs_are_valid() -> None:
+    for file in [REPOSITORY / "config.yaml", *sorted((REPOSITORY / "configs").glob("*.yaml"))]:
+        assert isinstance(load_study([file]), Study)
+
+
+def test_every_key_of_the_study_is_explained_in_the_shipped_file() -> None:
+    config = yaml.safe_load((REPOSITORY / "config.yaml").read_text())
+    written = {key for section in config.values() if isinstance(section, dict) for key in section}
+    for section, model in (
+        ("dataset", Study.model_fields["dataset"].annotation),
+        ("base_model", Study.model_fields["base_model"].annotation),
+        ("training", Study.model_fields["training"].annotation),
+        ("evaluation", Study.model_fields["evaluation"].annotation),
+        ("report", Study.model_fields["report"].annotation),
+    ):
+        assert set(model.model_fields) <= set(config[section]), section  # type: ignore[union-attr]
+    assert written
+
+
+def test_the_schema_file_is_the_one_of_the_typed_study() -> None:
+    text = (REPOSITORY / "schemas" / "study.schema.json").read_text()
+    assert text == schema_text(), "run: make schema"
+    assert json.loads(text)["$schema"].startswith("https://json-schema.org/")
+
+
+def test_experiments_inherit_training_and_override_it() -> None:
+    study = study_from_config(GOOD)
+    training = study.experiments["lora"].training
+    assert training is not None
+    assert (training.epochs, training.batch_size, training.lora.rank, training.lora.alpha) == (2, 4, 8, 32)
+    assert study.experiments["vanilla"].training is None
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("dataset.rot", "x", ["dataset.rot", "unknown key", "did you mean 'root'"]),
+        ("dataset.on_bad_sample", "skipp", ["dataset.on_bad_sample", "'skipp'", "'error' or 'skip'"]),
+        ("users.tets", 1, ["users.tets", "did you mean 'test'"]),
+        ("users.test", "3-1", ["users.test", "counts backwards"]),
+        ("users.validation", "5-6", ["user 5 is in both train and validation"]),
+        ("users.test", [], ["at least one user"]),
+        ("base_model.dtype", "fp16", ["base_model.dtype", "'fp16'", "'bfloat16' or 'float32'"]),
+        ("base_model.max_pixels", 0, ["base_model.max_pixels", "greater than 0"]),
+        ("experiments.lora.mode", "lorra", ["experiments.lora.mode", "'vanilla', 'lora' or 'full'"]),
+        ("experiments.lora.training.epoch", 1, ["experiments.lora.training.epoch", "did you mean 'epochs'"]),
+        ("experiments.vanilla.training", {"epochs": 1}, ["experiments.vanilla", "not trained"]),
+        ("experiments.Bad Name", {"mode": "full"}, ["'Bad Name' is not a safe name"]),
+        ("experiments.report", {"mode": "full"}, ["'report' is the name of a workflow step"]),
+        ("training.learning_rat", 1, ["training.learning_rat", "did you mean 'learning_rate'"]),
+        ("training.learning_rate", -1, ["training.learning_rate", "-1", "greater than 0"]),
+        ("training.micro_batch", 3, ["batch_size (4) must be a multiple of micro_batch (3)"]),
+        ("training.lora.rnk", 1, ["training.lora.rnk", "did you mean 'rank'"]),
+        ("evaluation.batchsize", 1, ["evaluation.batchsize", "did you mean 'batch_size'"]),
+        ("evaluation.thresholds", [140, 140], ["listed twice"]),
+        ("report.titel", "x", ["report.titel", "did you mean 'title'"]),
+        ("reprt", {}, ["reprt", "did you mean 'report'"]),
+        ("train_user", 1, ["did you mean 'train_users'"]),
+    ],
+)
+def test_a_mistake_names_key_value_and_remedy(path: str, value: Any, expected: list[str]) -> None:
+    message = message_of(changed(path, value))
+    assert all(part in message for part in expected), message
+
+
+def test_a_missing_key_is_named() -> None:
+    config = {key: value for key, value in GOOD.items() if key != "dataset"}
+    assert "dataset: this key is needed" in message_of(config)
+
+
+def test_a_shared_mistake_is_reported_once() -> None:
+    message = message_of(changed("training.epochs", "many"))
+    assert "(1 problem)" in message
+
+
+def test_the_line_in_the_file_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(changed("dataset.rot", "x"), sort_keys=False))
+    line = file.read_text().splitlines().index("  rot: x") + 1
+    with pytest.raises(UserError, match=f"study.yaml:{line}: dataset.rot"):
+        load_study([file])
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_text(yaml.safe_dump(GOOD) + "name: again\n")
+    with pytest.raises(UserError, match="name was already set in line"):
+        load_study([file])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "found NoneType"),
+        (b"- 1", "found list"),
+        (b"a: [", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        (b"!!python/object/apply:os.system ['true']", "not valid YAML"),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "study.yaml"
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        load_study([file])
+
+
+def test_users_can_be_overridden_at_the_top_level() -> None:
+    assert study_from_config({**GOOD, "test_users": "1"}).users.test == ("1",)
+    assert "users: user 3 is in both train and test" in message_of({**GOOD, "test_users": 3})
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.sampled_from(sorted(Study.model_fields)), JSON)
+def test_any_value_gives_a_study_or_a_documented_error(key: str, value: Any) -> None:
+    try:
+        study_from_config({**GOOD, key: value})
+    except UserError as error:
+        assert "is not a valid study" in str(error)

@@ -1,0 +1,156 @@
+"""Raw samples become canonical ones, or errors that name file, line and field."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from usertune.data.messages import BadSampleError, image_stats, parse_line
+from usertune.data.prepare import prepare_user
+from usertune.data.samples import read_user, request_digest
+from usertune.errors import UserError
+
+RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error", "upstream": {}}
+ANSWER = {"role": "assistant", "content": "```grounding\n[311.5, 541.2]\n```"}
+IMAGE = {"type": "image", "image": "images/a.png"}
+QUESTION = {"role": "user", "content": [IMAGE, {"type": "text", "text": "Where is mail?"}]}
+
+Prepare = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def prepare(tmp_path: Path) -> Prepare:
+    """Write raw lines (objects or bytes) of user 7 and prepare them; the outputs are in ``tmp_path / "out"``."""
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (96, 160), "red").save(tmp_path / "images" / "a.png")
+
+    def run(*lines: Any, on_bad_sample: str = "error") -> dict[str, Any]:
+        raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
+        (tmp_path / "user_7.jsonl").write_bytes(b"\n".join(raw) + b"\n")
+        out = tmp_path / "out"
+        recipe = {**RECIPE, "on_bad_sample": on_bad_sample}
+        return prepare_user(recipe, tmp_path, "7", out / "user_7.jsonl", out / "user_7.manifest.json")
+
+    return run
+
+
+def test_a_good_sample_gets_its_defaults_target_and_image_record(prepare: Prepare, tmp_path: Path) -> None:
+    manifest = prepare({"messages": [QUESTION, ANSWER]}, b"", {"id": 5, "messages": [QUESTION, ANSWER]})
+    read, (first, second) = read_user(tmp_path / "out" / "user_7.manifest.json")
+    assert read == manifest
+    assert (manifest["samples"], manifest["skipped"], manifest["images"], manifest["user"]) == (2, 0, 1, "7")
+    assert (first["id"], first["episode"], first["step"]) == ("7-line-1", "7-line-1", 0)
+    assert second["id"] == "5"
+    assert first["target"] == {"point": [311.5, 541.2]}
+    assert (first["images"][0]["width"], first["images"][0]["height"]) == (96, 160)
+    assert request_digest(first) == request_digest(second)
+
+
+def test_an_image_of_the_system_turn_moves_to_the_front_of_the_user_turn(prepare: Prepare, tmp_path: Path) -> None:
+    Image.new("RGB", (32, 32)).save(tmp_path / "images" / "b.png")
+    system = {"role": "system", "content": [{"type": "text", "text": "Be brief."}, {**IMAGE, "image": "images/b.png"}]}
+    prepare({"messages": [system, QUESTION, ANSWER]})
+    _, (sample,) = read_user(tmp_path / "out" / "user_7.manifest.json")
+    kinds = [[part["type"] for part in turn["content"]] for turn in sample["messages"]]
+    assert kinds == [["text"], ["image", "image", "text"], ["text"]]
+    assert [image["path"] for image in sample["images"]] == ["images/b.png", "images/a.png"]
+
+
+BAD_SAMPLES = [
+    (b"{", "line"),
+    (b"\xff", "line"),
+    (b"[" * 100_000, "line"),
+    ([], "line"),
+    ({}, "messages"),
+    ({"messages": []}, "messages"),
+    ({"messages": [QUESTION]}, "messages"),
+    ({"messages": [ANSWER]}, "messages"),
+    ({"messages": [QUESTION, {"role": "assistant", "content": ""}]}, "messages"),
+    ({"messages": [{"role": "robot"}, ANSWER]}, "messages[0].role"),
+    ({"messages": [QUESTION, {"role": "system", "content": "x"}, ANSWER]}, "messages[1].role"),
+    ({"messages": [{"role": "user", "content": 5}, ANSWER]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": [{"type": "video"}]}, ANSWER]}, "messages[0].content[0].type"),
+    ({"messages": [{"role": "user", "content": [{"type": "image"}]}, ANSWER]}, "messages[0].content[0].image"),
+    ({"messages": [QUESTION, {"role": "assistant", "content": [IMAGE]}]}, "messages[1].content"),
+    ({"messages": [QUESTION, {"role": "assistant", "content": "no idea"}]}, "messages[1].content"),
+    ({"messages": [{"role": "user", "content": "\ud800"}, ANSWER]}, "messages[0].content[0].text"),
+    ({"messages": [QUESTION, ANSWER], "extra": 1}, "extra"),
+    ({"messages": [QUESTION, ANSWER], "user": 8}, "user"),
+    ({"messages": [QUESTION, ANSWER], "id": ""}, "id"),
+    ({"messages": [QUESTION, ANSWER], "step": "2"}, "step"),
+    *(
+        ({"messages": [{"role": "user", "content": [{**IMAGE, "image": path}]}, ANSWER]}, "image")
+        for path in ("missing.png", "/etc/passwd", "../a.png", "", "images", "a\0b", "x" * 300)
+    ),
+]
+
+
+@pytest.mark.parametrize(("bad", "field"), BAD_SAMPLES)
+def test_a_bad_sample_is_named_by_file_line_and_field(prepare: Prepare, tmp_path: Path, bad: Any, field: str) -> None:
+    with pytest.raises(UserError) as caught:
+        prepare({"messages": [QUESTION, ANSWER]}, bad)
+    assert f"{tmp_path / 'user_7.jsonl'}:2: {field}: " in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("bad", "field"), BAD_SAMPLES)
+def test_a_bad_sample_can_be_skipped_and_is_counted(prepare: Prepare, bad: Any, field: str) -> None:
+    manifest = prepare({"messages": [QUESTION, ANSWER]}, bad, on_bad_sample="skip")
+    assert (manifest["samples"], manifest["skipped"]) == (1, 1)
+    assert (manifest["skipped_samples"][0]["line"], manifest["skipped_samples"][0]["field"]) == (2, field)
+
+
+def test_an_id_that_stands_twice_is_refused(prepare: Prepare) -> None:
+    sample = {"id": "a", "messages": [QUESTION, ANSWER]}
+    with pytest.raises(UserError, match="2: id: 'a' was already used in line 1"):
+        prepare(sample, sample)
+
+
+def test_an_empty_file_and_a_missing_one_are_refused(prepare: Prepare, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no good sample"):
+        prepare(b"")
+    with pytest.raises(UserError, match=r"user 8 of the study has no raw data; found 1 users there: 7"):
+        prepare_user(RECIPE, tmp_path, "8", tmp_path / "x.jsonl", tmp_path / "x.json")
+
+
+def test_samples_edited_by_hand_are_noticed_when_they_are_read(prepare: Prepare, tmp_path: Path) -> None:
+    prepare({"messages": [QUESTION, ANSWER]})
+    samples = tmp_path / "out" / "user_7.jsonl"
+    samples.write_text(samples.read_text().replace("541.2", "541.3"))
+    with pytest.raises(UserError, match="not the content"):
+        read_user(tmp_path / "out" / "user_7.manifest.json")
+
+
+def test_image_stats_follow_the_files(prepare: Prepare, tmp_path: Path) -> None:
+    prepare({"messages": [QUESTION, ANSWER]})
+    ((path, size, modified),) = image_stats(tmp_path, "7")
+    stat = (tmp_path / "images" / "a.png").stat()
+    assert (path, size, modified) == ("images/a.png", stat.st_size, stat.st_mtime_ns)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["role", "content", "type", "text", "image", "messages", "id"]), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(JSON | st.builds(lambda turns: {"messages": turns}, st.lists(JSON, max_size=3)))
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_any_line_gives_a_sample_or_a_documented_error(value: Any) -> None:
+    try:
+        sample = parse_line(json.dumps(value), "7", 1)
+    except BadSampleError as error:
+        assert error.field
+    else:
+        assert sample.messages[-1]["role"] == "assistant"
