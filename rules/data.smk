@@ -9,6 +9,8 @@ rule prepare:
         manifest="<results>/data/user_{user}.manifest.json",
     log:
         "<results>/logs/prepare/user_{user}.log",
+    # Before any GPU job that could start, so that a bad sample is found before hours are spent.
+    priority: 10
     localrule: True
     conda:
         "../envs/cpu.yaml"

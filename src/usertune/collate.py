@@ -22,8 +22,8 @@ IGNORED_LABEL = -100
 ANSWER_HEADER = "assistant\n"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
-# Unicode noncharacters, "intended for process-internal use" (Unicode 15, section 23.7).
-_MASKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]
+# Unicode's largest range of characters without a meaning: planes 15 and 16, for private use.
+_MASKS = range(0xF0000, 0x110000)
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,9 @@ class ConversationTokenizer:
         """Replace control tokens inside texts by characters that the template passes through untouched."""
         everything = "".join(part.get("text", "") for turn in messages for part in turn["content"])
         found = sorted(set(self._control_pattern.findall(everything)))
-        free = [mask for mask in _MASKS if mask not in everything]
-        # Two characters for each token, so that 32 free noncharacters can stand for many tokens.
-        masks = [first + second for first in free for second in free]
-        masking = dict(zip(found, masks, strict=False))
+        used = set(everything)
+        free = (chr(code) for code in _MASKS if chr(code) not in used)
+        masking = {token: next(free) for token in found}
         turns = [
             {"role": turn["role"], "content": [_masked(part, masking) for part in _joined(turn["content"])]}
             for turn in messages

@@ -129,18 +129,23 @@ def accuracy_by_user(design: Design, thresholds: Sequence[float], sources: Sourc
         "markers": [look[name].marker for name in design.names],
         "linestyle": "none",
         "markeredgecolor": "white",
+        "zorder": 3,
+        "legend": False,
     }
     sns.pointplot(
         users.assign(rank=users["user"].map(ranks)), x="rank", y="click_accuracy", native_scale=True, errorbar=None,
-        dodge=0.6 * (1 - 1 / len(design.names)) if named else False, legend="full", ax=left, **points,
-        markersize=5.5 if named else 3.7, markeredgewidth=0.5, clip_on=False, zorder=3,
+        dodge=0.6 * (1 - 1 / len(design.names)) if named else False, ax=left, **points,
+        markersize=5.5 if named else 3.7, markeredgewidth=0.5, clip_on=False,
     )  # fmt: skip
+    # Seaborn's own legend leaves invisible artists in a corner, for which the layout would make room.
+    for line, name in zip(left.lines, design.names, strict=True):
+        line.set_label(name)
     _name_users(left, list(grid.index), named)
     # The median and the range of an estimate and its two bounds are the estimate and the interval.
     sns.pointplot(
         summary.melt("experiment", ["click_accuracy_low", "click_accuracy", "click_accuracy_high"]),
-        x="experiment", y="value", order=design.names, estimator="median", errorbar=("pi", 100), capsize=0.3,
-        err_kws={"linewidth": 1.6}, legend=False, ax=right, **points, markersize=6.5, markeredgewidth=0.6, zorder=3,
+        x="experiment", y="value", order=design.names, estimator="median", errorbar=("pi", 100), capsize=0.2,
+        err_kws={"linewidth": 1.6, "zorder": 2}, ax=right, **points, markersize=6.5, markeredgewidth=0.6,
     )  # fmt: skip
     _name_experiments(right, design.names)
     right.set_xlabel(f"all users, {100 * summary['confidence'].iloc[0]:g} % interval")

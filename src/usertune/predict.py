@@ -62,9 +62,11 @@ def predict_users(
     users = [read_user(path) for path in user_manifests]
     samples = [sample for _, own in users for sample in own]
     stored = {manifest["user"]: store.read(manifest["user"]) for manifest, _ in users}
-    # By request, so that samples which ask the same are generated once.
+    # By user and request, so that a user's samples which ask the same are generated once.
     missing = {
-        request: sample for sample in samples if (request := request_digest(sample)) not in stored[sample["user"]]
+        (sample["user"], request): sample
+        for sample in samples
+        if (request := request_digest(sample)) not in stored[sample["user"]]
     }
     started = time.monotonic()
     devices: list[str] = []

@@ -8,12 +8,13 @@ from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
 
 from usertune.errors import UserError
-from usertune.figures import FIGURES, Sources, distance_distribution, make_figure
+from usertune.figures import FIGURES, Sources, accuracy_by_user, distance_distribution, make_figure
 from usertune.tables import design_of, read_table
 
 Maker = Callable[..., Any]
@@ -25,7 +26,9 @@ def test_every_figure_is_drawn_the_same_twice(make_study: Maker) -> None:
     first = {path.name: path.read_bytes() for path in study.draw()}
     with mpl.rc_context({"lines.linewidth": 9, "font.size": 30}):
         second = {path.name: path.read_bytes() for path in study.draw()}
+        assert mpl.rcParams["font.size"] == 30
     assert first == second
+    assert not plt.get_fignums()
     assert set(first) == {f"{name}.svg" for name in FIGURES}
     for path in (study.root / "figures").glob("*.png"):
         with Image.open(path) as image:
@@ -45,7 +48,23 @@ def test_distance_curve_ends_at_the_parse_rate(make_study: Maker) -> None:
     assert shares[-1] == pytest.approx(rate)
     assert rate < 1
     accuracy = read_table(folder / "summary.csv").set_index("experiment")["click_accuracy"]["vanilla"]
+    assert 140 in curve.get_xdata()
     assert shares[np.asarray(curve.get_xdata()) == 140] == pytest.approx(accuracy)
+
+
+def test_accuracy_points_are_the_numbers_of_the_tables(make_study: Maker) -> None:
+    study = make_study()
+    folder = study.compare()
+    design = design_of(study.design)
+    left, right = accuracy_by_user(design, [140], Sources(folder, {})).axes
+    users = read_table(folder / "users.csv").groupby("experiment")["click_accuracy"]
+    summary = read_table(folder / "summary.csv").set_index("experiment")
+    for line, name in zip(left.lines, design.names, strict=True):
+        assert line.get_label() == name
+        assert sorted(line.get_ydata()) == pytest.approx(sorted(users.get_group(name)))
+    drawn = {round(y, 9) for line in right.lines for y in line.get_ydata() if not np.isnan(y)}
+    ends = summary.loc[design.names, ["click_accuracy", "click_accuracy_low", "click_accuracy_high"]]
+    assert drawn == {round(y, 9) for y in ends.to_numpy().ravel()}
 
 
 @pytest.mark.parametrize(

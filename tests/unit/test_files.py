@@ -50,14 +50,8 @@ def run_prepare(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 
 def test_a_program_shows_a_users_error_without_a_traceback_and_writes_it_to_its_log(tmp_path: Path) -> None:
-    outputs = [
-        "--samples",
-        str(tmp_path / "s"),
-        "--manifest",
-        str(tmp_path / "m"),
-        "--log",
-        str(tmp_path / "l" / "log"),
-    ]
+    log = tmp_path / "l" / "log"
+    outputs = ["--samples", str(tmp_path / "s"), "--manifest", str(tmp_path / "m"), "--log", str(log)]
     done = run_prepare("--root", str(tmp_path), "--user", "7", *outputs)
     assert done.returncode == 2
     assert "user 7 of the study has no raw data" in done.stderr

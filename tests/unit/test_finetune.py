@@ -1,0 +1,211 @@
+"""The loss, its weighting, and runs that are stopped and resumed."""
+
+from __future__ import annotations
+
+import csv
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.unit.conftest import BASE, EXECUTION, LORA, NO_LIMITS, TRAINING, Prepared
+from usertune.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
+from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer
+from usertune.finetune import FineTuning, answer_loss_sum, fine_tune
+from usertune.model import load_model, load_processor
+
+
+def _uneven(prepared: Prepared, *users: str) -> Any:
+    """Return samples whose answers differ much in length."""
+    samples = prepared.samples(*users)
+    for number, sample in enumerate(samples):
+        sample["messages"][-1]["content"] = [{"type": "text", "text": "yes " * (1 + 9 * (number % 3))}]
+    return samples
+
+
+def _run(prepared: Prepared, mode: str = "lora", micro_batch: int = 4, **training: Any) -> FineTuning:
+    return FineTuning(
+        mode=mode,
+        training={**TRAINING, "lora": LORA, "freeze_vision": True, **training},
+        execution={**EXECUTION, "micro_batch": micro_batch},
+        dtype="float32",
+        pixels=NO_LIMITS,
+        base_folder=BASE,
+        dataset_root=prepared.root,
+        train_samples=_uneven(prepared, "11", "12"),
+        validation_samples=_uneven(prepared, "74"),
+    )
+
+
+def _train(run: FineTuning, out: Path) -> tuple[str, dict[str, torch.Tensor]]:
+    """Train, and return the table of losses and the weights."""
+    fine_tune(run, out / "work", out / "weights", out / "log.csv")
+    (weights,) = (out / "weights").glob("*.safetensors")
+    return (out / "log.csv").read_text(), load_file(weights)
+
+
+def _losses(table: str, split: str) -> list[float]:
+    return [float(row["loss"]) for row in csv.DictReader(table.splitlines()) if row["split"] == split]
+
+
+def _batch(prepared: Prepared, samples: Any) -> dict[str, torch.Tensor]:
+    conversations = ConversationTokenizer(load_processor(BASE, NO_LIMITS))
+    pairs = [(sample, conversations.conversation(sample)) for sample in samples]
+    return Collator(conversations, prepared.root).training_batch(pairs)
+
+
+def _same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_loss_and_gradients_are_those_of_transformers(prepared: Prepared, count: int) -> None:
+    batch = _batch(prepared, _uneven(prepared, "11")[:count])
+    assert count == 1 or (batch["attention_mask"] == 0).any()
+    model = load_model(BASE, "float32").eval()
+    labels = int((batch["labels"] != IGNORED_LABEL).sum())
+    expected = model(**batch).loss * labels
+    expected.backward()
+    gradients = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+    model.zero_grad()
+    loss = answer_loss_sum(model, batch)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for name, value in model.named_parameters():
+        if name in gradients:
+            torch.testing.assert_close(value.grad, gradients[name], rtol=1e-4, atol=1e-4)
+        else:
+            assert value.grad is None
+
+
+def test_the_micro_batch_changes_nothing(prepared: Prepared, tmp_path: Path) -> None:
+    plain = {**LORA, "dropout": 0.0}
+    table, weights = _train(_run(prepared, micro_batch=4, lora=plain), tmp_path / "4")
+    for micro_batch in (1, 2):
+        run = _run(prepared, micro_batch=micro_batch, lora=plain)
+        other_table, other_weights = _train(run, tmp_path / str(micro_batch))
+        for split in ("train", "validation"):
+            assert _losses(other_table, split) == pytest.approx(_losses(table, split), rel=1e-4)
+        for name, value in weights.items():
+            torch.testing.assert_close(other_weights[name], value, rtol=1e-2, atol=2e-4)
+
+
+def test_the_validation_loss_is_the_mean_over_all_answer_tokens(prepared: Prepared, tmp_path: Path) -> None:
+    # With a learning rate of zero the model stays the base model.
+    table, _ = _train(_run(prepared, micro_batch=2, learning_rate=0.0, epochs=1), tmp_path)
+    model = load_model(BASE, "float32").eval()
+    total = tokens = 0.0
+    for sample in _uneven(prepared, "74"):
+        batch = _batch(prepared, [sample])
+        labels = batch.pop("labels")
+        with torch.no_grad():
+            scores = model(**batch).logits[0].log_softmax(-1)
+        for position in range(1, labels.shape[1]):
+            if labels[0, position] != IGNORED_LABEL:
+                total -= float(scores[position - 1, labels[0, position]])
+                tokens += 1
+    assert _losses(table, "validation")[-1] == pytest.approx(total / tokens, rel=1e-5)
+
+
+def test_full_leaves_the_vision_tower_bitwise_and_changes_the_rest(prepared: Prepared, tmp_path: Path) -> None:
+    _, weights = _train(_run(prepared, "full", epochs=1), tmp_path)
+    base = load_file(BASE / "model.safetensors")
+    assert weights.keys() == base.keys()
+    for name, value in base.items():
+        assert torch.equal(weights[name], value) == name.startswith("model.visual."), name
+
+
+def _stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send this process a real SIGTERM when that many steps are done."""
+    original = StopOnSignal.on_step_end
+
+    def on_step_end(self: StopOnSignal, args: Any, state: Any, control: Any, **rest: Any) -> Any:
+        if state.global_step == steps:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, args, state, control, **rest)
+
+    monkeypatch.setattr(StopOnSignal, "on_step_end", on_step_end)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 6])
+def test_a_stopped_run_resumes_to_exactly_the_same_result(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    run = _run(prepared)
+    undisturbed = _train(run, tmp_path / "undisturbed")
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patch:
+        _stop_after(steps, patch)
+        with pytest.raises(KeyboardInterrupt):
+            _train(run, tmp_path / "stopped")
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert not (tmp_path / "stopped" / "weights").exists()
+    assert newest_checkpoint(tmp_path / "stopped" / "work") == tmp_path / f"stopped/work/checkpoint-{steps}"
+    table, weights = _train(run, tmp_path / "stopped")
+    assert table == undisturbed[0]
+    assert _same(weights, undisturbed[1])
+
+
+def test_losses_averaged_over_several_steps_survive_a_stop(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Two points for six steps, and a stop in the middle of what one point averages.
+    monkeypatch.setattr("usertune.finetune.LOG_POINTS", 2)
+    run = _run(prepared)
+    undisturbed = _train(run, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        _stop_after(4, patch)
+        with pytest.raises(KeyboardInterrupt):
+            _train(run, tmp_path / "stopped")
+    assert _train(run, tmp_path / "stopped")[0] == undisturbed[0]
+
+
+def test_an_unfinished_checkpoint_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
+    for step in (2, 10, 12):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (2, 10):
+        (tmp_path / f"checkpoint-{step}" / CHECKPOINT_MARKER).write_text("{}")
+    assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert not (tmp_path / "checkpoint-12").exists()
+
+
+STOPPABLE = """
+import json, os, signal, sys
+from pathlib import Path
+from usertune.callbacks import SayProgress
+from usertune.train import train_experiment
+arguments = json.loads(sys.argv[1])
+for key, value in arguments.items():
+    if key.endswith("_manifests"):
+        arguments[key] = [Path(item) for item in value]
+    elif key.endswith(("manifest", "file", "root")):
+        arguments[key] = Path(value)
+original = SayProgress.on_step_end
+def on_step_end(self, args, state, control, **rest):
+    original(self, args, state, control, **rest)
+    print(state.global_step, flush=True)
+    sys.stdin.readline()
+SayProgress.on_step_end = on_step_end
+try:
+    train_experiment(**arguments)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_sigterm_to_a_training_process_leaves_a_checkpoint(
+    prepared: Prepared, tmp_path: Path, run_python: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = run_python(STOPPABLE, prepared.train_arguments(tmp_path))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "1\n"
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate("\n" * 9, timeout=60)
+    assert process.returncode == 130, error
+    assert len(list(tmp_path.glob(f"*/checkpoint-1/{CHECKPOINT_MARKER}"))) == 1
+    assert not (tmp_path / "manifest.json").exists()

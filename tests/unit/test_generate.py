@@ -1,0 +1,95 @@
+"""Answers in batches are the answers one at a time, also when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from tests.unit.conftest import BASE, NO_LIMITS, Prepared
+from usertune.data.samples import Sample
+from usertune.errors import UserError
+from usertune.generate import Generator
+from usertune.store import Prediction
+
+
+def _generator(prepared: Prepared, max_new_tokens: int = 48) -> Generator:
+    return Generator(BASE, "vanilla", None, "float32", NO_LIMITS, prepared.root, max_new_tokens)
+
+
+def _uneven(prepared: Prepared) -> list[Sample]:
+    """Return samples whose prompts differ in length."""
+    samples = prepared.samples("1", "2")
+    for number, sample in enumerate(samples):
+        sample["messages"][0]["content"][1]["text"] += " please" * number
+    return samples
+
+
+def _answers(generator: Generator, samples: Sequence[Sample], batch_size: int) -> dict[str, Prediction]:
+    pairs = [pair for batch in generator.answer(samples, batch_size) for pair in batch]
+    assert sorted(sample["id"] for sample, _ in pairs) == sorted(sample["id"] for sample in samples)
+    return {sample["id"]: prediction for sample, prediction in pairs}
+
+
+def test_batches_give_the_answers_of_one_at_a_time(prepared: Prepared) -> None:
+    generator, samples = _generator(prepared), _uneven(prepared)
+    assert len({len(generator.conversations.prompt(sample)) for sample in samples}) > 3
+    alone = _answers(generator, samples, 1)
+    assert _answers(generator, samples, 4) == alone
+    assert _answers(generator, samples, 10) == alone
+
+
+def test_answers_end_at_the_end_of_the_turn(prepared: Prepared) -> None:
+    for answer in _answers(_generator(prepared), prepared.samples("1"), 5).values():
+        assert answer.stopped
+        assert "<|" not in answer.text
+        assert 1 < answer.new_tokens <= 48
+
+
+def test_answers_that_are_cut_short_say_so(prepared: Prepared) -> None:
+    samples = prepared.samples("1")
+    whole, short = (_answers(_generator(prepared, limit), samples, 5) for limit in (48, 5))
+    for name, answer in short.items():
+        assert (answer.new_tokens, answer.stopped) == (5, False)
+        assert whole[name].text.startswith(answer.text)
+
+
+def _limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> list[int]:
+    """Let batches of more than ``most`` samples run out of memory, and note the sizes of all."""
+    sizes = []
+
+    def answer(self: Generator, samples: Any, prompts: Any) -> list[Prediction]:
+        sizes.append(len(samples))
+        if len(samples) > most:
+            raise error
+        return [Prediction(sample["id"], 1, True) for sample in samples]
+
+    monkeypatch.setattr(Generator, "_answer_batch", answer)
+    return sizes
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_the_batch_is_halved_when_memory_runs_out(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    sizes = _limit_memory(monkeypatch, 3, error)
+    answers = _answers(_generator(prepared), _uneven(prepared), 10)
+    assert all(answer.text == name for name, answer in answers.items())
+    assert sizes == [10, 5, 3, 3, 3, 1]
+
+
+def test_a_sample_that_does_not_fit_alone_is_named(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    _limit_memory(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory"))
+    longest = _uneven(prepared)[-1]["id"]
+    with pytest.raises(UserError, match=rf"sample {longest} \(\d+ tokens\) does not fit"):
+        list(_generator(prepared).answer(_uneven(prepared), 2))
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    _limit_memory(monkeypatch, 0, RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        list(_generator(prepared).answer(_uneven(prepared), 2))

@@ -1,0 +1,85 @@
+"""Which weights are trained, and that the vision tower is not."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from peft import LoraConfig, get_peft_model
+
+from tests.unit.conftest import BASE, LORA, NO_LIMITS
+from usertune.collate import ConversationTokenizer
+from usertune.model import ADAPTED_LAYERS, check_vision_is_frozen, load_model, load_processor, prepare_for_training
+
+
+@pytest.fixture
+def model() -> Any:
+    return load_model(BASE, "float32")
+
+
+def _trained(model: Any) -> set[str]:
+    return {name for name, value in model.named_parameters() if value.requires_grad}
+
+
+def test_lora_trains_adapters_of_seven_kinds_of_layer_in_the_language_model_only(model: Any) -> None:
+    layers = model.config.text_config.num_hidden_layers
+    trained = _trained(prepare_for_training(model, "lora", {"lora": LORA}))
+    pattern = re.compile(
+        r"base_model\.model\.model\.language_model\.layers\.(\d)\.\w+\.(\w+)\.lora_([AB])\.default\.weight"
+    )
+    found = {match.groups() for name in trained if (match := pattern.fullmatch(name))}
+    kinds = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    assert sorted(kinds) == sorted(ADAPTED_LAYERS)
+    assert found == {(str(layer), kind, side) for layer in range(layers) for kind in kinds for side in "AB"}
+    assert len(trained) == len(found)
+
+
+def test_full_trains_everything_but_the_vision_tower_and_its_mergers(model: Any) -> None:
+    every = {name for name, _ in model.named_parameters()}
+    vision = {name for name in every if name.startswith("model.visual.")}
+    parts = {name.split(".")[2] for name in vision}
+    assert {"patch_embed", "blocks", "merger", "deepstack_merger_list"} <= parts
+    assert _trained(prepare_for_training(model, "full", {"freeze_vision": True})) == every - vision
+
+
+def test_full_trains_the_vision_tower_too_when_asked(model: Any) -> None:
+    every = {name for name, _ in model.named_parameters()}
+    assert _trained(prepare_for_training(model, "full", {"freeze_vision": False})) == every
+
+
+@pytest.mark.parametrize("part", ["patch_embed", "merger", "deepstack_merger_list"])
+def test_a_vision_weight_that_is_trained_is_noticed(model: Any, part: str) -> None:
+    prepare_for_training(model, "full", {"freeze_vision": True})
+    getattr(model.model.visual, part).requires_grad_(True)
+    with pytest.raises(RuntimeError, match=rf"not frozen: model\.visual\.{part}"):
+        check_vision_is_frozen(model)
+
+
+def test_an_adapter_on_the_vision_tower_is_noticed_even_when_frozen(model: Any) -> None:
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["qkv", "q_proj"]))
+    for name, value in adapted.named_parameters():
+        value.requires_grad = "lora_" in name and "visual" not in name
+    with pytest.raises(RuntimeError, match="not frozen"):
+        check_vision_is_frozen(adapted)
+
+
+def test_a_model_in_which_nothing_is_trained_is_noticed(model: Any) -> None:
+    model.requires_grad_(False)
+    with pytest.raises(RuntimeError, match="no parameter is trained"):
+        check_vision_is_frozen(model)
+
+
+def test_a_model_without_a_vision_tower_is_noticed(model: Any) -> None:
+    with pytest.raises(RuntimeError, match="no vision tower"):
+        check_vision_is_frozen(model.model.language_model)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "tokens"),
+    [(NO_LIMITS, 64), ({"min": None, "max": 128 * 128}, 16), ({"min": 512 * 512, "max": None}, 256)],
+)
+def test_pixel_limits_change_the_number_of_visual_tokens(pixels: dict[str, int | None], tokens: int) -> None:
+    conversations = ConversationTokenizer(load_processor(BASE, pixels))
+    image: Any = {"path": "x", "sha256": "", "width": 256, "height": 256}
+    assert conversations.image_tokens({"images": [image]}) == [tokens]  # type: ignore[typeddict-item]

@@ -1,0 +1,33 @@
+"""A study of which nothing was run, and one that was run whole."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from workplace import Workplace, new_workplace
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Workplace:
+    """A study of which nothing was run."""
+    return new_workplace(tmp_path / "place")
+
+
+@pytest.fixture(scope="session")
+def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A study that was run whole; tests must not change it."""
+    workplace = new_workplace(tmp_path_factory.mktemp("finished") / "place")
+    workplace.run(timeout=400)
+    return workplace
+
+
+@pytest.fixture
+def finished(finished_once: Workplace, tmp_path: Path) -> Iterator[Workplace]:
+    """A copy of the study that was run whole, with Snakemake's records and all file times."""
+    folder = tmp_path / "place"
+    shutil.copytree(finished_once.folder, folder, symlinks=True)
+    yield Workplace(folder)
+    shutil.rmtree(folder)

@@ -1,0 +1,68 @@
+"""Several GPU jobs at once on one machine. The GPUs are made up; the jobs compute on the CPU."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+from workplace import Workplace, new_workplace
+
+from usertune.demo.dataset import Counts
+
+pytestmark = pytest.mark.workflow
+USERS = (1, 2, 3, 4)
+
+
+def _with_gpus(workplace: Workplace, *ids: str) -> None:
+    tools = workplace.folder / "bin"
+    tools.mkdir()
+    (tools / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo {name}\n" for name in ids))
+    (tools / "nvidia-smi").chmod(0o755)
+    workplace.add_to_path(tools)
+    workplace.environment.pop("CUDA_VISIBLE_DEVICES")
+
+
+def _time_with_gpu(log: Path) -> tuple[datetime, datetime]:
+    lines = log.read_text().splitlines()
+    first = next(line for line in lines if "using GPU" in line)
+    return _time(first), _time(lines[-1])
+
+
+def _time(line: str) -> datetime:
+    return datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f")
+
+
+def test_jobs_at_once_hold_different_gpus(tmp_path: Path) -> None:
+    workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=3), USERS)
+    _with_gpus(workplace, "GPU-one", "GPU-two")
+    workplace.replace("  test: 1-2", "  test: 1-4")
+    workplace.replace("  users_per_job: 2", "  users_per_job: 1")
+    workplace.run("vanilla", cores=16)
+    held, times = {}, {}
+    for user in USERS:
+        (held[user],) = workplace.json(f"predictions/vanilla/users_{user}.json")["gpus"]
+        times[user] = _time_with_gpu(workplace.results / f"logs/predict/vanilla/users_{user}.log")
+    assert set(held.values()) == {"GPU-one", "GPU-two"}
+    overlapping = [
+        pair
+        for pair in combinations(USERS, 2)
+        if times[pair[0]][0] < times[pair[1]][1] and times[pair[1]][0] < times[pair[0]][1]
+    ]
+    assert overlapping, "jobs ran at the same time"
+    for one, other in overlapping:
+        assert held[one] != held[other], (times[one], times[other])
+    for start, _ in times.values():
+        assert sum(begin <= start < end for begin, end in times.values()) <= 2
+
+
+def test_fewer_gpus_by_request(tmp_path: Path) -> None:
+    workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=1))
+    _with_gpus(workplace, "GPU-one", "GPU-two")
+    workplace.replace("  users_per_job: 2", "  users_per_job: 1")
+    workplace.run("vanilla", "--resources", "gpu=1", cores=16)
+    first, second = sorted(
+        _time_with_gpu(workplace.results / f"logs/predict/vanilla/users_{user}.log") for user in (1, 2)
+    )
+    assert first[1] <= second[0]

@@ -1,0 +1,107 @@
+"""Mistakes of the person who writes the study or the data: each is named, and no job is started in vain."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from workplace import Workplace
+
+pytestmark = pytest.mark.workflow
+
+
+def _refused(workplace: Workplace) -> str:
+    """Run the study, which must be refused before any job; return what was said."""
+    code, output = workplace.snakemake()
+    assert code != 0, output
+    assert not workplace.results.exists(), output
+    assert "Traceback" not in output
+    return output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("report:\n", "reprot:\n", ["reprot", "unknown key", "did you mean 'report'"]),
+        ("  format: messages", "  fromat: messages", ["dataset.fromat", "did you mean 'format'"]),
+        ("  task: grounding", "  task: groundnig", ["dataset.task", "'groundnig' is not allowed", "'grounding'"]),
+        ("  validation: 74", "  validaton: 74", ["users.validaton", "did you mean 'validation'"]),
+        ("  train: 11-13", "  train: 13-11", ["users.train", "counts backwards", "11-13"]),
+        ("  dtype: float32", "  dtpye: float32", ["base_model.dtpye", "did you mean 'dtype'"]),
+        ("  dtype: float32", "  dtype: float16", ["base_model.dtype", "'float16'", "'bfloat16' or 'float32'"]),
+        ("    mode: full", "    mdoe: full", ["experiments.full.mdoe", "did you mean 'mode'"]),
+        ("    mode: lora", "    mode: lroa", ["experiments.lora.mode", "'lroa'", "'vanilla', 'lora' or 'full'"]),
+        (
+            "      learning_rate: 4e-3",
+            "      learning_rat: 4e-3",
+            ["experiments.lora.training.learning_rat", "did you mean 'learning_rate'"],
+        ),
+        ("  warmup_steps: 1", "  warmup_stesp: 1", ["training.warmup_stesp", "did you mean 'warmup_steps'"]),
+        ("  epochs: 1", "  epochs: -1", ["training.epochs", "-1 is not allowed", "greater than 0"]),
+        ("    rank: 2", "    rnak: 2", ["training.lora.rnak", "did you mean 'rank'"]),
+        ("  users_per_job: 2", "  user_per_job: 2", ["evaluation.user_per_job", "did you mean 'users_per_job'"]),
+        ("  examples: 2", "  exmaples: 2", ["report.exmaples", "did you mean 'examples'"]),
+    ],
+)
+def test_typo(workplace: Workplace, old: str, new: str, said: list[str]) -> None:
+    line = workplace.replace(old, new)
+    output = _refused(workplace)
+    for text in [*said, f"study.yaml:{line}: "]:
+        assert text in output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("  root: data", "  root: dtaa", ["dataset.root", "dtaa does not exist"]),
+        ("  test: 1-2", "  test: 1-3", ["users.test", "user 3", "found 6 users there: 1-2,11-13,74"]),
+        ("/demo/base", "/demo/bsae", ["base_model.path", "/demo/bsae is not a folder"]),
+        ("  test: 1-2", "  test: 1-2,11", ["user 11 is in both train and test", "splits must not overlap"]),
+        ("  examples: 2", "  examples: 2\n  examples: 3", ["report.examples was already set in line"]),
+        ("  lora:\n    mode: lora", "  train:\n    mode: lora", ["'train' is the name of a workflow step"]),
+    ],
+)
+def test_what_the_study_names_must_be_there(workplace: Workplace, old: str, new: str, said: list[str]) -> None:
+    workplace.replace(old, new)
+    output = _refused(workplace)
+    for text in said:
+        assert text in output
+
+
+def _second_image(workplace: Workplace) -> str:
+    sample = json.loads((workplace.data / "user_1.jsonl").read_text().splitlines()[-1])
+    image: str = sample["messages"][0]["content"][0]["image"]
+    return image
+
+
+@pytest.mark.parametrize("how", ["missing", "truncated"])
+def test_bad_image_stops_before_any_gpu_job(workplace: Workplace, how: str) -> None:
+    image = workplace.data / _second_image(workplace)
+    if how == "missing":
+        image.unlink()
+    else:
+        image.write_bytes(image.read_bytes()[:200])
+    code, output = workplace.snakemake()
+    assert code != 0
+    assert "user_1.jsonl:5: image:" in output
+    assert image.name in output
+    assert "on_bad_sample: skip" in output
+    assert "Training" not in output
+    assert "Predicting" not in output
+    assert not (workplace.results / "predictions").exists()
+    assert not (workplace.results / "data/user_1.manifest.json").exists()
+
+
+def test_bad_samples_can_be_skipped(workplace: Workplace) -> None:
+    image = _second_image(workplace)
+    (workplace.data / image).unlink()
+    lines = (workplace.data / "user_1.jsonl").read_text().splitlines()
+    bad = sum(json.dumps(image) in line for line in lines)
+    workplace.replace("on_bad_sample: error", "on_bad_sample: skip")
+    output = workplace.run("results/data/user_1.manifest.json")
+    manifest = workplace.json("data/user_1.manifest.json")
+    assert manifest["skipped"] == bad > 0
+    assert manifest["samples"] == 5 - bad
+    assert manifest["skipped_samples"][-1]["line"] == 5
+    assert manifest["skipped_samples"][-1]["field"] == "image"
+    assert "skipped: image" in output

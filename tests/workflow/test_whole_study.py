@@ -1,0 +1,92 @@
+"""A whole study from raw data to the report, named targets, and what happens when it is run again."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workplace import EXPERIMENTS, REPOSITORY, Workplace
+
+pytestmark = pytest.mark.workflow
+NOTHING = "Nothing to be done"
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_whole_study(finished: Workplace) -> None:
+    summary = _rows(finished.results / "tables/summary.csv")
+    assert [row["experiment"] for row in summary] == list(EXPERIMENTS)
+    assert {"users", "samples", "parse_rate", "click_accuracy", "mean_l2", "median_l2"} <= set(summary[0])
+    assert {"difference_to_vanilla", "difference_low", "difference_high"} <= set(summary[0])
+    assert all((row["users"], row["samples"]) == ("2", "10") for row in summary)
+    assert all(0 <= float(row["click_accuracy"]) <= 1 for row in summary)
+    for experiment in EXPERIMENTS:
+        for user in "12":
+            assert len(_rows(finished.results / f"scores/{experiment}/user_{user}.csv")) == 5
+            assert (finished.results / f"scores/{experiment}/user_{user}.json").is_file()
+        assert finished.predictions(experiment)["generated"] > 0
+    report = (finished.results / "report.html").read_text()
+    assert all(experiment in report for experiment in EXPERIMENTS)
+    assert not list(finished.results.glob("checkpoints/*/*/checkpoint-*")), "working checkpoints are removed"
+
+
+def test_second_run_does_nothing(finished: Workplace) -> None:
+    assert NOTHING in finished.run()
+
+
+def test_planning_imports_nothing_heavy(finished: Workplace, tmp_path: Path) -> None:
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    for module in ("torch", "transformers", "matplotlib"):
+        (blocked / f"{module}.py").write_text(f"raise ImportError('{module} was imported while planning')\n")
+    finished.environment["PYTHONPATH"] = str(blocked)
+    with_block = subprocess.run(
+        [sys.executable, "-c", "import torch"], env={"PYTHONPATH": str(blocked)}, capture_output=True, text=True
+    )
+    assert "was imported while planning" in with_block.stderr, "the block works"
+    assert NOTHING in finished.run("--dry-run")
+    assert "report" in finished.run("--dry-run", "--forceall")
+
+
+def test_one_experiment_is_a_target(workplace: Workplace) -> None:
+    plan = workplace.run("vanilla", "--dry-run")
+    assert "with vanilla" in plan
+    assert "with lora" not in plan
+    assert "Training" not in plan
+    plan = workplace.run("lora", "--dry-run")
+    assert "Training lora" in plan
+    assert "Training full" not in plan
+    assert "with vanilla" not in plan
+
+
+def test_one_file_is_a_target(finished: Workplace) -> None:
+    (finished.results / "scores/lora/user_1.csv").unlink()
+    output = finished.run("results/scores/lora/user_1.csv")
+    assert (finished.results / "scores/lora/user_1.csv").is_file()
+    assert output.count("Scoring user") == 1
+    assert "Predicting" not in output
+
+
+def test_users_from_the_command_line(finished: Workplace) -> None:
+    weights = finished.weights()
+    output = finished.run("lora", "--config", "test_users=1")
+    assert finished.json("predictions/lora/users_1.json")["users"] == ["1"]
+    assert finished.json("predictions/lora/users_1.json")["generated"] == 0, "the store has them"
+    assert "Scoring user 2" not in output
+    assert finished.weights() == weights
+
+
+def test_local_profile_is_found_at_the_root(workplace: Workplace) -> None:
+    workplace.replace("root: data", f"root: {workplace.data}")
+    workplace.replace("results: results", f"results: {workplace.results}")
+    command = [sys.executable, "-m", "snakemake", "-n", "--profile", "local", "--configfile", str(workplace.study)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    assert "Training lora" in output

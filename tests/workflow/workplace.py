@@ -1,0 +1,202 @@
+"""A small study on the demo's base model, and real Snakemake runs of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from usertune.demo.dataset import Counts, make_dataset
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TRAINED = ("lora", "full")
+EXPERIMENTS = ("vanilla", *TRAINED)
+
+# One key a line, so that tests can replace lines and know their numbers.
+STUDY = f"""\
+name: tiny
+results: results
+dataset:
+  format: messages
+  root: data
+  task: grounding
+  on_bad_sample: error
+users:
+  train: 11-13
+  validation: 74
+  test: 1-2
+base_model:
+  path: {REPOSITORY}/demo/base
+  dtype: float32
+experiments:
+  vanilla:
+    mode: vanilla
+  lora:
+    mode: lora
+    training:
+      learning_rate: 4e-3
+  full:
+    mode: full
+training:
+  epochs: 1
+  learning_rate: 2e-3
+  warmup_steps: 1
+  batch_size: 4
+  micro_batch: 4
+  gradient_checkpointing: false
+  loader_workers: 0
+  validate_every_steps: 10
+  save_every_steps: 2
+  lora:
+    rank: 2
+evaluation:
+  users_per_job: 2
+  batch_size: 10
+  max_new_tokens: 40
+report:
+  examples: 2
+"""
+
+
+@dataclass
+class Workplace:
+    """A folder with a dataset, a study and whatever Snakemake makes there."""
+
+    folder: Path
+    # On the CPU wherever the tests run.
+    environment: dict[str, str] = field(default_factory=lambda: {"CUDA_VISIBLE_DEVICES": ""})
+    runs: int = 0
+
+    @property
+    def study(self) -> Path:
+        return self.folder / "study.yaml"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def replace(self, old: str, new: str) -> int:
+        """Replace one place of the study; return the number of the line where it begins."""
+        text = self.study.read_text()
+        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the study"
+        self.study.write_text(text.replace(old, new))
+        return text[: text.index(old)].count("\n") + 1
+
+    def command(self, *arguments: str, cores: int = 2) -> list[str]:
+        """Return the command line of Snakemake."""
+        head = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+        where = ["--configfile", str(self.study), "--directory", str(self.folder), "--cores", str(cores)]
+        # Before the options that take several values, which would swallow targets.
+        return [*head, *arguments, *where]
+
+    def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen[str]:
+        """Start Snakemake in a process group of its own; see `output` for what it says."""
+        self.runs += 1
+        with self._output_file.open("w") as output:
+            return subprocess.Popen(
+                self.command(*arguments, cores=cores),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env=self._environment(),
+                start_new_session=True,
+                # pytest in the background of a script has Ctrl-C ignored, and children inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )
+
+    @property
+    def output(self) -> str:
+        """What the run that was started last has said so far."""
+        return self._output_file.read_text()
+
+    @property
+    def _output_file(self) -> Path:
+        return self.folder / f"output-{self.runs}.txt"
+
+    def snakemake(self, *arguments: str, cores: int = 2, timeout: float = 240) -> tuple[int, str]:
+        """Run Snakemake to its end; return its exit code and all that it said."""
+        process = self.start(*arguments, cores=cores)
+        try:
+            code = process.wait(timeout)
+        finally:
+            kill_group(process)
+        return code, self.output
+
+    def run(self, *arguments: str, cores: int = 2, timeout: float = 240) -> str:
+        """Run Snakemake, which must succeed; return what it said."""
+        code, output = self.snakemake(*arguments, cores=cores, timeout=timeout)
+        assert code == 0, output
+        return output
+
+    def json(self, name: str) -> dict[str, Any]:
+        """Return a JSON object of the results."""
+        value: dict[str, Any] = json.loads((self.results / name).read_text())
+        return value
+
+    def predictions(self, experiment: str) -> dict[str, Any]:
+        """Return the predictions of both test users."""
+        return self.json(f"predictions/{experiment}/users_1-2.json")
+
+    def weights(self) -> dict[str, str]:
+        """Return the fingerprint of each trained experiment's weights."""
+        return {name: self.json(f"checkpoints/{name}/manifest.json")["weights_fingerprint"] for name in TRAINED}
+
+    def trainings(self) -> dict[str, int]:
+        """Return when each training that ever ended did so; a repeated training would show here."""
+        return {
+            str(path.relative_to(self.results)): path.stat().st_mtime_ns
+            for path in self.results.glob("checkpoints/*/*/complete.json")
+        }
+
+    def stored_lines(self) -> list[str]:
+        """Return every line of the prediction store."""
+        segments = sorted(self.results.glob("store/predictions/**/*.jsonl"))
+        return [line for segment in segments for line in segment.read_text().splitlines()]
+
+    def add_to_path(self, folder: Path) -> None:
+        """Let programs of a folder come before those of the system."""
+        self.environment["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
+
+    def _environment(self) -> dict[str, str]:
+        hidden = {"SNAKEMAKE_PROFILE", "CUDA_VISIBLE_DEVICES"}
+        kept = {key: value for key, value in os.environ.items() if key not in hidden}
+        # TMPDIR keeps GPU locks apart from those of real jobs.
+        return {**kept, "TMPDIR": str(self.folder), **self.environment}
+
+
+def kill_group(process: subprocess.Popen[str]) -> None:
+    """Kill Snakemake and its jobs."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], timeout: float = 120) -> None:
+    """Wait for a condition while a process runs."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, "Snakemake ended before what was waited for"
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.02)
+
+
+def new_workplace(folder: Path, counts: Counts | None = None, users: tuple[int, ...] = (1, 2)) -> Workplace:
+    """Make a dataset and a study."""
+    folder.mkdir(exist_ok=True)
+    counts = counts or Counts(train=5, validation=4, test=5)
+    make_dataset(folder / "data", [*users, 11, 12, 13, 74], 0, counts)
+    workplace = Workplace(folder)
+    workplace.study.write_text(STUDY)
+    return workplace
