@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import signal
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from usertune.files import write_json
+from usertune.files import sync_folder, write_json
 from usertune.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ class MarkCheckpoints(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            os.sync()
+            sync_folder(folder)
             write_json(folder / CHECKPOINT_MARKER, {"step": state.global_step})
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import os
 import resource
 import shutil
 import time
@@ -23,12 +22,11 @@ from transformers.utils import logging as transformers_logging
 from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer, TokenizedConversation
 from usertune.data.samples import Sample
-from usertune.files import write_text
+from usertune.files import sync_folder, write_text
 from usertune.model import load_model, load_processor, prepare_for_training
 
 logger = logging.getLogger(__name__)
 
-LOG_POINTS = 200
 
 TokenizedSample = tuple[Sample, TokenizedConversation]
 
@@ -173,7 +171,6 @@ def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -
 def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
     training, execution = run.training, run.execution
     micro_batch = execution["micro_batch"]
-    steps = -(-len(run.train_samples) // training["batch_size"]) * training["epochs"]
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=training["epochs"],
@@ -186,8 +183,7 @@ def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
         weight_decay=training["weight_decay"],
         max_grad_norm=training["max_grad_norm"],
         bf16=run.dtype == "bfloat16",
-        gradient_checkpointing=execution["gradient_checkpointing"],
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        **_checkpointing(execution["gradient_checkpointing"]),
         eval_strategy="steps" if run.validation_samples else "no",
         eval_steps=training["validate_every_steps"],
         save_strategy="steps",
@@ -195,7 +191,8 @@ def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
         # Two, so that an older complete checkpoint remains while the newest is being written.
         save_total_limit=2,
         logging_strategy="steps",
-        logging_steps=max(1, round(steps / LOG_POINTS)),
+        # Every step: the Trainer forgets a sum over several steps when it resumes between two log entries.
+        logging_steps=1,
         logging_nan_inf_filter=False,
         seed=training["seed"],
         data_seed=training["seed"],
@@ -206,6 +203,14 @@ def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
         disable_tqdm=True,
         report_to="none",
     )
+
+
+def _checkpointing(wanted: bool) -> dict[str, Any]:
+    # transformers is renaming this: the older releases that the package accepts have the old name only.
+    name = "activation_checkpointing"
+    if name not in TrainingArguments.__dataclass_fields__:
+        name = "gradient_checkpointing"
+    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 def _loss_table(history: Sequence[Mapping[str, Any]]) -> str:
@@ -229,7 +234,7 @@ def _save_weights(trained: nn.Module, processor: Any, run: FineTuning, folder: P
         trained = trained.to(getattr(torch, run.dtype))
     trained.save_pretrained(str(temporary))  # type: ignore[operator]
     processor.save_pretrained(str(temporary))
-    os.sync()
+    sync_folder(temporary)
     temporary.rename(folder)
 
 

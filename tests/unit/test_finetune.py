@@ -151,20 +151,6 @@ def test_a_stopped_run_resumes_to_exactly_the_same_result(
     assert _same(weights, undisturbed[1])
 
 
-def test_losses_averaged_over_several_steps_survive_a_stop(
-    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Two points for six steps, and a stop in the middle of what one point averages.
-    monkeypatch.setattr("usertune.finetune.LOG_POINTS", 2)
-    run = _run(prepared)
-    undisturbed = _train(run, tmp_path / "undisturbed")
-    with monkeypatch.context() as patch:
-        _stop_after(4, patch)
-        with pytest.raises(KeyboardInterrupt):
-            _train(run, tmp_path / "stopped")
-    assert _train(run, tmp_path / "stopped")[0] == undisturbed[0]
-
-
 def test_an_unfinished_checkpoint_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
     for step in (2, 10, 12):
         (tmp_path / f"checkpoint-{step}").mkdir()
