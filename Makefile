@@ -20,7 +20,7 @@ demo-data: setup  ## Draw the demo's screens (once)
 test: $(VENV)/.test lint  ## Run all tests
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/.test  ## Check style, types and the workflow
+lint: $(VENV)/.test demo-data  ## Check style, types and the workflow
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

@@ -25,6 +25,8 @@ rule all:
     input:
         "<results>/report.html",
     localrule: True
+    message:
+        "The study is complete: {input}"
 
 
 # `snakemake vanilla`, `snakemake lora`, ...: one experiment, as far as its scores.
