@@ -23,7 +23,7 @@ from usertune.score import hit_column, read_samples
 from usertune.tables import Design, records
 
 THUMBNAIL_SIZE = (480, 960)
-MARKER_RADIUS = 10
+MARKER_RADIUS = 6
 LONGEST_TEXT = 2000
 
 

@@ -145,7 +145,7 @@ def test_a_stopped_run_resumes_to_exactly_the_same_result(
             _train(run, tmp_path / "stopped")
     assert signal.getsignal(signal.SIGTERM) == before
     assert not (tmp_path / "stopped" / "weights").exists()
-    assert newest_checkpoint(tmp_path / "stopped" / "work") == tmp_path / f"stopped/work/checkpoint-{steps}"
+    assert newest_checkpoint(tmp_path / "stopped" / "work") == tmp_path / "stopped" / "work" / f"checkpoint-{steps}"
     table, weights = _train(run, tmp_path / "stopped")
     assert table == undisturbed[0]
     assert _same(weights, undisturbed[1])
