@@ -18,8 +18,9 @@ import pandas as pd
 from PIL import Image
 
 from usertune.data.images import BadImageError, load_image
+from usertune.data.samples import read_samples
 from usertune.errors import UserError
-from usertune.score import hit_column, read_samples
+from usertune.score import hit_column
 from usertune.tables import Design, records
 
 THUMBNAIL_SIZE = (480, 960)

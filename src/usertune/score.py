@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from usertune.data.samples import read_samples
 from usertune.errors import UserError
 from usertune.files import read_json, write_json, write_text
 from usertune.fingerprint import digest, digest_bytes, digest_file, step_fingerprint
@@ -22,7 +22,6 @@ from usertune.tasks import get_task
 
 Row = dict[str, Any]
 REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is remade"
-SAMPLE_FIELDS = ("id", "user", "episode", "step", "target")
 
 
 def score_user(
@@ -155,45 +154,6 @@ def threshold_label(threshold: float) -> str:
 def hit_column(threshold: float) -> str:
     """Return the name of the 0/1 column that says whether a sample was hit at this threshold."""
     return f"hit_{threshold_label(threshold)}"
-
-
-def read_samples(samples_file: Path, user: str) -> list[dict[str, Any]]:
-    """Read a user's canonical samples (JSON Lines), in the order of the file.
-
-    Raises:
-        UserError: a line is not a sample of this user, an id occurs twice, or there is no sample.
-    """
-    samples: dict[str, dict[str, Any]] = {}
-    try:
-        text = samples_file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{samples_file}: this file does not exist; prepare user {user} first") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        sample = _parse_sample(line, f"{samples_file}:{number}")
-        if sample["user"] != user:
-            raise UserError(f"{samples_file}:{number}: this sample is of user {sample['user']!r}, not {user!r}")
-        if sample["id"] in samples:
-            raise UserError(f"{samples_file}:{number}: the id {sample['id']!r} occurs twice; prepare the user again")
-        samples[sample["id"]] = sample
-    if not samples:
-        raise UserError(
-            f"{samples_file}: user {user} has no samples, so there is nothing to score; "
-            "take the user out of the test split or add data"
-        )
-    return list(samples.values())
-
-
-def _parse_sample(line: str, place: str) -> dict[str, Any]:
-    try:
-        sample = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not valid JSON ({error}); prepare the user again") from None
-    missing = [name for name in SAMPLE_FIELDS if not isinstance(sample, dict) or name not in sample]
-    if missing:
-        raise UserError(f"{place}: this sample has no {', '.join(missing)}; prepare the user again")
-    return dict(sample)
 
 
 def _texts_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, str]:

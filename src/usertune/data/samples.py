@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from usertune.errors import UserError
 from usertune.files import read_json
 from usertune.fingerprint import digest, digest_file
+
+SAMPLE_FIELDS = ("id", "user", "episode", "step", "messages", "images", "target")
 
 
 class Image(TypedDict):
@@ -74,11 +75,44 @@ def read_user(manifest_file: str | Path) -> tuple[dict[str, Any], list[Sample]]:
             f"{samples_path}: not the content that {manifest_path} describes (edited or damaged); "
             f"delete both files and run again so that they are remade"
         )
-    return manifest, list(read_samples(samples_path))
+    return manifest, read_samples(samples_path, manifest["user"])
 
 
-def read_samples(path: str | Path) -> Iterator[Sample]:
-    """Yield the canonical samples of a file that `usertune.data.prepare` wrote."""
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            yield json.loads(line)
+def read_samples(samples_file: Path, user: str) -> list[Sample]:
+    """Read a user's canonical samples (JSON Lines), in the order of the file.
+
+    Raises:
+        UserError: a line is not a sample of this user, an id occurs twice, or there is no sample.
+    """
+    samples: dict[str, Sample] = {}
+    try:
+        text = samples_file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{samples_file}: this file does not exist; prepare user {user} first") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        sample = _parse_sample(line, f"{samples_file}:{number}")
+        if sample["user"] != user:
+            raise UserError(f"{samples_file}:{number}: this sample is of user {sample['user']!r}, not {user!r}")
+        if sample["id"] in samples:
+            raise UserError(f"{samples_file}:{number}: the id {sample['id']!r} occurs twice; prepare the user again")
+        samples[sample["id"]] = sample
+    if not samples:
+        raise UserError(
+            f"{samples_file}: user {user} has no samples, so there is nothing to use; "
+            "take the user out of the test split or add data"
+        )
+    return list(samples.values())
+
+
+def _parse_sample(line: str, place: str) -> Sample:
+    try:
+        sample = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not valid JSON ({error}); prepare the user again") from None
+    missing = [name for name in SAMPLE_FIELDS if not isinstance(sample, dict) or name not in sample]
+    if missing:
+        raise UserError(f"{place}: this sample has no {', '.join(missing)}; prepare the user again")
+    parsed: Sample = sample
+    return parsed
