@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 
+from usertune.data.samples import read_samples
 from usertune.errors import UserError
 from usertune.files import read_json
-from usertune.score import read_samples, score_samples, score_user, summarise, thresholds_of
+from usertune.score import score_samples, score_user, summarise, thresholds_of
 
 Maker = Callable[..., Any]
 RECIPE = {"step": "score", "task": "grounding", "thresholds": [140, 70]}
+SAMPLE = {"id": "a", "user": "1", "episode": "e", "step": 1, "messages": [], "images": [], "target": {}}
 
 
 def rows_of(answers: list[str], target: tuple[float, float] = (100, 100)) -> list[dict[str, Any]]:
@@ -133,10 +135,10 @@ def rename_user(study: Any, user: str) -> Path:
     [
         ("", "user 1 has no samples"),
         ("{oops\n", r"user_1.jsonl:1: not valid JSON"),
-        ('{"id": "a", "user": "1"}\n', "user_1.jsonl:1: this sample has no episode, step, target"),
+        ('{"id": "a", "user": "1"}\n', "user_1.jsonl:1: this sample has no episode, step, messages, images, target"),
         ("[1]\n", "user_1.jsonl:1: this sample has no id"),
-        ('{"id": "a", "user": "2", "episode": 1, "step": 1, "target": {}}\n', "is of user '2', not '1'"),
-        (2 * '{"id": "a", "user": "1", "episode": 1, "step": 1, "target": {}}\n', ":2: the id 'a' occurs twice"),
+        (json.dumps({**SAMPLE, "user": "2"}) + "\n", "is of user '2', not '1'"),
+        (2 * (json.dumps(SAMPLE) + "\n"), ":2: the id 'a' occurs twice"),
     ],
 )
 def test_malformed_samples_name_the_line(tmp_path: Path, text: str, message: str) -> None:
@@ -148,7 +150,7 @@ def test_malformed_samples_name_the_line(tmp_path: Path, text: str, message: str
 
 def test_a_sample_may_hold_unusual_line_separators(tmp_path: Path) -> None:
     path = tmp_path / "user_1.jsonl"
-    sample = {"id": "a\u2028b", "user": "1", "episode": 1, "step": 1, "target": {}}
+    sample = {**SAMPLE, "id": "a\u2028b"}
     path.write_text(json.dumps(sample, ensure_ascii=False) + "\n", encoding="utf-8")
     assert read_samples(path, "1")[0]["id"] == "a\u2028b"
 
