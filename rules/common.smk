@@ -59,11 +59,6 @@ def user_manifests(users):
     return expand("<results>/data/user_{user}.manifest.json", user=users)
 
 
-def all_data_checked():
-    """Order only: no GPU job starts before every user's samples are checked, and none runs again because of it."""
-    return ancient("<results>/data/all_users_checked")
-
-
 def raw_user_file(wildcards):
     """The raw samples of one user."""
     return str(user_file(STUDY.dataset.root, wildcards.user))

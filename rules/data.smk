@@ -47,17 +47,3 @@ rule base_model:
         "Looking up the base model"
     shell:
         'python "$USERTUNE_SCRIPTS"/base_model.py --recipe {params.recipe:q} --manifest {output:q} --log {log:q}'
-
-
-rule check_data:
-    input:
-        user_manifests(STUDY.all_users),
-    output:
-        touch("<results>/data/all_users_checked"),
-    log:
-        "<results>/logs/check_data.log",
-    localrule: True
-    conda:
-        "../envs/cpu.yaml"
-    message:
-        "The samples of all users are checked"

@@ -6,7 +6,6 @@ rule predict:
         base_model="<results>/base_model/manifest.json",
         trained=trained_weights,
         users=manifests_of_batch,
-        checked=all_data_checked(),
     output:
         "<results>/predictions/{experiment}/users_{batch}.json",
     log:

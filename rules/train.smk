@@ -6,7 +6,6 @@ rule train:
         base_model="<results>/base_model/manifest.json",
         train=user_manifests(STUDY.users.train),
         validation=user_manifests(STUDY.users.validation),
-        checked=all_data_checked(),
     output:
         manifest="<results>/checkpoints/{experiment}/manifest.json",
         losses="<results>/checkpoints/{experiment}/training_log.csv",

@@ -15,7 +15,7 @@ from usertune.users import parse_users
 
 SPLITS = ("train", "validation", "test")
 RESERVED_EXPERIMENT_NAMES = frozenset(
-    {"all", "base_model", "prepare", "check_data", "train", "predict", "score", "compare", "figure", "report", "data"}
+    {"all", "base_model", "prepare", "train", "predict", "score", "compare", "figure", "report", "data"}
 )
 
 

@@ -75,11 +75,14 @@ def test_one_file_is_a_target(finished: Workplace) -> None:
 
 def test_users_from_the_command_line(finished: Workplace) -> None:
     weights = finished.weights()
-    output = finished.run("lora", "--config", "test_users=1")
+    print(finished.run("lora", "--dry-run", "--config", "test_users=1"))
+    output = finished.run("--config", "test_users=1")
     assert finished.json("predictions/lora/users_1.json")["users"] == ["1"]
     assert finished.json("predictions/lora/users_1.json")["generated"] == 0, "the store has them"
     assert "Scoring user 2" not in output
     assert finished.weights() == weights
+    with (finished.results / "tables/summary.csv").open(newline="") as file:
+        assert {row["users"] for row in csv.DictReader(file)} == {"1"}
 
 
 def test_local_profile_is_found_at_the_root(workplace: Workplace) -> None:
