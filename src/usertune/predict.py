@@ -62,11 +62,10 @@ def predict_users(
     users = [read_user(path) for path in user_manifests]
     samples = [sample for _, own in users for sample in own]
     stored = {manifest["user"]: store.read(manifest["user"]) for manifest, _ in users}
+    requests = [(sample, request_digest(sample)) for sample in samples]
     # By user and request, so that a user's samples which ask the same are generated once.
     missing = {
-        (sample["user"], request): sample
-        for sample in samples
-        if (request := request_digest(sample)) not in stored[sample["user"]]
+        (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
     }
     started = time.monotonic()
     devices: list[str] = []
@@ -75,7 +74,7 @@ def predict_users(
             _generate(recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size)
         stored = {user: store.read(user) for user in stored}
     logger.info("%s: %d samples generated, %d were stored", experiment, len(missing), len(samples) - len(missing))
-    rows = [_row(sample, stored[sample["user"]][request_digest(sample)]) for sample in samples]
+    rows = [_row(sample, stored[sample["user"]][request]) for sample, request in requests]
     result = {
         "step": "predict",
         "experiment": experiment,
