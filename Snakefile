@@ -20,6 +20,10 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
+onstart:
+    hold_results_or_stop()
+
+
 rule all:
     default_target: True
     input:

@@ -24,7 +24,11 @@ from usertune import gpu, plan
 from usertune.config import study_from_config
 from usertune.data.messages import user_file
 from usertune.errors import UserError
-from usertune.recipes import FIGURE_NAMES, Recipes
+from usertune.locks import hold_results
+from usertune.made_with import installed_versions
+from usertune.recipes import Recipes, current_code
+from usertune.standing import Standing
+from usertune.study import FIGURE_NAMES
 from usertune.users import batch_label
 
 try:
@@ -37,7 +41,8 @@ except UserError as error:
 
 os.environ.update(USERTUNE_SCRIPTS=str(Path(workflow.basedir) / "scripts"))
 
-RECIPES = Recipes(STUDY)
+RECIPES = Recipes(STUDY, current_code(), installed_versions())
+STANDING = Standing(STUDY, RECIPES)
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in users}
@@ -52,6 +57,11 @@ wildcard_constraints:
     experiment="|".join(STUDY.experiments),
     batch="|".join(map(re.escape, BATCHES)),
     figure="|".join(FIGURE_NAMES),
+
+
+def recipe_of(manifest):
+    """The recipe of the result with this manifest; it differs from the last one where the result is damaged."""
+    return lambda wildcards: STANDING.recipe(manifest.format(**wildcards))
 
 
 def user_manifests(users):
@@ -101,10 +111,8 @@ def training_logs(wildcards):
 
 
 def micro_batch(wildcards, attempt):
-    """Samples in memory at once, halved at every new attempt, since memory is what most often runs out."""
-    return max(
-        1, STUDY.experiments[wildcards.experiment].training.micro_batch >> (attempt - 1)
-    )
+    """Samples in memory at once, fewer at every new attempt, since memory is what most often runs out."""
+    return STUDY.experiments[wildcards.experiment].training.micro_batch_of(attempt)
 
 
 def one_gpu(wildcards):
@@ -122,3 +130,11 @@ def gpus_of_this_machine():
     if "gpu" not in workflow.global_resources:
         workflow.register_resource("gpu", len(gpu.visible_gpus()))
     return workflow.global_resources["gpu"].value
+
+
+def hold_results_or_stop():
+    """Let no other run work on the same results, from whatever folder it was started."""
+    try:
+        hold_results(Path(STUDY.results))
+    except UserError as error:
+        raise WorkflowError(str(error)) from None

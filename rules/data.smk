@@ -18,13 +18,14 @@ rule prepare:
         mem_mb=1000,
         runtime="30m",
     params:
-        recipe=RECIPES.prepare(),
+        recipe=recipe_of("data/user_{user}.manifest.json"),
         root=STUDY.dataset.root,
-        images=lambda wildcards: plan.watched_images(STUDY, wildcards.user),
+        sources=lambda wildcards: plan.sources_state(STUDY, wildcards.user),
     message:
         "Checking the samples of user {wildcards.user}"
     shell:
         'python "$USERTUNE_SCRIPTS"/prepare.py --recipe {params.recipe:q} --root {params.root:q} --user {wildcards.user:q}'
+        " --sources-state {params.sources:q}"
         " --samples {output.samples:q} --manifest {output.manifest:q} --log {log:q}"
 
 
@@ -42,7 +43,8 @@ rule base_model:
         mem_mb=1000,
         runtime="2h",
     params:
-        recipe=RECIPES.base_model(),
+        recipe=recipe_of("base_model/manifest.json"),
+        files=plan.base_model_state(STUDY),
     message:
         "Looking up the base model"
     shell:

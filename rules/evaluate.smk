@@ -18,7 +18,7 @@ rule predict:
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
-        recipe=lambda wildcards: RECIPES.predict(wildcards.experiment),
+        recipe=recipe_of("predictions/{experiment}/users_{batch}.json"),
         trained=lambda wildcards, input: (
             ["--trained", input.trained] if input.trained else []
         ),
@@ -51,13 +51,14 @@ rule score:
         mem_mb=500,
         runtime="10m",
     params:
-        recipe=lambda wildcards: RECIPES.score(wildcards.experiment),
+        recipe=recipe_of("scores/{experiment}/user_{user}.json"),
+        store=f"{STUDY.results}/store/scores",
     message:
         "Scoring user {wildcards.user} with {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/score.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
         " --user {wildcards.user:q} --samples {input.samples:q} --predictions {input.predictions:q}"
-        " --rows {output.rows:q} --metrics {output.metrics:q} --log {log:q}"
+        " --rows {output.rows:q} --metrics {output.metrics:q} --store {params.store:q} --log {log:q}"
 
 
 rule compare:
@@ -69,6 +70,7 @@ rule compare:
         details=expand(
             "<results>/tables/{name}.csv", name=["differences", "users", "samples"]
         ),
+        manifest="<results>/tables/manifest.json",
     log:
         "<results>/logs/compare.log",
     localrule: True
@@ -78,7 +80,7 @@ rule compare:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=RECIPES.compare(),
+        recipe=recipe_of("tables/manifest.json"),
         tables=lambda wildcards, output: os.path.dirname(output.summary[0]),
     message:
         "Comparing the experiments"

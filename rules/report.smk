@@ -1,15 +1,14 @@
-"""Figures and the report."""
+"""Figures, the audit and the report."""
 
 
 rule figure:
     input:
-        tables=expand(
-            "<results>/tables/{name}.csv", name=["summary", "users", "samples"]
-        ),
+        tables=rules.compare.output,
         losses=training_logs,
     output:
         svg="<results>/figures/{figure}.svg",
         png="<results>/figures/{figure}.png",
+        manifest="<results>/figures/{figure}.manifest.json",
     log:
         "<results>/logs/figure/{figure}.log",
     localrule: True
@@ -19,7 +18,7 @@ rule figure:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=lambda wildcards: RECIPES.figure(wildcards.figure),
+        recipe=recipe_of("figures/{figure}.manifest.json"),
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         losses=lambda wildcards, input: [
             f"{name}={path}" for name, path in zip(TRAINED, input.losses)
@@ -29,13 +28,38 @@ rule figure:
     shell:
         'python "$USERTUNE_SCRIPTS"/figure.py --recipe {params.recipe:q} --name {wildcards.figure:q}'
         " --tables {params.tables:q} --training-log {params.losses:q} --svg {output.svg:q} --png {output.png:q}"
-        " --log {log:q}"
+        " --manifest {output.manifest:q} --log {log:q}"
+
+
+rule audit:
+    input:
+        tables=rules.compare.output,
+        figures=expand(rules.figure.output.manifest, figure=FIGURE_NAMES),
+    output:
+        "<results>/audit.json",
+    log:
+        "<results>/logs/audit.log",
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime="20m",
+    params:
+        recipe=recipe_of("audit.json"),
+        study=lambda wildcards: STUDY.model_dump_json(),
+    message:
+        "Auditing the results"
+    shell:
+        'python "$USERTUNE_SCRIPTS"/audit.py --resolved-study {params.study:q} --recipe {params.recipe:q}'
+        " --out {output:q} --log {log:q}"
 
 
 rule report:
     input:
+        audit=rules.audit.output,
         tables=rules.compare.output,
-        figures=expand("<results>/figures/{figure}.svg", figure=FIGURE_NAMES),
+        figures=expand(rules.figure.output.svg, figure=FIGURE_NAMES),
         training=expand(
             "<results>/checkpoints/{experiment}/manifest.json", experiment=TRAINED
         ),
@@ -46,7 +70,9 @@ rule report:
         ),
         samples=expand("<results>/data/user_{user}.jsonl", user=STUDY.users.test),
     output:
-        "<results>/report.html",
+        report="<results>/report.html",
+        provenance="<results>/provenance.json",
+        manifest="<results>/report.manifest.json",
     log:
         "<results>/logs/report.log",
     localrule: True
@@ -56,13 +82,14 @@ rule report:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=RECIPES.report(),
+        recipe=recipe_of("report.manifest.json"),
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         root=STUDY.dataset.root,
     message:
         "Writing the report"
     shell:
         'python "$USERTUNE_SCRIPTS"/report.py --recipe {params.recipe:q} --tables {params.tables:q}'
-        " --figures {input.figures:q} --training-manifests {input.training:q}"
+        " --figures {input.figures:q} --audit {input.audit:q} --training-manifests {input.training:q}"
         " --predictions {input.predictions:q} --samples {input.samples:q}"
-        " --dataset-root {params.root:q} --out {output:q} --log {log:q}"
+        " --dataset-root {params.root:q} --out {output.report:q} --provenance {output.provenance:q}"
+        " --manifest {output.manifest:q} --log {log:q}"

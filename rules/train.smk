@@ -20,7 +20,7 @@ rule train:
         runtime=lambda wildcards, attempt: 1440 * attempt,
         micro_batch=micro_batch,
     params:
-        recipe=lambda wildcards: RECIPES.train(wildcards.experiment),
+        recipe=recipe_of("checkpoints/{experiment}/manifest.json"),
         execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
         root=STUDY.dataset.root,
     message:

@@ -5,7 +5,8 @@ Figures: accuracy_by_user, distance_distribution, loss_curves (which needs the t
     python scripts/figure.py --name loss_curves --tables results/tables \
         --recipe '{"step": "figure", "experiments": [{"name": "lora", "mode": "lora"}], "users": ["1"],
         "thresholds": [140]}' --training-log lora=results/checkpoints/lora/training_log.csv \
-        --svg results/figures/loss_curves.svg --png results/figures/loss_curves.png
+        --svg results/figures/loss_curves.svg --png results/figures/loss_curves.png \
+        --manifest results/figures/loss_curves.manifest.json
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import argparse
 from pathlib import Path
 
 from usertune import program
-from usertune.figures import FIGURES, Sources, make_figure
+from usertune.figures.make import make_figure
+from usertune.figures.sheet import Sources
+from usertune.study import FIGURE_NAMES
 
 
 def main(arguments: argparse.Namespace) -> None:
     sources = Sources(arguments.tables, dict(arguments.training_log))
-    make_figure(arguments.recipe, arguments.name, sources, arguments.svg, arguments.png)
+    make_figure(arguments.recipe, arguments.name, sources, arguments.svg, arguments.png, arguments.manifest)
 
 
 def named_path(text: str) -> tuple[str, Path]:
@@ -31,8 +34,10 @@ def named_path(text: str) -> tuple[str, Path]:
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    program.add_recipe(parser, 'keys: "step", "name", "experiments", "users", "thresholds", "confidence", "upstream"')
-    parser.add_argument("--name", required=True, choices=list(FIGURES), help="which figure")
+    program.add_recipe(
+        parser, 'keys: "step", "name", "experiments", "users", "thresholds", "confidence", "colours", "upstream"'
+    )
+    parser.add_argument("--name", required=True, choices=FIGURE_NAMES, help="which figure")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
     parser.add_argument(
         "--training-log", nargs="*", default=[], type=named_path, metavar="EXPERIMENT=CSV",
@@ -40,4 +45,5 @@ if __name__ == "__main__":
     )  # fmt: skip
     parser.add_argument("--svg", required=True, type=Path, metavar="FILE", help="output: the figure as SVG")
     parser.add_argument("--png", required=True, type=Path, metavar="FILE", help="output: the figure as PNG")
+    parser.add_argument("--manifest", required=True, type=Path, metavar="FILE", help="output: what it was made from")
     program.run(parser, main)

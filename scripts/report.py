@@ -7,7 +7,9 @@ read. Example:
         "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "thresholds": [140]}' \
         --tables results/tables --figures results/figures/accuracy_by_user.svg \
         --predictions results/predictions/vanilla/users_1-2.json \
-        --samples results/data/user_1.jsonl results/data/user_2.jsonl --dataset-root data --out results/report.html
+        --samples results/data/user_1.jsonl results/data/user_2.jsonl --dataset-root data \
+        --audit results/audit.json --out results/report.html --provenance results/provenance.json \
+        --manifest results/report.manifest.json
 """
 
 from __future__ import annotations
@@ -23,12 +25,13 @@ def main(arguments: argparse.Namespace) -> None:
     files = ReportFiles(
         tables=arguments.tables,
         figures=arguments.figures,
+        audit=arguments.audit,
         training_manifests=arguments.training_manifests,
         predictions=arguments.predictions,
         samples=arguments.samples,
         dataset_root=arguments.dataset_root,
     )
-    make_report(arguments.recipe, files, arguments.out)
+    make_report(arguments.recipe, files, arguments.out, arguments.provenance, arguments.manifest)
 
 
 if __name__ == "__main__":
@@ -45,5 +48,8 @@ if __name__ == "__main__":
     ):
         parser.add_argument(option, nargs="*", default=[], type=Path, metavar=kind, help=meaning)
     parser.add_argument("--dataset-root", required=True, type=Path, metavar="FOLDER", help="where image paths start")
+    parser.add_argument("--audit", required=True, type=Path, metavar="JSON", help="the audit, which found nothing")
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="output: the report")
+    parser.add_argument("--provenance", required=True, type=Path, metavar="JSON", help="output: RO-Crate metadata")
+    parser.add_argument("--manifest", required=True, type=Path, metavar="JSON", help="output: what it was made from")
     program.run(parser, main)

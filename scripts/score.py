@@ -6,7 +6,7 @@ miss and has no distance. Example:
     python scripts/score.py --recipe '{"step": "score", "task": "grounding", "thresholds": [140]}' \
         --experiment lora --user 7 --samples results/data/user_7.jsonl \
         --predictions results/predictions/lora/users_6-10.json \
-        --rows results/scores/lora/user_7.csv --metrics results/scores/lora/user_7.json
+        --rows results/scores/lora/user_7.csv --metrics results/scores/lora/user_7.json --store results/store/scores
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.predictions,
         arguments.rows,
         arguments.metrics,
+        arguments.store,
     )
     program.logger.info(
         "%s, user %s: %d of %d answers parsed, click accuracy %.1f %%",
@@ -40,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    program.add_recipe(parser, 'keys: "step", "task", "thresholds" (the first is the primary one), "upstream"')
+    program.add_recipe(parser, 'keys: "step", "task", "thresholds" (the first is the primary one), "code", "upstream"')
     parser.add_argument("--experiment", required=True, metavar="NAME", help="the experiment to score")
     parser.add_argument("--user", required=True, metavar="ID", help="the user to score")
     parser.add_argument("--samples", required=True, type=Path, metavar="JSONL", help="the user's canonical samples")
@@ -49,4 +50,5 @@ if __name__ == "__main__":
     )
     parser.add_argument("--rows", required=True, type=Path, metavar="CSV", help="output: one row per sample")
     parser.add_argument("--metrics", required=True, type=Path, metavar="JSON", help="output: the user's metrics")
+    parser.add_argument("--store", required=True, type=Path, metavar="FOLDER", help="every score, by its fingerprint")
     program.run(parser, main)

@@ -81,11 +81,13 @@ class SyntheticStudy:
 
     def draw(self) -> list[Path]:
         """Draw every figure; return the SVG files."""
-        from usertune.figures import FIGURES, Sources, make_figure
+        from usertune.figures.make import make_figure
+        from usertune.figures.sheet import Sources
+        from usertune.study import FIGURE_NAMES
 
         logs = {name: self.root / f"checkpoints/{name}/log.csv" for name in self.experiments if name != "vanilla"}
         paths = []
-        for name in FIGURES:
+        for name in FIGURE_NAMES:
             svg = self.root / f"figures/{name}.svg"
             make_figure(self.design, name, Sources(self.root / "tables", logs), svg, svg.with_suffix(".png"))
             paths.append(svg)

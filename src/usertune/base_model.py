@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from usertune.errors import UserError
-from usertune.files import read_json, write_json
-from usertune.fingerprint import digest, digest_file, list_files
+from usertune.files import read_json
+from usertune.fingerprint import digest_file, file_states, list_files
+from usertune.made_with import made_with
+from usertune.sealed import write_result
+from usertune.step_fingerprints import base_model_fingerprint
 
 logger = logging.getLogger(__name__)
 
@@ -67,17 +70,22 @@ def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) ->
     folder = Path(path).expanduser() if is_local(path) else _download(path, revision)
     check_local(str(folder))
     files = {}
-    for name in model_files(folder):
+    names = model_files(folder)
+    state = file_states(folder, names)
+    for name in names:
         logger.info("reading %s", folder / name)
         files[name] = digest_file(folder / name)
     manifest = {
         "step": "base_model",
         "recipe": dict(recipe),
         "folder": str(folder),
-        "files": files,
-        "fingerprint": digest(files),
+        "model_files": files,
+        "model_state": state,
+        "fingerprint": base_model_fingerprint(files),
+        "made_with": [made_with("base_model")],
+        "files": {},
     }
-    write_json(manifest_file, manifest)
+    write_result(manifest_file, manifest)
     return manifest
 
 

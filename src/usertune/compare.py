@@ -9,15 +9,19 @@ from typing import Any
 
 import pandas as pd
 
-from usertune import tables
+from usertune import table_names
 from usertune.errors import UserError
-from usertune.files import read_json, write_text
-from usertune.fingerprint import digest_file
+from usertune.files import write_text
+from usertune.fingerprint import digest_bytes, digest_file
 from usertune.intervals import click_accuracy, paired_difference
 from usertune.presentation import distance, no_interval, percent, percent_interval, points, points_interval
-from usertune.score import hit_column, threshold_label, thresholds_of
+from usertune.provenance import trace, trace_in_words
+from usertune.sealed import read_result, write_result
+from usertune.step_fingerprints import compare_fingerprint
 from usertune.tables import Design, design_of, read_table, records
+from usertune.thresholds import hit_column, threshold_label, thresholds_of
 
+PROVENANCE_DIGITS = 16
 RESCORE = "delete the file and run snakemake again so that the user is scored again"
 TEX_ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 TEX_ESCAPES |= {character: f"\\{character}" for character in "&%$#_{}"}
@@ -35,7 +39,9 @@ def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Pa
     Writes:
         ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one
         row an experiment, see `summary_table`), ``differences.csv`` (one row a pair, see `differences_table`),
-        and the summary rounded for people (``summary.md``) and papers (``summary.tex``).
+        and the summary rounded for people (``summary.md``) and papers (``summary.tex``); last ``manifest.json``,
+        which says what all of them were made from. The column ``provenance`` of each CSV names that manifest's
+        fingerprint.
 
     Raises:
         UserError: a score is missing, foreign, given twice, damaged, or made with other thresholds.
@@ -44,18 +50,25 @@ def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Pa
     scores = _read_grid(design, thresholds, metrics_files)
     samples = _all_samples(design, scores)
     summary = summary_table(design, thresholds, confidence, samples)
+    metrics = [scores[place][0] for place in sorted(scores)]
+    fingerprint = compare_fingerprint(recipe, metrics)
+    origin = trace(recipe, fingerprint, metrics)
     outputs = {
-        tables.SAMPLES: samples.to_csv(index=False, lineterminator="\n"),
-        tables.USERS: users_table(design, thresholds, scores).to_csv(index=False, lineterminator="\n"),
-        tables.DIFFERENCES: differences_table(design, thresholds, confidence, samples).to_csv(
-            index=False, lineterminator="\n"
-        ),
-        tables.SUMMARY: summary.to_csv(index=False, lineterminator="\n"),
-        tables.SUMMARY_MD: markdown(summary, thresholds),
-        tables.SUMMARY_TEX: latex(summary, thresholds),
+        name: table.assign(provenance=fingerprint[:PROVENANCE_DIGITS]).to_csv(index=False, lineterminator="\n")
+        for name, table in (
+            (table_names.SAMPLES, samples),
+            (table_names.USERS, users_table(design, thresholds, scores)),
+            (table_names.DIFFERENCES, differences_table(design, thresholds, confidence, samples)),
+            (table_names.SUMMARY, summary),
+        )
     }
+    note = trace_in_words(origin)
+    outputs[table_names.SUMMARY_MD] = markdown(summary, thresholds) + "\n<!--\n" + "\n".join(note) + "\n-->\n"
+    outputs[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in note) + latex(summary, thresholds)
     for name, text in outputs.items():
         write_text(folder / name, text)
+    files = {name: digest_bytes(text.encode("utf-8")) for name, text in outputs.items()}
+    write_result(folder / table_names.MANIFEST, {**origin, "recipe": dict(recipe), "files": files})
 
 
 def summary_table(
@@ -222,7 +235,7 @@ def _read_grid(
     grid: dict[tuple[str, str], tuple[dict[str, Any], Path]] = {}
     wanted = {(name, user) for name in design.names for user in design.users}
     for path in metrics_files:
-        metrics = read_json(path)
+        metrics = read_result(path)
         place = metrics.get("experiment"), metrics.get("user")
         if place not in wanted:
             raise UserError(
@@ -234,7 +247,7 @@ def _read_grid(
         if list(metrics.get("click_accuracy_at", {})) != labels:
             raise UserError(f"{path}: not scored at the thresholds {', '.join(labels)}; {RESCORE}")
         rows_file = path.with_suffix(".csv")
-        if not rows_file.exists() or digest_file(rows_file) != metrics.get("rows_sha256"):
+        if not rows_file.exists() or digest_file(rows_file) != metrics["files"].get(rows_file.name):
             raise UserError(f"{rows_file}: missing, or not the rows that {path.name} was made from; {RESCORE}")
         grid[place] = metrics, rows_file
     if missing := sorted(wanted - grid.keys()):

@@ -13,11 +13,15 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from usertune.errors import UserError
-from usertune.study import SPLITS, Study
+from usertune.study import SPLITS, Experiment, Study
 
 KeyPath = tuple[str, ...]
 # Users are set on the command line (snakemake --config test_users=1-3) by these top-level keys.
 USER_OVERRIDES = {f"{split}_users": split for split in SPLITS}
+# Far beyond any study. A few lines of YAML can stand for more: an alias may repeat what holds aliases, or itself.
+MAX_SIZE = 1_000_000
+MAX_DEPTH = 20
+MAX_DIGITS = 18
 
 
 def load_study(files: Sequence[str | Path]) -> Study:
@@ -43,13 +47,14 @@ def study_from_config(config: Mapping[str, Any], files: Sequence[str | Path] = (
     Raises:
         UserError: the study is not valid; the message lists every problem with line, key, value and remedy.
     """
+    name = " + ".join(str(file) for file in files) or "the configuration"
+    _require_bounded(config, name)
     lines = _line_numbers(files)
     raw = _with_user_overrides(config)
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
         problems = list(_problems(error, config, lines))
-    name = " + ".join(str(file) for file in files) or "the configuration"
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     raise UserError(f"{name} is not a valid study ({count}):\n" + "\n".join(f"  {problem}" for problem in problems))
 
@@ -75,7 +80,8 @@ def _problems(error: ValidationError, config: Mapping[str, Any], lines: dict[Key
         path = tuple(str(part) for part in detail["loc"] if part != "[key]")
         if _is_inherited(path, config):
             continue
-        text = f"{_place(path, lines)}{'.'.join(path) or 'study'}: {_explain(detail, path)}"
+        key = ".".join(part[:80] for part in path) or "study"
+        text = f"{_place(path, lines)}{key}: {_explain(detail, path)}"
         if text not in seen:
             seen.add(text)
             yield text
@@ -105,11 +111,11 @@ def _explain(detail: ErrorDetails, path: KeyPath) -> str:
     if kind == "missing":
         return "this key is needed and is not there"
     if kind == "literal_error":
-        return f"{value!r} is not allowed; use one of: {context['expected']}"
+        return f"{_shorten(value)} is not allowed; use one of: {context['expected']}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
-        return f"{value!r} is not a safe name; it must match {context['pattern']}"
+        return f"{_shorten(value)} is not a safe name; it must match {context['pattern']}"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{_shorten(value)} is not allowed; {message}"
 
@@ -117,12 +123,11 @@ def _explain(detail: ErrorDetails, path: KeyPath) -> str:
 def _allowed_keys(path: KeyPath) -> list[str]:
     """Return the keys of the section at ``path``, by walking the typed models."""
     model: type[BaseModel] = Study
-    for part in path:
-        if model is Study and part == "experiments":
-            continue
-        field = model.model_fields.get(part)
-        annotation = Study.model_fields["experiments"].annotation if field is None else field.annotation
-        model = next(_models_in(annotation))
+    parts = iter(path)
+    for part in parts:
+        model = next(_models_in(model.model_fields[part].annotation))
+        if model is Experiment:
+            next(parts, None)  # the experiment's name is free
     return [*model.model_fields, *(USER_OVERRIDES if model is Study else ())]
 
 
@@ -147,14 +152,50 @@ def _place(path: KeyPath, lines: dict[KeyPath, str]) -> str:
 
 def _read_yaml(file: str | Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        text = Path(file).read_text(encoding="utf-8")
+        # Before values are made of the nodes, which already takes forever when there are too many.
+        _require_bounded(yaml.compose(text, Loader=yaml.SafeLoader), str(file))
+        value = yaml.safe_load(text)
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
+    # Impossible dates and numbers, and values that do not go with their tag, are errors of many kinds in PyYAML.
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise UserError(f"{file}: not valid YAML: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{file}: a study is a mapping of keys to values; found {type(value).__name__}")
     return value
+
+
+def _require_bounded(config: object, name: str) -> None:
+    """Refuse what would take forever to check, or to show in a message; values and YAML nodes alike."""
+    waiting = [(config, 0)]
+    size = 0
+    while waiting:
+        value, depth = waiting.pop()
+        size += len(value) if isinstance(value, str | bytes) else 1
+        if size > MAX_SIZE or depth > MAX_DEPTH:
+            raise UserError(
+                f"{name} is not a valid study: with its YAML aliases written out it is longer than {MAX_SIZE:,} "
+                f"characters or nested more than {MAX_DEPTH} deep"
+            )
+        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+            raise UserError(f"{name} is not a valid study: a whole number in it has more than {MAX_DIGITS} digits")
+        waiting.extend((child, depth + 1) for child in _children(value))
+
+
+def _children(value: object) -> list[Any]:
+    match value:
+        case yaml.MappingNode():
+            return [node for pair in value.value for node in pair]
+        case yaml.SequenceNode() | yaml.ScalarNode():
+            return list(value.value)
+        case Mapping():
+            return [*value.keys(), *value.values()]
+        case list() | tuple() | set():
+            return list(value)
+    return []
 
 
 def _update(config: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
@@ -168,7 +209,7 @@ def _line_numbers(files: Sequence[str | Path]) -> dict[KeyPath, str]:
     for file in files:
         try:
             node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):
             continue
         _collect_lines(node, (), str(file), lines)
     return lines

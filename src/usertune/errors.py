@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this"."""
+"""The exception that means "the user can mend this", and the one that means "stop now"."""
 
 from __future__ import annotations
 
@@ -8,3 +8,15 @@ class UserError(Exception):
 
     The message names the file (and line), the key or field, the value that was found, and what to do.
     """
+
+
+class Stopped(KeyboardInterrupt):
+    """A stop signal came: the process is to leave, keeping what was finished.
+
+    Args:
+        signal: number of the signal.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal

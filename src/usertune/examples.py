@@ -20,8 +20,8 @@ from PIL import Image
 from usertune.data.images import BadImageError, load_image
 from usertune.data.samples import read_samples
 from usertune.errors import UserError
-from usertune.score import hit_column
 from usertune.tables import Design, records
+from usertune.thresholds import hit_column
 
 THUMBNAIL_SIZE = (480, 960)
 MARKER_RADIUS = 6

@@ -22,8 +22,9 @@ from transformers.utils import logging as transformers_logging
 from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer, TokenizedConversation
 from usertune.data.samples import Sample
+from usertune.errors import Stopped, UserError
 from usertune.files import sync_folder, write_text
-from usertune.model import load_model, load_processor, prepare_for_training
+from usertune.model import device_name, is_out_of_memory, load_model, load_processor, prepare_for_training
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +60,8 @@ def fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path)
         Measurements for the manifest (seconds, steps, samples and tokens a second, bytes of peak memory, ...).
 
     Raises:
-        KeyboardInterrupt: a stop signal came; a working checkpoint was saved first.
+        Stopped: a stop signal came; a working checkpoint was saved first.
+        UserError: memory ran out.
     """
     started = time.monotonic()
     transformers_logging.set_verbosity_error()
@@ -87,13 +89,26 @@ def fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path)
     if resumed_from:
         logger.info("resuming from %s", resumed_from)
     with stop:
-        trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+        _run(trainer, resumed_from)
     if stop.signal:
-        raise KeyboardInterrupt
+        raise Stopped(stop.signal)
     seconds = time.monotonic() - started
     write_text(log_file, _loss_table(trainer.state.log_history))
     _save_weights(trained, processor, run, weights_folder)
     return _measurements(trainer, seconds, resumed_from)
+
+
+def _run(trainer: _SparseLossTrainer, resumed_from: Path | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"out of memory with training.micro_batch {trainer.args.per_device_train_batch_size} ({error}); with "
+            "retries in the profile the next attempt takes fewer samples at once and asks for more memory. Set "
+            "micro_batch lower, or gradient_checkpointing: true"
+        ) from None
 
 
 def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -254,7 +269,7 @@ def _measurements(trainer: _SparseLossTrainer, seconds: float, resumed_from: Pat
         "final_validation_loss": validation[-1] if validation else None,
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
         "micro_batch": trainer.args.per_device_train_batch_size,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": device_name(),
     }
 
 

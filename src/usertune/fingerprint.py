@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
+NOT_IN_FINGERPRINT = frozenset({"upstream", "made_with", "remade"})
 
 
 def canonical_json(value: Any) -> str:
@@ -35,10 +36,10 @@ def step_fingerprint(recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> st
 
     Args:
         recipe: the step's recipe; its ``upstream`` does not count, since it describes how the inputs were
-            to be made and not what they are.
+            to be made and not what they are; nor do ``made_with`` and ``remade``, which say when to do it again.
         inputs: names of the inputs with digests of their content.
     """
-    own = {key: value for key, value in recipe.items() if key != "upstream"}
+    own = {key: value for key, value in recipe.items() if key not in NOT_IN_FINGERPRINT}
     return digest({"recipe": own, "inputs": dict(inputs)})
 
 
@@ -63,6 +64,16 @@ def digest_folder(folder: str | os.PathLike[str]) -> dict[str, str]:
     """
     root = Path(folder)
     return {name: digest_file(root / name) for name in list_files(root)}
+
+
+def file_states(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, list[int]]:
+    """Return size in bytes and modification time in ns of files of a folder, by name.
+
+    Raises:
+        FileNotFoundError: one of them is not there.
+    """
+    found = {name: (Path(folder) / name).stat() for name in names}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}
 
 
 def list_files(folder: str | os.PathLike[str]) -> list[str]:

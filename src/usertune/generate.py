@@ -14,7 +14,7 @@ from transformers.utils import logging as transformers_logging
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
 from usertune.errors import UserError
-from usertune.model import device, load_for_prediction, load_processor
+from usertune.model import device, is_out_of_memory, load_for_prediction, load_processor
 from usertune.store import Prediction
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,7 @@ class Generator:
         pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
         dataset_root: folder of the raw data.
         max_new_tokens: longest answer, in tokens.
+        made_with: key of the record of code, packages and machine, for the predictions to carry.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class Generator:
         pixels: Mapping[str, int | None],
         dataset_root: str | Path,
         max_new_tokens: int,
+        made_with: str,
     ) -> None:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         self.conversations = ConversationTokenizer(load_processor(base_folder, pixels))
         self.collator = Collator(self.conversations, dataset_root)
         self.max_new_tokens = max_new_tokens
+        self.made_with = made_with
         self.model: Any = load_for_prediction(base_folder, mode, weights_folder, dtype)
 
     def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
@@ -65,7 +68,7 @@ class Generator:
             try:
                 predictions = self._answer_batch(batch, [prompts[id(sample)] for sample in batch])
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(batch) == 1:
                     name = batch[0]["id"]
@@ -105,8 +108,4 @@ class Generator:
         stopped = end in ids
         answer = ids[: ids.index(end)] if stopped else ids
         text = self.conversations.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return Prediction(text=text, new_tokens=len(answer) + stopped, stopped=stopped)
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped, made_with=self.made_with)

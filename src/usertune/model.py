@@ -102,3 +102,13 @@ def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str 
 def device() -> torch.device:
     """Return the first visible GPU, or the CPU where there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """Return the model of the visible GPU, or "cpu"."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error means that the GPU's or the machine's memory ran out."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

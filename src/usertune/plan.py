@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from usertune.base_model import check_local, is_local, model_files
 from usertune.data.messages import describe_available, image_references, image_stats, user_file
 from usertune.errors import UserError
-from usertune.fingerprint import digest, digest_file
+from usertune.fingerprint import digest, digest_file, file_states
 from usertune.study import SPLITS, Study
 from usertune.users import format_users
 
@@ -41,12 +42,32 @@ def base_model_sources(study: Study) -> list[str]:
     return [str(folder / name) for name in model_files(folder)]
 
 
-def watched_images(study: Study, user: str) -> str:
-    """Return a digest of the state of a user's raw images, as far as the study watches them."""
+def base_model_state(study: Study) -> str:
+    """Return a digest of sizes and times of a local base model's files; a hub name has none.
+
+    Snakemake alone would miss a large file that was replaced by one with an older time.
+    """
+    if not is_local(study.base_model.path):
+        return ""
+    folder = Path(study.base_model.path).expanduser()
+    return digest(file_states(folder, model_files(folder)))
+
+
+def sources_state(study: Study, user: str) -> str:
+    """Return a digest of the state of a user's raw data: size and time of the raw file, and its images.
+
+    Images count as ``dataset.watch_images`` says: by size and time, by their bytes, or not at all.
+    """
     root = Path(study.dataset.root)
+    path = user_file(root, user)
+    stat = path.stat()
+    return digest([stat.st_size, stat.st_mtime_ns, _state_of_images(study, root, user)])
+
+
+def _state_of_images(study: Study, root: Path, user: str) -> Any:
     if study.dataset.watch_images == "never":
         return "not watched"
     if study.dataset.watch_images == "stat":
-        return digest(image_stats(root, user))
+        return image_stats(root, user)
     paths = {reference: root / reference for reference in image_references(user_file(root, user))}
-    return digest({name: digest_file(path) for name, path in paths.items() if path.is_file()})
+    return {name: digest_file(path) for name, path in paths.items() if path.is_file()}

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from usertune import gpu
 from usertune.data.samples import Sample, read_user, request_digest
 from usertune.errors import UserError
-from usertune.files import read_json, write_json
-from usertune.fingerprint import digest, step_fingerprint
+from usertune.fingerprint import step_fingerprint
+from usertune.locks import one_at_a_time
+from usertune.made_with import UNKNOWN, MadeWith, differences, distinct, made_with
 from usertune.progress import Progress
+from usertune.sealed import read_result, write_result
+from usertune.step_fingerprints import model_of, predict_fingerprint
 from usertune.store import Prediction, PredictionStore
-from usertune.versions import installed_versions
 
 logger = logging.getLogger(__name__)
 
@@ -52,47 +54,59 @@ def predict_users(
     Raises:
         UserError: an input is missing or damaged, or the weights were trained on another base model.
     """
-    base = read_json(base_manifest)
-    trained = read_json(train_manifest) if train_manifest else None
+    base = read_result(base_manifest)
+    trained = read_result(train_manifest) if train_manifest else None
     if trained and trained["base_model"] != base["fingerprint"]:
         raise UserError(f"{train_manifest}: trained on another base model than {base_manifest}; train again")
-    weights = trained["weights_fingerprint"] if trained else base["fingerprint"]
-    model = {"base_model": base["fingerprint"], "weights": weights}
+    model = model_of(base, trained)
     store = PredictionStore(store_folder, step_fingerprint(recipe, model))
     users = [read_user(path) for path in user_manifests]
     samples = [sample for _, own in users for sample in own]
-    stored = {manifest["user"]: store.read(manifest["user"]) for manifest, _ in users}
     requests = [(sample, request_digest(sample)) for sample in samples]
-    # By user and request, so that a user's samples which ask the same are generated once.
-    missing = {
-        (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
-    }
     started = time.monotonic()
     devices: list[str] = []
-    if missing:
-        with gpu.lease(gpus) as devices:
-            _generate(recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size)
-        stored = {user: store.read(user) for user in stored}
+    with one_at_a_time(store.folder / f".{predictions_file.stem}.lock", f"predicting with {experiment}"):
+        accept = _made_as_now(store) if "made_with" in recipe else None
+        stored = {manifest["user"]: store.read(manifest["user"], accept) for manifest, _ in users}
+        # By user and request, so that a user's samples which ask the same are generated once.
+        missing = {
+            (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
+        }
+        if missing:
+            with gpu.lease(gpus) as devices:
+                _generate(
+                    recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size
+                )
+            stored = {user: store.read(user, accept) for user in stored}
     logger.info("%s: %d samples generated, %d were stored", experiment, len(missing), len(samples) - len(missing))
-    rows = [_row(sample, stored[sample["user"]][request]) for sample, request in requests]
+    answers = [stored[sample["user"]][request] for sample, request in requests]
+    rows = [_row(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
+    fingerprint = predict_fingerprint(recipe, model, [manifest for manifest, _ in users])
     result = {
         "step": "predict",
         "experiment": experiment,
         "users": [manifest["user"] for manifest, _ in users],
         "recipe": dict(recipe),
         "model": model,
-        "fingerprint": step_fingerprint(
-            recipe, {**model, "samples": {manifest["user"]: manifest["samples_sha256"] for manifest, _ in users}}
-        ),
-        "predictions_sha256": digest(rows),
+        "fingerprint": fingerprint,
+        "chain": {
+            "base_model": base["fingerprint"],
+            "prepare": {manifest["user"]: manifest["fingerprint"] for manifest, _ in users},
+            "train": trained["fingerprint"] if trained else None,
+            "predict": fingerprint,
+        },
+        "made_with": {
+            "train": trained["made_with"] if trained else [],
+            "predict": _records_of(answers, store),
+        },
         "generated": len(missing),
         "reused": len(samples) - len(missing),
         "generation_seconds": round(time.monotonic() - started, 2) if missing else 0.0,
         "gpus": devices,
-        "versions": installed_versions(),
+        "files": {},
         "predictions": rows,
     }
-    write_json(predictions_file, result)
+    write_result(predictions_file, result)
     return result
 
 
@@ -108,6 +122,7 @@ def _generate(
 ) -> None:
     # Imported here, after the GPU was chosen and only when something is to be generated.
     from usertune.generate import Generator
+    from usertune.model import device_name
 
     weights_folder = train_manifest.parent / trained["weights_folder"] if train_manifest and trained else None
     generator = Generator(
@@ -118,12 +133,25 @@ def _generate(
         pixels=recipe["pixels"],
         dataset_root=dataset_root,
         max_new_tokens=recipe["max_new_tokens"],
+        made_with=store.remember(made_with("predict", device_name())),
     )
     progress = Progress(len(samples), "samples")
     with store.writer() as writer:
         for batch in generator.answer(samples, batch_size):
             writer.append((sample["user"], request_digest(sample), prediction) for sample, prediction in batch)
             progress.advance(len(batch))
+
+
+def _made_as_now(store: PredictionStore) -> Callable[[Prediction], bool]:
+    """Return whether a stored prediction was made with today's code and packages."""
+    now = made_with("predict")
+    current = {key for key, record in store.made_with().items() if not differences(record, now)}
+    return lambda prediction: prediction.made_with in current
+
+
+def _records_of(answers: Sequence[Prediction], store: PredictionStore) -> list[MadeWith]:
+    records = store.made_with()
+    return distinct(records.get(key, UNKNOWN) for key in sorted({answer.made_with for answer in answers}))
 
 
 def _row(sample: Sample, prediction: Prediction) -> dict[str, Any]:

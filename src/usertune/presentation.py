@@ -1,4 +1,4 @@
-"""How experiments and numbers are shown to people: colours, markers, percentages, intervals.
+"""How numbers are shown to people: percentages, points, intervals, durations.
 
 Tables for programs (CSV) keep every digit; only what passes through here is rounded.
 """
@@ -6,41 +6,9 @@ Tables for programs (CSV) keep every digit; only what passes through here is rou
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-
-from usertune.tables import Design
-
-# Okabe & Ito (2008), "Color Universal Design", without the yellow, which is too pale on white. Neighbours
-# in the list also differ in lightness, so that they stay apart in grey print.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-BASELINE_COLOUR = "#5f6672"
-MARKERS = ("o", "s", "^", "D", "v")
-DASHES = ((0.0, ()), (0.0, (7.0, 1.5)), (0.0, (2.0, 1.0)), (0.0, (6.0, 1.5, 1.5, 1.5)))
 
 NOT_AVAILABLE = "n/a"
 MINUS = "\N{MINUS SIGN}"
-
-
-@dataclass(frozen=True)
-class Look:
-    """How one experiment is drawn, the same in every figure; marker and dashes carry it without colour."""
-
-    colour: str
-    marker: str
-    dashes: tuple[float, tuple[float, ...]]
-
-
-def looks(design: Design) -> dict[str, Look]:
-    """Return the look of every experiment: the baseline is grey, the others take the palette in order."""
-    found: dict[str, Look] = {}
-    coloured = 0
-    for index, name in enumerate(design.names):
-        colour = BASELINE_COLOUR
-        if name != design.baseline:
-            colour = PALETTE[coloured % len(PALETTE)]
-            coloured += 1
-        found[name] = Look(colour, MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
-    return found
 
 
 def is_missing(value: float | None) -> bool:

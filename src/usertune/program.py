@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from usertune.errors import UserError
+from usertune.errors import Stopped, UserError
 
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
+# EX_TEMPFAIL of sysexits.h: "temporary failure, user is invited to retry".
+EXIT_TRY_AGAIN = 75
 
 logger = logging.getLogger("usertune")
 
@@ -37,11 +39,13 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
     """Parse the command line, call ``main`` and leave with an exit code.
 
     A `UserError` is shown as its message alone (exit code 2); a full or read-only disk likewise; anything
-    else with its traceback (exit code 1). SIGTERM unwinds like Ctrl-C, so that ``with`` blocks clean up.
+    else with its traceback (exit code 1). SIGTERM and SIGUSR1, which schedulers send before they end a job, unwind
+    like Ctrl-C, so that ``with`` blocks clean up, and give exit code 75: the same command goes on from there.
     """
     arguments = parser.parse_args()
     configure_logging(arguments.log)
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _stop)
     try:
         main(arguments)
     except UserError as error:
@@ -50,9 +54,10 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
     except OSError as error:
         logger.error("%s", error, exc_info=error.filename is None)
         sys.exit(EXIT_FAILURE)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         logger.error("interrupted; what was finished is kept, and the next run continues from there")
-        sys.exit(128 + signal.SIGINT)
+        by_person = not isinstance(stop, Stopped) or stop.signal == signal.SIGINT
+        sys.exit(128 + signal.SIGINT if by_person else EXIT_TRY_AGAIN)
     except Exception:
         logger.exception("this should not have happened; please report it with the lines below")
         sys.exit(EXIT_FAILURE)
@@ -78,5 +83,5 @@ def _json_object(text: str) -> dict[str, Any]:
     return value
 
 
-def _raise_interrupt(_signal: int, _frame: object) -> None:
-    raise KeyboardInterrupt
+def _stop(number: int, _frame: object) -> None:
+    raise Stopped(number)

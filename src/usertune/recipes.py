@@ -9,27 +9,40 @@ something really differs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from usertune.fingerprint import canonical_json, digest
-from usertune.study import Experiment, Study
+from usertune.code_version import STEP_MODULES, code_version
+from usertune.fingerprint import NOT_IN_FINGERPRINT, canonical_json, digest
+from usertune.study import FIGURE_NAMES, Experiment, Rerun, Study
 
 # Settings of `training` that change how fast or how safely a run goes, not what comes out of it.
 EXECUTION_KEYS = frozenset({"micro_batch", "gradient_checkpointing", "save_every_steps", "loader_workers"})
 
-FIGURE_NAMES = ("accuracy_by_user", "distance_distribution", "loss_curves")
+# Steps whose work is dear: other code or packages are recorded and reported, and only redone if the study says so.
+RECORDED_STEPS = ("prepare", "base_model", "train", "predict")
 
 Recipe = dict[str, Any]
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
 class Recipes:
-    """The recipes of one study. Every method returns canonical JSON, ready for a rule's ``params``."""
+    """The recipes of one study. Every method returns canonical JSON, ready for a rule's ``params``.
+
+    Args:
+        study: the study.
+        code: version of the code of each step and figure (see `current_code`). It is part of the recipes of score,
+            compare, figure, audit and report; of the others, whose work is dear, only if the study says so.
+        versions: package versions, which the same holds for.
+    """
 
     study: Study
+    code: Mapping[str, str] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def prepare(self) -> str:
         """Recipe of checking one user's raw data (the same for every user)."""
@@ -65,27 +78,53 @@ class Recipes:
         assert training is not None
         return canonical_json(training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch"})))
 
+    def audit(self) -> str:
+        """Recipe of the audit. It names today's code and packages, with which it compares those of the results."""
+        figures = {f"figure {name}": digest(self._figure(name)) for name in FIGURE_NAMES}
+        now = {step: self.code.get(step, "") for step in RECORDED_STEPS}
+        own = {"code": self.code.get("audit", ""), "now": {"code": now, "versions": dict(self.versions)}}
+        return canonical_json(_recipe("audit", own, {"compare": digest(self._compare), **figures}))
+
     def report(self) -> str:
         """Recipe of the report."""
         study = self.study
         own = {
+            "code": self.code.get("report", ""),
             "study": study.name,
             "title": study.report.title,
             "examples": study.report.examples,
+            "study_sha256": self.study_digest,
             **self._design,
         }
-        return canonical_json(_recipe("report", own, {"compare": digest(self._compare)}))
+        return canonical_json(_recipe("report", own, {"compare": digest(self._compare), "audit": digest(self.audit())}))
+
+    @cached_property
+    def study_digest(self) -> str:
+        """Digest of what the study says about its numbers; how they are shown, and made, has no part in it."""
+        plain = Recipes(self.study.model_copy(update={"rerun": Rerun()}))
+        return digest({**self._numbers, **plain._scores})
 
     @cached_property
     def _prepare(self) -> Recipe:
         dataset = self.study.dataset
-        own = {"format": dataset.format, "task": dataset.task, "on_bad_sample": dataset.on_bad_sample}
-        return _recipe("prepare", own, {})
+        own = {
+            "format": dataset.format,
+            "task": dataset.task,
+            "prompt": dataset.prompt.model_dump(),
+            "on_bad_sample": dataset.on_bad_sample,
+        }
+        return _recipe("prepare", {**own, **self._made_with("prepare")}, {})
 
     @cached_property
     def _base_model(self) -> Recipe:
         base = self.study.base_model
-        return _recipe("base_model", {"path": base.path, "revision": base.revision}, {})
+        own = {"path": base.path, "revision": base.revision}
+        return _recipe("base_model", {**own, **self._made_with("base_model")}, {})
+
+    def _made_with(self, step: str) -> Recipe:
+        if not self.study.rerun.on_code_change:
+            return {}
+        return {"made_with": {"code": self.code.get(step, ""), "versions": dict(self.versions)}}
 
     def _train(self, name: str) -> Recipe:
         experiment = self.study.experiments[name]
@@ -97,7 +136,7 @@ class Recipes:
             "dtype": self.study.base_model.dtype,
             "users": {"train": list(users.train), "validation": list(users.validation)},
         }
-        return _recipe("train", own, self._sources)
+        return _recipe("train", {**own, **self._made_with("train")}, self._sources)
 
     def _predict(self, name: str) -> Recipe:
         own = {
@@ -108,19 +147,32 @@ class Recipes:
         upstream = dict(self._sources)
         if self.study.experiments[name].trained:
             upstream["train"] = digest(self._train(name))
-        return _recipe("predict", own, upstream)
+        return _recipe("predict", {**own, **self._made_with("predict")}, upstream)
 
     def _score(self, name: str) -> Recipe:
-        own = {"task": self.study.dataset.task, "thresholds": list(self.study.evaluation.thresholds)}
+        own = {
+            "code": self.code.get("score", ""),
+            "task": self.study.dataset.task,
+            "thresholds": list(self.study.evaluation.thresholds),
+        }
         return _recipe("score", own, {"predict": digest(self._predict(name))})
 
     @cached_property
     def _compare(self) -> Recipe:
-        own = {"confidence": self.study.evaluation.confidence, **self._design}
+        own = {
+            "code": self.code.get("compare", ""),
+            "study_sha256": self.study_digest,
+            **self._numbers,
+        }
         return _recipe("compare", own, self._scores)
 
     def _figure(self, name: str) -> Recipe:
-        own = {"name": name, "confidence": self.study.evaluation.confidence, **self._design}
+        own = {
+            "code": self.code.get(f"figure:{name}", ""),
+            "name": name,
+            "colours": dict(getattr(self.study.report.figures, name).colours),
+            **self._numbers,
+        }
         return _recipe("figure", own, {"compare": digest(self._compare)})
 
     @cached_property
@@ -131,6 +183,10 @@ class Recipes:
             "users": list(study.users.test),
             "thresholds": list(study.evaluation.thresholds),
         }
+
+    @cached_property
+    def _numbers(self) -> Recipe:
+        return {"confidence": self.study.evaluation.confidence, **self._design}
 
     @cached_property
     def _pixels(self) -> Recipe:
@@ -144,6 +200,40 @@ class Recipes:
     @cached_property
     def _scores(self) -> Recipe:
         return {f"score {name}": digest(self._score(name)) for name in self.study.experiments}
+
+
+def current_code() -> dict[str, str]:
+    """Return the version of today's code of every step and figure."""
+    return {step: code_version(step) for step in (*STEP_MODULES, *(f"figure:{name}" for name in FIGURE_NAMES))}
+
+
+def recipe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Say in which settings two recipes differ, as ``training.epochs: 1 -> 2``; what lies upstream does not count."""
+    before, after = _flat(was), _flat(now)
+    return [
+        f"{key}: {_value(before, key)} -> {_value(after, key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
+    ]
+
+
+def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in recipe.items():
+        if not prefix and key in NOT_IN_FINGERPRINT:
+            continue
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _value(recipe: Mapping[str, Any], key: str) -> str:
+    if key not in recipe:
+        return "(not set)"
+    text = json.dumps(recipe[key], ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _recipe(step: str, own: Recipe, upstream: Mapping[str, str]) -> Recipe:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,21 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from usertune import presentation, tables
+from usertune import presentation, table_names
 from usertune.compare import reading_note
 from usertune.errors import UserError
 from usertune.examples import MARKER_RADIUS, collect_examples
-from usertune.files import read_json, write_text
+from usertune.files import write_json, write_text
+from usertune.fingerprint import digest_bytes, digest_file
 from usertune.headline import headline
-from usertune.score import threshold_label, thresholds_of
+from usertune.looks import looks
+from usertune.made_with import made_with
+from usertune.report_origin import fingerprint_rows, maker_rows, version_rows
+from usertune.ro_crate import crate_of
+from usertune.sealed import read_result, write_result
+from usertune.step_fingerprints import report_fingerprint
 from usertune.tables import Design, design_of, read_table, records, require_experiments
+from usertune.thresholds import threshold_label, thresholds_of
 
 # With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
 FEW_USERS = 30
@@ -57,22 +63,32 @@ FIGURE_TEXTS = {
 
 @dataclass(frozen=True)
 class ReportFiles:
-    """What the report is made from; ``samples`` are files called ``user_<id>.jsonl``."""
+    """What the report is made from.
+
+    ``samples`` are files called ``user_<id>.jsonl``; each of ``figures`` (SVG) has its manifest beside it.
+    """
 
     tables: Path
     figures: Sequence[Path]
+    audit: Path
     training_manifests: Sequence[Path]
     predictions: Sequence[Path]
     samples: Sequence[Path]
     dataset_root: Path
 
 
-def make_report(recipe: Mapping[str, Any], files: ReportFiles, out: Path) -> None:
-    """Write the report of a study as one self-contained HTML file.
+def make_report(
+    recipe: Mapping[str, Any], files: ReportFiles, out: Path, provenance_file: Path, manifest_file: Path
+) -> None:
+    """Write the report of a study as one self-contained HTML file, then its provenance for machines.
 
     Args:
         recipe: keys ``title``, ``study``, ``experiments``, ``users``, ``thresholds``, and ``examples`` (how many
             users to show one sample of).
+        files: what the report is made from.
+        out: HTML to write.
+        provenance_file: RO-Crate metadata to write, see `usertune.ro_crate`.
+        manifest_file: JSON to write: fingerprint of the report, digests of the other two.
 
     Raises:
         UserError: an input is missing, malformed or of another study.
@@ -80,10 +96,13 @@ def make_report(recipe: Mapping[str, Any], files: ReportFiles, out: Path) -> Non
     design, thresholds = design_of(recipe), thresholds_of(recipe)
     summary, differences, users, samples = (
         _table(files.tables / name, design)
-        for name in (tables.SUMMARY, tables.DIFFERENCES, tables.USERS, tables.SAMPLES)
+        for name in (table_names.SUMMARY, table_names.DIFFERENCES, table_names.USERS, table_names.SAMPLES)
     )
-    predictions = [_of_study(read_json(path), path, design) for path in files.predictions]
-    trainings = _by_experiment([_of_study(read_json(path), path, design) for path in files.training_manifests])
+    predictions = [_of_study(read_result(path), path, design) for path in files.predictions]
+    trainings = _by_experiment([_of_study(read_result(path), path, design) for path in files.training_manifests])
+    origin = read_result(files.tables / table_names.MANIFEST)
+    figures = [read_result(path.with_suffix(".manifest.json")) for path in files.figures]
+    fingerprint = report_fingerprint(recipe, origin, figures)
     examples = collect_examples(
         design,
         int(recipe.get("examples", 0)),
@@ -102,7 +121,7 @@ def make_report(recipe: Mapping[str, Any], files: ReportFiles, out: Path) -> Non
             "few_users": len(design.users) < FEW_USERS,
             "users": design.users,
             "experiments": design.names,
-            "looks": presentation.looks(design),
+            "looks": looks(design),
             "further": [threshold_label(threshold) for threshold in thresholds[1:]],
             "summary": _summary_rows(summary),
             "figures": [_figure(path) for path in files.figures],
@@ -112,11 +131,33 @@ def make_report(recipe: Mapping[str, Any], files: ReportFiles, out: Path) -> Non
             "examples": examples,
             "marker_radius": MARKER_RADIUS,
             "threshold": threshold_label(thresholds[0]),
-            "fingerprints": [_fingerprint_row(name, trainings, predictions) for name in design.names],
-            "versions": _version_rows(trainings, predictions),
+            "fingerprint": fingerprint,
+            "origin": origin,
+            "fingerprints": fingerprint_rows(origin),
+            "makers": maker_rows(origin),
+            "versions": version_rows(origin),
+            "made_otherwise": read_result(files.audit)["made_otherwise"],
         }
     )
     write_text(out, page)
+    crate = crate_of(recipe, origin, {**_digests(files, origin, figures), out.name: digest_bytes(page.encode("utf-8"))})
+    write_json(provenance_file, crate)
+    manifest = {
+        "step": "report",
+        "recipe": dict(recipe),
+        "fingerprint": fingerprint,
+        "made_with": [made_with("report")],
+        "files": {path.name: digest_file(path) for path in (out, provenance_file)},
+    }
+    write_result(manifest_file, manifest)
+
+
+def _digests(files: ReportFiles, origin: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the digests of tables and figures, by their place beside the report."""
+    found = {f"{files.tables.name}/{name}": sha256 for name, sha256 in origin["files"].items()}
+    for path, figure in zip(files.figures, figures, strict=True):
+        found |= {f"{path.parent.name}/{name}": sha256 for name, sha256 in figure["files"].items()}
+    return found
 
 
 def _render(context: Mapping[str, Any]) -> str:
@@ -132,7 +173,7 @@ def _render(context: Mapping[str, Any]) -> str:
 
 def _table(path: Path, design: Design) -> pd.DataFrame:
     table = read_table(path)
-    if path.name == tables.DIFFERENCES:
+    if path.name == table_names.DIFFERENCES:
         return table
     require_experiments(table, path, design.names)
     return table
@@ -203,7 +244,7 @@ def _user_rows(design: Design, users: pd.DataFrame) -> list[dict[str, Any]]:
     accuracy = users.pivot(index="user", columns="experiment", values="click_accuracy")
     samples = users.drop_duplicates("user").set_index("user")["samples"]
     if set(accuracy.index) != set(design.users):
-        raise UserError(f"{tables.USERS}: covers other users than the study; delete it and run snakemake again")
+        raise UserError(f"{table_names.USERS}: covers other users than the study; delete it and run snakemake again")
     return [
         {
             "user": user,
@@ -241,41 +282,6 @@ def _answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd
         "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
         "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else presentation.NOT_AVAILABLE,
     }
-
-
-def _fingerprint_row(
-    name: str, trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    batches = [
-        {"users": ", ".join(batch.get("users", [])), "fingerprint": str(batch.get("fingerprint"))}
-        for batch in predictions
-        if batch["experiment"] == name
-    ]
-    return {
-        "experiment": name,
-        "training": str(trainings[name].get("fingerprint")) if name in trainings else None,
-        "batches": batches,
-    }
-
-
-def _version_rows(
-    trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return, for each package, its versions and the steps that used each; one version is the rule."""
-    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    results = [("train", manifest) for manifest in trainings.values()]
-    results += [("predict", batch) for batch in predictions]
-    for step, result in results:
-        for package, version in (result.get("versions") or {}).items():
-            found[package][str(version)].add(f"{step} {result['experiment']}")
-    return [
-        {
-            "package": package,
-            "differs": len(versions) > 1,
-            "versions": [{"version": version, "steps": sorted(steps)} for version, steps in sorted(versions.items())],
-        }
-        for package, versions in sorted(found.items())
-    ]
 
 
 def _number(value: float | None, digits: int = 0) -> str:

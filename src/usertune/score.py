@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -16,9 +17,14 @@ from typing import Any
 
 from usertune.data.samples import read_samples
 from usertune.errors import UserError
-from usertune.files import read_json, write_json, write_text
-from usertune.fingerprint import digest, digest_bytes, digest_file, step_fingerprint
+from usertune.files import write_text
+from usertune.fingerprint import digest_bytes, digest_file
+from usertune.sealed import read_result, write_result
+from usertune.step_fingerprints import score_fingerprint
 from usertune.tasks import get_task
+from usertune.thresholds import hit_column, threshold_label, thresholds_of
+
+logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is remade"
@@ -32,14 +38,18 @@ def score_user(
     predictions_file: Path,
     rows_file: Path,
     metrics_file: Path,
+    store_folder: Path,
 ) -> dict[str, Any]:
     """Score one user's predictions and write the rows (CSV), then the metrics (JSON), which are returned.
+
+    What was scored before by the same code at the same thresholds is taken from the store.
 
     Args:
         recipe: ``{"step": "score", "task": name, "thresholds": [140, ...], ...}``; the first threshold is the
             primary one. Thresholds are distances in the 0-1000 space; a hit is a distance <= threshold.
         samples_file: the user's canonical samples, one JSON object a line.
         predictions_file: what the predict step wrote for a batch of users that includes this one.
+        store_folder: where every score is kept under its fingerprint.
 
     Raises:
         UserError: a file is malformed or belongs to another experiment or user, the user has no sample (a
@@ -48,25 +58,34 @@ def score_user(
     """
     thresholds = thresholds_of(recipe)
     samples = read_samples(samples_file, user)
-    predictions = read_json(predictions_file)
-    texts = _texts_of_user(predictions, predictions_file, experiment, user)
+    predictions = read_result(predictions_file)
+    texts = texts_of_user(predictions, predictions_file, experiment, user)
     _require_same_ids(samples, texts, samples_file, predictions_file)
 
-    rows = score_samples(str(recipe.get("task")), samples, texts, thresholds, samples_file)
-    content = _as_csv(rows)
-    inputs = {"samples": digest_file(samples_file), "texts": digest(texts)}
+    fingerprint = score_fingerprint(recipe, digest_file(samples_file), texts)
+    stored = store_folder / f"{fingerprint[:32]}.json"
+    score = _read_stored(stored)
+    if score is None:
+        rows = score_samples(str(recipe.get("task")), samples, texts, thresholds, samples_file)
+        score = {"metrics": summarise(rows, thresholds), "rows": _as_csv(rows)}
+        write_result(stored, score)
+        logger.info("%s, user %s: scored", experiment, user)
+    else:
+        logger.info("%s, user %s: was scored before (fingerprint %s)", experiment, user, fingerprint[:16])
+    chain = predictions["chain"]
     metrics = {
         "step": "score",
         "experiment": experiment,
         "user": user,
         "recipe": dict(recipe),
-        "fingerprint": step_fingerprint(recipe, inputs),
-        "prediction_fingerprint": predictions.get("fingerprint"),
-        "rows_sha256": digest_bytes(content.encode("utf-8")),
-        **summarise(rows, thresholds),
+        "fingerprint": fingerprint,
+        "chain": {**chain, "prepare": chain["prepare"][user], "score": fingerprint},
+        "made_with": predictions["made_with"],
+        "files": {rows_file.name: digest_bytes(score["rows"].encode("utf-8"))},
+        **score["metrics"],
     }
-    write_text(rows_file, content)
-    write_json(metrics_file, metrics)
+    write_text(rows_file, score["rows"])
+    write_result(metrics_file, metrics)
     return metrics
 
 
@@ -129,35 +148,21 @@ def summarise(rows: Sequence[Row], thresholds: Sequence[float]) -> dict[str, Any
     }
 
 
-def thresholds_of(recipe: Mapping[str, Any]) -> list[float]:
-    """Return the recipe's hit thresholds (distances in the 0-1000 space, the primary one first).
+def _read_stored(path: Path) -> dict[str, Any] | None:
+    """Return a stored score; None if there is none or it is damaged."""
+    try:
+        return read_result(path) if path.exists() else None
+    except UserError as problem:
+        logger.warning("%s", problem)
+        return None
+
+
+def texts_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, str]:
+    """Return ``{sample id: predicted text}`` of one user, sorted by id.
 
     Raises:
-        UserError: there is none, one is not a positive number, or two have the same label.
+        UserError: the predictions are of another experiment or lack the user, or a row is malformed or doubled.
     """
-    values = recipe.get("thresholds")
-    if not isinstance(values, list) or not values:
-        raise UserError(f"thresholds: found {values!r}; give at least one distance, such as [140]")
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise UserError(f"thresholds: found {value!r}; each is a positive distance in the 0-1000 space")
-    if len({threshold_label(value) for value in values}) < len(values):
-        raise UserError(f"thresholds: {values} names a distance twice; keep it once")
-    return values
-
-
-def threshold_label(threshold: float) -> str:
-    """Return how a threshold is written in names of columns and keys: 140 and 140.0 are both ``140``."""
-    return f"{threshold:g}"
-
-
-def hit_column(threshold: float) -> str:
-    """Return the name of the 0/1 column that says whether a sample was hit at this threshold."""
-    return f"hit_{threshold_label(threshold)}"
-
-
-def _texts_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, str]:
-    """Return ``{sample id: predicted text}`` of one user, sorted by id."""
     if predictions.get("experiment") != experiment:
         raise UserError(
             f"{path}: these are predictions of experiment {predictions.get('experiment')!r}, not {experiment!r}; "

@@ -12,14 +12,17 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from usertune.errors import UserError
 from usertune.fingerprint import digest
+from usertune.made_with import MadeWith
+from usertune.sealed import read_result, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,8 @@ class Prediction:
     text: str
     new_tokens: int
     stopped: bool
+    made_with: str
+    """Key of the record of code, packages and machine, see `PredictionStore.made_with`."""
 
 
 class PredictionStore:
@@ -46,11 +51,33 @@ class PredictionStore:
     def __init__(self, folder: str | Path, namespace: str) -> None:
         self.folder = Path(folder) / namespace[:32]
 
-    def read(self, user: str) -> dict[str, Prediction]:
-        """Return the stored predictions of a user's samples, by the digest of the request."""
+    def read(self, user: str, accept: Callable[[Prediction], bool] | None = None) -> dict[str, Prediction]:
+        """Return the stored predictions of a user's samples, by the digest of the request.
+
+        Args:
+            user: the user's id.
+            accept: says of a prediction whether it counts; all do where this is left out.
+        """
         found: dict[str, Prediction] = {}
         for segment in sorted((self.folder / f"user_{user}").glob("*.jsonl")):
-            found.update(_read_segment(segment))
+            found.update(item for item in _read_segment(segment) if accept is None or accept(item[1]))
+        return found
+
+    def remember(self, record: MadeWith) -> str:
+        """Keep a record of code, packages and machine; return the key under which predictions name it."""
+        key = digest(record)[:CHECK_DIGITS]
+        if key not in self.made_with():
+            write_result(self.folder / "made_with" / f"{key}.json", record)
+        return key
+
+    def made_with(self) -> dict[str, MadeWith]:
+        """Return the records of what predictions were made with, by key; damaged ones are left out."""
+        found = {}
+        for path in sorted((self.folder / "made_with").glob("*.json")):
+            try:
+                found[path.stem] = read_result(path)
+            except UserError as problem:
+                logger.warning("%s", problem)
         return found
 
     def writer(self) -> PredictionWriter:

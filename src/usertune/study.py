@@ -5,17 +5,20 @@ The JSON schema in ``schemas/study.schema.json`` is generated from these models 
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from usertune.data.messages import PROMPT_TEXT
 from usertune.errors import UserError
 from usertune.users import parse_users
 
 SPLITS = ("train", "validation", "test")
 RESERVED_EXPERIMENT_NAMES = frozenset(
-    {"all", "base_model", "prepare", "train", "predict", "score", "compare", "figure", "report", "data"}
+    {"all", "base_model", "prepare", "train", "predict", "score", "compare", "figure", "audit", "report", "data"}
 )
 
 
@@ -26,15 +29,44 @@ def _users(value: Any) -> tuple[str, ...]:
         raise ValueError(str(error)) from None
 
 
+def _colour(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("#[0-9a-fA-F]{6}", value):
+        raise ValueError(
+            f'{value!r} is not a colour; write "#rrggbb" with six hexadecimal digits, in quotes '
+            "(without them YAML takes it for a comment)"
+        )
+    return value.lower()
+
+
 UserList = Annotated[
     tuple[str, ...],
     BeforeValidator(_users),
     WithJsonSchema({"type": ["string", "integer", "array"], "items": {"type": ["string", "integer"]}}),
 ]
 
+Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"})]
+
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+    # Defaults are validated too, so that 32 and 32.0 are one value, whoever wrote it.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class Prompt(_Section):
+    """What is put around the text of every sample, in training as in prediction."""
+
+    system: Annotated[str, Field(min_length=1)] | None = None
+    """Text of the system turn; null keeps each sample's own."""
+    user: str = PROMPT_TEXT
+    """Text of the last user turn; ``{text}`` stands for what the sample says there."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Prompt:
+        if self.user.count(PROMPT_TEXT) != 1:
+            raise ValueError(f"user: {self.user!r} must hold {PROMPT_TEXT} once, where the sample's text goes")
+        return self
 
 
 class Dataset(_Section):
@@ -46,6 +78,7 @@ class Dataset(_Section):
     """The folder that holds the raw data; image paths in the data are relative to it."""
     task: Literal["grounding"] = "grounding"
     """What the model is asked for, and so how its answers are read and scored."""
+    prompt: Prompt = Prompt()
     on_bad_sample: Literal["error", "skip"] = "error"
     """Stop at a sample that does not pass the checks, or leave it out and count it."""
     watch_images: Literal["stat", "content", "never"] = "stat"
@@ -147,6 +180,14 @@ class Training(_Section):
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
         return self
 
+    def micro_batch_of(self, attempt: int) -> int:
+        """Return the samples in memory at once in the first (1), second, ... attempt.
+
+        At least halved each time, and always a divisor of ``batch_size``, so that no result changes.
+        """
+        most = max(1, self.micro_batch >> (attempt - 1))
+        return next(size for size in range(most, 0, -1) if self.batch_size % size == 0)
+
 
 class Evaluation(_Section):
     """How answers are generated and compared."""
@@ -169,6 +210,24 @@ class Evaluation(_Section):
         return self
 
 
+class FigureSettings(_Section):
+    """How one figure is drawn."""
+
+    colours: dict[str, Colour] = {}
+    """Experiment -> colour in this figure, as "#rrggbb"; the others keep their standard colours."""
+
+
+class Figures(_Section):
+    """The figures, by name; each has a module of this name in ``usertune.figures``."""
+
+    accuracy_by_user: FigureSettings = FigureSettings()
+    distance_distribution: FigureSettings = FigureSettings()
+    loss_curves: FigureSettings = FigureSettings()
+
+
+FIGURE_NAMES = tuple(Figures.model_fields)
+
+
 class Report(_Section):
     """What the report says and shows."""
 
@@ -176,6 +235,15 @@ class Report(_Section):
     """Heading of the report."""
     examples: Annotated[int, Field(ge=0, le=50)] = 6
     """Test samples that are shown with every experiment's answer."""
+    figures: Figures = Figures()
+    """How single figures differ from the standard look; a change here draws no other figure again."""
+
+
+class Rerun(_Section):
+    """What else makes results stale, besides what they are made of."""
+
+    on_code_change: bool = False
+    """Prepare, train and predict again what was made with other code or packages; the report names it anyway."""
 
 
 class Experiment(_Section):
@@ -217,6 +285,7 @@ class Study(_Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     report: Report = Report()
+    rerun: Rerun = Rerun()
 
     @model_validator(mode="before")
     @classmethod
@@ -242,6 +311,27 @@ class Study(_Section):
                 raise ValueError(f"experiments: {name!r} is the name of a workflow step; choose another name")
             if experiment.trained and not self.users.train:
                 raise ValueError(f"users: train is empty, but experiment {name!r} needs users to be trained on")
+        return self
+
+    @model_validator(mode="after")
+    def _check_coloured_experiments(self) -> Study:
+        # A plain ValueError would lose the key, since the validator of the whole study raises it.
+        problems = [
+            InitErrorDetails(
+                type=PydanticCustomError(
+                    "value_error",
+                    "{error}",
+                    {"error": f"no such experiment; use one of: {', '.join(self.experiments)}"},
+                ),
+                loc=("report", "figures", figure, "colours", name),
+                input=name,
+            )
+            for figure in FIGURE_NAMES
+            for name in getattr(self.report.figures, figure).colours
+            if name not in self.experiments
+        ]
+        if problems:
+            raise ValidationError.from_exception_data("Study", problems)
         return self
 
     @property

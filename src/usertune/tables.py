@@ -1,4 +1,4 @@
-"""The tables of a study: their names, and how they are read back without losing a digit."""
+"""The tables of a study: what they compare, and how they are read back without losing a digit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ import pandas as pd
 
 from usertune.errors import UserError
 
-SUMMARY, SUMMARY_MD, SUMMARY_TEX = "summary.csv", "summary.md", "summary.tex"
-DIFFERENCES, USERS, SAMPLES = "differences.csv", "users.csv", "samples.csv"
-
 # Text stays text: a user called "007" or "NA" is neither a number nor missing.
-TEXT_COLUMNS = ("experiment", "baseline", "mode", "user", "id", "episode")
+TEXT_COLUMNS = ("experiment", "baseline", "mode", "user", "id", "episode", "provenance")
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from usertune import gpu
 from usertune.base_model import model_files
 from usertune.data.samples import Sample, read_user
 from usertune.errors import UserError
-from usertune.files import read_json, write_json, write_text
-from usertune.fingerprint import digest, digest_folder, step_fingerprint
-from usertune.versions import installed_versions
+from usertune.files import write_text
+from usertune.fingerprint import digest, digest_bytes, digest_file, digest_folder, file_states, list_files
+from usertune.locks import one_at_a_time
+from usertune.made_with import UNKNOWN, MadeWith, differences, distinct, made_with
+from usertune.sealed import read_result, write_result
+from usertune.step_fingerprints import train_fingerprint
 
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete.json"
 WEIGHTS = "weights"
 LOSS_TABLE = "training_log.csv"
+MAKERS = "made_with"
 
 
 def train_experiment(
@@ -40,7 +42,9 @@ def train_experiment(
     """Make sure that an experiment is trained, and write its manifest and its table of losses.
 
     Working files lie beside the manifest in a folder named by the fingerprint. Where that folder holds a
-    complete result, nothing is trained; where it holds working checkpoints, training resumes from there.
+    complete result, nothing is trained; where it holds working checkpoints, training resumes from there. If another
+    process is at it, this one waits and finds it done. A recipe with ``made_with`` counts only what was made with
+    today's code and packages.
 
     Args:
         recipe: the training recipe.
@@ -59,28 +63,27 @@ def train_experiment(
         The manifest.
 
     Raises:
-        UserError: an input is missing or damaged, or another process is training the same thing.
+        UserError: an input is missing or damaged, or memory runs out (the micro-batch is to be made smaller).
     """
-    base = read_json(base_manifest)
-    train, train_digests = _read_users(train_manifests)
-    validation, validation_digests = _read_users(validation_manifests)
-    inputs = {"base_model": base["fingerprint"], "train": train_digests, "validation": validation_digests}
-    fingerprint = step_fingerprint(recipe, inputs)
+    base = read_result(base_manifest)
+    train, train_users = _read_users(train_manifests)
+    validation, validation_users = _read_users(validation_manifests)
+    fingerprint = train_fingerprint(recipe, base, train_users, validation_users)
     work = manifest_file.parent / fingerprint[:16]
     work.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(work / ".lock", timeout=0):
-            result = _completed(work)
-            if result is None:
-                with gpu.lease(gpus) as devices:
-                    result = _train(recipe, execution, base, train, validation, dataset_root, work)
-                result |= {"gpus": devices, "versions": installed_versions()}
-                write_json(work / COMPLETE, result)
-                _remove_working_checkpoints(work)
-            else:
-                logger.info("%s is already trained (fingerprint %s); nothing to do", experiment, fingerprint[:16])
-    except Timeout:
-        raise UserError(f"{work}: another process is training this experiment; wait for it or stop it") from None
+    with one_at_a_time(work / ".lock", f"training {experiment}"):
+        if "made_with" in recipe:
+            _discard_what_others_made(work)
+        result = _completed(work)
+        if result is None:
+            with gpu.lease(gpus) as devices:
+                result = _train(recipe, execution, base, train, validation, dataset_root, work)
+            result["gpus"] = devices
+            write_result(work / COMPLETE, result)
+            _remove_working_checkpoints(work)
+        else:
+            logger.info("%s is already trained (fingerprint %s); nothing to do", experiment, fingerprint[:16])
+    losses = (work / LOSS_TABLE).read_text(encoding="utf-8")
     manifest = {
         "step": "train",
         "experiment": experiment,
@@ -88,36 +91,69 @@ def train_experiment(
         "fingerprint": fingerprint,
         "recipe": dict(recipe),
         "base_model": base["fingerprint"],
+        "chain": {"base_model": base["fingerprint"], "train": fingerprint},
         "weights_folder": f"{work.name}/{WEIGHTS}",
+        "weights_state": file_states(work / WEIGHTS, list_files(work / WEIGHTS)),
         "train_samples": len(train),
         "validation_samples": len(validation),
         **result,
+        "files": {log_file.name: digest_bytes(losses.encode("utf-8"))},
     }
-    write_text(log_file, (work / LOSS_TABLE).read_text(encoding="utf-8"))
-    write_json(manifest_file, manifest)
+    write_text(log_file, losses)
+    write_result(manifest_file, manifest)
     return manifest
 
 
-def _read_users(manifests: Sequence[Path]) -> tuple[list[Sample], dict[str, str]]:
-    samples: list[Sample] = []
-    digests = {}
-    for path in manifests:
-        manifest, own = read_user(path)
-        samples.extend(own)
-        digests[manifest["user"]] = manifest["samples_sha256"]
-    return samples, digests
+def _read_users(paths: Sequence[Path]) -> tuple[list[Sample], list[dict[str, Any]]]:
+    """Return the samples of all users, and the manifest of each."""
+    users = [read_user(path) for path in paths]
+    return [sample for _, own in users for sample in own], [manifest for manifest, _ in users]
 
 
 def _completed(work: Path) -> dict[str, Any] | None:
     """Return the recorded result if training ended and its files are as they were then."""
     if not (work / COMPLETE).exists():
         return None
-    result = read_json(work / COMPLETE)
-    if (work / LOSS_TABLE).exists() and digest_folder(work / WEIGHTS) == result["weights_files"]:
-        return result
-    logger.warning("%s: the weights are missing or damaged; training again", work)
+    try:
+        result = read_result(work / COMPLETE)
+        losses = (work / LOSS_TABLE).read_bytes()
+        if digest_bytes(losses) == result["losses_sha256"] and digest_folder(work / WEIGHTS) == result["weights_files"]:
+            return result
+    except (UserError, OSError) as problem:
+        logger.warning("%s", problem)
+    logger.warning("%s: the weights or the losses are missing or damaged; training again", work)
     (work / COMPLETE).unlink()
     return None
+
+
+def _discard_what_others_made(work: Path) -> None:
+    """Remove results and checkpoints to which other code or packages than today's contributed."""
+    now = made_with("train")
+    for path in (work / COMPLETE, work / f"{MAKERS}.json"):
+        try:
+            records = read_result(path)["made_with"] if path.exists() else []
+        except UserError as problem:
+            logger.warning("%s", problem)
+            records = [UNKNOWN]
+        if changes := [change for record in records for change in differences(record, now)]:
+            logger.info("made with other code or packages (%s); training again", ", ".join(changes))
+            _remove_working_checkpoints(work)
+            for stale in (work / COMPLETE, work / f"{MAKERS}.json"):
+                stale.unlink(missing_ok=True)
+
+
+def _remember_maker(work: Path, device: str) -> list[MadeWith]:
+    """Note what this process trains with; return that and what the attempts that it resumes trained with."""
+    path = work / f"{MAKERS}.json"
+    resumed = any(work.glob("checkpoint-*"))
+    try:
+        before = read_result(path)["made_with"] if resumed and path.exists() else []
+    except UserError as problem:
+        logger.warning("%s", problem)
+        before = [UNKNOWN]
+    makers = distinct([*before, made_with("train", device)])
+    write_result(path, {"made_with": makers})
+    return makers
 
 
 def _train(
@@ -131,7 +167,9 @@ def _train(
 ) -> dict[str, Any]:
     # Imported here, after the GPU was chosen and only when there is something to train.
     from usertune.finetune import FineTuning, fine_tune
+    from usertune.model import device_name
 
+    makers = _remember_maker(work, device_name())
     run = FineTuning(
         mode=recipe["mode"],
         training=recipe["training"],
@@ -146,7 +184,13 @@ def _train(
     measurements = fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE)
     files = digest_folder(work / WEIGHTS)
     deciding = {name: files[name] for name in model_files(work / WEIGHTS)}
-    return {**measurements, "weights_files": files, "weights_fingerprint": digest(deciding)}
+    return {
+        **measurements,
+        "made_with": makers,
+        "losses_sha256": digest_file(work / LOSS_TABLE),
+        "weights_files": files,
+        "weights_fingerprint": digest(deciding),
+    }
 
 
 def _remove_working_checkpoints(work: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from usertune.errors import UserError
@@ -11,7 +11,9 @@ from usertune.fingerprint import digest
 
 MAX_USERS = 1_000_000
 MAX_LABEL_LENGTH = 80
-_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+MAX_NESTED_LISTS = 20
+# A dot at the end would be lost where names of files may not end in one.
+_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(?<!\.)")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")
 
@@ -20,7 +22,8 @@ def parse_users(value: Any) -> list[str]:
     """Expand a study's user notation into user ids, in the order written.
 
     Args:
-        value: an integer, text such as ``"1-3,7,alice"`` (both ends of a range included), or a list of these.
+        value: an integer, text such as ``"1-3,7,alice"`` (both ends of a range included), or a list of these. White
+            space around a part does not count.
 
     Returns:
         The ids as text; numbers are written without leading zeros.
@@ -32,11 +35,11 @@ def parse_users(value: Any) -> list[str]:
     for part in _parts(value):
         users.extend(_expand(part))
         if len(users) > MAX_USERS:
-            raise UserError(f"more than {MAX_USERS:,} users in {str(value)[:60]!r}; is a range mistyped?")
+            raise UserError(f"more than {MAX_USERS:,} users in {_shorten(value)!r}; is a range mistyped?")
     seen: set[str] = set()
     for user in users:
         if user in seen:
-            raise UserError(f"user {user} is listed twice in {str(value)[:60]!r}")
+            raise UserError(f"user {user} is listed twice in {_shorten(value)!r}")
         seen.add(user)
     return users
 
@@ -70,12 +73,22 @@ def sort_key(user: str) -> tuple[int, int, str]:
     return (0, int(user), "") if _NUMBER.fullmatch(user) else (1, 0, user)
 
 
-def _parts(value: Any) -> list[str]:
-    if isinstance(value, bool) or not isinstance(value, int | str | list | tuple):
-        raise UserError(f"{value!r} does not name users; write numbers, ranges or names such as 1-3,7,alice")
+def _parts(value: Any, depth: int = 0) -> Iterator[str]:
     if isinstance(value, list | tuple):
-        return [part for item in value for part in _parts(item)]
-    return [part.strip() for part in str(value).split(",")]
+        if depth == MAX_NESTED_LISTS:
+            raise UserError(f"lists of users are nested more than {MAX_NESTED_LISTS} deep; write one list")
+        for item in value:
+            yield from _parts(item, depth + 1)
+    elif isinstance(value, str):
+        yield from (part.strip() for part in value.split(","))
+    elif isinstance(value, int) and not isinstance(value, bool):
+        # Python refuses to write out an integer of thousands of digits.
+        if value.bit_length() > 64:
+            raise UserError("a user number has at most 18 digits")
+        yield str(value)
+    else:
+        shown = repr(value) if value is None or isinstance(value, bool | float) else f"a {type(value).__name__}"
+        raise UserError(f"{shown} does not name users; write numbers, ranges or names such as 1-3,7,alice")
 
 
 def _expand(part: str) -> list[str]:
@@ -83,24 +96,28 @@ def _expand(part: str) -> list[str]:
     if bounds:
         first, last = (_number(text, part) for text in bounds.groups())
         if last < first:
-            raise UserError(f"the range {part!r} counts backwards; write {last}-{first}")
+            raise UserError(f"the range {_shorten(part)!r} counts backwards; write {last}-{first}")
         if last - first >= MAX_USERS:
-            raise UserError(f"the range {part!r} holds more than {MAX_USERS:,} users; is it mistyped?")
+            raise UserError(f"the range {_shorten(part)!r} holds more than {MAX_USERS:,} users; is it mistyped?")
         return [str(number) for number in range(first, last + 1)]
     if part.isascii() and part.isdigit():
         return [str(_number(part, part))]
     if not _ID.fullmatch(part):
         raise UserError(
-            f"{part!r} is not a user id; ids are numbers, or names of at most 64 letters, digits, '_', '-' and '.' "
-            "that begin with a letter, a digit or '_'"
+            f"{_shorten(part)!r} is not a user id; ids are numbers, or names of at most 64 letters, digits, '_', '-' "
+            "and '.' that begin with a letter, a digit or '_' and do not end with '.'"
         )
     return [part]
 
 
 def _number(text: str, part: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise UserError(f"{part!r}: write user numbers without leading zeros and with at most 18 digits")
+        raise UserError(f"{_shorten(part)!r}: write user numbers without leading zeros and with at most 18 digits")
     return int(text)
+
+
+def _shorten(value: Any) -> str:
+    return str(value)[:60]
 
 
 def _follows(previous: str, user: str) -> bool:

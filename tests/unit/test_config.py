@@ -99,6 +99,12 @@ def test_experiments_inherit_training_and_override_it() -> None:
         ("evaluation.batchsize", 1, ["evaluation.batchsize", "did you mean 'batch_size'"]),
         ("evaluation.thresholds", [140, 140], ["listed twice"]),
         ("report.titel", "x", ["report.titel", "did you mean 'title'"]),
+        ("report.figures.lost_curves", {}, ["report.figures.lost_curves", "did you mean 'loss_curves'"]),
+        ("report.figures.loss_curves.colors", {}, ["report.figures.loss_curves.colors", "did you mean 'colours'"]),
+        ("report.figures.loss_curves.colours.lora", "red", [".colours.lora: 'red' is not", "six hexadecimal digits"]),
+        ("report.figures.loss_curves.colours.lora", None, [".colours.lora: None", "in quotes", "comment"]),
+        ("report.figures.loss_curves.colours.lora", "#12345g", [".colours.lora: '#12345g' is not a colour"]),
+        ("report.figures.loss_curves.colours.full", "#123456", [".colours.full: no such experiment", "vanilla, lora"]),
         ("reprt", {}, ["reprt", "did you mean 'report'"]),
         ("train_user", 1, ["did you mean 'train_users'"]),
     ],
@@ -123,6 +129,18 @@ def test_the_line_in_the_file_is_named(tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump(changed("dataset.rot", "x"), sort_keys=False))
     line = file.read_text().splitlines().index("  rot: x") + 1
     with pytest.raises(UserError, match=f"study.yaml:{line}: dataset.rot"):
+        load_study([file])
+
+
+@pytest.mark.parametrize(("name", "colour"), [("full", "#123456"), ("lora", "blue")])
+def test_the_line_of_a_wrong_colour_is_named(tmp_path: Path, name: str, colour: str) -> None:
+    file = tmp_path / "study.yaml"
+    config = changed("report.figures.accuracy_by_user.colours", {"vanilla": "#000000", name: colour})
+    file.write_text(yaml.safe_dump(config, sort_keys=False))
+    lines = file.read_text().splitlines()
+    line = next(number for number, text in enumerate(lines, start=1) if text.startswith(f"        {name}: "))
+    key = f"report.figures.accuracy_by_user.colours.{name}"
+    with pytest.raises(UserError, match=rf"\(1 problem\):\n  .*study.yaml:{line}: {key}: "):
         load_study([file])
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,9 +16,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from usertune import figures
 from usertune.errors import UserError
-from usertune.figures import FIGURES, Sources, accuracy_by_user, distance_distribution, make_figure
-from usertune.tables import design_of, read_table
+from usertune.figures import accuracy_by_user, distance_distribution
+from usertune.figures.make import make_figure
+from usertune.figures.sheet import Sources, subject_of
+from usertune.looks import PALETTE
+from usertune.study import FIGURE_NAMES
+from usertune.tables import read_table
 
 Maker = Callable[..., Any]
 
@@ -29,7 +37,7 @@ def test_every_figure_is_drawn_the_same_twice(make_study: Maker) -> None:
         assert mpl.rcParams["font.size"] == 30
     assert first == second
     assert not plt.get_fignums()
-    assert set(first) == {f"{name}.svg" for name in FIGURES}
+    assert set(first) == {f"{name}.svg" for name in FIGURE_NAMES}
     for path in (study.root / "figures").glob("*.png"):
         with Image.open(path) as image:
             assert image.width > 1000
@@ -41,7 +49,7 @@ def test_every_figure_is_drawn_the_same_twice(make_study: Maker) -> None:
 def test_distance_curve_ends_at_the_parse_rate(make_study: Maker) -> None:
     study = make_study()
     folder = study.compare()
-    figure = distance_distribution(design_of(study.design), [140], Sources(folder, {}))
+    figure = distance_distribution.draw(subject_of(study.design, Sources(folder, {})))
     curve = next(line for line in figure.axes[0].lines if line.get_label() == "vanilla")
     rate = read_table(folder / "summary.csv").set_index("experiment")["parse_rate"]["vanilla"]
     shares = np.asarray(curve.get_ydata())
@@ -55,8 +63,9 @@ def test_distance_curve_ends_at_the_parse_rate(make_study: Maker) -> None:
 def test_accuracy_points_are_the_numbers_of_the_tables(make_study: Maker) -> None:
     study = make_study()
     folder = study.compare()
-    design = design_of(study.design)
-    left, right = accuracy_by_user(design, [140], Sources(folder, {})).axes
+    subject = subject_of(study.design, Sources(folder, {}))
+    design = subject.design
+    left, right = accuracy_by_user.draw(subject).axes
     users = read_table(folder / "users.csv").groupby("experiment")["click_accuracy"]
     summary = read_table(folder / "summary.csv").set_index("experiment")
     for line, name in zip(left.lines, design.names, strict=True):
@@ -95,6 +104,59 @@ def test_unknown_names_are_refused(make_study: Maker, tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a training log"):
         make_figure(study.design, "loss_curves", Sources(tmp_path, {"lora": tmp_path / "log.csv"}), *outputs)
+
+
+def test_own_colours_show_in_the_figure_that_has_them(make_study: Maker, tmp_path: Path) -> None:
+    study = make_study()
+    study.compare()
+    standard = {path.stem: path.read_bytes() for path in study.draw()}
+    logs = {name: study.root / f"checkpoints/{name}/log.csv" for name in ("lora", "full_tuned")}
+
+    def drawn(name: str, colours: dict[str, str]) -> bytes:
+        svg = tmp_path / "own.svg"
+        recipe = {**study.design, "colours": colours}
+        make_figure(recipe, name, Sources(study.root / "tables", logs), svg, svg.with_suffix(".png"))
+        return svg.read_bytes()
+
+    for name in FIGURE_NAMES:
+        own = drawn(name, {"lora": "#7b3294"})
+        standard_of_lora, standard_of_full = PALETTE[0].encode(), PALETTE[1].encode()
+        assert [colour in own for colour in (b"#7b3294", standard_of_lora, standard_of_full)] == [True, False, True]
+        assert [colour in standard[name] for colour in (b"#7b3294", standard_of_lora)] == [False, True]
+        assert drawn(name, {}) == standard[name]
+
+
+@pytest.mark.parametrize("colours", [["#7b3294"], {"lora": "purplish"}, {"mystery": "#7b3294"}, {"lora": None}])
+def test_colours_that_mean_nothing_are_refused(make_study: Maker, tmp_path: Path, colours: Any) -> None:
+    recipe = {**make_study().design, "colours": colours}
+    with pytest.raises(UserError, match=r"colours .* for experiments among: vanilla, lora, full_tuned"):
+        make_figure(recipe, "loss_curves", Sources(tmp_path, {}), tmp_path / "a.svg", tmp_path / "a.png")
+
+
+def test_no_module_of_a_figure_imports_another_figure() -> None:
+    assert figures.__file__ is not None
+    folder = Path(figures.__file__).parent
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "make", "sheet", *FIGURE_NAMES}
+    for path in folder.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+        imported = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+        imported += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        of_figures = {name for name in imported if name and name.startswith("usertune.figures")}
+        assert of_figures == (set() if path.stem in ("__init__", "sheet") else {"usertune.figures.sheet"}), path
+
+
+def test_drawing_a_figure_imports_no_other_figure(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from usertune.figures.make import make_figure\n"
+        "from usertune.figures.sheet import Sources\n"
+        "recipe = {'experiments': [{'name': 'a', 'mode': 'vanilla'}], 'users': ['1'], 'thresholds': [140]}\n"
+        "folder = Path(sys.argv[1])\n"
+        "make_figure(recipe, 'loss_curves', Sources(folder, {}), folder / 'a.svg', folder / 'a.png')\n"
+        "print(*sorted(name for name in sys.modules if name.startswith('usertune.figures.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    modules = ["usertune.figures.loss_curves", "usertune.figures.make", "usertune.figures.sheet"]
+    assert done.stdout.split() == modules
 
 
 def test_tables_of_another_study_are_refused(make_study: Maker) -> None:

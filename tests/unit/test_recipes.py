@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from usertune.config import study_from_config
 from usertune.fingerprint import canonical_json, digest, step_fingerprint
 from usertune.recipes import Recipes
+from usertune.study import FIGURE_NAMES
 
 BASE = {
     "name": "small",
@@ -53,6 +55,7 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
         ({"dataset": {"root": "data", "on_bad_sample": "skip"}}, ALL_BUT_SOURCES | {"prepare"}),
         ({"dataset": {"root": "elsewhere"}}, set()),
         ({"report": {"title": "x"}}, {"report"}),
+        ({"report": {"figures": {"loss_curves": {"colours": {}}}}}, set()),
         ({"evaluation": {"batch_size": 2, "users_per_job": 2}}, set()),
         (
             {"experiments": {**BASE["experiments"], "vanilla": {"mode": "vanilla", "max_new_tokens": 5}}},  # type: ignore[dict-item]
@@ -63,6 +66,19 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
 def test_a_change_reaches_the_steps_below_it_and_no_others(changes: dict[str, Any], expected: set[str]) -> None:
     before, after = all_recipes(), all_recipes(**changes)
     assert {name for name in before if before[name] != after[name]} == expected
+
+
+def test_colours_of_a_figure_reach_no_other_figure() -> None:
+    coloured = {"report": {"figures": {"loss_curves": {"colours": {"lora": "#AA3377"}}}}}
+    recipes = Recipes(study_from_config({**BASE, **coloured}))
+    colours = {name: json.loads(recipes.figure(name))["colours"] for name in FIGURE_NAMES}
+    assert colours == {"accuracy_by_user": {}, "distance_distribution": {}, "loss_curves": {"lora": "#aa3377"}}
+    standard = Recipes(study_from_config(BASE))
+    redrawn = {name for name in FIGURE_NAMES if recipes.figure(name) != standard.figure(name)}
+    assert redrawn == {"loss_curves"}
+    assert recipes.compare() == standard.compare()
+    of_report, of_standard_report = (json.loads(of_study.report()) for of_study in (recipes, standard))
+    assert {**of_report, "upstream": {}} == {**of_standard_report, "upstream": {}}
 
 
 def test_upstream_and_order_do_not_count_for_the_fingerprint_but_inputs_do() -> None:

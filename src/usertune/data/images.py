@@ -1,9 +1,15 @@
-"""Opening screenshots safely."""
+"""Opening screenshots safely.
+
+A file is refused by its path, its kind, its size in bytes or the size that its header claims, in this order, before
+any pixel is decoded: a file of few bytes can ask for more memory than there is.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import stat
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -12,7 +18,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from usertune.data.samples import Image as ImageRecord
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+MAX_BYTES = 1 << 30
 MAX_PIXELS = 100_000_000
+# Qwen3-VL's image processor refuses longer ones, and would do so hours later, in a GPU job.
+MAX_ASPECT_RATIO = 200
+LONGEST_NAME_SHOWN = 100
+# Control characters, lone surrogates (names that are not UTF-8), line and paragraph separators.
+_UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class BadImageError(ValueError):
@@ -23,16 +35,19 @@ def describe_image(root: Path, relative_path: str) -> ImageRecord:
     """Open and decode one image, and return its record with the digest of the file's bytes.
 
     Raises:
-        BadImageError: the file is missing, outside ``root``, not an image, truncated, animated or too large.
+        BadImageError: the path is refused by `resolve_inside`; nothing is there, or a folder, a pipe or a device; the
+            file is larger than `MAX_BYTES`, not an image, truncated, animated, of more than `MAX_PIXELS`, of an
+            aspect ratio beyond `MAX_ASPECT_RATIO`, or of more than 8 bits in its only channel.
     """
     path = resolve_inside(root, relative_path)
+    name = _shorten(relative_path)
     try:
-        content = path.read_bytes()
+        content = _read_file(path, name)
     except FileNotFoundError:
-        raise BadImageError(f"the image {relative_path} does not exist below {root}") from None
+        raise BadImageError(f"the image {name} does not exist below {root}") from None
     except OSError as error:
-        raise BadImageError(f"the image {relative_path} cannot be read: {error.strerror}") from None
-    width, height = _decode(content, relative_path).size
+        raise BadImageError(f"the image {name} cannot be read: {error.strerror}") from None
+    width, height = _decode(content, name).size
     sha256 = hashlib.sha256(content).hexdigest()
     return {"path": relative_path, "sha256": sha256, "width": width, "height": height}
 
@@ -45,24 +60,42 @@ def load_image(root: str | Path, record: ImageRecord) -> Image.Image:
     """
     path = resolve_inside(Path(root), record["path"])
     try:
-        content = path.read_bytes()
+        content = _read_file(path, str(path))
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != record["sha256"]:
         raise BadImageError(f"{path}: changed since its user's data were prepared; run snakemake again")
-    return _decode(content, record["path"])
+    return _decode(content, _shorten(record["path"]))
 
 
 def resolve_inside(root: Path, relative_path: str) -> Path:
     """Return ``root / relative_path``; a path that is absolute or climbs out of ``root`` is refused.
 
+    Only the text is judged. A symbolic link may lead out of ``root``: whoever set up the folder made it, often to keep
+    screenshots on another disk, while the paths come with the data and may be a stranger's.
+
     Raises:
-        BadImageError: the path is absolute or contains ``..``, or cannot be a file name.
+        BadImageError: the path is absolute or contains ``..``, or cannot be shown on one line.
     """
     relative = Path(relative_path)
-    if not relative_path or relative.is_absolute() or ".." in relative.parts or "\0" in relative_path:
-        raise BadImageError(f"the image path {relative_path!r} must be relative to the dataset's root, without '..'")
+    shown = _shorten(relative_path)
+    if not relative_path or relative.is_absolute() or ".." in relative.parts:
+        raise BadImageError(f"the image path {shown!r} must be relative to the dataset's root, without '..'")
+    if any(unicodedata.category(character) in _UNSAFE_CATEGORIES for character in relative_path):
+        raise BadImageError(
+            f"the image path {shown!r} holds line breaks, control characters or broken Unicode; rename it"
+        )
     return root / relative
+
+
+def _read_file(path: Path, name: str) -> bytes:
+    status = path.stat()
+    # Opening a pipe that nobody writes to would wait forever.
+    if not stat.S_ISREG(status.st_mode):
+        raise BadImageError(f"the image {name} is not a file but a folder, a pipe or a device")
+    if status.st_size > MAX_BYTES:
+        raise BadImageError(f"the image {name} has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read")
+    return path.read_bytes()
 
 
 def _decode(content: bytes, name: str) -> Image.Image:
@@ -71,18 +104,30 @@ def _decode(content: bytes, name: str) -> Image.Image:
             # Pillow only warns between one and two times its own limit; the size is checked below.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise BadImageError(f"the image {name} has {image.width} x {image.height} pixels; too many")
-                frames = getattr(image, "n_frames", 1)
-                if frames > 1:
-                    raise BadImageError(f"the image {name} is animated ({frames} frames)")
+                _check_header(image, name)
                 return _to_rgb(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:
         raise BadImageError(f"{name} is not an image in one of the formats {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError:
+        raise BadImageError(f"the image {name} is far too large; at most {MAX_PIXELS:,} pixels are decoded") from None
     except BadImageError:
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise BadImageError(f"the image {name} cannot be decoded: {error}") from None
+
+
+def _check_header(image: Image.Image, name: str) -> None:
+    """Check what is known of an image before its pixels are decoded."""
+    size = f"{image.width} x {image.height} pixels"
+    if image.width * image.height > MAX_PIXELS:
+        raise BadImageError(f"the image {name} has {size}; at most {MAX_PIXELS:,} pixels are decoded")
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+        raise BadImageError(f"the image {name} has {size}; one side may be at most {MAX_ASPECT_RATIO} times the other")
+    if image.mode.startswith("I") or image.mode == "F":
+        raise BadImageError(f"the image {name} is of mode {image.mode}; more than 8 bits a channel are not supported")
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise BadImageError(f"the image {name} is animated ({frames} frames)")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -91,6 +136,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         background = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(background, layer).convert("RGB")
-    if image.mode.startswith("I") or image.mode == "F":
-        raise BadImageError(f"images of mode {image.mode} (more than 8 bits a channel) are not supported")
     return image.convert("RGB")
+
+
+def _shorten(name: str) -> str:
+    # Data sets with the image itself in place of its path exist.
+    return name if len(name) <= LONGEST_NAME_SHOWN else name[: LONGEST_NAME_SHOWN - 1] + "…"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -28,6 +28,8 @@ from usertune.users import format_users, sort_key
 
 ROLES = ("system", "user", "assistant")
 SAMPLE_KEYS = frozenset({"id", "episode", "step", "user", "messages"})
+# Stands in the study's prompt for the text of a sample.
+PROMPT_TEXT = "{text}"
 _FILE = re.compile(r"user_(.+)\.jsonl")
 
 
@@ -93,6 +95,28 @@ def parse_line(line: str, user: str, number: int) -> RawSample:
     sample = RawSample(sample_id, _name(raw, "episode", sample_id), step, [])
     _read_turns(raw.get("messages"), sample)
     return sample
+
+
+def put_prompt(sample: RawSample, prompt: Mapping[str, str | None]) -> None:
+    """Put the study's prompt around a sample, in place.
+
+    Args:
+        sample: the sample; its last user turn is the one that asks for the answer.
+        prompt: ``system``, the text of the system turn (None or missing: the sample's own), and ``user``, a text in
+            which ``{text}`` stands for the texts of the last user turn.
+    """
+    if prompt.get("system") is not None:
+        turns = [turn for turn in sample.messages if turn["role"] != "system"]
+        sample.messages = [{"role": "system", "content": [{"type": "text", "text": prompt["system"] or ""}]}, *turns]
+    before, _, after = (prompt.get("user") or PROMPT_TEXT).partition(PROMPT_TEXT)
+    asking = next(turn for turn in reversed(sample.messages) if turn["role"] == "user")
+    texts = [part for part in asking["content"] if part["type"] == "text"]
+    if not texts and (before or after):
+        texts = [{"type": "text", "text": ""}]
+        asking["content"].extend(texts)
+    if texts:
+        texts[0]["text"] = before + texts[0]["text"]
+        texts[-1]["text"] += after
 
 
 def image_references(path: Path) -> set[str]:

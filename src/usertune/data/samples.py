@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 from usertune.errors import UserError
-from usertune.files import read_json
 from usertune.fingerprint import digest, digest_file
+from usertune.sealed import read_result
+from usertune.step_fingerprints import samples_digest
 
 SAMPLE_FIELDS = ("id", "user", "episode", "step", "messages", "images", "target")
 
@@ -66,11 +67,11 @@ def read_user(manifest_file: str | Path) -> tuple[dict[str, Any], list[Sample]]:
         UserError: the samples are missing or are not those that the manifest describes.
     """
     manifest_path = Path(manifest_file)
-    manifest = read_json(manifest_path)
-    samples_path = manifest_path.parent / manifest["samples_file"]
+    manifest = read_result(manifest_path)
+    samples_path = manifest_path.parent / f"user_{manifest['user']}.jsonl"
     if not samples_path.exists():
         raise UserError(f"{samples_path}: missing; delete {manifest_path} and run again so that it is remade")
-    if digest_file(samples_path) != manifest["samples_sha256"]:
+    if digest_file(samples_path) != samples_digest(manifest):
         raise UserError(
             f"{samples_path}: not the content that {manifest_path} describes (edited or damaged); "
             f"delete both files and run again so that they are remade"

@@ -1,0 +1,42 @@
+"""Audit the results of a study: compute every fingerprint anew, and name what does not hold.
+
+Ends with exit code 0 if every result is what the study says, else with 2 and a list of what is missing, stale (made
+with other settings, or from something else than is there now), foreign (of another experiment or user) or edited.
+Example, for config.yaml and then for a study of one's own:
+
+    python scripts/audit.py
+    python scripts/audit.py configs/mine.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from usertune import program
+from usertune.audit import audit_study, in_words, run_audit
+from usertune.config import load_study
+from usertune.errors import UserError
+from usertune.study import Study
+
+
+def main(arguments: argparse.Namespace) -> None:
+    if arguments.resolved_study is not None:
+        run_audit(Study.model_validate_json(arguments.resolved_study), arguments.recipe, arguments.out)
+        return
+    audit = audit_study(load_study(arguments.study or ["config.yaml"]))
+    if audit.findings:
+        raise UserError(in_words(audit))
+    print(in_words(audit))
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("study", nargs="*", type=Path, metavar="YAML", help="the study (default: config.yaml)")
+    parser.add_argument("--resolved-study", metavar="JSON", help="the whole study as JSON; used by the workflow")
+    parser.add_argument(
+        "--recipe", type=json.loads, metavar="JSON", help="the audit's recipe; used by the workflow"
+    )
+    parser.add_argument("--out", type=Path, metavar="JSON", help="output; used by the workflow")
+    program.run(parser, main)

@@ -1,0 +1,287 @@
+"""The audit: every result is looked at, its fingerprint computed anew, and whatever does not fit is named.
+
+It trusts nothing but the study, the raw data and the base model: a result stands only if it is whole, lies in its
+place, was made by today's recipe, and from exactly the results that are there now.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from usertune.base_model import is_local, model_files
+from usertune.data.images import BadImageError, resolve_inside
+from usertune.data.messages import user_file
+from usertune.data.samples import read_samples
+from usertune.errors import UserError
+from usertune.fingerprint import digest_file, file_states, step_fingerprint
+from usertune.made_with import differences, installed_versions
+from usertune.plan import sources_state
+from usertune.recipes import RECORDED_STEPS, Recipes, current_code, recipe_changes
+from usertune.results import AUDIT, COMPARISON, REPORT, Finding, Result, read_checked, results_of
+from usertune.score import texts_of_user
+from usertune.sealed import write_result
+from usertune.step_fingerprints import (
+    base_model_fingerprint,
+    compare_fingerprint,
+    figure_fingerprint,
+    model_of,
+    predict_fingerprint,
+    prepare_fingerprint,
+    report_fingerprint,
+    samples_digest,
+    score_fingerprint,
+    train_fingerprint,
+)
+from usertune.study import Study
+
+logger = logging.getLogger(__name__)
+
+Manifest = dict[str, Any]
+# Folders of results in which everything should belong to the study.
+LOOKED_THROUGH = ("data", "base_model", "checkpoints", "predictions", "scores", "tables", "figures")
+
+
+@dataclass
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        checked: how many results were looked at.
+        findings: what is wrong.
+        made_otherwise: results that stand, but were made with other code or packages than today's, as
+            ``{"what": label, "changes": [text, ...]}``.
+        left_over: files that are not (or no longer) part of the study; no table is made from them.
+    """
+
+    checked: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    made_otherwise: list[dict[str, Any]] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+
+
+def audit_study(study: Study, whole: bool = True) -> Audit:
+    """Look at every result of a study.
+
+    Args:
+        study: the study; its ``results`` is the folder to look at.
+        whole: look at the report and the audit on which it is gated, too.
+    """
+    recipes = Recipes(study, current_code(), installed_versions())
+    results = results_of(study, recipes)
+    if not whole:
+        results = {place: result for place, result in results.items() if result.step not in ("audit", "report")}
+    folder = Path(study.results)
+    audit = Audit()
+    manifests: dict[str, Manifest] = {}
+    for place, result in results.items():
+        audit.checked += 1
+        manifest, finding = read_checked(folder, result)
+        if manifest is None:
+            audit.findings.extend([finding] if finding else [])
+            continue
+        manifests[place] = manifest
+        audit.findings.extend(Finding("stale", place, reason) for reason in _stale(study, result, manifests))
+    audit.made_otherwise = _made_otherwise(results, manifests)
+    audit.left_over = _left_over(folder, results)
+    return audit
+
+
+def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
+    """Audit what the report is made from, and write the outcome if nothing is wrong.
+
+    Args:
+        study: the study.
+        recipe: the audit's own recipe, to be recorded.
+        out: JSON to write.
+
+    Raises:
+        UserError: something is wrong; the message lists it.
+    """
+    audit = audit_study(study, whole=False)
+    if audit.findings:
+        raise UserError(in_words(audit))
+    outcome = asdict(audit)
+    result = {"step": "audit", "recipe": dict(recipe), "fingerprint": step_fingerprint(recipe, {}), **outcome}
+    write_result(out, {**result, "files": {}})
+    logger.info("%s", in_words(audit))
+    return audit
+
+
+def in_words(audit: Audit, shown: int = 50) -> str:
+    """Return what an audit found as text for people."""
+    lines = [f"{finding.kind}: {finding.place}: {finding.reason}" for finding in audit.findings[:shown]]
+    if len(audit.findings) > shown:
+        lines.append(f"... and {len(audit.findings) - shown} more")
+    lines += [f"note: {item['what']}: made with {', '.join(item['changes'])}" for item in audit.made_otherwise[:shown]]
+    if audit.left_over:
+        names = ", ".join(audit.left_over[:3]) + (", ..." if len(audit.left_over) > 3 else "")
+        lines.append(f"note: {len(audit.left_over)} files are not part of this study (no table uses them): {names}")
+    if audit.findings:
+        lines.append(
+            f"the audit failed: {len(audit.findings)} of {audit.checked} results do not hold. Run snakemake: it makes "
+            "them again. If one stays, delete its file first"
+        )
+    else:
+        lines.append(f"the audit holds: {audit.checked} results are what the study says")
+    return "\n".join(lines)
+
+
+def _stale(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield why a result, which is whole, is not what it should be."""
+    manifest = manifests[result.manifest]
+    changes = recipe_changes(manifest.get("recipe", {}), result.recipe)
+    if changes:
+        yield f"made with other settings: {'; '.join(changes)}"
+        return
+    yield from _changed_sources(study, result, manifest)
+    if any(place not in manifests for place in result.upstream):
+        return
+    try:
+        expected = _FINGERPRINTS[result.step](study, result, manifests)
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        yield f"cannot be checked against what it was made from: {error}"
+        return
+    if expected != manifest.get("fingerprint"):
+        yield f"made from something else than {_upstream_in_words(result)} as they are now"
+
+
+def _changed_sources(study: Study, result: Result, manifest: Manifest) -> Iterator[str]:
+    """Yield how the raw data or the base model differ from what a result was made from."""
+    if result.step == "prepare":
+        (user,) = result.users
+        root = Path(study.dataset.root)
+        raw = user_file(root, user)
+        if not raw.is_file():
+            yield f"the raw data {raw} are gone"
+        elif sources_state(study, user) != manifest["sources_state"]:
+            # Times may differ although the content is the same, as after a copy.
+            if digest_file(raw) != manifest["raw_sha256"]:
+                yield f"the raw data {raw} changed"
+            elif study.dataset.watch_images != "never":
+                yield from _changed_images(root, Path(study.results) / result.files[0], user)
+    elif result.step == "base_model" and is_local(study.base_model.path):
+        folder = Path(study.base_model.path).expanduser()
+        names = model_files(folder)
+        if file_states(folder, names) != manifest["model_state"] and (
+            base_model_fingerprint({name: digest_file(folder / name) for name in names}) != manifest["fingerprint"]
+        ):
+            yield f"the base model in {folder} changed"
+
+
+def _changed_images(root: Path, samples: Path, user: str) -> Iterator[str]:
+    recorded = {image["path"]: image["sha256"] for sample in read_samples(samples, user) for image in sample["images"]}
+    for name, sha256 in recorded.items():
+        try:
+            path = resolve_inside(root, name)
+            if not path.is_file() or digest_file(path) != sha256:
+                yield f"the image {path} changed"
+        except (BadImageError, OSError) as error:
+            yield f"the image {name} cannot be read: {error}"
+
+
+def _upstream_in_words(result: Result) -> str:
+    if len(result.upstream) > 4:
+        return f"the {len(result.upstream)} results that it is made from,"
+    return ", ".join(result.upstream) or "its own files,"
+
+
+def _prepare(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    return prepare_fingerprint(result.recipe, samples_digest(manifests[result.manifest]))
+
+
+def _base_model(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    return base_model_fingerprint(manifests[result.manifest]["model_files"])
+
+
+def _train(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    base, *users = (manifests[place] for place in result.upstream)
+    count = len(study.users.train)
+    return train_fingerprint(result.recipe, base, users[:count], users[count:])
+
+
+def _predict(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    base, *rest = (manifests[place] for place in result.upstream)
+    trained = rest.pop(0) if len(rest) > len(result.users) else None
+    own = manifests[result.manifest]
+    if trained and trained["base_model"] != base["fingerprint"]:
+        raise UserError("the training was on another base model")
+    # Rows of another experiment or user would have the right fingerprint, which names inputs and not rows.
+    if {row["user"] for row in own["predictions"]} != set(result.users):
+        raise UserError("it holds other users' rows")
+    return predict_fingerprint(result.recipe, model_of(base, trained), rest)
+
+
+def _score(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    data, predictions = (manifests[place] for place in result.upstream)
+    texts = texts_of_user(predictions, Path(result.upstream[1]), str(result.experiment), result.users[0])
+    return score_fingerprint(result.recipe, samples_digest(data), texts)
+
+
+def _compare(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    return compare_fingerprint(result.recipe, [manifests[place] for place in result.upstream])
+
+
+def _figure(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    tables, *trainings = (manifests[place] for place in result.upstream)
+    logs = {training["experiment"]: training["files"]["training_log.csv"] for training in trainings}
+    return figure_fingerprint(result.recipe, tables, logs)
+
+
+def _audit(_study: Study, result: Result, _manifests: Mapping[str, Manifest]) -> str:
+    return step_fingerprint(result.recipe, {})
+
+
+def _report(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    figures = [manifests[place] for place in result.upstream if place not in (AUDIT, COMPARISON)]
+    return report_fingerprint(result.recipe, manifests[COMPARISON], figures)
+
+
+_FINGERPRINTS: dict[str, Callable[[Study, Result, Mapping[str, Manifest]], str]] = {
+    "prepare": _prepare,
+    "base_model": _base_model,
+    "train": _train,
+    "predict": _predict,
+    "score": _score,
+    "compare": _compare,
+    "figure": _figure,
+    "audit": _audit,
+    "report": _report,
+}
+
+
+def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manifest]) -> list[dict[str, Any]]:
+    """Return which results were made with other code or packages than today's; alike ones are named together."""
+    versions, code = installed_versions(), current_code()
+    found: dict[tuple[str, ...], list[str]] = {}
+    for place, manifest in manifests.items():
+        result = results[place]
+        if result.step not in RECORDED_STEPS:
+            continue
+        records = manifest["made_with"]
+        if isinstance(records, dict):
+            records = records[result.step]
+        now = {"code": code[result.step], "versions": versions}
+        changes = tuple(dict.fromkeys(change for record in records for change in differences(record, now)))
+        if changes:
+            found.setdefault((result.step, result.experiment or "", *changes), []).append(result.label)
+    return [
+        {"what": labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more", "changes": list(key[2:])}
+        for key, labels in found.items()
+    ]
+
+
+def _left_over(folder: Path, results: Mapping[str, Result]) -> list[str]:
+    """Return files in the folders of results that belong to no result of the study; weights are not looked at."""
+    known = {place for result in results.values() for place in (result.manifest, *result.files)} | {AUDIT, REPORT}
+    found = []
+    for name in LOOKED_THROUGH:
+        pattern = "*/*.*" if name == "checkpoints" else "**/*.*"
+        for path in sorted((folder / name).glob(pattern)):
+            place = path.relative_to(folder).as_posix()
+            if path.is_file() and not path.name.startswith(".") and place not in known:
+                found.append(place)
+    return found

@@ -1,0 +1,64 @@
+"""Rows of the report's section on provenance, from the trace that the tables carry (`usertune.provenance.trace`)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+from usertune.made_with import describe_revision
+from usertune.provenance import makers
+
+
+def fingerprint_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return for each experiment its fingerprints: base model, training (None if untrained), and each user's."""
+    rows = []
+    for name, experiment in origin["experiments"].items():
+        chain = experiment["chain"]
+        users = [{"user": user, **own} for user, own in chain["users"].items()]
+        rows.append({"experiment": name, "base_model": chain["base_model"], "training": chain["train"], "users": users})
+    return rows
+
+
+def maker_rows(origin: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return, for each experiment and step, the code, its revision, the GPU and the machine that made it."""
+    rows = [_maker_row(name, step, record) for step, name, record in makers(origin)]
+    rows += [_maker_row("all", "compare", record) for record in origin["made_with"]]
+    return rows
+
+
+def version_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return, for each package, its versions and the steps that used each; one version is the rule."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for step, name, record in makers(origin):
+        for package, version in record["versions"].items():
+            found[package][str(version)].add(f"{step} {name}")
+    return [
+        {
+            "package": package,
+            "differs": len(versions) > 1,
+            "versions": [{"version": version, "steps": sorted(steps)} for version, steps in sorted(versions.items())],
+        }
+        for package, versions in sorted(found.items())
+    ]
+
+
+def _maker_row(experiment: str, step: str, record: Mapping[str, Any]) -> dict[str, str]:
+    machine = record["machine"]
+    return {
+        "experiment": experiment,
+        "step": step,
+        "code": record["code"],
+        "revision": describe_revision(record["revision"]),
+        "device": record["device"],
+        "machine": ", ".join(
+            str(part)
+            for part in (
+                machine.get("processor"),
+                f"{machine['cores']} cores" if "cores" in machine else None,
+                f"{machine['memory_gib']} GiB" if "memory_gib" in machine else None,
+                machine.get("system"),
+            )
+            if part
+        ),
+    }

@@ -1,0 +1,87 @@
+"""How the results of a study stand when jobs are planned: which are whole, and why others will be made again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from usertune.base_model import is_local
+from usertune.fingerprint import canonical_json, digest
+from usertune.plan import base_model_state, sources_state
+from usertune.recipes import Recipes, recipe_changes
+from usertune.results import Finding, read_checked, results_of
+from usertune.study import Study
+
+logger = logging.getLogger(__name__)
+
+
+class Standing:
+    """The results of one study as they stand now; each is looked at once, when it is first asked for.
+
+    Args:
+        study: the study; its ``results`` is the folder to look at.
+        recipes: the recipes by which results should be made.
+    """
+
+    def __init__(self, study: Study, recipes: Recipes) -> None:
+        self.study = study
+        self.folder = Path(study.results)
+        self.results = results_of(study, recipes)
+        self._looked: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
+
+    def look(self, place: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
+        """Return the manifest at a place of `results`, or what is wrong with it."""
+        if place not in self._looked:
+            self._looked[place] = read_checked(self.folder, self.results[place])
+        return self._looked[place]
+
+    def recipe(self, place: str) -> str:
+        """Return the recipe of a result as canonical JSON, for the ``params`` of its rule.
+
+        Where the result is damaged, the key ``remade`` says so, which makes Snakemake run the job. The result keeps
+        the key, and so the recipe stays the same once it is mended. It is no part of the fingerprint.
+        """
+        recipe = dict(self.results[place].recipe)
+        manifest, finding = self.look(place)
+        if manifest is not None:
+            remade = manifest.get("recipe", {}).get("remade")
+        elif finding and (self.folder / place).exists():
+            damaged = self.folder / finding.place
+            state = [damaged.stat().st_size, damaged.stat().st_mtime_ns] if damaged.exists() else None
+            remade = digest([finding.place, finding.reason, state, (self.folder / place).stat().st_mtime_ns])[:16]
+        else:
+            remade = None
+        return canonical_json(recipe if remade is None else {**recipe, "remade": remade})
+
+    @cached_property
+    def damaged(self) -> list[Finding]:
+        """Results that are there but not as they were made."""
+        looked = [self.look(place)[1] for place in self.results if (self.folder / place).exists()]
+        return [finding for finding in looked if finding]
+
+    @cached_property
+    def made_with_other_settings(self) -> list[str]:
+        """Places of whole results whose settings are not those of the study."""
+        return [place for place in self.results if self._changed_settings(place)]
+
+    def reasons(self, place: str) -> Iterator[str]:
+        """Yield why a result itself, whatever lies upstream, would be made again."""
+        result = self.results[place]
+        manifest, finding = self.look(place)
+        if manifest is None:
+            absent = not (self.folder / place).exists()
+            yield "it is not there yet" if absent or finding is None else f"{finding.place}: {finding.reason}"
+            return
+        yield from self._changed_settings(place)
+        if result.step == "prepare" and sources_state(self.study, result.users[0]) != manifest["sources_state"]:
+            yield "its raw data have other bytes, sizes or times than when they were prepared"
+        local = result.step == "base_model" and is_local(self.study.base_model.path)
+        if local and base_model_state(self.study) != digest(manifest["model_state"]):
+            yield "the base model's files have other sizes or times than when they were read"
+
+    def _changed_settings(self, place: str) -> Sequence[str]:
+        manifest, _ = self.look(place)
+        return recipe_changes(manifest.get("recipe", {}), self.results[place].recipe) if manifest else []

@@ -1,0 +1,6 @@
+"""The files that the comparison writes into ``tables/``."""
+
+SUMMARY, SUMMARY_MD, SUMMARY_TEX = "summary.csv", "summary.md", "summary.tex"
+DIFFERENCES, USERS, SAMPLES = "differences.csv", "users.csv", "samples.csv"
+MANIFEST = "manifest.json"
+TABLES = (SUMMARY, SUMMARY_MD, SUMMARY_TEX, DIFFERENCES, USERS, SAMPLES)
