@@ -20,6 +20,10 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
+if workflow.output_settings.dryrun:
+    logger.info(explain.in_words(explain.explain(STANDING)) + "\n")
+
+
 onstart:
     hold_results_or_stop()
 

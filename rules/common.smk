@@ -20,13 +20,14 @@ for variable, folder in {
         filter(None, [folder, os.environ.get(variable)])
     )
 
-from usertune import gpu, plan
+from usertune import explain, gpu, plan
 from usertune.config import study_from_config
 from usertune.data.messages import user_file
 from usertune.errors import UserError
 from usertune.locks import hold_results
 from usertune.made_with import installed_versions
 from usertune.recipes import Recipes, current_code
+from usertune.results import audit_place
 from usertune.standing import Standing
 from usertune.study import FIGURE_NAMES
 from usertune.users import batch_label
@@ -43,6 +44,7 @@ os.environ.update(USERTUNE_SCRIPTS=str(Path(workflow.basedir) / "scripts"))
 
 RECIPES = Recipes(STUDY, current_code(), installed_versions())
 STANDING = Standing(STUDY, RECIPES)
+AUDIT = audit_place(RECIPES)
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in users}
@@ -134,7 +136,11 @@ def gpus_of_this_machine():
 
 def hold_results_or_stop():
     """Let no other run work on the same results, from whatever folder it was started."""
+    if not workflow.is_main_process:
+        return
     try:
         hold_results(Path(STUDY.results))
     except UserError as error:
-        raise WorkflowError(str(error)) from None
+        # A WorkflowError from here would be shown with lines of this file, which are not where to look.
+        logger.error(str(error))
+        sys.exit(1)

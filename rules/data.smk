@@ -11,6 +11,7 @@ rule prepare:
         "<results>/logs/prepare/user_{user}.log",
     # Before any GPU job that could start, so that a bad sample is found before hours are spent.
     priority: 10
+    retries: 0
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -36,6 +37,7 @@ rule base_model:
         "<results>/base_model/manifest.json",
     log:
         "<results>/logs/base_model.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/cpu.yaml"

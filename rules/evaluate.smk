@@ -44,6 +44,7 @@ rule score:
         metrics="<results>/scores/{experiment}/user_{user}.json",
     log:
         "<results>/logs/score/{experiment}/user_{user}.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -73,6 +74,7 @@ rule compare:
         manifest="<results>/tables/manifest.json",
     log:
         "<results>/logs/compare.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/cpu.yaml"

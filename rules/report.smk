@@ -11,6 +11,7 @@ rule figure:
         manifest="<results>/figures/{figure}.manifest.json",
     log:
         "<results>/logs/figure/{figure}.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -36,9 +37,11 @@ rule audit:
         tables=rules.compare.output,
         figures=expand(rules.figure.output.manifest, figure=FIGURE_NAMES),
     output:
-        "<results>/audit.json",
+        # Its name is that of the settings: with others it is missing, whatever Snakemake's records say.
+        f"<results>/{AUDIT}",
     log:
         "<results>/logs/audit.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -46,7 +49,7 @@ rule audit:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of("audit.json"),
+        recipe=recipe_of(AUDIT),
         study=lambda wildcards: STUDY.model_dump_json(),
     message:
         "Auditing the results"
@@ -75,6 +78,7 @@ rule report:
         manifest="<results>/report.manifest.json",
     log:
         "<results>/logs/report.log",
+    retries: 0
     localrule: True
     conda:
         "../envs/cpu.yaml"

@@ -5,7 +5,7 @@ with other settings, or from something else than is there now), foreign (of anot
 Example, for config.yaml and then for a study of one's own:
 
     python scripts/audit.py
-    python scripts/audit.py configs/mine.yaml
+    python scripts/audit.py --study configs/mine.yaml
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.resolved_study is not None:
         run_audit(Study.model_validate_json(arguments.resolved_study), arguments.recipe, arguments.out)
         return
-    audit = audit_study(load_study(arguments.study or ["config.yaml"]))
+    audit = audit_study(load_study(arguments.study))
     if audit.findings:
         raise UserError(in_words(audit))
     print(in_words(audit))
@@ -33,7 +33,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument("study", nargs="*", type=Path, metavar="YAML", help="the study (default: config.yaml)")
+    parser.add_argument(
+        "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
+    )
     parser.add_argument("--resolved-study", metavar="JSON", help="the whole study as JSON; used by the workflow")
     parser.add_argument(
         "--recipe", type=json.loads, metavar="JSON", help="the audit's recipe; used by the workflow"

@@ -8,7 +8,7 @@ read. Example:
         --tables results/tables --figures results/figures/accuracy_by_user.svg \
         --predictions results/predictions/vanilla/users_1-2.json \
         --samples results/data/user_1.jsonl results/data/user_2.jsonl --dataset-root data \
-        --audit results/audit.json --out results/report.html --provenance results/provenance.json \
+        --audit results/audit/0123456789abcdef.json --out results/report.html --provenance results/provenance.json \
         --manifest results/report.manifest.json
 """
 

@@ -21,7 +21,7 @@ from usertune.fingerprint import digest_file, file_states, step_fingerprint
 from usertune.made_with import differences, installed_versions
 from usertune.plan import sources_state
 from usertune.recipes import RECORDED_STEPS, Recipes, current_code, recipe_changes
-from usertune.results import AUDIT, COMPARISON, REPORT, Finding, Result, read_checked, results_of
+from usertune.results import COMPARISON, Finding, Result, read_checked, results_of
 from usertune.score import texts_of_user
 from usertune.sealed import write_result
 from usertune.step_fingerprints import (
@@ -91,7 +91,7 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
 
 
 def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
-    """Audit what the report is made from, and write the outcome if nothing is wrong.
+    """Audit what the report is made from, and write the outcome, in place of older ones, if nothing is wrong.
 
     Args:
         study: the study.
@@ -106,6 +106,8 @@ def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
         raise UserError(in_words(audit))
     outcome = asdict(audit)
     result = {"step": "audit", "recipe": dict(recipe), "fingerprint": step_fingerprint(recipe, {}), **outcome}
+    for older in out.parent.glob("*.json"):
+        older.unlink()
     write_result(out, {**result, "files": {}})
     logger.info("%s", in_words(audit))
     return audit
@@ -236,7 +238,7 @@ def _audit(_study: Study, result: Result, _manifests: Mapping[str, Manifest]) ->
 
 
 def _report(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    figures = [manifests[place] for place in result.upstream if place not in (AUDIT, COMPARISON)]
+    figures = [manifests[place] for place in result.upstream if place.startswith("figures/")]
     return report_fingerprint(result.recipe, manifests[COMPARISON], figures)
 
 
@@ -276,7 +278,7 @@ def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manif
 
 def _left_over(folder: Path, results: Mapping[str, Result]) -> list[str]:
     """Return files in the folders of results that belong to no result of the study; weights are not looked at."""
-    known = {place for result in results.values() for place in (result.manifest, *result.files)} | {AUDIT, REPORT}
+    known = {place for result in results.values() for place in (result.manifest, *result.files)}
     found = []
     for name in LOOKED_THROUGH:
         pattern = "*/*.*" if name == "checkpoints" else "**/*.*"

@@ -69,7 +69,7 @@ def _module(name: str) -> tuple[str, frozenset[str]]:
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -85,6 +85,14 @@ def _imports(tree: ast.Module) -> Iterator[str]:
                     yield above
 
 
+def _statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield all statements below a node; expressions, which are most of a tree, hold neither imports nor docstrings."""
+    for block in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for statement in getattr(node, block, ()):
+            yield statement
+            yield from _statements(statement)
+
+
 @cache
 def _file_of(name: str) -> Path | None:
     path = ROOT.joinpath(*name.split(".")[1:])
@@ -92,7 +100,7 @@ def _file_of(name: str) -> Path | None:
 
 
 def _remove_docstrings(tree: ast.Module) -> None:
-    for node in ast.walk(tree):
+    for node in (tree, *_statements(tree)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             match node.body:
                 case [ast.Expr(value=ast.Constant(value=str())), *rest]:

@@ -12,7 +12,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from usertune.errors import UserError
+from usertune.errors import UserError, shown
 from usertune.study import SPLITS, Experiment, Study
 
 KeyPath = tuple[str, ...]
@@ -111,13 +111,13 @@ def _explain(detail: ErrorDetails, path: KeyPath) -> str:
     if kind == "missing":
         return "this key is needed and is not there"
     if kind == "literal_error":
-        return f"{_shorten(value)} is not allowed; use one of: {context['expected']}"
+        return f"{shown(value)} is not allowed; use one of: {context['expected']}"
     if kind == "value_error":
         return str(context["error"])
     if kind == "string_pattern_mismatch":
-        return f"{_shorten(value)} is not a safe name; it must match {context['pattern']}"
+        return f"{shown(value)} is not a safe name; it must match {context['pattern']}"
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return f"{_shorten(value)} is not allowed; {message}"
+    return f"{shown(value)} is not allowed; {message}"
 
 
 def _allowed_keys(path: KeyPath) -> list[str]:
@@ -138,11 +138,6 @@ def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _shorten(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def _place(path: KeyPath, lines: dict[KeyPath, str]) -> str:
     for length in range(len(path), 0, -1):
         if path[:length] in lines:
@@ -153,15 +148,20 @@ def _place(path: KeyPath, lines: dict[KeyPath, str]) -> str:
 def _read_yaml(file: str | Path) -> dict[str, Any]:
     try:
         text = Path(file).read_text(encoding="utf-8")
-        # Before values are made of the nodes, which already takes forever when there are too many.
-        _require_bounded(yaml.compose(text, Loader=yaml.SafeLoader), str(file))
-        value = yaml.safe_load(text)
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file") from None
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    # Impossible dates and numbers, and values that do not go with their tag, are errors of many kinds in PyYAML.
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
+    except ValueError as error:
+        raise UserError(f"{file}: not valid YAML: {error}") from None
+    try:
+        # Before values are made of the nodes, which already takes forever when there are too many.
+        _require_bounded(yaml.compose(text, Loader=yaml.SafeLoader), str(file))
+        value = yaml.safe_load(text)
+    except UserError:
+        raise
+    # An impossible date or number, or a value that does not go with its tag, is an error of any kind in PyYAML.
+    except Exception as error:
         raise UserError(f"{file}: not valid YAML: {error}") from None
     if not isinstance(value, dict):
         raise UserError(f"{file}: a study is a mapping of keys to values; found {type(value).__name__}")
@@ -189,8 +189,10 @@ def _children(value: object) -> list[Any]:
     match value:
         case yaml.MappingNode():
             return [node for pair in value.value for node in pair]
-        case yaml.SequenceNode() | yaml.ScalarNode():
+        case yaml.SequenceNode():
             return list(value.value)
+        case yaml.ScalarNode():
+            return [value.value]
         case Mapping():
             return [*value.keys(), *value.values()]
         case list() | tuple() | set():
@@ -211,6 +213,7 @@ def _line_numbers(files: Sequence[str | Path]) -> dict[KeyPath, str]:
             node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         except (OSError, ValueError, yaml.YAMLError, RecursionError):
             continue
+        _require_bounded(node, str(file))
         _collect_lines(node, (), str(file), lines)
     return lines
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
 
 class UserError(Exception):
     """Bad input that a person can mend: shown as its message alone, without a traceback.
@@ -20,3 +25,8 @@ class Stopped(KeyboardInterrupt):
     def __init__(self, signal: int) -> None:
         super().__init__(signal)
         self.signal = signal
+
+
+def shown(value: object) -> str:
+    """Return a value as it stands in a message: like ``repr``, but short, however long or deeply nested it is."""
+    return _SHORT.repr(value)

@@ -59,7 +59,8 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: this file does not exist; run snakemake again so that it is made") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    # Not only JSONDecodeError: also bytes that are no UTF-8, and a number of more digits than Python reads.
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not valid JSON ({error}); delete the file and run snakemake again so that it is remade"
         ) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,5 +70,10 @@ def _state_of_images(study: Study, root: Path, user: str) -> Any:
         return "not watched"
     if study.dataset.watch_images == "stat":
         return image_stats(root, user)
-    paths = {reference: root / reference for reference in image_references(user_file(root, user))}
-    return {name: digest_file(path) for name, path in paths.items() if path.is_file()}
+    digests = {}
+    for reference in image_references(user_file(root, user)):
+        # What cannot be read is told when the user is prepared, with the line that names it.
+        with suppress(OSError):
+            if (path := root / reference).is_file():
+                digests[reference] = digest_file(path)
+    return digests

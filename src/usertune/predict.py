@@ -99,6 +99,7 @@ def predict_users(
             "train": trained["made_with"] if trained else [],
             "predict": _records_of(answers, store),
         },
+        "store_folder": store.folder.name,
         "generated": len(missing),
         "reused": len(samples) - len(missing),
         "generation_seconds": round(time.monotonic() - started, 2) if missing else 0.0,

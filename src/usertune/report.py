@@ -26,7 +26,7 @@ from usertune.headline import headline
 from usertune.looks import looks
 from usertune.made_with import made_with
 from usertune.report_origin import fingerprint_rows, maker_rows, version_rows
-from usertune.ro_crate import crate_of
+from usertune.ro_crate import crate_of, link_as_crate
 from usertune.sealed import read_result, write_result
 from usertune.step_fingerprints import report_fingerprint
 from usertune.tables import Design, design_of, read_table, records, require_experiments
@@ -87,7 +87,8 @@ def make_report(
             users to show one sample of).
         files: what the report is made from.
         out: HTML to write.
-        provenance_file: RO-Crate metadata to write, see `usertune.ro_crate`.
+        provenance_file: RO-Crate metadata to write, see `usertune.ro_crate`; ``ro-crate-metadata.json`` beside it
+            is made a link to it where links are possible.
         manifest_file: JSON to write: fingerprint of the report, digests of the other two.
 
     Raises:
@@ -142,6 +143,7 @@ def make_report(
     write_text(out, page)
     crate = crate_of(recipe, origin, {**_digests(files, origin, figures), out.name: digest_bytes(page.encode("utf-8"))})
     write_json(provenance_file, crate)
+    link_as_crate(provenance_file)
     manifest = {
         "step": "report",
         "recipe": dict(recipe),

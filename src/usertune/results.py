@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usertune.errors import UserError
-from usertune.fingerprint import digest_file
+from usertune.fingerprint import digest, digest_file
 from usertune.recipes import Recipes
 from usertune.sealed import read_result
 from usertune.study import FIGURE_NAMES, Study
@@ -18,7 +18,6 @@ from usertune.users import batch_label
 
 BASE_MODEL = "base_model/manifest.json"
 COMPARISON = f"tables/{MANIFEST}"
-AUDIT = "audit.json"
 REPORT = "report.manifest.json"
 
 Kind = Literal["missing", "stale", "foreign", "edited"]
@@ -56,6 +55,14 @@ class Result:
     upstream: tuple[str, ...]
     experiment: str | None = None
     users: tuple[str, ...] = ()
+
+
+def audit_place(recipes: Recipes) -> str:
+    """Return where the audit of exactly these settings lies: with other settings it is another file.
+
+    So the report, which needs it, cannot be taken for made where the records of the workflow were lost.
+    """
+    return f"audit/{digest(json.loads(recipes.audit()))[:16]}.json"
 
 
 def results_of(study: Study, recipes: Recipes) -> dict[str, Result]:
@@ -173,9 +180,10 @@ def _comparison(study: Study, recipes: Recipes) -> Iterator[Result]:
         recipe = json.loads(recipes.figure(name))
         yield Result("figure", f"figure {name}", f"figures/{name}.manifest.json", files, recipe, upstream)
     figures = tuple(f"figures/{name}.manifest.json" for name in FIGURE_NAMES)
-    yield Result("audit", "audit", AUDIT, (), json.loads(recipes.audit()), (COMPARISON, *figures))
+    audit = audit_place(recipes)
+    yield Result("audit", "audit", audit, (), json.loads(recipes.audit()), (COMPARISON, *figures))
     files = ("report.html", "provenance.json")
-    yield Result("report", "report", REPORT, files, json.loads(recipes.report()), (AUDIT, COMPARISON, *figures))
+    yield Result("report", "report", REPORT, files, json.loads(recipes.report()), (audit, COMPARISON, *figures))
 
 
 def _data(user: str) -> str:

@@ -14,6 +14,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.data.messages import PROMPT_TEXT
 from usertune.errors import UserError
+from usertune.thresholds import threshold_label
 from usertune.users import parse_users
 
 SPLITS = ("train", "validation", "test")
@@ -205,7 +206,7 @@ class Evaluation(_Section):
 
     @model_validator(mode="after")
     def _check(self) -> Evaluation:
-        if len(set(self.thresholds)) != len(self.thresholds):
+        if len({threshold_label(threshold) for threshold in self.thresholds}) != len(self.thresholds):
             raise ValueError("thresholds: a threshold is listed twice")
         return self
 
@@ -298,7 +299,8 @@ class Study(_Section):
         experiments = {}
         for name, experiment in raw["experiments"].items():
             if isinstance(experiment, dict) and experiment.get("mode") != "vanilla":
-                own = experiment.get("training", {})
+                own = experiment.get("training")
+                own = {} if own is None else own
                 if isinstance(own, dict):
                     experiment = {**experiment, "training": _merge(shared, own)}
             experiments[name] = experiment

@@ -69,7 +69,7 @@ def train_experiment(
     train, train_users = _read_users(train_manifests)
     validation, validation_users = _read_users(validation_manifests)
     fingerprint = train_fingerprint(recipe, base, train_users, validation_users)
-    work = manifest_file.parent / fingerprint[:16]
+    work = work_folder(manifest_file, fingerprint)
     work.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(work / ".lock", f"training {experiment}"):
         if "made_with" in recipe:
@@ -102,6 +102,11 @@ def train_experiment(
     write_text(log_file, losses)
     write_result(manifest_file, manifest)
     return manifest
+
+
+def work_folder(manifest_file: Path, fingerprint: str) -> Path:
+    """Return the folder of working checkpoints and weights of a training, beside its manifest."""
+    return manifest_file.parent / fingerprint[:16]
 
 
 def _read_users(paths: Sequence[Path]) -> tuple[list[Sample], list[dict[str, Any]]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from usertune.errors import UserError
+from usertune.errors import UserError, shown
 from usertune.fingerprint import digest
 
 MAX_USERS = 1_000_000
@@ -35,11 +35,11 @@ def parse_users(value: Any) -> list[str]:
     for part in _parts(value):
         users.extend(_expand(part))
         if len(users) > MAX_USERS:
-            raise UserError(f"more than {MAX_USERS:,} users in {_shorten(value)!r}; is a range mistyped?")
+            raise UserError(f"more than {MAX_USERS:,} users in {shown(value)}; is a range mistyped?")
     seen: set[str] = set()
     for user in users:
         if user in seen:
-            raise UserError(f"user {user} is listed twice in {_shorten(value)!r}")
+            raise UserError(f"user {user} is listed twice in {shown(value)}")
         seen.add(user)
     return users
 
@@ -87,8 +87,7 @@ def _parts(value: Any, depth: int = 0) -> Iterator[str]:
             raise UserError("a user number has at most 18 digits")
         yield str(value)
     else:
-        shown = repr(value) if value is None or isinstance(value, bool | float) else f"a {type(value).__name__}"
-        raise UserError(f"{shown} does not name users; write numbers, ranges or names such as 1-3,7,alice")
+        raise UserError(f"{shown(value)} does not name users; write numbers, ranges or names such as 1-3,7,alice")
 
 
 def _expand(part: str) -> list[str]:
@@ -96,15 +95,15 @@ def _expand(part: str) -> list[str]:
     if bounds:
         first, last = (_number(text, part) for text in bounds.groups())
         if last < first:
-            raise UserError(f"the range {_shorten(part)!r} counts backwards; write {last}-{first}")
+            raise UserError(f"the range {shown(part)} counts backwards; write {last}-{first}")
         if last - first >= MAX_USERS:
-            raise UserError(f"the range {_shorten(part)!r} holds more than {MAX_USERS:,} users; is it mistyped?")
+            raise UserError(f"the range {shown(part)} holds more than {MAX_USERS:,} users; is it mistyped?")
         return [str(number) for number in range(first, last + 1)]
     if part.isascii() and part.isdigit():
         return [str(_number(part, part))]
     if not _ID.fullmatch(part):
         raise UserError(
-            f"{_shorten(part)!r} is not a user id; ids are numbers, or names of at most 64 letters, digits, '_', '-' "
+            f"{shown(part)} is not a user id; ids are numbers, or names of at most 64 letters, digits, '_', '-' "
             "and '.' that begin with a letter, a digit or '_' and do not end with '.'"
         )
     return [part]
@@ -112,12 +111,8 @@ def _expand(part: str) -> list[str]:
 
 def _number(text: str, part: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise UserError(f"{_shorten(part)!r}: write user numbers without leading zeros and with at most 18 digits")
+        raise UserError(f"{shown(part)}: write user numbers without leading zeros and with at most 18 digits")
     return int(text)
-
-
-def _shorten(value: Any) -> str:
-    return str(value)[:60]
 
 
 def _follows(previous: str, user: str) -> bool:

@@ -1,64 +1,398 @@
-"""What is done again when data change: as little as possible, and nothing when only times changed."""
+"""The table of docs/staleness.md, row by row: what a change makes again, and that nothing else is done."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pytest
-from workplace import EXPERIMENTS, Workplace
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+from work import Work, mark, work_since
+from workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
+
+from usertune.demo.dataset import Counts, make_dataset
+from usertune.study import FIGURE_NAMES
 
 pytestmark = pytest.mark.workflow
 
+USERS = ("1", "2")
+COUNTS = Counts(train=5, validation=4, test=5)
+NOTHING = "Nothing to be done"
+ALL_DRAWN = set(FIGURE_NAMES)
 
-def _edit_one_sample(workplace: Workplace, user: int) -> None:
-    path = workplace.data / f"user_{user}.jsonl"
+
+def _everywhere(*experiments: str, users: tuple[str, ...] = USERS) -> set[tuple[str, str]]:
+    return {(name, user) for name in experiments for user in users}
+
+
+def _all_answers(*experiments: str, users: tuple[str, ...] = USERS) -> dict[tuple[str, str], int]:
+    return dict.fromkeys(_everywhere(*experiments, users=users), COUNTS.test)
+
+
+def _run(workplace: Workplace, *arguments: str) -> Work:
+    """Run the study, see that a second run finds nothing to do, and return what the first one did."""
+    before = mark(workplace)
+    workplace.run(*arguments)
+    work = work_since(workplace, before)
+    assert NOTHING in workplace.run(*arguments)
+    return work
+
+
+def _add_user(workplace: Workplace, user: int) -> None:
+    make_dataset(workplace.folder / "more", [user], 0, COUNTS)
+    shutil.copytree(workplace.folder / "more", workplace.data, dirs_exist_ok=True)
+
+
+@pytest.fixture
+def own_code(finished: Workplace) -> Workplace:
+    """The finished study with a copy of the workflow's code to edit."""
+    copy = finished.folder / "code"
+    for part in ("rules", "scripts", "src", "envs"):
+        shutil.copytree(REPOSITORY / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+    for part in ("Snakefile", "config.yaml"):
+        shutil.copy(REPOSITORY / part, copy / part)
+    finished.repository = copy
+    return finished
+
+
+def _edit(workplace: Workplace, module: str, old: str, new: str) -> None:
+    path = workplace.repository / "src/usertune" / module
+    text = path.read_text()
+    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {module}"
+    path.write_text(text.replace(old, new))
+
+
+# No work at all
+
+
+def test_nothing_changed(finished: Workplace) -> None:
+    assert NOTHING in finished.run()
+
+
+def test_another_copy_of_the_same_code(own_code: Workplace) -> None:
+    assert NOTHING in own_code.run()
+
+
+def test_every_file_touched(finished: Workplace) -> None:
+    for path in [*finished.data.rglob("*"), *finished.results.rglob("*")]:
+        os.utime(path)
+    work = _run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+
+
+def test_dataset_copied_elsewhere(finished: Workplace) -> None:
+    shutil.copytree(finished.data, finished.folder / "elsewhere", copy_function=shutil.copyfile)
+    finished.replace("  root: data", "  root: elsewhere")
+    work = _run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+
+
+def test_base_model_copied_elsewhere(finished: Workplace) -> None:
+    shutil.copytree(REPOSITORY / "demo/base", finished.folder / "base", copy_function=shutil.copyfile)
+    finished.replace(f"  path: {REPOSITORY}/demo/base", "  path: base")
+    work = _run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+
+
+def test_comment_in_a_scoring_module(own_code: Workplace) -> None:
+    _edit(own_code, "score.py", "def summarise(", "# A comment.\ndef summarise(")
+    assert NOTHING in own_code.run()
+
+
+def test_colour_of_one_figure(finished: Workplace) -> None:
+    finished.replace("  examples: 2", '  examples: 2\n  figures: {loss_curves: {colours: {lora: "#123456"}}}')
+    assert _run(finished) == Work(drawn={"loss_curves"})
+
+
+def test_code_of_one_figure(own_code: Workplace) -> None:
+    _edit(own_code, "figures/loss_curves.py", '"optimizer step"', '"step of the optimizer"')
+    assert _run(own_code) == Work(drawn={"loss_curves"})
+
+
+# One user only
+
+
+def test_one_sample_edited(finished: Workplace) -> None:
+    path = finished.data / "user_1.jsonl"
     lines = path.read_text().splitlines()
     sample = json.loads(lines[2])
     sample["messages"][0]["content"][1]["text"] += " please"
     lines[2] = json.dumps(sample)
     path.write_text("".join(line + "\n" for line in lines))
+    work = _run(finished)
+    assert work == Work(
+        generated=dict.fromkeys(_everywhere(*EXPERIMENTS, users=("1",)), 1),
+        scored=_everywhere(*EXPERIMENTS, users=("1",)),
+        drawn=ALL_DRAWN,
+        compared=True,
+    )
 
 
-def test_one_edited_sample_of_a_test_user(finished: Workplace) -> None:
-    trainings, weights = finished.trainings(), finished.weights()
-    _edit_one_sample(finished, user=1)
-    output = finished.run()
-    assert output.count("Job ") > 0
-    for experiment in EXPERIMENTS:
-        predictions = finished.predictions(experiment)
-        assert (predictions["generated"], predictions["reused"]) == (1, 9)
-    assert finished.trainings() == trainings
-    assert finished.weights() == weights
-    assert "Nothing to be done" in finished.run()
+def test_image_replaced_under_the_same_name_and_size(finished: Workplace) -> None:
+    samples = [json.loads(line) for line in (finished.data / "user_1.jsonl").read_text().splitlines()]
+    name = samples[0]["messages"][0]["content"][0]["image"]
+    path = finished.data / name
+    size = path.stat().st_size
+    with Image.open(path) as image:
+        Image.new("RGB", image.size, "teal").save(path)
+    # What follows the end of a PNG is not read.
+    path.write_bytes(path.read_bytes().ljust(size, b"\0"))
+    assert path.stat().st_size == size
+    shown = sum(sample["messages"][0]["content"][0]["image"] == name for sample in samples)
+    work = _run(finished)
+    assert work.generated == dict.fromkeys(_everywhere(*EXPERIMENTS, users=("1",)), shown)
+    assert work.scored <= _everywhere(*EXPERIMENTS, users=("1",))
+    assert work.trained == set()
 
 
-def test_touched_dataset(finished: Workplace) -> None:
-    trainings, lines = finished.trainings(), finished.stored_lines()
-    for path in finished.data.rglob("*"):
-        os.utime(path)
-    output = finished.run()
-    assert "Checking the samples" in output, "times are seen while planning"
-    for experiment in EXPERIMENTS:
-        assert finished.predictions(experiment)["generated"] == 0
-    assert finished.trainings() == trainings
-    assert finished.stored_lines() == lines
-    assert "Nothing to be done" in finished.run()
+def test_test_user_added(finished: Workplace) -> None:
+    _add_user(finished, 3)
+    finished.replace("  test: 1-2", "  test: 1-3")
+    assert _run(finished) == Work(
+        generated=_all_answers(*EXPERIMENTS, users=("3",)),
+        scored=_everywhere(*EXPERIMENTS, users=("3",)),
+        drawn=ALL_DRAWN,
+        compared=True,
+    )
 
 
-def test_new_threshold_needs_no_gpu(finished: Workplace) -> None:
+def test_test_user_removed(finished: Workplace) -> None:
+    finished.replace("  test: 1-2", "  test: 1")
+    assert _run(finished) == Work(drawn=ALL_DRAWN, compared=True)
+    assert "user_2.json" in "".join(_audit(finished)), "what is left over is named"
+
+
+# One experiment only
+
+
+def test_learning_rate_of_lora(finished: Workplace) -> None:
+    finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
+    assert _run(finished) == Work(
+        trained={"lora"},
+        generated=_all_answers("lora"),
+        scored=_everywhere("lora"),
+        drawn=ALL_DRAWN,
+        compared=True,
+    )
+
+
+def test_longest_answer_of_vanilla(finished: Workplace) -> None:
+    finished.replace("    mode: vanilla", "    mode: vanilla\n    max_new_tokens: 3")
+    work = _run(finished)
+    assert (work.trained, work.generated) == (set(), _all_answers("vanilla"))
+    assert work.scored == _everywhere("vanilla")
+
+
+def test_experiment_added(finished: Workplace) -> None:
+    finished.replace("  full:\n    mode: full", "  full:\n    mode: full\n  second:\n    mode: lora")
+    work = _run(finished)
+    assert (work.trained, work.generated) == ({"second"}, _all_answers("second"))
+    assert work.scored == _everywhere("second")
+
+
+# All downstream
+
+
+def test_train_user_added(finished: Workplace) -> None:
+    _add_user(finished, 14)
+    finished.replace("  train: 11-13", "  train: 11-14")
+    work = _run(finished)
+    assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*TRAINED))
+    assert work.scored == _everywhere(*TRAINED)
+
+
+def test_base_model_replaced_under_the_same_path(finished: Workplace) -> None:
+    shutil.copytree(REPOSITORY / "demo/base", finished.folder / "base")
+    finished.replace(f"  path: {REPOSITORY}/demo/base", "  path: base")
+    finished.run()
+    weights_file = finished.folder / "base/model.safetensors"
+    was = weights_file.stat()
+    weights = load_file(weights_file)
+    name = next(name for name in weights if name.endswith("lm_head.weight") or "embed_tokens" in name)
+    weights[name] = weights[name] + np.float32(0.01)
+    save_file(weights, weights_file, {"format": "pt"})
+    # An older time, as a copy that keeps times has.
+    os.utime(weights_file, ns=(was.st_atime_ns, was.st_mtime_ns - 10**12))
+    work = _run(finished)
+    assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*EXPERIMENTS))
+
+
+def test_prompt_changed(finished: Workplace) -> None:
+    finished.replace("  task: grounding", '  task: grounding\n  prompt: {user: "{text} Answer with a point."}')
+    work = _run(finished)
+    assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*EXPERIMENTS))
+    assert work.scored == _everywhere(*EXPERIMENTS)
+
+
+# CPU steps only
+
+
+def test_threshold(finished: Workplace) -> None:
     finished.replace("  batch_size: 10", "  batch_size: 10\n  thresholds: [140, 70]")
-    output = finished.run()
-    assert "Scoring" in output
-    assert "Predicting" not in output
-    assert "Training" not in output
+    assert _run(finished) == Work(scored=_everywhere(*EXPERIMENTS), drawn=ALL_DRAWN, compared=True)
 
 
-def test_other_settings_of_one_experiment_leave_the_others(finished: Workplace) -> None:
+def test_scoring_code(own_code: Workplace) -> None:
+    _edit(own_code, "score.py", "statistics.median(distances)", "statistics.median_low(distances)")
+    assert _run(own_code) == Work(scored=_everywhere(*EXPERIMENTS), drawn=ALL_DRAWN, compared=True)
+
+
+# Recorded and flagged, not rerun
+
+
+def _upgrade_package(workplace: Workplace) -> None:
+    installed = workplace.folder / "packages/peft-99.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: peft\nVersion: 99.0\n")
+    workplace.environment["PYTHONPATH"] = str(installed.parent)
+
+
+def _edit_training(workplace: Workplace) -> None:
+    _edit(workplace, "finetune.py", "TokenizedSample = tuple", "OTHER_CODE = 1\nTokenizedSample = tuple")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(_edit_training, "training of lora: code"), (_upgrade_package, "peft 0.21.2 -&gt; 99.0")]
+)
+def test_code_of_training_and_packages(own_code: Workplace, change: Callable[[Workplace], None], said: str) -> None:
+    assert "Made with other code" not in (own_code.results / "report.html").read_text()
+    change(own_code)
+    assert _run(own_code) == Work()
+    report = (own_code.results / "report.html").read_text()
+    assert "Made with other code or packages than those of today." in report
+    assert said in report
+    with own_code.study.open("a") as study:
+        study.write("rerun: {on_code_change: true}\n")
+    work = _run(own_code)
+    assert work.trained == set(TRAINED)
+    if change is _upgrade_package:
+        assert work.generated == _all_answers(*EXPERIMENTS)
+    assert "Made with other code" not in (own_code.results / "report.html").read_text()
+
+
+def test_code_that_did_not_change_makes_nothing_again(finished: Workplace) -> None:
+    with finished.study.open("a") as study:
+        study.write("rerun: {on_code_change: true}\n")
+    work = _run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+
+
+# Repaired
+
+
+RESULTS = (
+    "data/user_1.jsonl",
+    "data/user_1.manifest.json",
+    "base_model/manifest.json",
+    "checkpoints/lora/manifest.json",
+    "checkpoints/lora/training_log.csv",
+    "predictions/lora/users_1-2.json",
+    "scores/lora/user_1.csv",
+    "scores/lora/user_1.json",
+    "tables/summary.csv",
+    "tables/manifest.json",
+    "figures/loss_curves.svg",
+    "report.html",
+    "provenance.json",
+)
+
+
+def _edit_by_hand(path: Path) -> None:
+    content = path.read_bytes()
+    place = len(content) // 2
+    path.write_bytes(content[:place] + (b"7" if content[place : place + 1] != b"7" else b"8") + content[place + 1 :])
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "deleted": Path.unlink,
+    "edited": _edit_by_hand,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+}
+
+
+def _stable_results(workplace: Workplace) -> dict[str, bytes]:
+    """Return results that are the same however often they are made: all but the notes on how they were made."""
+    kept = [*workplace.results.glob("tables/*.csv"), *workplace.results.glob("scores/*/*.csv")]
+    kept += [*workplace.results.glob("data/*.jsonl"), *workplace.results.glob("figures/*.svg")]
+    found = {str(path.relative_to(workplace.results)): path.read_bytes() for path in kept}
+    for experiment in EXPERIMENTS:
+        found[experiment] = json.dumps(workplace.predictions(experiment)["predictions"]).encode()
+    return found
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_results_are_mended(finished: Workplace, damage: str) -> None:
+    """All at once, since every one is mended by its own job; each alone is tested without Snakemake."""
+    was = _stable_results(finished)
+    for name in RESULTS:
+        DAMAGES[damage](finished.results / name)
+    work = _run(finished)
+    assert (work.trained, work.generated) == (set(), {})
+    assert _stable_results(finished) == was
+    assert "the audit holds" in "".join(_audit(finished))
+
+
+@pytest.mark.parametrize("damage", ["deleted", "truncated"])
+def test_damaged_weights_are_trained_again(finished: Workplace, damage: str) -> None:
+    was, weights = _stable_results(finished), finished.weights()
+    (file,) = finished.results.glob("checkpoints/lora/*/weights/adapter_model.safetensors")
+    DAMAGES[damage](file)
+    work = _run(finished)
+    assert (work.trained, work.generated) == ({"lora"}, {})
+    assert finished.weights() == weights
+    assert _stable_results(finished) == was
+
+
+# Never in a report
+
+
+def _audit(workplace: Workplace) -> list[str]:
+    return workplace.script("audit.py", "--study", "study.yaml")[1].splitlines(keepends=True)
+
+
+def test_failed_training_after_a_change_leaves_no_report_that_passes(finished: Workplace) -> None:
+    finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
+    broken = finished.folder / "broken"
+    broken.mkdir()
+    (broken / "torch.py").write_text("raise ImportError('torch is broken')\n")
+    finished.environment["PYTHONPATH"] = str(broken)
+    for _ in range(2):
+        code, output = finished.snakemake()
+        assert code != 0, "the failed training is tried again, whatever lies downstream"
+        assert "torch is broken" in output
+        code, said = finished.script("audit.py", "--study", "study.yaml")
+        assert code != 0
+        assert "stale: tables/manifest.json" in said
+        assert "training.learning_rate: 0.004 -> 0.005" in said or "missing: checkpoints/lora" in said
+    del finished.environment["PYTHONPATH"]
+    assert _run(finished).trained == {"lora"}
+
+
+def test_lost_records_of_snakemake_do_not_let_old_results_pass(finished: Workplace) -> None:
+    finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
+    shutil.rmtree(finished.folder / ".snakemake")
+    code, output = finished.snakemake()
+    assert code != 0
+    assert "stale: checkpoints/lora/manifest.json: made with other settings" in output
+    assert "training.learning_rate: 0.004 -> 0.005" in output
+
+
+# Why
+
+
+def test_dry_run_says_why_and_at_what_cost(finished: Workplace) -> None:
     finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
     plan = finished.run("--dry-run")
-    assert "Training lora" in plan
-    assert "Training full" not in plan
-    assert "with full" not in plan
-    assert "with vanilla" not in plan
-    assert "Predicting users 1-2 with lora" in plan
+    assert "training of lora: training.learning_rate: 0.004 -> 0.005" in plan
+    assert "1 training job (GPU)" in plan
+    assert "training of full" not in plan
+    code, said = finished.script("explain.py", "results/scores/vanilla/user_1.csv", "--study", "study.yaml")
+    assert (code, said.strip()) == (0, "scores of user 1 with vanilla: up to date, nothing would run.")
+    code, said = finished.script("explain.py", "results/nowhere.csv", "--study", "study.yaml")
+    assert code != 0
+    assert "no such result" in said

@@ -74,6 +74,8 @@ class Workplace:
     # On the CPU wherever the tests run.
     environment: dict[str, str] = field(default_factory=lambda: {"CUDA_VISIBLE_DEVICES": ""})
     runs: int = 0
+    # Where the workflow's code is; tests that edit it have a copy of their own.
+    repository: Path = REPOSITORY
 
     @property
     def study(self) -> Path:
@@ -96,7 +98,7 @@ class Workplace:
 
     def command(self, *arguments: str, cores: int = 2) -> list[str]:
         """Return the command line of Snakemake."""
-        head = [sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile")]
+        head = [sys.executable, "-m", "snakemake", "--snakefile", str(self.repository / "Snakefile")]
         where = ["--configfile", str(self.study), "--directory", str(self.folder), "--cores", str(cores)]
         # Before the options that take several values, which would swallow targets.
         return [*head, *arguments, *where]
@@ -139,6 +141,20 @@ class Workplace:
         code, output = self.snakemake(*arguments, cores=cores, timeout=timeout)
         assert code == 0, output
         return output
+
+    def script(self, name: str, *arguments: str) -> tuple[int, str]:
+        """Run one of the programs in scripts/ in the study's folder; return its exit code and all that it said."""
+        done = subprocess.run(
+            [sys.executable, str(self.repository / "scripts" / name), *arguments],
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+            env={**self._environment(), "PYTHONPATH": str(self.repository / "src")},
+            check=False,
+        )
+        return done.returncode, done.stdout
 
     def json(self, name: str) -> dict[str, Any]:
         """Return a JSON object of the results."""

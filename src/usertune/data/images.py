@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 import stat
-import unicodedata
 import warnings
 from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from usertune.data.samples import Image as ImageRecord
+from usertune.data.samples import path_problem
+from usertune.errors import shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_BYTES = 1 << 30
@@ -23,8 +24,6 @@ MAX_PIXELS = 100_000_000
 # Qwen3-VL's image processor refuses longer ones, and would do so hours later, in a GPU job.
 MAX_ASPECT_RATIO = 200
 LONGEST_NAME_SHOWN = 100
-# Control characters, lone surrogates (names that are not UTF-8), line and paragraph separators.
-_UNSAFE_CATEGORIES = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class BadImageError(ValueError):
@@ -69,23 +68,14 @@ def load_image(root: str | Path, record: ImageRecord) -> Image.Image:
 
 
 def resolve_inside(root: Path, relative_path: str) -> Path:
-    """Return ``root / relative_path``; a path that is absolute or climbs out of ``root`` is refused.
-
-    Only the text is judged. A symbolic link may lead out of ``root``: whoever set up the folder made it, often to keep
-    screenshots on another disk, while the paths come with the data and may be a stranger's.
+    """Return ``root / relative_path``.
 
     Raises:
-        BadImageError: the path is absolute or contains ``..``, or cannot be shown on one line.
+        BadImageError: the path is refused by `usertune.data.samples.path_problem`.
     """
-    relative = Path(relative_path)
-    shown = _shorten(relative_path)
-    if not relative_path or relative.is_absolute() or ".." in relative.parts:
-        raise BadImageError(f"the image path {shown!r} must be relative to the dataset's root, without '..'")
-    if any(unicodedata.category(character) in _UNSAFE_CATEGORIES for character in relative_path):
-        raise BadImageError(
-            f"the image path {shown!r} holds line breaks, control characters or broken Unicode; rename it"
-        )
-    return root / relative
+    if problem := path_problem(relative_path):
+        raise BadImageError(f"the image path {shown(relative_path)} {problem}")
+    return root / relative_path
 
 
 def _read_file(path: Path, name: str) -> bytes:

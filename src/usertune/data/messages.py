@@ -18,19 +18,23 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from usertune.data.samples import Part, Turn
+from usertune.data.samples import Part, Turn, path_problem
+from usertune.errors import shown
 from usertune.users import format_users, sort_key
 
 ROLES = ("system", "user", "assistant")
 SAMPLE_KEYS = frozenset({"id", "episode", "step", "user", "messages"})
 # Stands in the study's prompt for the text of a sample.
 PROMPT_TEXT = "{text}"
-_FILE = re.compile(r"user_(.+)\.jsonl")
+LARGEST_STEP = 10**18 - 1
+LONGEST_NAME = 200
+_FILE = re.compile(r"user_([A-Za-z0-9_.-]+)\.jsonl")
 
 
 class BadSampleError(ValueError):
@@ -79,19 +83,20 @@ def parse_line(line: str, user: str, number: int) -> RawSample:
     """
     try:
         raw = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+    # A ValueError that is no JSONDecodeError is a number of more digits than Python reads.
+    except (ValueError, RecursionError) as error:
         raise BadSampleError("line", f"not valid JSON: {error}") from None
     if not isinstance(raw, dict):
         raise BadSampleError("line", f"expected a JSON object, found {type(raw).__name__}")
     unknown = sorted(set(raw) - SAMPLE_KEYS)
     if unknown:
-        raise BadSampleError(unknown[0], f"unknown key; the keys are {', '.join(sorted(SAMPLE_KEYS))}")
-    if "user" in raw and str(raw["user"]) != user:
-        raise BadSampleError("user", f"{raw['user']!r} in the file of user {user}")
+        raise BadSampleError(shown(unknown[0])[1:-1] or "''", f"unknown key; the keys are {', '.join(sorted(SAMPLE_KEYS))}")
+    if "user" in raw and not (isinstance(raw["user"], str | int) and str(raw["user"]) == user):
+        raise BadSampleError("user", f"{shown(raw['user'])} in the file of user {user}")
     sample_id = _name(raw, "id", f"{user}-line-{number}")
     step = raw.get("step", 0)
-    if isinstance(step, bool) or not isinstance(step, int):
-        raise BadSampleError("step", f"{step!r} is not an integer")
+    if isinstance(step, bool) or not isinstance(step, int) or abs(step) > LARGEST_STEP:
+        raise BadSampleError("step", f"{shown(step)} is not an integer of at most 18 digits")
     sample = RawSample(sample_id, _name(raw, "episode", sample_id), step, [])
     _read_turns(raw.get("messages"), sample)
     return sample
@@ -120,16 +125,18 @@ def put_prompt(sample: RawSample, prompt: Mapping[str, str | None]) -> None:
 
 
 def image_references(path: Path) -> set[str]:
-    """Return the image paths that a raw file names, as far as its lines can be parsed."""
+    """Return the image paths that a raw file names, as far as its lines can be parsed and paths can be images'."""
     references: set[str] = set()
-    with path.open(encoding="utf-8", errors="replace") as lines:
+    # Lines end as they do for `parse_line`: at a line feed, and at nothing else.
+    with path.open("rb") as lines:
         for line in lines:
             try:
-                turns = json.loads(line)["messages"]
+                turns = json.loads(line.decode("utf-8"))["messages"]
                 parts = [part for turn in turns for part in turn["content"] if isinstance(part, dict)]
-                references.update(str(part[key]) for part in parts for key in ("image", "path") if key in part)
+                named = {part[key] for part in parts for key in ("image", "path") if isinstance(part.get(key), str)}
             except (ValueError, KeyError, TypeError, RecursionError):
                 continue
+            references.update(reference for reference in named if not path_problem(reference))
     return references
 
 
@@ -148,11 +155,14 @@ def image_stats(root: str | Path, user: str) -> list[tuple[str, int, int]]:
 
 @cache
 def _scan_folder(folder: str) -> dict[str, tuple[int, int]]:
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name: ((stat := entry.stat()).st_size, stat.st_mtime_ns) for entry in entries}
-    except (OSError, ValueError):
-        return {}
+    found = {}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            # A link that leads nowhere is one missing image, not a folder of missing images.
+            with suppress(OSError):
+                stat = entry.stat()
+                found[entry.name] = (stat.st_size, stat.st_mtime_ns)
+    return found
 
 
 def _read_turns(raw: Any, sample: RawSample) -> None:
@@ -200,13 +210,15 @@ def _read_parts(content: Any, where: str, sample: RawSample) -> Iterator[Part]:
             sample.image_paths.append(_text(part.get("image", part.get("path")), f"{place}.image"))
             yield {"type": "image"}
         else:
-            raise BadSampleError(f"{place}.type", f"{part.get('type')!r} is not known; use text or image")
+            raise BadSampleError(f"{place}.type", f"{shown(part.get('type'))} is not known; use text or image")
 
 
 def _name(raw: dict[str, Any], key: str, default: str) -> str:
     value = raw.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= 200:
-        raise BadSampleError(key, f"{value!r} is not a name of 1 to 200 characters")
+    if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST_NAME:
+        raise BadSampleError(key, f"{shown(value)} is not a name of 1 to {LONGEST_NAME} characters")
+    if {"\r", "\0"} & set(str(value)):
+        raise BadSampleError(key, f"{shown(value)} holds a carriage return or NUL, which would be lost in tables")
     return _text(str(value), key)
 
 

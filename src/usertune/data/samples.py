@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
@@ -11,7 +12,10 @@ from usertune.fingerprint import digest, digest_file
 from usertune.sealed import read_result
 from usertune.step_fingerprints import samples_digest
 
-SAMPLE_FIELDS = ("id", "user", "episode", "step", "messages", "images", "target")
+SAMPLE_FIELDS = {"id": str, "user": str, "episode": str, "step": int, "messages": list, "images": list, "target": dict}
+LONGEST_PATH = 1000
+# Control characters, halves of surrogate pairs (names that are not UTF-8), line and paragraph separators.
+_NOT_IN_PATHS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class Image(TypedDict):
@@ -47,6 +51,21 @@ class Sample(TypedDict):
     messages: list[Turn]
     images: list[Image]
     target: dict[str, Any]
+
+
+def path_problem(path: str) -> str | None:
+    """Say why a text cannot be the path of an image, relative to the dataset's root; None if it can.
+
+    Only the text is judged. A symbolic link may lead out of the root: whoever set up the folder made it, often to keep
+    screenshots on another disk, while the paths come with the data and may be a stranger's.
+    """
+    if not path or path.startswith("/") or ".." in path.split("/"):
+        return "must be relative to the dataset's root, without '..'"
+    if len(path) > LONGEST_PATH:
+        return f"is longer than {LONGEST_PATH} characters"
+    if not path.isprintable() and any(unicodedata.category(character) in _NOT_IN_PATHS for character in path):
+        return "holds a line break, a control character or broken Unicode; rename the file"
+    return None
 
 
 def request_digest(sample: Sample) -> str:
@@ -90,6 +109,8 @@ def read_samples(samples_file: Path, user: str) -> list[Sample]:
         text = samples_file.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{samples_file}: this file does not exist; prepare user {user} first") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{samples_file}: not valid UTF-8 ({error}); prepare the user again") from None
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -110,9 +131,10 @@ def read_samples(samples_file: Path, user: str) -> list[Sample]:
 def _parse_sample(line: str, place: str) -> Sample:
     try:
         sample = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: not valid JSON ({error}); prepare the user again") from None
-    missing = [name for name in SAMPLE_FIELDS if not isinstance(sample, dict) or name not in sample]
+    found = sample if isinstance(sample, dict) else {}
+    missing = [name for name, kind in SAMPLE_FIELDS.items() if not isinstance(found.get(name), kind)]
     if missing:
         raise UserError(f"{place}: this sample has no {', '.join(missing)}; prepare the user again")
     parsed: Sample = sample

@@ -1,0 +1,48 @@
+"""Say why a result would be made again, and what that would cost; nothing is run.
+
+The target is a file below the study's folder of results; the report, where none is given. Examples:
+
+    python scripts/explain.py
+    python scripts/explain.py results/scores/lora/user_7.csv
+    python scripts/explain.py results/mine/report.html --study configs/mine.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from usertune import program
+from usertune.config import load_study
+from usertune.errors import UserError
+from usertune.explain import explain, in_words
+from usertune.made_with import installed_versions
+from usertune.plan import check_sources
+from usertune.recipes import Recipes, current_code
+from usertune.results import REPORT
+from usertune.standing import Standing
+
+
+def main(arguments: argparse.Namespace) -> None:
+    study = load_study(arguments.study)
+    check_sources(study)
+    standing = Standing(study, Recipes(study, current_code(), installed_versions()))
+    place = REPORT if arguments.target is None else place_in(arguments.target, standing.folder)
+    print(in_words(explain(standing, place)))
+
+
+def place_in(target: Path, folder: Path) -> str:
+    """Return a path relative to the folder of results."""
+    try:
+        return target.absolute().relative_to(folder.absolute()).as_posix()
+    except ValueError:
+        raise UserError(f"{target}: not below the study's folder of results, {folder}") from None
+
+
+if __name__ == "__main__":
+    parser = program.argument_parser(__doc__)
+    parser.add_argument("target", nargs="?", type=Path, metavar="FILE", help="a result (default: the report)")
+    parser.add_argument(
+        "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
+    )
+    program.run(parser, main)
