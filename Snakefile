@@ -31,10 +31,13 @@ onstart:
 rule all:
     default_target: True
     input:
-        "<results>/report.html",
+        # Every result, not just the report: Snakemake does not miss a file that lies between others.
+        every_result(),
     localrule: True
+    params:
+        report=f"{STUDY.results}/report.html",
     message:
-        "The study is complete: {input}"
+        "The study is complete: {params.report}"
 
 
 # `snakemake vanilla`, `snakemake lora`, ...: one experiment, as far as its scores.

@@ -66,6 +66,15 @@ def recipe_of(manifest):
     return lambda wildcards: STANDING.recipe(manifest.format(**wildcards))
 
 
+def every_result():
+    """All files that the study should have, but for logs, weights and stores."""
+    return [
+        f"<results>/{place}"
+        for result in STANDING.results.values()
+        for place in (result.manifest, *result.files)
+    ]
+
+
 def user_manifests(users):
     """The prepared data of some users, by their manifests."""
     return expand("<results>/data/user_{user}.manifest.json", user=users)

@@ -18,7 +18,7 @@ from usertune.data.messages import user_file
 from usertune.data.samples import read_samples
 from usertune.errors import UserError
 from usertune.fingerprint import digest_file, file_states, step_fingerprint
-from usertune.made_with import differences, installed_versions
+from usertune.made_with import UNKNOWN, differences, installed_versions
 from usertune.plan import sources_state
 from usertune.recipes import RECORDED_STEPS, Recipes, current_code, recipe_changes
 from usertune.results import COMPARISON, Finding, Result, read_checked, results_of
@@ -139,10 +139,10 @@ def _stale(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> I
     if changes:
         yield f"made with other settings: {'; '.join(changes)}"
         return
-    yield from _changed_sources(study, result, manifest)
-    if any(place not in manifests for place in result.upstream):
-        return
     try:
+        yield from _changed_sources(study, result, manifest)
+        if any(place not in manifests for place in result.upstream):
+            return
         expected = _FINGERPRINTS[result.step](study, result, manifests)
     except (KeyError, TypeError, ValueError, UserError) as error:
         yield f"cannot be checked against what it was made from: {error}"
@@ -263,9 +263,9 @@ def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manif
         result = results[place]
         if result.step not in RECORDED_STEPS:
             continue
-        records = manifest["made_with"]
+        records = manifest.get("made_with", [UNKNOWN])
         if isinstance(records, dict):
-            records = records[result.step]
+            records = records.get(result.step, [UNKNOWN])
         now = {"code": code[result.step], "versions": versions}
         changes = tuple(dict.fromkeys(change for record in records for change in differences(record, now)))
         if changes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import shutil
 import signal
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from usertune.errors import Stopped
 from usertune.files import sync_folder, write_json
 from usertune.progress import Progress
 
@@ -53,8 +55,11 @@ class StopOnSignal(TrainerCallback):
         return control
 
     def _note(self, number: int, _frame: object) -> None:
+        if multiprocessing.parent_process() is not None:
+            # A loader's worker has this handler from the process that forked it, which is the one to decide.
+            return
         if self.signal is not None:
-            raise KeyboardInterrupt
+            raise Stopped(number)
         self.signal = number
         logger.info("%s: saving a checkpoint after this step, then leaving", signal.Signals(number).name)
 

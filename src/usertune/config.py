@@ -22,6 +22,7 @@ USER_OVERRIDES = {f"{split}_users": split for split in SPLITS}
 MAX_SIZE = 1_000_000
 MAX_DEPTH = 20
 MAX_DIGITS = 18
+LONGEST_YAML_ERROR = 1000
 
 
 def load_study(files: Sequence[str | Path]) -> Study:
@@ -162,7 +163,7 @@ def _read_yaml(file: str | Path) -> dict[str, Any]:
         raise
     # An impossible date or number, or a value that does not go with its tag, is an error of any kind in PyYAML.
     except Exception as error:
-        raise UserError(f"{file}: not valid YAML: {error}") from None
+        raise UserError(f"{file}: not valid YAML: {str(error)[:LONGEST_YAML_ERROR]}") from None
     if not isinstance(value, dict):
         raise UserError(f"{file}: a study is a mapping of keys to values; found {type(value).__name__}")
     return value

@@ -5,12 +5,38 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from usertune.errors import UserError
+
+# More than the rest of a block that was already taken.
+PROBE_BYTES = 1 << 16
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Let an `OSError` of the block that names no file, like that of a full disk, name ``path``."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+def check_writable(folder: Path) -> None:
+    """Write and remove a little file, since libraries have errors of their own for a full disk.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    with naming(folder), tempfile.TemporaryFile(dir=folder) as handle:
+        handle.write(bytes(PROBE_BYTES))
+        handle.flush()
 
 
 @contextmanager
@@ -27,7 +53,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        with temporary.open("xb") as handle:
+        with naming(target), temporary.open("xb") as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())

@@ -8,12 +8,14 @@ import logging
 import resource
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import PrinterCallback, Trainer, TrainerControl, TrainingArguments, set_seed
@@ -23,7 +25,7 @@ from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, Valid
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer, TokenizedConversation
 from usertune.data.samples import Sample
 from usertune.errors import Stopped, UserError
-from usertune.files import sync_folder, write_text
+from usertune.files import check_writable, naming, sync_folder, write_text
 from usertune.model import device_name, is_out_of_memory, load_model, load_processor, prepare_for_training
 
 logger = logging.getLogger(__name__)
@@ -60,8 +62,9 @@ def fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path)
         Measurements for the manifest (seconds, steps, samples and tokens a second, bytes of peak memory, ...).
 
     Raises:
-        Stopped: a stop signal came; a working checkpoint was saved first.
+        Stopped: a stop signal came; a working checkpoint was saved first, unless it ended the loader's workers too.
         UserError: memory ran out.
+        OSError: the disk is full or cannot be written.
     """
     started = time.monotonic()
     transformers_logging.set_verbosity_error()
@@ -88,27 +91,45 @@ def fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path)
     resumed_from = newest_checkpoint(work)
     if resumed_from:
         logger.info("resuming from %s", resumed_from)
-    with stop:
-        _run(trainer, resumed_from)
+    with stop, _disk_problems_named(work):
+        _run(trainer, resumed_from, stop)
     if stop.signal:
         raise Stopped(stop.signal)
     seconds = time.monotonic() - started
     write_text(log_file, _loss_table(trainer.state.log_history))
-    _save_weights(trained, processor, run, weights_folder)
+    with _disk_problems_named(work):
+        _save_weights(trained, processor, run, weights_folder)
     return _measurements(trainer, seconds, resumed_from)
 
 
-def _run(trainer: _SparseLossTrainer, resumed_from: Path | None) -> None:
+@contextmanager
+def _disk_problems_named(folder: Path) -> Iterator[None]:
+    with naming(folder):
+        try:
+            yield
+        except (RuntimeError, SafetensorError):
+            # torch.save and safetensors do not raise OSError, and torch does not say what was wrong.
+            check_writable(folder)
+            raise
+
+
+def _run(trainer: _SparseLossTrainer, resumed_from: Path | None, stop: StopOnSignal) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     except (torch.OutOfMemoryError, RuntimeError) as error:
+        if stop.signal:
+            # A scheduler signals all processes, and the loader's workers die of it in the middle of a step.
+            raise Stopped(stop.signal) from None
         if not is_out_of_memory(error):
             raise
-        raise UserError(
-            f"out of memory with training.micro_batch {trainer.args.per_device_train_batch_size} ({error}); with "
-            "retries in the profile the next attempt takes fewer samples at once and asks for more memory. Set "
+        micro_batch = trainer.args.per_device_train_batch_size
+        smaller = (
+            "with retries in the profile the next attempt takes fewer samples at once and asks for more memory; or set "
             "micro_batch lower, or gradient_checkpointing: true"
-        ) from None
+        )
+        alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
+        advice = smaller if micro_batch > 1 else alone
+        raise UserError(f"out of memory with training.micro_batch {micro_batch} ({error}); {advice}") from None
 
 
 def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -27,21 +27,25 @@ def hold_results(folder: Path) -> None:
     """Keep the folder of results for this process until it ends, however it ends.
 
     Raises:
-        UserError: another process has it.
+        UserError: another process has it, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / RESULTS_LOCK)
+    since = datetime.now().astimezone().isoformat(timespec="seconds")
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+        write_text(folder / RESULTS_HOLDER, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
     except Timeout:
         holder = _read_holder(folder / RESULTS_HOLDER)
         raise UserError(
             f"{folder}: another snakemake is working on these results ({holder}); wait until it ends, or stop it, or "
             "give this study a folder of its own (key: results)"
         ) from None
+    except (OSError, NotImplementedError) as error:
+        raise UserError(
+            f"{folder}: results cannot be written here: {error}; mend this, or choose another folder (key: results)"
+        ) from None
     _held.append(lock)
-    since = datetime.now().astimezone().isoformat(timespec="seconds")
-    write_text(folder / RESULTS_HOLDER, f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
 
 
 def _read_holder(path: Path) -> str:

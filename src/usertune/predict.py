@@ -66,8 +66,8 @@ def predict_users(
     started = time.monotonic()
     devices: list[str] = []
     with one_at_a_time(store.folder / f".{predictions_file.stem}.lock", f"predicting with {experiment}"):
-        accept = _made_as_now(store) if "made_with" in recipe else None
-        stored = {manifest["user"]: store.read(manifest["user"], accept) for manifest, _ in users}
+        names, strict = [manifest["user"] for manifest, _ in users], "made_with" in recipe
+        stored = _read_store(store, names, strict)
         # By user and request, so that a user's samples which ask the same are generated once.
         missing = {
             (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
@@ -77,7 +77,7 @@ def predict_users(
                 _generate(
                     recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size
                 )
-            stored = {user: store.read(user, accept) for user in stored}
+            stored = _read_store(store, names, strict)
     logger.info("%s: %d samples generated, %d were stored", experiment, len(missing), len(samples) - len(missing))
     answers = [stored[sample["user"]][request] for sample, request in requests]
     rows = [_row(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
@@ -85,7 +85,7 @@ def predict_users(
     result = {
         "step": "predict",
         "experiment": experiment,
-        "users": [manifest["user"] for manifest, _ in users],
+        "users": names,
         "recipe": dict(recipe),
         "model": model,
         "fingerprint": fingerprint,
@@ -141,6 +141,12 @@ def _generate(
         for batch in generator.answer(samples, batch_size):
             writer.append((sample["user"], request_digest(sample), prediction) for sample, prediction in batch)
             progress.advance(len(batch))
+
+
+def _read_store(store: PredictionStore, users: Sequence[str], strict: bool) -> dict[str, dict[str, Prediction]]:
+    """Return the stored predictions of each user; ``strict`` leaves out those of other code or packages."""
+    accept = _made_as_now(store) if strict else None
+    return {user: store.read(user, accept) for user in users}
 
 
 def _made_as_now(store: PredictionStore) -> Callable[[Prediction], bool]:

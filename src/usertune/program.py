@@ -43,10 +43,10 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
     like Ctrl-C, so that ``with`` blocks clean up, and give exit code 75: the same command goes on from there.
     """
     arguments = parser.parse_args()
-    configure_logging(arguments.log)
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _stop)
     try:
+        configure_logging(arguments.log)
         main(arguments)
     except UserError as error:
         logger.error("%s", error)
@@ -65,15 +65,18 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
 
 def configure_logging(log_file: Path | None) -> None:
     """Send the package's messages to standard error and, with the time, to ``log_file``."""
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
-    handlers[0].setFormatter(logging.Formatter("%(message)s"))
-    if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(log_file, mode="w", encoding="utf-8"))
-        handlers[1].setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger.handlers = handlers
+    # A log file on a full disk must not bury in tracebacks the message that says so.
+    logging.raiseExceptions = False
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(logging.Formatter("%(message)s"))
+    logger.handlers = [screen]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    if log_file is not None:
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(log_file, mode="w", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)
 
 
 def _json_object(text: str) -> dict[str, Any]:

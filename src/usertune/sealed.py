@@ -17,16 +17,23 @@ from typing import Any
 from usertune.errors import UserError
 from usertune.files import write_text
 
+SEAL = "content_sha256"
 _SEAL = re.compile(rb'\{\n  "content_sha256": "([0-9a-f]{64})",\n')
 REMAKE = "run snakemake, which makes it again"
 
 
 def write_result(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, sealed; NaN and infinities are refused because JSON has none."""
+    """Write a JSON object atomically, sealed.
+
+    Raises:
+        ValueError: ``value`` is empty or has a seal of its own, or holds NaN or an infinity, which JSON has not.
+    """
+    if not value or SEAL in value:
+        raise ValueError(f"a result has keys, and {SEAL} is none of them: found {', '.join(value) or 'no key'}")
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     rest = text.removeprefix("{\n") + "\n"
     seal = hashlib.sha256(rest.encode("utf-8")).hexdigest()
-    write_text(path, f'{{\n  "content_sha256": "{seal}",\n{rest}')
+    write_text(path, f'{{\n  "{SEAL}": "{seal}",\n{rest}')
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -42,7 +49,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
     if problem := seal_problem(content):
         raise UserError(f"{path}: {problem}; {REMAKE}")
     value: dict[str, Any] = json.loads(content)
-    del value["content_sha256"]
+    del value[SEAL]
     return value
 
 

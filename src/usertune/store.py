@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from types import TracebackType
 from typing import IO
 
 from usertune.errors import UserError
+from usertune.files import naming
 from usertune.fingerprint import digest
 from usertune.made_with import MadeWith
 from usertune.sealed import read_result, write_result
@@ -90,7 +92,8 @@ class PredictionWriter:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        # Sorted by name, segments are in the order of time, so that of two answers to a request the newer one counts.
+        self._name = f"{time.time_ns()}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
         self._segments: dict[str, IO[bytes]] = {}
         self._open = ExitStack()
 
@@ -100,7 +103,12 @@ class PredictionWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._open.close()
+        try:
+            self._open.close()
+        except OSError:
+            # On a full disk, closing fails like the write that is already being told.
+            if error is None:
+                raise
 
     def append(self, predictions: Iterable[tuple[str, str, Prediction]]) -> None:
         """Store (user, request digest, prediction) rows and flush them to disk.
@@ -113,11 +121,13 @@ class PredictionWriter:
             record = {"request": request, **asdict(prediction)}
             line = json.dumps({**record, "check": _check(record)}, ensure_ascii=False)
             segment = self._segment(user)
-            segment.write(line.encode("utf-8") + b"\n")
+            with naming(segment.name):
+                segment.write(line.encode("utf-8") + b"\n")
             touched.add(segment)
         for segment in touched:
-            segment.flush()
-            os.fsync(segment.fileno())
+            with naming(segment.name):
+                segment.flush()
+                os.fsync(segment.fileno())
 
     def _segment(self, user: str) -> IO[bytes]:
         if user not in self._segments:

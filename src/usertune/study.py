@@ -6,14 +6,24 @@ The JSON schema in ``schemas/study.schema.json`` is generated from these models 
 from __future__ import annotations
 
 import re
+import unicodedata
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.data.messages import PROMPT_TEXT
-from usertune.errors import UserError
+from usertune.errors import UserError, shown
 from usertune.thresholds import threshold_label
 from usertune.users import parse_users
 
@@ -39,12 +49,33 @@ def _colour(value: Any) -> str:
     return value.lower()
 
 
+def _plain_path(value: str) -> str:
+    if set(value) & set("{}<>"):
+        raise ValueError(
+            f"{shown(value)} holds one of the characters {{ }} < >, which Snakemake takes for placeholders in file "
+            "names; rename the folder, or reach it by a symbolic link"
+        )
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise ValueError(f"{shown(value)} holds a line break or another control character; rename the folder")
+    if value.startswith("-"):
+        raise ValueError(f"{shown(value)} begins with '-', which programs take for an option; write ./ before it")
+    return value
+
+
+def _folder(value: str) -> str:
+    if value.startswith("~"):
+        raise ValueError(f"{shown(value)} begins with '~', which is not replaced here; write the whole path")
+    return _plain_path(value)
+
+
 UserList = Annotated[
     tuple[str, ...],
     BeforeValidator(_users),
     WithJsonSchema({"type": ["string", "integer", "array"], "items": {"type": ["string", "integer"]}}),
 ]
 
+PlainPath = Annotated[str, Field(min_length=1), AfterValidator(_plain_path)]
+Folder = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
 Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"})]
 
 
@@ -75,7 +106,7 @@ class Dataset(_Section):
 
     format: Literal["messages"] = "messages"
     """How the raw data are written: a folder of ``user_<id>.jsonl`` in role/content messages."""
-    root: Annotated[str, Field(min_length=1)]
+    root: Folder
     """The folder that holds the raw data; image paths in the data are relative to it."""
     task: Literal["grounding"] = "grounding"
     """What the model is asked for, and so how its answers are read and scored."""
@@ -112,7 +143,7 @@ class Users(_Section):
 class BaseModelSettings(_Section):
     """The model that every experiment starts from."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: PlainPath
     """A folder with a Qwen3-VL model and its processor, or a name on the Hugging Face hub."""
     revision: str | None = None
     """Commit, tag or branch on the hub; null for a local folder."""
@@ -186,8 +217,10 @@ class Training(_Section):
 
         At least halved each time, and always a divisor of ``batch_size``, so that no result changes.
         """
-        most = max(1, self.micro_batch >> (attempt - 1))
-        return next(size for size in range(most, 0, -1) if self.batch_size % size == 0)
+        size = self.micro_batch
+        for _ in range(attempt - 1):
+            size = next(half for half in range(max(1, size // 2), 0, -1) if self.batch_size % half == 0)
+        return size
 
 
 class Evaluation(_Section):
@@ -274,7 +307,7 @@ class Study(_Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Short name of the study; it stands in the report and the tables."""
-    results: Annotated[str, Field(min_length=1)] = "results"
+    results: Folder = "results"
     """Folder for everything that is produced; give every study its own."""
     dataset: Dataset
     users: Users

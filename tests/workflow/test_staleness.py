@@ -337,6 +337,16 @@ def test_damaged_results_are_mended(finished: Workplace, damage: str) -> None:
     assert "the audit holds" in "".join(_audit(finished))
 
 
+@pytest.mark.parametrize("name", ["data/user_11.manifest.json", "scores/lora/user_1.json", "tables/summary.tex"])
+def test_result_deleted_that_lies_between_others(finished: Workplace, name: str) -> None:
+    was = _stable_results(finished)
+    (finished.results / name).unlink()
+    work = _run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+    assert (finished.results / name).exists()
+    assert _stable_results(finished) == was
+
+
 @pytest.mark.parametrize("damage", ["deleted", "truncated"])
 def test_damaged_weights_are_trained_again(finished: Workplace, damage: str) -> None:
     was, weights = _stable_results(finished), finished.weights()

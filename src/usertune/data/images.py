@@ -100,9 +100,10 @@ def _decode(content: bytes, name: str) -> Image.Image:
         raise BadImageError(f"{name} is not an image in one of the formats {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise BadImageError(f"the image {name} is far too large; at most {MAX_PIXELS:,} pixels are decoded") from None
-    except BadImageError:
+    except (BadImageError, MemoryError):
         raise
-    except (OSError, ValueError, SyntaxError) as error:
+    # Broken metadata makes Pillow raise whatever came up in it: struct.error and TypeError have been seen.
+    except Exception as error:
         raise BadImageError(f"the image {name} cannot be decoded: {error}") from None
 
 

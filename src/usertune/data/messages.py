@@ -90,7 +90,9 @@ def parse_line(line: str, user: str, number: int) -> RawSample:
         raise BadSampleError("line", f"expected a JSON object, found {type(raw).__name__}")
     unknown = sorted(set(raw) - SAMPLE_KEYS)
     if unknown:
-        raise BadSampleError(shown(unknown[0])[1:-1] or "''", f"unknown key; the keys are {', '.join(sorted(SAMPLE_KEYS))}")
+        raise BadSampleError(
+            shown(unknown[0])[1:-1] or "''", f"unknown key; the keys are {', '.join(sorted(SAMPLE_KEYS))}"
+        )
     if "user" in raw and not (isinstance(raw["user"], str | int) and str(raw["user"]) == user):
         raise BadSampleError("user", f"{shown(raw['user'])} in the file of user {user}")
     sample_id = _name(raw, "id", f"{user}-line-{number}")
