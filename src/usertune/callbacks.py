@@ -11,9 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from usertune.errors import Stopped
-from usertune.files import sync_folder, write_json
+from usertune.errors import Stopped, UserError
+from usertune.files import sync_folder
+from usertune.fingerprint import list_files
 from usertune.progress import Progress
+from usertune.sealed import read_result, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +24,27 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def newest_checkpoint(work: Path) -> Path | None:
-    """Return the newest working checkpoint that was written to its end; unfinished ones are removed."""
+    """Return the newest working checkpoint that is whole; unfinished and damaged ones are removed."""
     complete = []
     for folder in work.glob("checkpoint-*"):
-        if (folder / CHECKPOINT_MARKER).exists():
+        if _is_whole(folder):
             complete.append(folder)
         else:
+            logger.warning("%s: unfinished or damaged; not used", folder)
             shutil.rmtree(folder)
     return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint was written to its end, and its files still have their sizes.
+
+    Their bytes are not looked at: with optimizer states a checkpoint can have a hundred GB.
+    """
+    try:
+        sizes = read_result(checkpoint / CHECKPOINT_MARKER)["sizes"]
+    except UserError:
+        return False
+    return all((path := checkpoint / name).is_file() and path.stat().st_size == size for name, size in sizes.items())
 
 
 class StopOnSignal(TrainerCallback):
@@ -71,7 +86,8 @@ class MarkCheckpoints(TrainerCallback):
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             sync_folder(folder)
-            write_json(folder / CHECKPOINT_MARKER, {"step": state.global_step})
+            sizes = {name: (folder / name).stat().st_size for name in list_files(folder)}
+            write_result(folder / CHECKPOINT_MARKER, {"step": state.global_step, "sizes": sizes})
 
 
 class ValidateAtEnd(TrainerCallback):

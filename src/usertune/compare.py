@@ -50,7 +50,7 @@ def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Pa
     scores = _read_grid(design, thresholds, metrics_files)
     samples = _all_samples(design, scores)
     summary = summary_table(design, thresholds, confidence, samples)
-    metrics = [scores[place][0] for place in sorted(scores)]
+    metrics = [scores[name, user][0] for name in design.names for user in design.users]
     fingerprint = compare_fingerprint(recipe, metrics)
     origin = trace(recipe, fingerprint, metrics)
     outputs = {

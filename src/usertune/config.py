@@ -78,7 +78,10 @@ def _with_user_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
 def _problems(error: ValidationError, config: Mapping[str, Any], lines: dict[KeyPath, str]) -> Iterator[str]:
     seen = set()
     for detail in error.errors(include_url=False):
-        path = tuple(str(part) for part in detail["loc"] if part != "[key]")
+        path = tuple(str(part) for part in detail["loc"])
+        # This is how pydantic says that it is the last key itself which is wrong; but somebody's key may be called so.
+        if path[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
+            path = path[:-1]
         if _is_inherited(path, config):
             continue
         key = ".".join(part[:80] for part in path) or "study"

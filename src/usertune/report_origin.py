@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
+from usertune.fingerprint import digest
 from usertune.made_with import describe_revision
 from usertune.provenance import makers
 
@@ -21,10 +22,15 @@ def fingerprint_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def maker_rows(origin: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return, for each experiment and step, the code, its revision, the GPU and the machine that made it."""
-    rows = [_maker_row(name, step, record) for step, name, record in makers(origin)]
-    rows += [_maker_row("all", "compare", record) for record in origin["made_with"]]
-    return rows
+    """Return, for each step, the code, its revision, the GPU and the machine, and for which experiments.
+
+    Experiments whose step was made with the same share a row.
+    """
+    found: dict[tuple[str, str], tuple[list[str], Mapping[str, Any]]] = {}
+    for step, name, record in makers(origin):
+        found.setdefault((step, digest(record)), ([], record))[0].append(name)
+    rows = [_maker_row(step, ", ".join(names), record) for (step, _), (names, record) in found.items()]
+    return rows + [_maker_row("compare", "all", record) for record in origin["made_with"]]
 
 
 def version_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -43,11 +49,11 @@ def version_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _maker_row(experiment: str, step: str, record: Mapping[str, Any]) -> dict[str, str]:
+def _maker_row(step: str, experiments: str, record: Mapping[str, Any]) -> dict[str, str]:
     machine = record["machine"]
     return {
-        "experiment": experiment,
         "step": step,
+        "experiments": experiments,
         "code": record["code"],
         "revision": describe_revision(record["revision"]),
         "device": record["device"],
