@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-data test lint format schema bench clean
+.PHONY: help setup demo demo-data test fuzz lint format schema bench clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -19,6 +19,9 @@ demo-data: setup  ## Draw the demo's screens (once)
 
 test: $(VENV)/.test lint  ## Run all tests
 	$(BIN)/python -m pytest
+
+fuzz: $(VENV)/.test  ## Try hostile input on everything that is read, 10,000 examples a test; about an hour
+	USERTUNE_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz --timeout 7200
 
 lint: $(VENV)/.test demo-data  ## Check style, types and the workflow
 	$(BIN)/ruff check
@@ -38,6 +41,7 @@ schema: setup  ## Write schemas/study.schema.json from the typed study
 bench: setup demo-data  ## Run the benchmarks; minutes
 	$(BIN)/python benchmarks/batched_generation.py
 	$(BIN)/python benchmarks/dry_run.py
+	$(BIN)/python benchmarks/one_edit.py
 
 setup: $(VENV)/.installed  ## Make the virtual environment from envs/requirements.txt (once)
 

@@ -35,7 +35,7 @@ rule all:
         every_result(),
     localrule: True
     params:
-        report=f"{STUDY.results}/report.html",
+        report=lambda wildcards: f"{STUDY.results}/report.html",
     message:
         "The study is complete: {params.report}"
 

@@ -113,7 +113,7 @@ def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
     return audit
 
 
-def in_words(audit: Audit, shown: int = 50) -> str:
+def in_words(audit: Audit, shown: int = 20) -> str:
     """Return what an audit found as text for people."""
     lines = [f"{finding.kind}: {finding.place}: {finding.reason}" for finding in audit.findings[:shown]]
     if len(audit.findings) > shown:

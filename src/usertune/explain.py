@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from usertune.data.messages import user_file
 from usertune.data.samples import read_user, request_digest
 from usertune.errors import UserError
 from usertune.fingerprint import step_fingerprint
@@ -90,7 +91,9 @@ def in_words(explanation: Explanation) -> str:
         lines.append("Why:")
         lines += [f"  {_some(labels)}: {reason}" for reason, labels in explanation.causes.items()]
     lines.append("What would run:")
-    for step, count in explanation.jobs.items():
+    for step in STEPS_IN_WORDS:
+        if not (count := explanation.jobs.get(step, 0)):
+            continue
         lines.append(f"  {count} {STEPS_IN_WORDS[step][count != 1]}")
         if step == "train":
             lines += [f"    {training}" for training in explanation.trainings]
@@ -145,7 +148,7 @@ def _count_samples(standing: Standing, result: Result, again: set[str], explanat
         if not place.startswith("data/"):
             continue
         if standing.look(place)[0] is None:
-            explanation.unknown += 1
+            explanation.unknown += _raw_lines(standing, standing.results[place].users[0])
             continue
         manifest, samples = read_user(standing.folder / place)
         if store is None or place in again:
@@ -157,12 +160,19 @@ def _count_samples(standing: Standing, result: Result, again: set[str], explanat
         explanation.to_generate += len(samples) - found
 
 
+def _raw_lines(standing: Standing, user: str) -> int:
+    with user_file(standing.study.dataset.root, user).open("rb") as lines:
+        return sum(not line.isspace() for line in lines)
+
+
 def _samples_in_words(explanation: Explanation) -> str:
     parts = []
     if explanation.to_generate or not explanation.unknown:
         parts.append(f"{explanation.to_generate} samples to generate, {explanation.stored} are stored")
     if explanation.unknown:
-        parts.append(f"up to {explanation.unknown} more, as far as data or model really differ")
+        parts.append(
+            f"up to {explanation.unknown} samples to generate, fewer if data or model turn out to be as before"
+        )
     return "; ".join(parts)
 
 
