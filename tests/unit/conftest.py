@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.synthetic_study import SyntheticStudy
 from usertune.base_model import describe_base_model
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import Sample, read_user
@@ -23,6 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 BASE = Path(__file__).parents[2] / "demo" / "base"
 USERS = ("1", "2", "11", "12", "74")
+WHOLE: dict[str, Any] = {"samples": 3, "users_per_job": 2}
 NO_LIMITS = {"min": None, "max": None}
 TRAINING = {
     "epochs": 2,
@@ -37,6 +41,28 @@ TRAINING = {
 }
 LORA = {"rank": 4, "alpha": 32, "dropout": 0.05}
 EXECUTION = {"micro_batch": 4, "gradient_checkpointing": False, "save_every_steps": 100, "loader_workers": 0}
+
+# Trains as the JSON argument says. After each step it says which, and waits for a line; signals end it as a program.
+TRAIN_STEP_BY_STEP = """
+import argparse, json, sys
+from pathlib import Path
+from usertune import program
+from usertune.callbacks import SayProgress
+from usertune.train import train_experiment
+arguments = json.loads(sys.argv.pop())
+for key, value in arguments.items():
+    if key.endswith("_manifests"):
+        arguments[key] = [Path(item) for item in value]
+    elif key.endswith(("manifest", "file", "root")):
+        arguments[key] = Path(value)
+original = SayProgress.on_step_end
+def on_step_end(self, args, state, control, **rest):
+    original(self, args, state, control, **rest)
+    print(state.global_step, flush=True)
+    sys.stdin.readline()
+SayProgress.on_step_end = on_step_end
+program.run(program.argument_parser("train"), lambda _: train_experiment(**arguments))
+"""
 
 
 @dataclass(frozen=True)
@@ -104,6 +130,23 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     for user in USERS:
         prepare_user(recipe, study.root, user, study.folder / f"user_{user}.jsonl", study.manifest(user))
     return study
+
+
+@pytest.fixture(scope="session")
+def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a study of which everything is made, as far as the report; see `whole`."""
+    folder = tmp_path_factory.mktemp("whole")
+    with chdir(folder):
+        SyntheticStudy(Path(), **WHOLE).write().report()
+    return folder
+
+
+@pytest.fixture
+def whole(whole_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SyntheticStudy:
+    """A copy of `whole_study` in the working directory, with the times of its files; all paths are relative."""
+    shutil.copytree(whole_study, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return SyntheticStudy(Path(), **WHOLE)
 
 
 @pytest.fixture(scope="session")

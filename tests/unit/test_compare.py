@@ -17,8 +17,13 @@ from scipy import stats
 
 from usertune.compare import compare, latex, markdown
 from usertune.errors import UserError
+from usertune.fingerprint import digest_file
 from usertune.intervals import clustered_mean, clusters, paired_difference
-from usertune.presentation import count, duration, looks, percent, points
+from usertune.looks import looks
+from usertune.presentation import count, duration, percent, points
+from usertune.results import COMPARISON
+from usertune.sealed import read_result
+from usertune.table_names import MANIFEST, TABLES
 from usertune.tables import Design, Experiment, design_of, read_table
 
 Maker = Callable[..., Any]
@@ -114,10 +119,32 @@ def test_equal_inputs_give_equal_bytes_in_any_order(make_study: Maker) -> None:
     study = make_study()
     folder = study.compare()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    recipe = {"confidence": 0.95, **study.design}
-    compare(recipe, study.score_all()[::-1], folder)
+    compare(study.recipe(COMPARISON), study.score_all()[::-1], folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-    assert len(before) == 6
+    assert set(before) == {*TABLES, MANIFEST}
+
+
+def test_every_table_says_what_it_was_made_from(make_study: Maker) -> None:
+    study = make_study(experiments=["vanilla", "lora"])
+    folder = study.compare()
+    manifest = read_result(folder / MANIFEST)
+    assert manifest["files"] == {name: digest_file(folder / name) for name in TABLES}
+    for path in folder.glob("*.csv"):
+        table = read_table(path)
+        assert table.columns[-1] == "provenance"
+        assert set(table["provenance"]) == {manifest["fingerprint"][:16]}
+    trained = read_result(study.root / "checkpoints/lora/manifest.json")
+    note = (folder / "summary.md").read_text().partition("<!--\n")[2]
+    assert (folder / "summary.tex").read_text().startswith("% " + note.partition("\n")[0] + "\n% ")
+    assert f"usertune comparison {manifest['fingerprint'][:16]} of study {manifest['study_sha256'][:16]}" in note
+    assert f"lora: base model {trained['base_model'][:16]}, training {trained['fingerprint'][:16]}; 4 users" in note
+    assert f"lora: train with code {trained['made_with'][0]['code']} (" in note
+    assert "vanilla: train" not in note
+    users = manifest["experiments"]["lora"]["chain"]["users"]
+    assert users.keys() == set(study.users)
+    for user, chain in users.items():
+        score = read_result(study.root / f"scores/lora/user_{user}.json")
+        assert chain == {step: score["chain"][step] for step in ("prepare", "predict", "score")}
 
 
 def test_people_read_rounded_numbers(make_study: Maker) -> None:
@@ -163,9 +190,15 @@ def test_damaged_rows_are_noticed(make_study: Maker) -> None:
     study = make_study()
     files = study.score_all()
     rows = files[0].with_suffix(".csv")
-    rows.write_text(rows.read_text() + "\n")
+    whole = rows.read_text()
+    rows.write_text(whole + "\n")
     with pytest.raises(UserError, match=r"user_1.csv: missing, or not the rows"):
         compare({"confidence": 0.95, **study.design}, files, study.root / "t")
+    rows.write_text(whole)
+    files[0].write_text(files[0].read_text().replace('"parse_rate": 0', '"parse_rate": 1'))
+    with pytest.raises(UserError, match=r"user_1.json: the file was edited"):
+        compare({"confidence": 0.95, **study.design}, files, study.root / "t")
+    assert not (study.root / "t").exists()
 
 
 def test_every_experiment_needs_the_same_samples(make_study: Maker) -> None:

@@ -17,15 +17,23 @@ import pytest
 from PIL import Image
 
 from usertune import figures
+from usertune.code_version import code_version
 from usertune.errors import UserError
 from usertune.figures import accuracy_by_user, distance_distribution
 from usertune.figures.make import make_figure
 from usertune.figures.sheet import Sources, subject_of
+from usertune.fingerprint import digest_file
 from usertune.looks import PALETTE
+from usertune.sealed import read_result
 from usertune.study import FIGURE_NAMES
 from usertune.tables import read_table
 
 Maker = Callable[..., Any]
+
+
+def outputs(folder: Path, name: str = "own") -> tuple[Path, Path, Path]:
+    """Return places for a figure as SVG, as PNG, and for its manifest."""
+    return folder / f"{name}.svg", folder / f"{name}.png", folder / f"{name}.manifest.json"
 
 
 def test_every_figure_is_drawn_the_same_twice(make_study: Maker) -> None:
@@ -44,6 +52,27 @@ def test_every_figure_is_drawn_the_same_twice(make_study: Maker) -> None:
     for content in first.values():
         ElementTree.fromstring(content)
         assert b"dc:date" not in content
+
+
+def test_a_figure_says_what_it_was_drawn_from(make_study: Maker, tmp_path: Path) -> None:
+    study = make_study()
+    tables = study.compare()
+    make_figure(study.design, "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))
+    svg, png, manifest_file = outputs(tmp_path)
+    manifest = read_result(manifest_file)
+    assert manifest["files"] == {path.name: digest_file(path) for path in (svg, png)}
+    assert (manifest["step"], manifest["name"], manifest["recipe"]) == ("figure", "loss_curves", study.design)
+    assert [record["code"] for record in manifest["made_with"]] == [code_version("figure:loss_curves")]
+
+    def fingerprint(recipe: dict[str, Any]) -> str:
+        make_figure(recipe, "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))
+        return str(read_result(manifest_file)["fingerprint"])
+
+    assert fingerprint(study.design) == manifest["fingerprint"]
+    assert fingerprint({**study.design, "colours": {"lora": "#7b3294"}}) != manifest["fingerprint"]
+    log = study.training_logs()["lora"]
+    log.write_text(log.read_text().replace("0.5", "0.25"))
+    assert fingerprint(study.design) != manifest["fingerprint"]
 
 
 def test_distance_curve_ends_at_the_parse_rate(make_study: Maker) -> None:
@@ -92,30 +121,29 @@ def test_unusual_studies_are_drawn(make_study: Maker, fields: dict[str, Any]) ->
 
 def test_unknown_names_are_refused(make_study: Maker, tmp_path: Path) -> None:
     study = make_study()
-    outputs = tmp_path / "a.svg", tmp_path / "a.png"
     with pytest.raises(UserError, match="accuracy_by_user"):
-        make_figure(study.design, "pie", Sources(tmp_path, {}), *outputs)
+        make_figure(study.design, "pie", Sources(tmp_path, {}), *outputs(tmp_path))
     with pytest.raises(UserError, match="mystery is no experiment"):
-        make_figure(study.design, "loss_curves", Sources(tmp_path, {"mystery": tmp_path}), *outputs)
+        make_figure(study.design, "loss_curves", Sources(tmp_path, {"mystery": tmp_path}), *outputs(tmp_path))
     with pytest.raises(UserError, match="does not exist"):
-        make_figure(study.design, "accuracy_by_user", Sources(tmp_path, {}), *outputs)
+        make_figure(study.design, "accuracy_by_user", Sources(tmp_path, {}), *outputs(tmp_path))
+    log = {"lora": tmp_path / "log.csv"}
     with pytest.raises(UserError, match="does not exist"):
-        make_figure(study.design, "loss_curves", Sources(tmp_path, {"lora": tmp_path / "log.csv"}), *outputs)
+        make_figure(study.design, "loss_curves", Sources(tmp_path, log), *outputs(tmp_path))
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a training log"):
-        make_figure(study.design, "loss_curves", Sources(tmp_path, {"lora": tmp_path / "log.csv"}), *outputs)
+        make_figure(study.design, "loss_curves", Sources(tmp_path, log), *outputs(tmp_path))
 
 
 def test_own_colours_show_in_the_figure_that_has_them(make_study: Maker, tmp_path: Path) -> None:
     study = make_study()
     study.compare()
     standard = {path.stem: path.read_bytes() for path in study.draw()}
-    logs = {name: study.root / f"checkpoints/{name}/log.csv" for name in ("lora", "full_tuned")}
 
     def drawn(name: str, colours: dict[str, str]) -> bytes:
-        svg = tmp_path / "own.svg"
+        svg, png, manifest = outputs(tmp_path)
         recipe = {**study.design, "colours": colours}
-        make_figure(recipe, name, Sources(study.root / "tables", logs), svg, svg.with_suffix(".png"))
+        make_figure(recipe, name, Sources(study.root / "tables", study.training_logs()), svg, png, manifest)
         return svg.read_bytes()
 
     for name in FIGURE_NAMES:
@@ -130,7 +158,7 @@ def test_own_colours_show_in_the_figure_that_has_them(make_study: Maker, tmp_pat
 def test_colours_that_mean_nothing_are_refused(make_study: Maker, tmp_path: Path, colours: Any) -> None:
     recipe = {**make_study().design, "colours": colours}
     with pytest.raises(UserError, match=r"colours .* for experiments among: vanilla, lora, full_tuned"):
-        make_figure(recipe, "loss_curves", Sources(tmp_path, {}), tmp_path / "a.svg", tmp_path / "a.png")
+        make_figure(recipe, "loss_curves", Sources(tmp_path, {}), *outputs(tmp_path))
 
 
 def test_no_module_of_a_figure_imports_another_figure() -> None:
@@ -148,10 +176,12 @@ def test_no_module_of_a_figure_imports_another_figure() -> None:
 def test_drawing_a_figure_imports_no_other_figure(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from usertune.figures.make import make_figure\n"
-        "from usertune.figures.sheet import Sources\n"
+        "from usertune.figures.sheet import Sources; from usertune.sealed import write_result\n"
         "recipe = {'experiments': [{'name': 'a', 'mode': 'vanilla'}], 'users': ['1'], 'thresholds': [140]}\n"
         "folder = Path(sys.argv[1])\n"
-        "make_figure(recipe, 'loss_curves', Sources(folder, {}), folder / 'a.svg', folder / 'a.png')\n"
+        "write_result(folder / 'manifest.json', {'fingerprint': 'f'})\n"
+        "outputs = [folder / f'a.{kind}' for kind in ('svg', 'png', 'json')]\n"
+        "make_figure(recipe, 'loss_curves', Sources(folder, {}), *outputs)\n"
         "print(*sorted(name for name in sys.modules if name.startswith('usertune.figures.')))"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
@@ -164,4 +194,4 @@ def test_tables_of_another_study_are_refused(make_study: Maker) -> None:
     folder = study.compare()
     recipe = {**study.design, "experiments": study.design["experiments"][:2]}
     with pytest.raises(UserError, match=r"covers the experiments .*full_tuned"):
-        make_figure(recipe, "accuracy_by_user", Sources(folder, {}), folder / "a.svg", folder / "a.png")
+        make_figure(recipe, "accuracy_by_user", Sources(folder, {}), *outputs(folder))

@@ -33,7 +33,13 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 def test_json_is_read_back_and_bad_json_is_explained(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"ü": 1})
     assert read_json(tmp_path / "a.json") == {"ü": 1}
-    for content, message in ((b"{", "not valid JSON"), (b"\xff", "not valid JSON"), (b"[1]", "expected a JSON object")):
+    for content, message in (
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"1" * 5000, "not valid JSON"),
+        (b"[1]", "expected a JSON object"),
+    ):
         (tmp_path / "b.json").write_bytes(content)
         with pytest.raises(UserError, match=message):
             read_json(tmp_path / "b.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import signal
 import subprocess
 from collections.abc import Callable
@@ -13,11 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.conftest import BASE, EXECUTION, LORA, NO_LIMITS, TRAINING, Prepared
+from tests.unit.conftest import BASE, EXECUTION, LORA, NO_LIMITS, TRAIN_STEP_BY_STEP, TRAINING, Prepared
 from usertune.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer
+from usertune.errors import Stopped
 from usertune.finetune import FineTuning, answer_loss_sum, fine_tune
 from usertune.model import load_model, load_processor
+from usertune.program import EXIT_TRY_AGAIN
+from usertune.sealed import write_result
 
 
 def _uneven(prepared: Prepared, *users: str) -> Any:
@@ -141,8 +145,9 @@ def test_a_stopped_run_resumes_to_exactly_the_same_result(
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         _stop_after(steps, patch)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(Stopped) as stopped:
             _train(run, tmp_path / "stopped")
+    assert stopped.value.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
     assert not (tmp_path / "stopped" / "weights").exists()
     assert newest_checkpoint(tmp_path / "stopped" / "work") == tmp_path / "stopped" / "work" / f"checkpoint-{steps}"
@@ -151,47 +156,38 @@ def test_a_stopped_run_resumes_to_exactly_the_same_result(
     assert _same(weights, undisturbed[1])
 
 
-def test_an_unfinished_checkpoint_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
-    for step in (2, 10, 12):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-    for step in (2, 10):
-        (tmp_path / f"checkpoint-{step}" / CHECKPOINT_MARKER).write_text("{}")
+def test_a_second_stop_signal_ends_at_once_and_is_no_interruption_by_a_person() -> None:
+    stop = StopOnSignal()
+    with stop:
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.signal == signal.SIGUSR1
+        with pytest.raises(Stopped) as stopped:
+            signal.raise_signal(signal.SIGTERM)
+    assert stopped.value.signal == signal.SIGTERM
+
+
+def test_an_unfinished_or_damaged_checkpoint_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
+    for step in (2, 10, 12, 14, 16, 18):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "optimizer.pt").write_bytes(b"state")
+        write_result(folder / CHECKPOINT_MARKER, {"step": step, "sizes": {"optimizer.pt": 5}})
+    (tmp_path / "checkpoint-12" / CHECKPOINT_MARKER).unlink()
+    os.truncate(tmp_path / "checkpoint-14" / CHECKPOINT_MARKER, 20)
+    os.truncate(tmp_path / "checkpoint-16" / "optimizer.pt", 3)
+    (tmp_path / "checkpoint-18" / "optimizer.pt").unlink()
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
-    assert not (tmp_path / "checkpoint-12").exists()
-
-
-STOPPABLE = """
-import json, os, signal, sys
-from pathlib import Path
-from usertune.callbacks import SayProgress
-from usertune.train import train_experiment
-arguments = json.loads(sys.argv[1])
-for key, value in arguments.items():
-    if key.endswith("_manifests"):
-        arguments[key] = [Path(item) for item in value]
-    elif key.endswith(("manifest", "file", "root")):
-        arguments[key] = Path(value)
-original = SayProgress.on_step_end
-def on_step_end(self, args, state, control, **rest):
-    original(self, args, state, control, **rest)
-    print(state.global_step, flush=True)
-    sys.stdin.readline()
-SayProgress.on_step_end = on_step_end
-try:
-    train_experiment(**arguments)
-except KeyboardInterrupt:
-    sys.exit(130)
-"""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
 
 
 def test_sigterm_to_a_training_process_leaves_a_checkpoint(
     prepared: Prepared, tmp_path: Path, run_python: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    process = run_python(STOPPABLE, prepared.train_arguments(tmp_path))
+    process = run_python(TRAIN_STEP_BY_STEP, prepared.train_arguments(tmp_path))
     assert process.stdout is not None
     assert process.stdout.readline() == "1\n"
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate("\n" * 9, timeout=60)
-    assert process.returncode == 130, error
+    assert process.returncode == EXIT_TRY_AGAIN, error
     assert len(list(tmp_path.glob(f"*/checkpoint-1/{CHECKPOINT_MARKER}"))) == 1
     assert not (tmp_path / "manifest.json").exists()

@@ -16,7 +16,7 @@ from usertune.store import Prediction
 
 
 def _generator(prepared: Prepared, max_new_tokens: int = 48) -> Generator:
-    return Generator(BASE, "vanilla", None, "float32", NO_LIMITS, prepared.root, max_new_tokens)
+    return Generator(BASE, "vanilla", None, "float32", NO_LIMITS, prepared.root, max_new_tokens, "key")
 
 
 def _uneven(prepared: Prepared) -> list[Sample]:
@@ -44,6 +44,7 @@ def test_batches_give_the_answers_of_one_at_a_time(prepared: Prepared) -> None:
 def test_answers_end_at_the_end_of_the_turn(prepared: Prepared) -> None:
     for answer in _answers(_generator(prepared), prepared.samples("1"), 5).values():
         assert answer.stopped
+        assert answer.made_with == "key"
         assert "<|" not in answer.text
         assert 1 < answer.new_tokens <= 48
 
@@ -64,7 +65,7 @@ def _limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) 
         sizes.append(len(samples))
         if len(samples) > most:
             raise error
-        return [Prediction(sample["id"], 1, True) for sample in samples]
+        return [Prediction(sample["id"], 1, True, self.made_with) for sample in samples]
 
     monkeypatch.setattr(Generator, "_answer_batch", answer)
     return sizes

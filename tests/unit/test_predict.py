@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from tests.synthetic_study import without_a_model
 from tests.unit.conftest import Prepared
 from usertune.data.prepare import prepare_user
 from usertune.errors import UserError
+from usertune.made_with import UNKNOWN, made_with
 from usertune.predict import predict_users
+from usertune.sealed import read_result, write_result
 
 # Predicts as the JSON argument says; argument "stop" kills the process by SIGKILL as that batch begins.
 PREDICT = """
@@ -57,9 +60,9 @@ def test_a_second_call_generates_nothing_and_needs_no_torch(
     process = run_python(PREDICT, {**arguments, "block_torch": True})
     _, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
-    second = json.loads((tmp_path / "predictions.json").read_text())
+    second = read_result(tmp_path / "predictions.json")
     assert (second["generated"], second["reused"]) == (0, 10)
-    for key in ("predictions", "predictions_sha256", "fingerprint"):
+    for key in ("predictions", "fingerprint", "chain", "made_with"):
         assert second[key] == first[key]
 
 
@@ -112,7 +115,62 @@ def test_users_who_ask_the_same_each_get_their_answer(prepared: Prepared, tmp_pa
 
 
 def test_weights_of_another_base_are_refused(prepared: Prepared, tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(json.dumps({"base_model": "0" * 64, "weights_fingerprint": "1" * 64}))
+    write_result(tmp_path / "manifest.json", {"base_model": "0" * 64, "weights_fingerprint": "1" * 64})
     arguments = {**prepared.predict_arguments(tmp_path), "train_manifest": tmp_path / "manifest.json"}
     with pytest.raises(UserError, match="trained on another base model"):
         predict_users(**arguments)
+
+
+def test_the_result_says_whose_answers_it_holds_and_what_made_them(prepared: Prepared, tmp_path: Path) -> None:
+    arguments = prepared.predict_arguments(tmp_path, users=("1", "2"))
+    with without_a_model():
+        result = predict_users(**arguments)
+    base = read_result(prepared.base_manifest)["fingerprint"]
+    users = {user: read_result(prepared.manifest(user))["fingerprint"] for user in ("1", "2")}
+    assert read_result(arguments["predictions_file"]) == result
+    assert (result["step"], result["experiment"], result["users"]) == ("predict", "vanilla", ["1", "2"])
+    assert result["chain"] == {
+        "base_model": base,
+        "prepare": users,
+        "train": None,
+        "predict": result["fingerprint"],
+    }
+    assert result["made_with"] == {"train": [], "predict": [made_with("predict")]}
+
+
+@pytest.mark.parametrize("changed", ["code", "package"])
+def test_answers_made_with_other_code_or_packages_are_generated_again_if_the_study_says_so(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    arguments = prepared.predict_arguments(tmp_path)
+    strict = {**arguments, "recipe": {**arguments["recipe"], "made_with": {"code": "of the plan", "versions": {}}}}
+
+    def generated(**arguments: Any) -> tuple[int, int]:
+        result = predict_users(**arguments)
+        assert len(result["predictions"]) == 5
+        return result["generated"], len(result["made_with"]["predict"])
+
+    with without_a_model():
+        assert generated(**strict) == (5, 1)
+        assert generated(**strict) == (0, 1)
+        if changed == "code":
+            monkeypatch.setattr("usertune.made_with.code_version", lambda step: f"new {step}")
+        else:
+            monkeypatch.setattr("usertune.made_with.installed_versions", lambda: {"python": "9"})
+        assert generated(**arguments) == (0, 1)
+        assert generated(**strict) == (5, 1)
+        assert generated(**strict) == (0, 1)
+    now = read_result(arguments["predictions_file"])["made_with"]["predict"]
+    assert now == [made_with("predict")]
+
+
+def test_answers_whose_record_is_lost_still_count_but_not_as_made_today(prepared: Prepared, tmp_path: Path) -> None:
+    arguments = prepared.predict_arguments(tmp_path)
+    with without_a_model():
+        predict_users(**arguments)
+        (record,) = (tmp_path / "store").glob("*/made_with/*.json")
+        record.unlink()
+        again = predict_users(**arguments)
+        assert (again["generated"], again["made_with"]["predict"]) == (0, [UNKNOWN])
+        strict = {**arguments, "recipe": {**arguments["recipe"], "made_with": {}}}
+        assert predict_users(**strict)["generated"] == 5

@@ -10,12 +10,19 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from usertune.code_version import code_version
 from usertune.errors import UserError
 from usertune.examples import LONGEST_TEXT, printable
+from usertune.fingerprint import digest_file
 from usertune.headline import headline
+from usertune.made_with import installed_versions
+from usertune.results import COMPARISON, REPORT
+from usertune.sealed import read_result
+from usertune.step_fingerprints import report_fingerprint
 from usertune.tables import Design, Experiment
 
 Maker = Callable[..., Any]
+TRAINING_USER = re.compile(r"data/user_[tv]")
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> \x00\u202e"
 
 
@@ -46,7 +53,7 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
     assert page.open == []
     names = [name for name, _ in page.tags]
     assert "script" not in names
-    assert names.count("table") == 6
+    assert names.count("table") == 7
     for name, attributes in page.tags:
         assert not any(key.startswith("on") or key == "style" for key in attributes)
         for key in ("src", "href"):
@@ -62,13 +69,37 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
 
 def test_equal_inputs_give_equal_bytes(make_study: Maker) -> None:
     study = make_study()
-    assert study.report().read_bytes() == study.report().read_bytes()
+    first = study.report().read_bytes()
+    study.audit_file.unlink()
+    assert study.report().read_bytes() == first
+
+
+def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -> None:
+    study = make_study()
+    page = study.report()
+    text, manifest = page.read_text(encoding="utf-8"), read_result(study.root / REPORT)
+    outputs = [page, study.root / "provenance.json"]
+    assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
+    figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
+    assert manifest["fingerprint"] == report_fingerprint(
+        study.recipe(REPORT), read_result(study.root / COMPARISON), figures
+    )
+    assert [record["code"] for record in manifest["made_with"]] == [code_version("report")]
+    for place in study.results:
+        if place.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(place):
+            assert f'title="{read_result(study.root / place)["fingerprint"]}"' in text, place
+    assert f'title="{manifest["fingerprint"]}"' in text
 
 
 def test_differing_versions_are_flagged(make_study: Maker) -> None:
-    text = make_study().report().read_text(encoding="utf-8")
+    pages = [make_study().report(), make_study("other", other_versions={"lora": {"transformers": "9.9"}}).report()]
+    alike, text = (page.read_text(encoding="utf-8") for page in pages)
     assert text.count("differs:") == 1
-    assert "5.23.0 (predict lora, train lora)" in text
+    assert "9.9 (predict lora, train lora)" in text
+    now = installed_versions()["transformers"]
+    assert f"<li>training of lora: transformers 9.9 -&gt; {now}</li>" in text
+    assert text.count("<li>") - alike.count("<li>") == 2
+    assert ["other code or packages than those of today" in page for page in (alike, text)] == [False, True]
 
 
 def test_untrained_study_without_examples(make_study: Maker) -> None:
@@ -86,6 +117,7 @@ def test_one_user(make_study: Maker) -> None:
 
 def test_changed_or_missing_screenshots_are_refused(make_study: Maker) -> None:
     study = make_study()
+    study.report()
     image = study.root / "dataset/images/1_0.png"
     image.write_bytes(image.read_bytes() + b"x")
     with pytest.raises(UserError, match=r"sample '1/0'.*changed since.*report.examples"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,8 +15,9 @@ import pytest
 
 from usertune.data.samples import read_samples
 from usertune.errors import UserError
-from usertune.files import read_json
-from usertune.score import score_samples, score_user, summarise, thresholds_of
+from usertune.score import score_samples, score_user, summarise
+from usertune.sealed import read_result, write_result
+from usertune.thresholds import thresholds_of
 
 Maker = Callable[..., Any]
 RECIPE = {"step": "score", "task": "grounding", "thresholds": [140, 70]}
@@ -61,11 +63,19 @@ def test_nothing_parsed_has_no_distance() -> None:
 def test_files_hold_rows_and_metrics(make_study: Maker) -> None:
     study = make_study()
     metrics_file = study.score("lora", "ana")
-    metrics = read_json(metrics_file)
+    metrics = read_result(metrics_file)
     rows = list(csv.DictReader(metrics_file.with_suffix(".csv").open(encoding="utf-8")))
     assert metrics["experiment"] == "lora"
     assert metrics["user"] == "ana"
-    assert metrics["prediction_fingerprint"] == f"{'lora':f<64}"
+    predictions = read_result(study.predictions("lora"))
+    assert metrics["chain"] == {
+        "base_model": read_result(study.root / "base_model/manifest.json")["fingerprint"],
+        "train": read_result(study.root / "checkpoints/lora/manifest.json")["fingerprint"],
+        "prepare": read_result(study.root / "data/user_ana.manifest.json")["fingerprint"],
+        "predict": predictions["fingerprint"],
+        "score": metrics["fingerprint"],
+    }
+    assert metrics["made_with"] == predictions["made_with"]
     assert len(rows) == metrics["samples"] == study.samples
     assert list(rows[0]) == [
         *("id", "user", "episode", "step", "parsed", "x", "y", "target_x", "target_y", "distance"),
@@ -78,8 +88,8 @@ def test_fingerprint_follows_content_and_not_upstream(make_study: Maker) -> None
     study = make_study()
 
     def fingerprint(recipe: dict[str, Any]) -> str:
-        paths = study.samples_of("1"), study.predictions("lora"), study.root / "r.csv", study.root / "m.json"
-        return str(score_user(recipe, "lora", "1", *paths)["fingerprint"])
+        inputs = study.samples_of("1"), study.predictions("lora")
+        return str(score_user(recipe, "lora", "1", *inputs, *outputs(study))["fingerprint"])
 
     first = fingerprint(RECIPE)
     assert fingerprint({**RECIPE, "upstream": {"predict": "abc"}}) == first
@@ -90,17 +100,66 @@ def test_fingerprint_follows_content_and_not_upstream(make_study: Maker) -> None
     assert fingerprint(RECIPE) != first
 
 
+def outputs(study: Any, name: str = "own") -> tuple[Path, Path, Path]:
+    """Return places for rows and metrics, and that of the store."""
+    return study.root / f"{name}.csv", study.root / f"{name}.json", study.root / "own_store"
+
+
+@pytest.fixture
+def scorings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the number of samples whenever samples are scored."""
+    counts: list[int] = []
+
+    def note(task: str, samples: Any, *rest: Any) -> Any:
+        counts.append(len(samples))
+        return score_samples(task, samples, *rest)
+
+    monkeypatch.setattr("usertune.score.score_samples", note)
+    return counts
+
+
+def test_what_was_scored_before_comes_from_the_store(make_study: Maker, scorings: list[int]) -> None:
+    study = make_study()
+    inputs = "lora", "1", study.samples_of("1"), study.predictions("lora")
+    first = score_user(RECIPE, *inputs, *outputs(study, "first"))
+    assert scorings == [12]
+    second = score_user({**RECIPE, "upstream": {"predict": "other"}}, *inputs, *outputs(study, "second"))
+    assert scorings == [12]
+    same = first.keys() - {"recipe", "files"}
+    assert {key: first[key] for key in same} == {key: second[key] for key in same}
+    assert (study.root / "first.csv").read_bytes() == (study.root / "second.csv").read_bytes()
+    score_user({**RECIPE, "code": "other"}, *inputs, *outputs(study))
+    assert scorings == [12, 12]
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"edited"])
+def test_a_damaged_score_in_the_store_is_computed_again(
+    make_study: Maker, scorings: list[int], damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = make_study()
+    inputs = "lora", "1", study.samples_of("1"), study.predictions("lora")
+    first = score_user(RECIPE, *inputs, *outputs(study))
+    (stored,) = (study.root / "own_store").iterdir()
+    whole = stored.read_bytes()
+    stored.write_bytes(whole.replace(b"1,", b"0,", 1) if damage == b"edited" else damage)
+    with caplog.at_level(logging.WARNING):
+        assert score_user(RECIPE, *inputs, *outputs(study)) == first
+    assert scorings == [12, 12]
+    assert str(stored) in caplog.text
+    assert stored.read_bytes() == whole
+
+
 def change_predictions(study: Any, name: str, change: Callable[[list[dict[str, Any]]], Any]) -> None:
     path = study.predictions(name)
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_result(path)
     change(content["predictions"])
-    path.write_text(json.dumps(content), encoding="utf-8")
+    write_result(path, content)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda items: items.pop(3), r"users_all.json: no prediction for sample '1/3'.*run snakemake"),
+        (lambda items: items.pop(3), r"users_1-2,10,ana.json: no prediction for sample '1/3'.*run snakemake"),
         (lambda items: items.append(dict(items[2])), "sample '1/2' was predicted twice"),
         (lambda items: items.append({**items[2], "id": "1/99"}), "predictions for sample '1/99', not in"),
         (lambda items: items[2].pop("text"), r"predictions\[2\] lacks"),
@@ -117,11 +176,18 @@ def test_predictions_must_match_the_samples(make_study: Maker, change: Any, mess
 
 def test_foreign_predictions_are_refused(make_study: Maker) -> None:
     study = make_study()
-    outputs = study.root / "r.csv", study.root / "m.json"
     with pytest.raises(UserError, match="experiment 'vanilla', not 'lora'"):
-        score_user(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("vanilla"), *outputs)
+        score_user(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("vanilla"), *outputs(study))
     with pytest.raises(UserError, match="not '3'"):
-        score_user(RECIPE, "lora", "3", rename_user(study, "3"), study.predictions("lora"), *outputs)
+        score_user(RECIPE, "lora", "3", rename_user(study, "3"), study.predictions("lora"), *outputs(study))
+
+
+def test_predictions_edited_by_hand_are_refused(make_study: Maker) -> None:
+    study = make_study()
+    path = study.predictions("lora")
+    path.write_text(path.read_text().replace("icon4", "icon5", 1))
+    with pytest.raises(UserError, match=r"users_1-2,10,ana.json: the file was edited or cut short.*run snakemake"):
+        study.score("lora", "1")
 
 
 def rename_user(study: Any, user: str) -> Path:

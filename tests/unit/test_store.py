@@ -17,7 +17,7 @@ from usertune.store import Prediction, PredictionStore
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 PREDICTIONS = st.dictionaries(
     st.text("0123456789abcdef", min_size=1, max_size=64),
-    st.builds(Prediction, text=TEXT, new_tokens=st.integers(0, 10_000), stopped=st.booleans()),
+    st.builds(Prediction, text=TEXT, new_tokens=st.integers(0, 10_000), stopped=st.booleans(), made_with=TEXT),
 )
 
 
@@ -25,11 +25,11 @@ def _store(folder: Path) -> PredictionStore:
     return PredictionStore(folder, "f" * 64)
 
 
-def _write(folder: Path, *requests: str, user: str = "7") -> Path:
+def _write(folder: Path, *requests: str, user: str = "7", made_with: str = "key") -> Path:
     """Store one prediction for each request, and return the segment they are in."""
     before = set(folder.rglob("*.jsonl"))
     with _store(folder).writer() as writer:
-        writer.append((user, request, Prediction(f"answer to {request}", 3, True)) for request in requests)
+        writer.append((user, request, Prediction(f"answer to {request}", 3, True, made_with)) for request in requests)
     (segment,) = set(folder.rglob("*.jsonl")) - before
     return segment
 
@@ -58,8 +58,8 @@ def test_users_and_namespaces_are_apart(tmp_path: Path) -> None:
 
 def test_an_appended_batch_is_readable_before_the_writer_closes(tmp_path: Path) -> None:
     with _store(tmp_path).writer() as writer:
-        writer.append([("7", "a", Prediction("x", 1, False))])
-        assert _store(tmp_path).read("7") == {"a": Prediction("x", 1, False)}
+        writer.append([("7", "a", Prediction("x", 1, False, "key"))])
+        assert _store(tmp_path).read("7") == {"a": Prediction("x", 1, False, "key")}
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 40])
@@ -89,6 +89,7 @@ def test_every_possible_cut_keeps_exactly_the_whole_lines(tmp_path: Path) -> Non
         (b"answer to b", b"answer to B"),
         (b'"new_tokens": 3', b'"new_tokens": 4'),
         (b'"stopped": true', b'"stopped": false'),
+        (b'"made_with": "key"', b'"made_with": "kex"'),
         (b'"request": "b"', b'"request": "x"'),
         (b'"check"', b'"chick"'),
         (b"answer to b", b"answer to \xff"),
@@ -126,7 +127,7 @@ from usertune.store import Prediction, PredictionStore
 folder, name = json.loads(sys.argv[1])
 with PredictionStore(folder, "f" * 64).writer() as writer:
     for number in range(200):
-        writer.append([("7", f"{name}{number}", Prediction(name * 2000, number, True))])
+        writer.append([("7", f"{name}{number}", Prediction(name * 2000, number, True, "key"))])
 """
 
 
@@ -135,5 +136,40 @@ def test_two_processes_write_at_once(tmp_path: Path, run_python: Callable[..., s
     for writer in writers:
         _, error = writer.communicate(timeout=60)
         assert writer.returncode == 0, error
-    expected = {f"{name}{number}": Prediction(name * 2000, number, True) for name in "ab" for number in range(200)}
+    expected = {
+        f"{name}{number}": Prediction(name * 2000, number, True, "key") for name in "ab" for number in range(200)
+    }
     assert _store(tmp_path).read("7") == expected
+
+
+def test_records_of_what_predictions_were_made_with_come_back(tmp_path: Path) -> None:
+    store, today = _store(tmp_path), {"code": "a", "versions": {"torch": "2.14.0"}}
+    key = store.remember(today)
+    assert store.remember(dict(reversed(today.items()))) == key
+    other = store.remember({**today, "code": "b"})
+    assert store.made_with() == {key: today, other: {**today, "code": "b"}}
+    assert PredictionStore(tmp_path, "e" * 64).made_with() == {}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"code": "a"}'])
+def test_a_damaged_record_is_passed_over_and_mended(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = _store(tmp_path)
+    key, other = (store.remember({"code": code}) for code in "ab")
+    file = store.folder / "made_with" / f"{key}.json"
+    file.write_bytes(damage)
+    with caplog.at_level(logging.WARNING):
+        assert store.made_with() == {other: {"code": "b"}}
+    assert str(file) in caplog.text
+    assert store.remember({"code": "a"}) == key
+    assert store.made_with() == {key: {"code": "a"}, other: {"code": "b"}}
+
+
+def test_only_accepted_predictions_are_read(tmp_path: Path) -> None:
+    _write(tmp_path, "a", "b", made_with="old")
+    _write(tmp_path, "b", "c", made_with="new")
+    new = _store(tmp_path).read("7", lambda prediction: prediction.made_with == "new")
+    assert {request: prediction.made_with for request, prediction in new.items()} == {"b": "new", "c": "new"}
+    assert _store(tmp_path).read("7", lambda _: False) == {}
+    assert sorted(_store(tmp_path).read("7")) == ["a", "b", "c"]

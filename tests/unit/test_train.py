@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
 
-from tests.unit.conftest import Prepared
-from usertune.errors import UserError
-from usertune.fingerprint import digest_folder
-from usertune.train import train_experiment
+from tests.synthetic_study import StandInTrainer, without_a_model
+from tests.unit.conftest import TRAIN_STEP_BY_STEP, Prepared
+from usertune.fingerprint import digest_file, digest_folder
+from usertune.made_with import UNKNOWN, made_with
+from usertune.sealed import read_result, write_result
+from usertune.train import COMPLETE, train_experiment
 
 # Trains as the JSON argument says, where torch cannot be imported.
 WITHOUT_TORCH = """
-import json, sys
+import json, logging, sys
 from pathlib import Path
 sys.modules["torch"] = None
 from usertune.train import train_experiment
+logging.basicConfig(level=logging.INFO)
 arguments = json.loads(sys.argv[1])
 for key, value in arguments.items():
     if key.endswith("_manifests"):
@@ -44,7 +46,7 @@ def trained(prepared: Prepared, tmp_path: Path) -> dict[str, Any]:
 
 
 def _weights(out: Path) -> Path:
-    return out / json.loads((out / "manifest.json").read_text())["weights_folder"]
+    return Path(out / read_result(out / "manifest.json")["weights_folder"])
 
 
 def _times(folder: Path) -> dict[str, int]:
@@ -52,7 +54,7 @@ def _times(folder: Path) -> dict[str, int]:
 
 
 def test_the_manifest_says_what_was_trained_and_how(trained: dict[str, Any], tmp_path: Path) -> None:
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = read_result(tmp_path / "manifest.json")
     assert {
         "step": "train",
         "experiment": "lora",
@@ -66,7 +68,12 @@ def test_the_manifest_says_what_was_trained_and_how(trained: dict[str, Any], tmp
     measured = ("wall_seconds", "samples_per_second", "tokens_per_second", "peak_memory_bytes", "trainable_parameters")
     assert all(manifest[key] > 0 for key in measured)
     assert manifest["weights_files"] == digest_folder(_weights(tmp_path))
-    assert {"fingerprint", "base_model", "weights_fingerprint", "versions"} <= manifest.keys()
+    assert manifest["files"] == {"log.csv": digest_file(tmp_path / "log.csv")}
+    assert manifest["chain"] == {"base_model": manifest["base_model"], "train": manifest["fingerprint"]}
+    assert manifest["made_with"] == [made_with("train")]
+    for name, state in manifest["weights_state"].items():
+        stat = (_weights(tmp_path) / name).stat()
+        assert state == [stat.st_size, stat.st_mtime_ns]
     header, *rows = (tmp_path / "log.csv").read_text().splitlines()
     assert header == "step,epoch,split,loss,learning_rate"
     assert [row.split(",")[2] for row in rows] == ["train", "train", "validation"]
@@ -107,9 +114,106 @@ def test_damaged_weights_are_trained_again(trained: dict[str, Any], tmp_path: Pa
     assert digest_folder(_weights(tmp_path)) == before
 
 
-def test_two_processes_do_not_train_the_same_thing_at_once(trained: dict[str, Any], tmp_path: Path) -> None:
-    with (
-        FileLock(_weights(tmp_path).parent / ".lock"),
-        pytest.raises(UserError, match="another process is training this experiment"),
-    ):
-        train_experiment(**trained)
+def test_of_two_processes_one_trains_and_the_other_waits_and_trains_nothing(
+    prepared: Prepared, tmp_path: Path, run_python: Start
+) -> None:
+    arguments = prepared.train_arguments(tmp_path)
+    first = run_python(TRAIN_STEP_BY_STEP, arguments)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "1\n"
+    second = run_python(WITHOUT_TORCH, arguments)
+    assert second.stderr is not None
+    assert "another process is training lora already; waiting for it" in second.stderr.readline()
+    assert second.poll() is None
+    _, error = first.communicate("\n" * 9, timeout=60)
+    assert first.returncode == 0, error
+    manifest = (tmp_path / "manifest.json").read_bytes()
+    _, error = second.communicate(timeout=60)
+    assert second.returncode == 0, error
+    assert "lora is already trained" in error
+    assert (tmp_path / "manifest.json").read_bytes() == manifest
+
+
+@pytest.fixture
+def strict(prepared: Prepared, tmp_path: Path) -> dict[str, Any]:
+    """The arguments of a training that counts only what was made with the code and packages of today."""
+    recipe = {**prepared.train_recipe(epochs=1), "made_with": {"code": "of the plan", "versions": {}}}
+    return prepared.train_arguments(tmp_path, recipe)
+
+
+def _trainings(**arguments: Any) -> int:
+    """Train with the stand-in; return how often it had to."""
+    before = StandInTrainer.trained
+    with without_a_model():
+        train_experiment(**arguments)
+    return StandInTrainer.trained - before
+
+
+@pytest.mark.parametrize("changed", ["code", "package"])
+def test_what_other_code_or_packages_trained_is_trained_again_if_the_study_says_so(
+    prepared: Prepared, strict: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    lenient = prepared.train_arguments(tmp_path)
+    assert _trainings(**strict) == 1
+    assert _trainings(**strict) == 0
+    if changed == "code":
+        monkeypatch.setattr("usertune.made_with.code_version", lambda step: f"new {step}")
+    else:
+        monkeypatch.setattr("usertune.made_with.installed_versions", lambda: {"python": "9"})
+    assert _trainings(**lenient) == 0
+    before = read_result(tmp_path / "manifest.json")
+    assert _trainings(**strict) == 1
+    assert _trainings(**strict) == 0
+    after = read_result(tmp_path / "manifest.json")
+    assert before["fingerprint"] == after["fingerprint"]
+    assert before["made_with"] != after["made_with"] == [made_with("train")]
+
+
+def _interrupt(arguments: dict[str, Any], record: dict[str, Any]) -> Path:
+    """Leave what a training made with other code leaves when it is killed; return its working checkpoint."""
+    _trainings(**arguments)
+    work = _weights(arguments["manifest_file"].parent).parent
+    (work / COMPLETE).unlink()
+    (work / "checkpoint-1").mkdir()
+    write_result(work / "made_with.json", {"made_with": [record]})
+    return work / "checkpoint-1"
+
+
+def test_a_resumed_training_names_all_who_took_part(prepared: Prepared, tmp_path: Path) -> None:
+    arguments = prepared.train_arguments(tmp_path)
+    earlier = {**made_with("train"), "code": "earlier"}
+    _interrupt(arguments, earlier)
+    assert _trainings(**arguments) == 1
+    assert read_result(tmp_path / "manifest.json")["made_with"] == [earlier, made_with("train")]
+
+
+def test_a_checkpoint_of_other_code_is_not_resumed_from_if_the_study_says_so(
+    strict: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoint = _interrupt(strict, {**made_with("train"), "code": "earlier"})
+    with caplog.at_level("INFO"):
+        assert _trainings(**strict) == 1
+    assert "made with other code or packages (code earlier -> " in caplog.text
+    assert not checkpoint.exists()
+    assert read_result(tmp_path / "manifest.json")["made_with"] == [made_with("train")]
+
+
+def test_a_checkpoint_of_the_same_code_is_kept_until_training_ends(strict: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = _interrupt(strict, made_with("train"))
+    with without_a_model(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules["usertune.finetune"], "fine_tune", _fail)
+        with pytest.raises(RuntimeError, match="interrupted again"):
+            train_experiment(**strict)
+    assert checkpoint.exists()
+
+
+def _fail(*_: Any) -> None:
+    raise RuntimeError("interrupted again")
+
+
+def test_a_damaged_record_is_an_unknown_maker(prepared: Prepared, tmp_path: Path) -> None:
+    arguments = prepared.train_arguments(tmp_path)
+    checkpoint = _interrupt(arguments, made_with("train"))
+    (checkpoint.parent / "made_with.json").write_text("{}")
+    assert _trainings(**arguments) == 1
+    assert read_result(tmp_path / "manifest.json")["made_with"] == [UNKNOWN, made_with("train")]

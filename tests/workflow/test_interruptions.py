@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
-from workplace import Workplace, kill_group, new_workplace, wait_until
+from workplace import LOCAL_PROFILE, Workplace, kill_group, new_workplace, wait_until
 
 from usertune.demo.dataset import Counts
 
@@ -20,36 +22,57 @@ def _half_written(workplace: Workplace) -> list[Path]:
     return [path for path in workplace.results.rglob("*") if path.name.endswith(".tmp") or ".tmp." in path.name]
 
 
-def test_two_runs_at_once(workplace: Workplace) -> None:
-    first = workplace.start(LORA)
+@pytest.mark.parametrize("second_folder", ["place", "elsewhere"])
+def test_two_runs_at_once(workplace: Workplace, tmp_path: Path, second_folder: str) -> None:
+    workplace.options = LOCAL_PROFILE
+    workplace.replace("results: results", f"results: {workplace.results}")
+    workplace.replace("root: data", f"root: {workplace.data}")
+    other = Workplace(tmp_path / second_folder, options=LOCAL_PROFILE, runs=100)
+    if second_folder != workplace.folder.name:
+        other.folder.mkdir()
+        shutil.copy(workplace.study, other.study)
+    target = str(workplace.folder / LORA)
+    first = workplace.start(target)
     try:
-        wait_until(lambda: "Training lora" in workplace.output, first)
-        code, output = workplace.snakemake(LORA, timeout=60)
-        assert first.poll() is None, "the first run goes on"
-        assert code != 0
-        assert "cannot be locked" in output
-        assert "--unlock" in output
+        wait_until(lambda: workplace.programs("train"), first)
+        (training,) = workplace.programs("train")
+        code, output = other.snakemake(target, timeout=60)
+        assert code == 1, output
+        refusal = (
+            f"{workplace.results}: another snakemake is working on these results (process {first.pid} on "
+            f"{socket.gethostname()}, since "
+        )
+        assert any(line.startswith(refusal) for line in output.splitlines()), output
+        for noise in ("Traceback", "Error", 'File "', "locked"):
+            assert noise not in output
+        assert first.poll() is None
+        assert training.is_running(), "the first run goes on"
     finally:
         kill_group(first)
+    assert "Training lora" in other.run(target)
+    assert (workplace.folder / LORA).is_file()
 
 
 def test_interrupted_training_resumes(workplace: Workplace) -> None:
-    workplace.replace("  epochs: 1", "  epochs: 30")
-    workplace.replace("  save_every_steps: 2", "  save_every_steps: 10")
+    workplace.options = LOCAL_PROFILE
+    workplace.replace("  epochs: 1", "  epochs: 15")
+    workplace.replace("  save_every_steps: 2", "  save_every_steps: 5")
     first = workplace.start(LORA)
     try:
         # Later than the first checkpoint, so that the one of the interruption is seen to count.
-        wait_until(lambda: list(workplace.results.glob("checkpoints/lora/*/checkpoint-20/complete.json")), first)
+        wait_until(lambda: list(workplace.results.glob("checkpoints/lora/*/checkpoint-10/complete.json")), first)
         os.killpg(first.pid, signal.SIGINT)
         assert first.wait(60) != 0
+        assert not workplace.programs("train"), "no other attempt was started"
     finally:
         kill_group(first)
     assert "saving a checkpoint after this step" in workplace.output
+    assert workplace.output.count("Training lora") == 1, "no other attempt was started"
     assert not (workplace.folder / LORA).exists()
     assert not _half_written(workplace)
     workplace.run(LORA)
     manifest = workplace.json("checkpoints/lora/manifest.json")
-    assert 20 <= manifest["resumed_from_step"] < manifest["steps"] == 120
+    assert 10 <= manifest["resumed_from_step"] < manifest["steps"] == 60
     assert not list(workplace.results.glob("checkpoints/lora/*/checkpoint-*"))
     assert not _half_written(workplace)
     resumed = (workplace.results / "checkpoints/lora/training_log.csv").read_text()
@@ -64,6 +87,7 @@ def test_interrupted_training_resumes(workplace: Workplace) -> None:
 
 def test_killed_prediction_repeats_at_most_one_batch(tmp_path: Path) -> None:
     workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=30))
+    workplace.options = LOCAL_PROFILE
     workplace.replace("  batch_size: 10", "  batch_size: 3")
     first = workplace.start("vanilla")
     try:
@@ -72,11 +96,7 @@ def test_killed_prediction_repeats_at_most_one_batch(tmp_path: Path) -> None:
         kill_group(first)
     before = [json.loads(line)["request"] for line in workplace.stored_lines() if line.endswith("}")]
     assert not (workplace.results / "predictions/vanilla/users_1-2.json").exists()
-    code, output = workplace.snakemake("vanilla", "--rerun-incomplete")
-    if "cannot be locked" in output:
-        workplace.run("--unlock")
-        code, output = workplace.snakemake("vanilla", "--rerun-incomplete")
-    assert code == 0, output
+    workplace.run("vanilla")
     predictions = workplace.predictions("vanilla")
     assert len(predictions["predictions"]) == 60
     after = [json.loads(line)["request"] for line in workplace.stored_lines()]

@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from usertune.demo.dataset import Counts, make_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINED = ("lora", "full")
 EXPERIMENTS = ("vanilla", *TRAINED)
+# As people run it: with retries, and with no lock that outlives its holder.
+LOCAL_PROFILE = ("--profile", str(REPOSITORY / "profiles/local"))
 
 # One key a line, so that tests can replace lines and know their numbers.
 STUDY = f"""\
@@ -76,6 +80,8 @@ class Workplace:
     runs: int = 0
     # Where the workflow's code is; tests that edit it have a copy of their own.
     repository: Path = REPOSITORY
+    # Given to every run.
+    options: tuple[str, ...] = ()
 
     @property
     def study(self) -> Path:
@@ -101,7 +107,7 @@ class Workplace:
         head = [sys.executable, "-m", "snakemake", "--snakefile", str(self.repository / "Snakefile")]
         where = ["--configfile", str(self.study), "--directory", str(self.folder), "--cores", str(cores)]
         # Before the options that take several values, which would swallow targets.
-        return [*head, *arguments, *where]
+        return [*head, *arguments, *self.options, *where]
 
     def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen[str]:
         """Start Snakemake in a process group of its own; see `output` for what it says."""
@@ -181,6 +187,19 @@ class Workplace:
         segments = sorted(self.results.glob("store/predictions/**/*.jsonl"))
         return [line for segment in segments for line in segment.read_text().splitlines()]
 
+    def programs(self, step: str) -> list[psutil.Process]:
+        """Return the processes that work at a step here, also those whose Snakemake is gone; the newest last."""
+        script = str(self.repository / f"scripts/{step}.py")
+        found: dict[psutil.Process, int] = {}
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if script in process.cmdline()[1:2] and Path(process.cwd()) == self.folder.resolve():
+                    found[process] = process.ppid()
+        # What a program forks looks like the program.
+        pids = {process.pid for process in found}
+        own = [process for process, parent in found.items() if parent not in pids]
+        return sorted(own, key=lambda process: process.create_time())
+
     def add_to_path(self, folder: Path) -> None:
         """Let programs of a folder come before those of the system."""
         self.environment["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
@@ -199,7 +218,7 @@ def kill_group(process: subprocess.Popen[str]) -> None:
     process.wait()
 
 
-def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], timeout: float = 120) -> None:
+def wait_until(condition: Callable[[], object], process: subprocess.Popen[str], timeout: float = 300) -> None:
     """Wait for a condition while a process runs."""
     end = time.monotonic() + timeout
     while not condition():

@@ -1,0 +1,222 @@
+"""Further attempts at a job: after memory ran out, and after a scheduler told it to leave."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from workplace import LOCAL_PROFILE, REPOSITORY, Workplace, kill_group, new_workplace, wait_until
+
+from usertune.demo.dataset import Counts
+
+pytestmark = pytest.mark.workflow
+FULL = "results/checkpoints/full/manifest.json"
+RETRY = "Trying to restart job"
+
+# Python imports this module by itself. Memory runs out as on a GPU: in the first layer that sees too large a batch.
+SMALL_MEMORY = """\
+import importlib.machinery, os, sys
+
+ROWS = int(os.environ["ROWS_IN_MEMORY"])
+NAME = "torch.nn.functional"
+
+
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name != NAME:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        load = spec.loader.exec_module
+        spec.loader.exec_module = lambda module: (load(module), limit(module))
+        return spec
+
+
+def limit(functional):
+    attend = functional.scaled_dot_product_attention
+
+    def attention(query, *arguments, **settings):
+        if query.shape[0] > ROWS:
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return attend(query, *arguments, **settings)
+
+    functional.scaled_dot_product_attention = attention
+
+
+sys.meta_path.insert(0, Finder())
+"""
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    """A study in which sums come out the same in every attempt: the full mode has no dropout."""
+    workplace.options = LOCAL_PROFILE
+    return workplace
+
+
+def _with_memory_for(workplace: Workplace, rows: int) -> None:
+    folder = workplace.folder / "hook"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(SMALL_MEMORY)
+    workplace.environment |= {"PYTHONPATH": str(folder), "ROWS_IN_MEMORY": str(rows)}
+
+
+def _losses(workplace: Workplace) -> str:
+    return (workplace.results / "checkpoints/full/training_log.csv").read_text()
+
+
+def test_out_of_memory_is_tried_again_with_a_smaller_micro_batch(place: Workplace) -> None:
+    _with_memory_for(place, rows=2)
+    output = place.run(FULL)
+    assert output.count(RETRY) == 1
+    assert "out of memory with training.micro_batch 4 (CUDA out of memory" in output
+    assert "set micro_batch lower, or gradient_checkpointing: true" in output
+    assert "Traceback" not in output
+    manifest = place.json("checkpoints/full/manifest.json")
+    assert manifest["micro_batch"] == 2
+    losses = _losses(place)
+
+    place.results.rename(place.folder / "second-attempt")
+    place.replace("  micro_batch: 4", "  micro_batch: 2")
+    assert RETRY not in place.run(FULL)
+    undisturbed = place.json("checkpoints/full/manifest.json")
+    assert undisturbed["micro_batch"] == 2
+    assert _losses(place) == losses
+    for key in ("weights_fingerprint", "fingerprint", "steps"):
+        assert undisturbed[key] == manifest[key], key
+
+
+def test_no_attempt_helps(place: Workplace) -> None:
+    _with_memory_for(place, rows=0)
+    code, output = place.snakemake(FULL)
+    assert code != 0
+    assert output.count(RETRY) == 2
+    for micro_batch in (4, 2, 1):
+        assert f"out of memory with training.micro_batch {micro_batch} (" in output
+    assert "lower base_model.max_pixels" in output
+    assert "Traceback" not in output
+    assert not (place.folder / FULL).exists()
+
+
+def test_what_can_only_fail_again_is_tried_once(place: Workplace) -> None:
+    (place.data / "user_1.jsonl").write_text("no sample\n")
+    code, output = place.snakemake("results/data/user_1.manifest.json")
+    assert code != 0
+    assert "user_1.jsonl:1:" in output
+    assert RETRY not in output
+
+
+def test_resources_grow_with_the_attempt(place: Workplace) -> None:
+    place.replace("  batch_size: 4", "  batch_size: 12")
+    place.replace("  micro_batch: 4", "  micro_batch: 12")
+    # Snakemake prints resources only of jobs without a message.
+    place.repository = place.folder / "repository"
+    place.repository.mkdir()
+    for name in ("rules", "scripts", "src"):
+        (place.repository / name).symlink_to(REPOSITORY / name)
+    without_messages = "\nfor each in workflow.rules:\n    each.message = None\n"
+    (place.repository / "Snakefile").write_text((REPOSITORY / "Snakefile").read_text() + without_messages)
+    for attempt, micro_batch in ((1, 12), (2, 6), (3, 3)):
+        output = place.run("--dry-run", "--attempt", str(attempt), "full")
+        train, predict = (_resources(output, rule) for rule in ("train", "predict"))
+        assert train == {"mem_mb": 64_000 * attempt, "runtime": 1440 * attempt, "micro_batch": micro_batch}
+        assert predict == {"mem_mb": 32_000 * attempt, "runtime": 240 * attempt}
+
+
+def _resources(output: str, rule: str) -> dict[str, int]:
+    block = output.partition(f"rule {rule}:\n")[2]
+    line = next(line for line in block.splitlines() if line.startswith("    resources: "))
+    found = dict(item.split("=") for item in line.removeprefix("    resources: ").split(", "))
+    return {name: int(found[name]) for name in ("mem_mb", "runtime", "micro_batch") if name in found}
+
+
+def _checkpoint(workplace: Workplace) -> int:
+    """Return the step of the newest whole checkpoint, 0 before the first."""
+    found = workplace.results.glob("checkpoints/full/*/checkpoint-*/complete.json")
+    return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
+
+
+def _loss_values(workplace: Workplace) -> list[float]:
+    return [float(line.split(",")[3]) for line in _losses(workplace).splitlines()[1:]]
+
+
+def test_training_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> None:
+    # One long epoch, in the middle of which the loader's worker is needed.
+    place = new_workplace(tmp_path / "place", Counts(train=20, validation=1, test=1))
+    place.options = LOCAL_PROFILE
+    place.replace("  save_every_steps: 2", "  save_every_steps: 3")
+    place.replace("  loader_workers: 0", "  loader_workers: 1")
+    run = place.start(FULL)
+    told: list[int] = []
+    try:
+        for number in (signal.SIGUSR1, signal.SIGTERM):
+            before = _checkpoint(place)
+            wait_until(lambda: _checkpoint(place) > before and place.programs("train"), run)  # noqa: B023
+            (training,) = place.programs("train")
+            command, environment = training.cmdline(), training.environ()
+            training.send_signal(number)
+            wait_until(lambda: not training.is_running(), run)  # noqa: B023
+            told.append(_checkpoint(place))
+        assert run.wait(400) == 0, place.output
+    finally:
+        kill_group(run)
+    assert place.output.count(RETRY) == 2
+    for name in ("SIGUSR1", "SIGTERM"):
+        assert f"{name}: saving a checkpoint after this step" in place.output
+    assert "Traceback" not in place.output
+    manifest = place.json("checkpoints/full/manifest.json")
+    assert 0 < told[0] < told[1] == manifest["resumed_from_step"] < manifest["steps"] == 15
+    assert manifest["micro_batch"] == 1, "each attempt takes fewer samples at once"
+    after_attempts = _loss_values(place)
+
+    # As schedulers do it: the signal reaches the loader's worker, too. The command is that of the second attempt.
+    def train(group_signal: signal.Signals | None = None) -> int:
+        process = subprocess.Popen(command, cwd=place.folder, env=environment, start_new_session=True, text=True)
+        try:
+            if group_signal:
+                wait_until(lambda: _checkpoint(place) > 0, process)
+                os.killpg(process.pid, group_signal)
+            return process.wait(300)
+        finally:
+            kill_group(process)
+
+    shutil.rmtree(place.results / "checkpoints")
+    assert train(signal.SIGTERM) == 75
+    left = _checkpoint(place)
+    assert train() == 0
+    assert place.json("checkpoints/full/manifest.json")["resumed_from_step"] == left > 0
+    after_group_signal = _losses(place)
+    shutil.rmtree(place.results / "checkpoints")
+    assert train() == 0
+    assert place.json("checkpoints/full/manifest.json")["resumed_from_step"] == 0
+    assert _losses(place) == after_group_signal
+    # Sums of smaller micro-batches differ in their last digits.
+    assert after_attempts == pytest.approx(_loss_values(place), rel=1e-3)
+
+
+def test_prediction_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> None:
+    workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=30))
+    workplace.options = LOCAL_PROFILE
+    workplace.replace("  batch_size: 10", "  batch_size: 3")
+    run = workplace.start("vanilla")
+    stored = 0
+    try:
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            wait_until(lambda: len(workplace.stored_lines()) > stored and workplace.programs("predict"), run)  # noqa: B023
+            (predicting,) = workplace.programs("predict")
+            predicting.send_signal(number)
+            wait_until(lambda: not predicting.is_running(), run)  # noqa: B023
+            stored = len(workplace.stored_lines())
+        assert run.wait(400) == 0, workplace.output
+    finally:
+        kill_group(run)
+    assert workplace.output.count(RETRY) == 2
+    assert "Traceback" not in workplace.output
+    assert workplace.predictions("vanilla")["generated"] == 60 - stored > 0
+    assert len(set(workplace.stored_lines())) == len(workplace.stored_lines()) == 60, "nothing was generated twice"

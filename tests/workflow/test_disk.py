@@ -1,0 +1,195 @@
+"""A disk that is full or cannot be written, and an image that cannot be read."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workplace import LOCAL_PROFILE, Workplace, kill_group, new_workplace, wait_until
+
+from usertune.demo.dataset import Counts
+
+pytestmark = pytest.mark.workflow
+MEGABYTE = 1 << 20
+NO_SPACE = "No space left on device: '"
+LORA = "results/checkpoints/lora/manifest.json"
+VANILLA = "results/predictions/vanilla/users_1.json"
+
+
+class Disk:
+    """A disk of its own for the results of a study."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ballast = folder / "ballast"
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "usertune-test", str(folder)], check=True)
+
+    def fill(self, but: int = 0) -> None:
+        """Leave only so many bytes."""
+        with self._ballast.open("ab", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(MEGABYTE))
+        os.truncate(self._ballast, self._ballast.stat().st_size - but)
+
+    def remount(self, option: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{option}", str(self.folder)], check=True)
+
+    def unmount(self) -> None:
+        subprocess.run(["umount", "--lazy", str(self.folder)], check=True)
+
+
+def _why_not_mount(tmp_path: Path) -> str | None:
+    """Say why no disk can be mounted here; None where it can."""
+    if os.geteuid() != 0:
+        return "mounting a disk needs root"
+    place = tmp_path / "trial"
+    place.mkdir()
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(place)], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"no disk can be mounted here: {getattr(error, 'stderr', error)}"
+    subprocess.run(["umount", str(place)], check=True)
+    return None
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workplace:
+    workplace = new_workplace(tmp_path / "place", Counts(train=5, validation=4, test=40))
+    workplace.replace("  test: 1-2", "  test: 1")
+    # More than one batch, and more answers than fit into the rest of a block.
+    workplace.replace("  batch_size: 10", "  batch_size: 4")
+    # The further attempts at a GPU job, which fail alike, would only take time.
+    workplace.options = (*LOCAL_PROFILE, "--retries", "0")
+    return workplace
+
+
+@pytest.fixture
+def disk(place: Workplace, tmp_path: Path) -> Iterator[Disk]:
+    problem = _why_not_mount(tmp_path)
+    if problem:
+        # CI says where a disk must be mountable.
+        (pytest.fail if os.environ.get("USERTUNE_REQUIRE_MOUNT") else pytest.skip)(problem)
+    disk = Disk(place.results)
+    yield disk
+    for step in ("prepare", "predict", "train"):
+        for process in place.programs(step):
+            process.kill()
+    disk.unmount()
+
+
+def _refused(place: Workplace, target: str, said: str) -> None:
+    """Run a study, which must fail with a clear message; ``said`` is the beginning of the file's name."""
+    code, output = place.snakemake(target)
+    assert code != 0
+    _check_refusal(output, said)
+
+
+def _check_refusal(output: str, said: str) -> None:
+    assert any(said in line for line in output.splitlines()), output
+    assert "Traceback" not in output, output
+    assert "--- Logging error ---" not in output, output
+
+
+def _fill_when(place: Workplace, disk: Disk, target: str, condition: Callable[[], Any], but: int = 0) -> str:
+    """Fill the disk in the middle of a run, which must fail; return what it said."""
+    run = place.start(target)
+    try:
+        wait_until(condition, run)
+        disk.fill(but)
+        assert run.wait(300) != 0
+    finally:
+        kill_group(run)
+    return place.output
+
+
+def _undisturbed(place: Workplace, tmp_path: Path, target: str) -> Workplace:
+    other = Workplace(tmp_path / "undisturbed", options=place.options)
+    other.folder.mkdir()
+    shutil.copytree(place.data, other.data)
+    shutil.copy(place.study, other.study)
+    other.run(target)
+    return other
+
+
+def test_full_before_anything_is_written(place: Workplace, disk: Disk) -> None:
+    disk.fill()
+    _refused(
+        place, "results/data/user_1.manifest.json", f"results: results cannot be written here: [Errno 28] {NO_SPACE}"
+    )
+
+
+def test_full_while_samples_are_prepared(place: Workplace, disk: Disk, tmp_path: Path) -> None:
+    target = "results/data/user_1.manifest.json"
+    disk.fill(but=5 * 4096)
+    _refused(place, target, f"{NO_SPACE}results/data/user_1.jsonl'")
+    assert not (place.results / "data/user_1.manifest.json").exists()
+    disk.remount("size=96m")
+    place.run(target)
+    undisturbed = _undisturbed(place, tmp_path, target)
+    assert (place.results / "data/user_1.jsonl").read_bytes() == (
+        undisturbed.results / "data/user_1.jsonl"
+    ).read_bytes()
+    assert place.json("data/user_1.manifest.json") == undisturbed.json("data/user_1.manifest.json")
+
+
+def test_full_while_answers_are_stored(place: Workplace, disk: Disk, tmp_path: Path) -> None:
+    output = _fill_when(place, disk, VANILLA, place.stored_lines)
+    _check_refusal(output, f"{NO_SPACE}results/store/predictions/")
+    assert not (place.folder / VANILLA).exists()
+    stored = len([line for line in place.stored_lines() if line.endswith("}")])
+    disk.remount("size=96m")
+    place.run(VANILLA)
+    undisturbed = _undisturbed(place, tmp_path, VANILLA)
+    predictions = place.json("predictions/vanilla/users_1.json")
+    assert predictions["predictions"] == undisturbed.json("predictions/vanilla/users_1.json")["predictions"]
+    assert predictions["fingerprint"] == undisturbed.json("predictions/vanilla/users_1.json")["fingerprint"]
+    assert 0 < predictions["reused"] <= stored < 40
+
+
+def test_full_while_training(place: Workplace, disk: Disk, tmp_path: Path) -> None:
+    place.replace("  epochs: 1", "  epochs: 3")
+    undisturbed = _undisturbed(place, tmp_path, LORA)
+    manifest = undisturbed.json("checkpoints/lora/manifest.json")
+
+    def checkpoint(step: int) -> Callable[[], list[Path]]:
+        return lambda: list(place.results.glob(f"checkpoints/lora/*/checkpoint-{step}/complete.json"))
+
+    # Nothing fits; then the adapter fits, which is saved by safetensors, but not the optimizer, saved by torch.
+    for step, room in ((2, 0), (4, 150_000)):
+        output = _fill_when(place, disk, LORA, checkpoint(step), room)
+        _check_refusal(output, f"{NO_SPACE}results/checkpoints/lora/{manifest['fingerprint'][:16]}")
+        assert not (place.folder / LORA).exists()
+        disk.remount(f"size={64 + 32 * step // 2}m")
+    place.run(LORA)
+    after = place.json("checkpoints/lora/manifest.json")
+    assert after["resumed_from_step"] >= 4
+    for key in ("fingerprint", "weights_fingerprint", "losses_sha256", "final_validation_loss", "steps"):
+        assert after[key] == manifest[key], key
+    assert after["weights_files"] == manifest["weights_files"]
+    log = "checkpoints/lora/training_log.csv"
+    assert (place.results / log).read_text() == (undisturbed.results / log).read_text()
+    left = {path.name for path in (place.results / f"checkpoints/lora/{manifest['fingerprint'][:16]}").iterdir()}
+    assert left == {".lock", "complete.json", "made_with.json", "training_log.csv", "weights"}
+
+
+def test_read_only_results(place: Workplace, disk: Disk) -> None:
+    disk.remount("ro")
+    _refused(place, "results/data/user_1.manifest.json", "results: results cannot be written here: ")
+    disk.remount("rw")
+    place.run("results/data/user_1.manifest.json")
+
+
+def test_folder_in_place_of_an_image(place: Workplace) -> None:
+    image = sorted((place.data / "images/user_1").iterdir())[0]
+    image.unlink()
+    image.mkdir()
+    _refused(
+        place, "results/data/user_1.manifest.json", f"the image images/user_1/{image.name} is not a file but a folder"
+    )
