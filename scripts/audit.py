@@ -37,8 +37,6 @@ if __name__ == "__main__":
         "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
     )
     parser.add_argument("--resolved-study", metavar="JSON", help="the whole study as JSON; used by the workflow")
-    parser.add_argument(
-        "--recipe", type=json.loads, metavar="JSON", help="the audit's recipe; used by the workflow"
-    )
+    parser.add_argument("--recipe", type=json.loads, metavar="JSON", help="the audit's recipe; used by the workflow")
     parser.add_argument("--out", type=Path, metavar="JSON", help="output; used by the workflow")
     program.run(parser, main)

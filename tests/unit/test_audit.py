@@ -248,6 +248,7 @@ def test_an_image_replaced_under_the_same_name_and_size_is_found(whole: Syntheti
     assert image.stat().st_size == before.st_size
     # With the old time, only the content can tell.
     os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns + (watch == "stat")))
+    touch("dataset/user_1.jsonl")
     expected = [] if watch == "never" else [("stale", "data/user_1.manifest.json")]
     assert found(study) == expected
     assert reasons(study) == [f"the image {image} changed" for _ in expected]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
@@ -319,3 +320,17 @@ def test_an_image_that_changed_since_is_noticed(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(GOOD["jpeg"])
     with pytest.raises(BadImageError, match="changed since"):
         load_image(tmp_path, record)
+
+
+def test_an_image_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(GOOD["png"])
+    record = describe_image(tmp_path, "a.png")
+
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    # Whoever runs the tests may be allowed everything.
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for read in (lambda: describe_image(tmp_path, "a.png"), lambda: load_image(tmp_path, record)):
+        with pytest.raises(BadImageError, match=r"a\.png.* cannot be read: Permission denied"):
+            read()

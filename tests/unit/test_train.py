@@ -187,24 +187,21 @@ def test_a_resumed_training_names_all_who_took_part(prepared: Prepared, tmp_path
     assert read_result(tmp_path / "manifest.json")["made_with"] == [earlier, made_with("train")]
 
 
+@pytest.mark.parametrize("code", ["earlier", "today's"])
 def test_a_checkpoint_of_other_code_is_not_resumed_from_if_the_study_says_so(
-    strict: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    strict: dict[str, Any], caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
-    checkpoint = _interrupt(strict, {**made_with("train"), "code": "earlier"})
-    with caplog.at_level("INFO"):
-        assert _trainings(**strict) == 1
-    assert "made with other code or packages (code earlier -> " in caplog.text
-    assert not checkpoint.exists()
-    assert read_result(tmp_path / "manifest.json")["made_with"] == [made_with("train")]
-
-
-def test_a_checkpoint_of_the_same_code_is_kept_until_training_ends(strict: dict[str, Any], tmp_path: Path) -> None:
-    checkpoint = _interrupt(strict, made_with("train"))
+    other = code == "earlier"
+    checkpoint = _interrupt(strict, {**made_with("train"), "code": code} if other else made_with("train"))
     with without_a_model(), pytest.MonkeyPatch.context() as patch:
+        # Checkpoints go when training ends well, so this one must not.
         patch.setattr(sys.modules["usertune.finetune"], "fine_tune", _fail)
-        with pytest.raises(RuntimeError, match="interrupted again"):
+        with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="interrupted again"):
             train_experiment(**strict)
-    assert checkpoint.exists()
+    assert checkpoint.exists() != other
+    assert ("made with other code or packages (code earlier -> " in caplog.text) == other
+    makers = read_result(checkpoint.parent / "made_with.json")["made_with"]
+    assert makers == [made_with("train")]
 
 
 def _fail(*_: Any) -> None:

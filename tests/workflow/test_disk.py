@@ -18,6 +18,7 @@ from usertune.demo.dataset import Counts
 pytestmark = pytest.mark.workflow
 MEGABYTE = 1 << 20
 NO_SPACE = "No space left on device: '"
+PREPARED = "results/data/user_1.manifest.json"
 LORA = "results/checkpoints/lora/manifest.json"
 VANILLA = "results/predictions/vanilla/users_1.json"
 
@@ -120,22 +121,18 @@ def _undisturbed(place: Workplace, tmp_path: Path, target: str) -> Workplace:
 
 def test_full_before_anything_is_written(place: Workplace, disk: Disk) -> None:
     disk.fill()
-    _refused(
-        place, "results/data/user_1.manifest.json", f"results: results cannot be written here: [Errno 28] {NO_SPACE}"
-    )
+    _refused(place, PREPARED, f"results: results cannot be written here: [Errno 28] {NO_SPACE}")
 
 
 def test_full_while_samples_are_prepared(place: Workplace, disk: Disk, tmp_path: Path) -> None:
-    target = "results/data/user_1.manifest.json"
     disk.fill(but=5 * 4096)
-    _refused(place, target, f"{NO_SPACE}results/data/user_1.jsonl'")
+    _refused(place, PREPARED, f"{NO_SPACE}results/data/user_1.jsonl'")
     assert not (place.results / "data/user_1.manifest.json").exists()
     disk.remount("size=96m")
-    place.run(target)
-    undisturbed = _undisturbed(place, tmp_path, target)
-    assert (place.results / "data/user_1.jsonl").read_bytes() == (
-        undisturbed.results / "data/user_1.jsonl"
-    ).read_bytes()
+    place.run(PREPARED)
+    undisturbed = _undisturbed(place, tmp_path, PREPARED)
+    samples, expected = (folder / "data/user_1.jsonl" for folder in (place.results, undisturbed.results))
+    assert samples.read_bytes() == expected.read_bytes()
     assert place.json("data/user_1.manifest.json") == undisturbed.json("data/user_1.manifest.json")
 
 
@@ -181,15 +178,13 @@ def test_full_while_training(place: Workplace, disk: Disk, tmp_path: Path) -> No
 
 def test_read_only_results(place: Workplace, disk: Disk) -> None:
     disk.remount("ro")
-    _refused(place, "results/data/user_1.manifest.json", "results: results cannot be written here: ")
+    _refused(place, PREPARED, "results: results cannot be written here: ")
     disk.remount("rw")
-    place.run("results/data/user_1.manifest.json")
+    place.run(PREPARED)
 
 
 def test_folder_in_place_of_an_image(place: Workplace) -> None:
     image = sorted((place.data / "images/user_1").iterdir())[0]
     image.unlink()
     image.mkdir()
-    _refused(
-        place, "results/data/user_1.manifest.json", f"the image images/user_1/{image.name} is not a file but a folder"
-    )
+    _refused(place, PREPARED, f"the image images/user_1/{image.name} is not a file but a folder")
