@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from usertune.base_model import is_local, model_files
-from usertune.data.images import BadImageError, resolve_inside
-from usertune.data.messages import user_file
+from usertune.data.images import BadImageError, describe_image, resolve_inside
+from usertune.data.messages import parse_line, user_file
 from usertune.data.samples import read_samples
 from usertune.errors import UserError
 from usertune.fingerprint import digest_file, file_states, step_fingerprint
@@ -165,6 +165,7 @@ def _changed_sources(study: Study, result: Result, manifest: Manifest) -> Iterat
                 yield f"the raw data {raw} changed"
             elif study.dataset.watch_images != "never":
                 yield from _changed_images(root, Path(study.results) / result.files[0], user)
+                yield from _mended_images(root, raw, manifest)
     elif result.step == "base_model" and is_local(study.base_model.path):
         folder = Path(study.base_model.path).expanduser()
         names = model_files(folder)
@@ -183,6 +184,20 @@ def _changed_images(root: Path, samples: Path, user: str) -> Iterator[str]:
                 yield f"the image {path} changed"
         except (BadImageError, OSError) as error:
             yield f"the image {name} cannot be read: {error}"
+
+
+def _mended_images(root: Path, raw: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield which samples were skipped for an image that is good now."""
+    lines = raw.read_bytes().split(b"\n")
+    for item in manifest["skipped_samples"]:
+        if item["field"] == "image":
+            sample = parse_line(lines[item["line"] - 1].decode(), manifest["user"], item["line"])
+            try:
+                for name in sample.image_paths:
+                    describe_image(root, name)
+            except BadImageError:
+                continue
+            yield f"line {item['line']} of {raw} was skipped for an image that is good now"
 
 
 def _upstream_in_words(result: Result) -> str:

@@ -11,6 +11,7 @@ from usertune.data.messages import user_file
 from usertune.data.samples import read_user, request_digest
 from usertune.errors import UserError
 from usertune.fingerprint import step_fingerprint
+from usertune.predict import read_stored
 from usertune.results import BASE_MODEL, REPORT, Result, needed_for
 from usertune.sealed import read_result
 from usertune.standing import Standing
@@ -154,7 +155,7 @@ def _count_samples(standing: Standing, result: Result, again: set[str], explanat
         if store is None or place in again:
             explanation.unknown += len(samples)
             continue
-        stored = store.read(manifest["user"])
+        stored = read_stored(store, [manifest["user"]], "made_with" in result.recipe)[manifest["user"]]
         found = sum(request_digest(sample) in stored for sample in samples)
         explanation.stored += found
         explanation.to_generate += len(samples) - found

@@ -67,7 +67,7 @@ def predict_users(
     devices: list[str] = []
     with one_at_a_time(store.folder / f".{predictions_file.stem}.lock", f"predicting with {experiment}"):
         names, strict = [manifest["user"] for manifest, _ in users], "made_with" in recipe
-        stored = _read_store(store, names, strict)
+        stored = read_stored(store, names, strict)
         # By user and request, so that a user's samples which ask the same are generated once.
         missing = {
             (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
@@ -77,7 +77,7 @@ def predict_users(
                 _generate(
                     recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size
                 )
-            stored = _read_store(store, names, strict)
+            stored = read_stored(store, names, strict)
     logger.info("%s: %d samples generated, %d were stored", experiment, len(missing), len(samples) - len(missing))
     answers = [stored[sample["user"]][request] for sample, request in requests]
     rows = [_row(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
@@ -143,7 +143,7 @@ def _generate(
             progress.advance(len(batch))
 
 
-def _read_store(store: PredictionStore, users: Sequence[str], strict: bool) -> dict[str, dict[str, Prediction]]:
+def read_stored(store: PredictionStore, users: Sequence[str], strict: bool) -> dict[str, dict[str, Prediction]]:
     """Return the stored predictions of each user; ``strict`` leaves out those of other code or packages."""
     accept = _made_as_now(store) if strict else None
     return {user: store.read(user, accept) for user in users}

@@ -64,10 +64,10 @@ def score_user(
 
     fingerprint = score_fingerprint(recipe, digest_file(samples_file), texts)
     stored = store_folder / f"{fingerprint[:32]}.json"
-    score = _read_stored(stored)
+    score = _read_stored(stored, fingerprint)
     if score is None:
         rows = score_samples(str(recipe.get("task")), samples, texts, thresholds, samples_file)
-        score = {"metrics": summarise(rows, thresholds), "rows": _as_csv(rows)}
+        score = {"fingerprint": fingerprint, "metrics": summarise(rows, thresholds), "rows": _as_csv(rows)}
         write_result(stored, score)
         logger.info("%s, user %s: scored", experiment, user)
     else:
@@ -148,13 +148,17 @@ def summarise(rows: Sequence[Row], thresholds: Sequence[float]) -> dict[str, Any
     }
 
 
-def _read_stored(path: Path) -> dict[str, Any] | None:
-    """Return a stored score; None if there is none or it is damaged."""
+def _read_stored(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return a stored score; None if there is none, or it is damaged or another one."""
     try:
-        return read_result(path) if path.exists() else None
+        score = read_result(path) if path.exists() else None
     except UserError as problem:
         logger.warning("%s", problem)
         return None
+    if score and score.get("fingerprint") != fingerprint:
+        logger.warning("%s: holds another score than its name says; scoring again", path)
+        return None
+    return score
 
 
 def texts_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,17 +54,6 @@ class Standing:
         else:
             remade = None
         return canonical_json(recipe if remade is None else {**recipe, "remade": remade})
-
-    @cached_property
-    def damaged(self) -> list[Finding]:
-        """Results that are there but not as they were made."""
-        looked = [self.look(place)[1] for place in self.results if (self.folder / place).exists()]
-        return [finding for finding in looked if finding]
-
-    @cached_property
-    def made_with_other_settings(self) -> list[str]:
-        """Places of whole results whose settings are not those of the study."""
-        return [place for place in self.results if self._changed_settings(place)]
 
     def reasons(self, place: str) -> Iterator[str]:
         """Yield why a result itself, whatever lies upstream, would be made again."""

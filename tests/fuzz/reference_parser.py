@@ -60,8 +60,8 @@ def numbers_of_first_candidate(text: str) -> list[str] | None:
         if numbers := keys_at(text, place) or bracket_at(text, place):
             return numbers
         end = text.find('"', place + 1) if text[place] == '"' else -1
-        # A pair of quotes with nothing between them, or on two lines, is no quotation.
-        if end > place + 1 and "\n" not in text[place:end]:
+        # A quotation stands on one line.
+        if end > place and "\n" not in text[place:end]:
             place = end
         place += 1
     return None

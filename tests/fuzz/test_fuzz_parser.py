@@ -42,6 +42,7 @@ PROSE = st.text("abc dé,.'\u4e2d", max_size=20)
 @given(ANSWERS)
 @example("x: 1, y: 2")
 @example('"(1, 2)" (3, 4)')
+@example('""0"x": 1, "y": 2')
 def test_any_answer_is_read_as_the_rules_say(answer: str) -> None:
     assert TASK.parse(answer) == reference_parser.parse(answer)
 

@@ -394,3 +394,16 @@ def test_a_sealed_result_that_lacks_what_it_should_hold_is_a_finding_and_no_cras
             assert place in {place for _, place in found(whole)}
         Path(place).write_bytes(content)
     assert found(whole) == []
+
+
+def test_a_skipped_sample_whose_image_was_mended_is_found(whole: SyntheticStudy) -> None:
+    lenient = with_changes(whole, dataset={"root": "dataset", "on_bad_sample": "skip"})
+    image = Path("dataset/images/1_0.png")
+    content = image.read_bytes()
+    image.write_bytes(content[:50])
+    place = "data/user_1.manifest.json"
+    lenient.make(place)
+    assert [finding.place for finding in audit(lenient).findings if finding.place == place] == []
+    image.write_bytes(content)
+    found = [finding.reason for finding in audit(lenient).findings if finding.place == place]
+    assert found == ["line 1 of dataset/user_1.jsonl was skipped for an image that is good now"]

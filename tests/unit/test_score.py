@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -130,6 +131,18 @@ def test_what_was_scored_before_comes_from_the_store(make_study: Maker, scorings
     assert (study.root / "first.csv").read_bytes() == (study.root / "second.csv").read_bytes()
     score_user({**RECIPE, "code": "other"}, *inputs, *outputs(study))
     assert scorings == [12, 12]
+
+
+def test_another_score_in_its_place_in_the_store_does_not_count(make_study: Maker) -> None:
+    study = make_study()
+    scores = {
+        name: score_user(RECIPE, name, "1", study.samples_of("1"), study.predictions(name), *outputs(study, name))
+        for name in ("lora", "vanilla")
+    }
+    ours, theirs = (study.root / "own_store" / f"{score['fingerprint'][:32]}.json" for score in scores.values())
+    shutil.copy2(theirs, ours)
+    again = score_user(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("lora"), *outputs(study, "lora"))
+    assert again == scores["lora"]
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"edited"])

@@ -13,8 +13,8 @@ import pytest
 from tests.synthetic_study import SyntheticStudy
 from usertune.data import messages
 from usertune.fingerprint import step_fingerprint
-from usertune.recipes import Recipes
-from usertune.results import COMPARISON, REPORT
+from usertune.recipes import Recipes, recipe_changes
+from usertune.results import COMPARISON, REPORT, Finding
 from usertune.sealed import read_result
 from usertune.standing import Standing
 
@@ -39,6 +39,18 @@ def recipe(study: SyntheticStudy, place: str) -> dict[str, Any]:
     return found
 
 
+def damaged(found: Standing) -> list[Finding]:
+    """Return what is wrong with results that are there."""
+    looked = [found.look(place)[1] for place in found.results if (found.folder / place).exists()]
+    return [finding for finding in looked if finding]
+
+
+def made_with_other_settings(found: Standing) -> list[str]:
+    """Return the whole results whose recipes are not those of the study."""
+    whole = {place: manifest for place in found.results if (manifest := found.look(place)[0])}
+    return [place for place in whole if recipe_changes(whole[place]["recipe"], found.results[place].recipe)]
+
+
 def damage(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
 
@@ -48,8 +60,8 @@ def test_whole_results_get_their_own_recipe(whole: SyntheticStudy) -> None:
     for place, result in whole.results.items():
         assert json.loads(found.recipe(place)) == result.recipe
         assert list(found.reasons(place)) == []
-    assert found.damaged == []
-    assert found.made_with_other_settings == []
+    assert damaged(found) == []
+    assert made_with_other_settings(found) == []
 
 
 def test_missing_results_get_their_own_recipe(tmp_path: Path) -> None:
@@ -58,7 +70,7 @@ def test_missing_results_get_their_own_recipe(tmp_path: Path) -> None:
     for place, result in study.results.items():
         assert json.loads(found.recipe(place)) == result.recipe
         assert list(found.reasons(place)) == ["it is not there yet"]
-    assert found.damaged == []
+    assert damaged(found) == []
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -73,12 +85,12 @@ def test_a_damaged_result_is_made_again_once(whole: SyntheticStudy, place: str) 
         assert found == recipe(whole, place), "the plan of a dry run is that of the run"
         assert step_fingerprint(found, {}) == step_fingerprint(own, {})
         whole.make(place, found)
-        assert standing(whole).damaged == []
+        assert damaged(standing(whole)) == []
         # The record of the workflow and the next plan agree, so that nothing runs again.
         assert recipe(whole, place) == found
         seen.append(found["remade"])
     assert len(set(seen)) == len(seen), "another damage is another reason"
-    assert standing(whole).made_with_other_settings == []
+    assert made_with_other_settings(standing(whole)) == []
 
 
 def test_the_same_damage_a_second_time_is_another_one(whole: SyntheticStudy) -> None:
@@ -100,7 +112,7 @@ def test_damaged_weights_are_made_again_once(whole: SyntheticStudy, how: str) ->
         weights.unlink()
     found = recipe(whole, LORA)
     assert "remade" in found
-    (problem,) = standing(whole).damaged
+    (problem,) = damaged(standing(whole))
     assert problem.place == weights.as_posix()
     whole.make(LORA, found)
     assert weights.read_bytes() == content
@@ -149,17 +161,17 @@ def test_reasons_name_damage_settings_and_sources(whole: SyntheticStudy) -> None
     assert "other sizes or times" in of_base
     assert 'title: "A <b>bold</b> study" -> "Another"' in list(found.reasons(REPORT))
     assert list(found.reasons("scores/lora/user_2.json")) == []
-    assert {finding.place for finding in found.damaged} == {"scores/lora/user_1.csv", "data/user_2.jsonl"}
-    assert found.made_with_other_settings == [REPORT]
+    assert {finding.place for finding in damaged(found)} == {"scores/lora/user_1.csv", "data/user_2.jsonl"}
+    assert made_with_other_settings(found) == [REPORT]
 
 
 def test_results_of_other_code_or_settings_are_told_from_damaged_ones(whole: SyntheticStudy) -> None:
     recipes = Recipes(whole.study, {**whole.recipes.code, "score": "n" * 16}, whole.recipes.versions)
     found = Standing(whole.study, recipes)
-    assert found.damaged == []
+    assert damaged(found) == []
     (reason,) = found.reasons("scores/lora/user_1.json")
     assert reason == f'code: "{whole.recipes.code["score"]}" -> "{"n" * 16}"'
     scores = [place for place in whole.results if place.startswith("scores/")]
-    assert [place for place in found.made_with_other_settings if place in scores] == scores
+    assert [place for place in made_with_other_settings(found) if place in scores] == scores
     # What lies upstream is no reason of their own.
     assert list(found.reasons(COMPARISON)) == []

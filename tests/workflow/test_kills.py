@@ -1,0 +1,218 @@
+"""kill -9 at any moment: what was finished is kept, and in the end nothing shows that anything happened."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import pytest
+from workplace import LOCAL_PROFILE, Workplace, kill_group, new_workplace, wait_until
+
+from usertune.demo.dataset import Counts
+
+pytestmark = pytest.mark.workflow
+LORA = "results/checkpoints/lora/manifest.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step to be disturbed: how often, by what it is asked for, and a result without which there is work again."""
+
+    name: str
+    kills: int
+    targets: tuple[str, ...]
+    result: str
+
+
+STEPS = (
+    Step(
+        "prepare", 3, tuple(f"results/data/user_{user}.jsonl" for user in (1, 2, 11, 12, 13, 74)), "data/user_1.jsonl"
+    ),
+    Step("train", 5, (LORA,), "checkpoints/lora/manifest.json"),
+    Step("predict", 4, ("vanilla", "lora"), "predictions/lora/users_1-2.json"),
+    Step("score", 2, ("vanilla", "lora"), "scores/lora/user_1.json"),
+    Step("compare", 1, ("compare",), "tables/manifest.json"),
+    Step("figure", 1, ("results/figures/loss_curves.svg",), "figures/loss_curves.svg"),
+    Step("audit", 1, ("audit",), "tables/manifest.json"),
+    Step("report", 3, ("report",), "report.html"),
+)
+
+
+@dataclass
+class Killer:
+    """Kills jobs of a study, or the Snakemake that runs it, at random moments.
+
+    Attributes:
+        usual: seconds that a step's job usually takes.
+        killed: how often a step's job or Snakemake was killed, by (step, "job" or "snakemake").
+        checkpoint: the newest whole checkpoint when training last stood still.
+    """
+
+    workplace: Workplace
+    chance: random.Random
+    usual: dict[str, float]
+    killed: Counter[tuple[str, str]] = field(default_factory=Counter)
+    checkpoint: int = 0
+    _run: subprocess.Popen[str] | None = None
+    _expected_to_fail: bool = False
+
+    def kill_once(self, step: Step) -> None:
+        """Let a step run, and kill one of its processes within its usual time."""
+        longest = self.usual[step.name]
+        while True:
+            jobs = self._jobs_of(step)
+            before = set(self.workplace.stored_lines())
+            time.sleep(self.chance.uniform(0, longest))
+            victim = self.chance.choice(("job", "snakemake"))
+            if self._kill_job(jobs) if victim == "job" else self._kill_snakemake():
+                break
+            # It was faster than usual: perhaps an orphan had done its work.
+            longest /= 2
+        self.killed[step.name, victim] += 1
+        assert before <= set(self.workplace.stored_lines()), "what was stored stays stored"
+        if step.name == "train" and not self.workplace.programs("train"):
+            self.checkpoint = _newest_checkpoint(self.workplace)
+
+    def end(self) -> None:
+        """End what was started."""
+        if self._run and self._run.poll() is None:
+            self._run.kill()
+            self._run.wait()
+        for step in STEPS:
+            for process in self.workplace.programs(step.name):
+                process.kill()
+
+    def _jobs_of(self, step: Step) -> list[psutil.Process]:
+        """Wait for running jobs of a step; Snakemake is started where it does not run."""
+        end = time.monotonic() + 600
+        while not (jobs := self.workplace.programs(step.name)):
+            assert time.monotonic() < end, self.workplace.output
+            if self._run is None or self._run.poll() is not None:
+                self._start(step)
+            time.sleep(0.02)
+        return jobs
+
+    def _start(self, step: Step) -> None:
+        if self._run is not None:
+            assert self._run.returncode == 0 or self._expected_to_fail, self.workplace.output
+            if self._run.returncode == 0:
+                (self.workplace.results / step.result).unlink(missing_ok=True)
+        self._run = self.workplace.start(*step.targets)
+        self._expected_to_fail = False
+
+    def _kill_job(self, jobs: list[psutil.Process]) -> bool:
+        job = self.chance.choice(jobs)
+        try:
+            job.kill()
+        except psutil.NoSuchProcess:
+            return False
+        psutil.wait_procs([job], timeout=60)
+        self._expected_to_fail = True
+        return True
+
+    def _kill_snakemake(self) -> bool:
+        """Kill Snakemake alone; its jobs live on."""
+        assert self._run is not None
+        if self._run.poll() is not None:
+            return False
+        self._run.kill()
+        self._run.wait()
+        self._expected_to_fail = True
+        return True
+
+
+def _newest_checkpoint(workplace: Workplace) -> int:
+    found = workplace.results.glob("checkpoints/lora/*/checkpoint-*/complete.json")
+    return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
+
+
+def _usual_seconds(workplace: Workplace) -> dict[str, float]:
+    """Return the longest time that a job of each rule took, by Snakemake's records."""
+    found: dict[str, float] = {}
+    for path in (workplace.folder / ".snakemake/metadata").iterdir():
+        record = json.loads(path.read_text())
+        found[record["rule"]] = max(found.get(record["rule"], 0), record["endtime"] - record["starttime"])
+    return found
+
+
+def _small_study(folder: Path) -> Workplace:
+    workplace = new_workplace(folder, Counts(train=5, validation=2, test=12))
+    workplace.options = LOCAL_PROFILE
+    workplace.replace("  full:\n    mode: full\n", "")
+    workplace.replace("  epochs: 1", "  epochs: 8")
+    # Further attempts take smaller micro-batches, whose sums differ in their last digits.
+    workplace.replace("  micro_batch: 4", "  micro_batch: 1")
+    workplace.replace("  batch_size: 10", "  batch_size: 4")
+    return workplace
+
+
+@pytest.mark.timeout(1800)
+def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
+    workplace = _small_study(tmp_path / "place")
+    workplace.run(timeout=900)
+    undisturbed = tmp_path / "undisturbed"
+    workplace.results.rename(undisturbed)
+    killer = Killer(workplace, random.Random(20), _usual_seconds(workplace))
+    try:
+        for step in STEPS:
+            for _ in range(step.kills):
+                killer.kill_once(step)
+    finally:
+        killer.end()
+    assert killer.killed.total() == 20
+    assert {victim for _, victim in killer.killed} == {"job", "snakemake"}
+    workplace.run(timeout=900)
+    _same_results(workplace, undisturbed)
+    training = workplace.json("checkpoints/lora/manifest.json")
+    assert training["resumed_from_step"] >= killer.checkpoint, "no step before the last checkpoint was repeated"
+    # Two experiments, two users with 12 samples each; the line that a kill cut short is not counted.
+    assert len([line for line in workplace.stored_lines() if line.endswith("}")]) == 48, "no answer was generated twice"
+    # Killed writers leave hidden files beside the results, which nothing reads.
+    left = [path for path in workplace.results.rglob("*") if ".tmp" in path.name]
+    assert all(path.name.startswith(".") for path in left)
+    code, output = workplace.script("audit.py", "--study", str(workplace.study))
+    assert code == 0, output
+    assert "Nothing to be done" in workplace.run()
+
+
+def _same_results(workplace: Workplace, undisturbed: Path) -> None:
+    before, after = (
+        json.loads((root / "checkpoints/lora/manifest.json").read_text()) for root in (undisturbed, workplace.results)
+    )
+    for key in ("fingerprint", "weights_fingerprint", "weights_files", "losses_sha256", "steps"):
+        assert after[key] == before[key], key
+    for name in ("vanilla", "lora"):
+        place = f"predictions/{name}/users_1-2.json"
+        assert workplace.json(place)["predictions"] == json.loads((undisturbed / place).read_text())["predictions"]
+    equal = [*undisturbed.glob("tables/*.csv"), *undisturbed.glob("figures/*.svg"), *undisturbed.glob("data/*.jsonl")]
+    assert len(equal) == 4 + 3 + 6
+    for path in [*equal, undisturbed / "checkpoints/lora/training_log.csv"]:
+        place = str(path.relative_to(undisturbed))
+        assert (workplace.results / place).read_bytes() == path.read_bytes(), place
+
+
+def test_job_that_outlives_snakemake(tmp_path: Path) -> None:
+    workplace = _small_study(tmp_path / "place")
+    runs = [workplace.start(LORA)]
+    try:
+        wait_until(lambda: "training on" in workplace.output, runs[0])
+        (orphan,) = workplace.programs("train")
+        orphan.suspend()
+        runs[0].kill()
+        runs[0].wait()
+        runs.append(workplace.start(LORA))
+        wait_until(lambda: "another process is training lora already; waiting for it" in workplace.output, runs[1])
+        orphan.resume()
+        assert runs[1].wait(400) == 0, workplace.output
+    finally:
+        for run in runs:
+            kill_group(run)
+    assert "lora is already trained" in workplace.output
+    assert "training on" not in workplace.output
+    assert workplace.json("checkpoints/lora/manifest.json")["resumed_from_step"] == 0
