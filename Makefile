@@ -20,7 +20,7 @@ demo-data: setup  ## Draw the demo's screens (once)
 test: $(VENV)/.test lint  ## Run all tests
 	$(BIN)/python -m pytest
 
-fuzz: $(VENV)/.test  ## Try hostile input on everything that is read, 10,000 examples a test; about an hour
+fuzz: $(VENV)/.test  ## Try hostile input on everything that is read, 10,000 examples a test; about 40 minutes
 	USERTUNE_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz --timeout 7200
 
 lint: $(VENV)/.test demo-data  ## Check style, types and the workflow
