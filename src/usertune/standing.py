@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from usertune.plan import base_model_state, sources_state
 from usertune.recipes import Recipes, recipe_changes
 from usertune.results import Finding, read_checked, results_of
 from usertune.study import Study
-
-logger = logging.getLogger(__name__)
 
 
 class Standing:
@@ -63,13 +60,12 @@ class Standing:
             absent = not (self.folder / place).exists()
             yield "it is not there yet" if absent or finding is None else f"{finding.place}: {finding.reason}"
             return
-        yield from self._changed_settings(place)
+        yield from recipe_changes(manifest.get("recipe", {}), result.recipe)
+        makers = result.recipe.get("made_with")
+        if makers and manifest.get("recipe", {}).get("made_with") != makers:
+            yield "rerun.on_code_change is set, and it was not yet compared with today's code and packages"
         if result.step == "prepare" and sources_state(self.study, result.users[0]) != manifest["sources_state"]:
             yield "its raw data have other bytes, sizes or times than when they were prepared"
         local = result.step == "base_model" and is_local(self.study.base_model.path)
         if local and base_model_state(self.study) != digest(manifest["model_state"]):
             yield "the base model's files have other sizes or times than when they were read"
-
-    def _changed_settings(self, place: str) -> Sequence[str]:
-        manifest, _ = self.look(place)
-        return recipe_changes(manifest.get("recipe", {}), self.results[place].recipe) if manifest else []

@@ -87,3 +87,10 @@ def test_working_checkpoint_is_seen(whole: SyntheticStudy) -> None:
     (complete.parent / "checkpoint-10").mkdir()
     Path("checkpoints/lora/manifest.json").unlink()
     assert explained(whole).trainings == ["training of lora: resumes from a working checkpoint"]
+
+
+def test_comparison_with_todays_code_is_a_reason(whole: SyntheticStudy) -> None:
+    found = explained(with_changes(whole, rerun={"on_code_change": True}), "data/user_1.manifest.json")
+    assert found.jobs == {"prepare": 1}
+    (reason,) = found.causes
+    assert "rerun.on_code_change is set" in reason
