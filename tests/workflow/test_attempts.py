@@ -136,12 +136,6 @@ def _resources(output: str, rule: str) -> dict[str, int]:
     return {name: int(found[name]) for name in ("mem_mb", "runtime", "micro_batch") if name in found}
 
 
-def _checkpoint(workplace: Workplace) -> int:
-    """Return the step of the newest whole checkpoint, 0 before the first."""
-    found = workplace.results.glob("checkpoints/full/*/checkpoint-*/complete.json")
-    return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
-
-
 def _loss_values(workplace: Workplace) -> list[float]:
     return [float(line.split(",")[3]) for line in _losses(workplace).splitlines()[1:]]
 
@@ -156,13 +150,13 @@ def test_training_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> No
     told: list[int] = []
     try:
         for number in (signal.SIGUSR1, signal.SIGTERM):
-            before = _checkpoint(place)
-            wait_until(lambda: _checkpoint(place) > before and place.programs("train"), run)  # noqa: B023
+            before = place.newest_checkpoint("full")
+            wait_until(lambda: place.newest_checkpoint("full") > before and place.programs("train"), run)  # noqa: B023
             (training,) = place.programs("train")
             command, environment = training.cmdline(), training.environ()
             training.send_signal(number)
             wait_until(lambda: not training.is_running(), run)  # noqa: B023
-            told.append(_checkpoint(place))
+            told.append(place.newest_checkpoint("full"))
         assert run.wait(400) == 0, place.output
     finally:
         kill_group(run)
@@ -180,7 +174,7 @@ def test_training_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> No
         process = subprocess.Popen(command, cwd=place.folder, env=environment, start_new_session=True, text=True)
         try:
             if group_signal:
-                wait_until(lambda: _checkpoint(place) > 0, process)
+                wait_until(lambda: place.newest_checkpoint("full") > 0, process)
                 os.killpg(process.pid, group_signal)
             return process.wait(300)
         finally:
@@ -188,7 +182,7 @@ def test_training_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> No
 
     shutil.rmtree(place.results / "checkpoints")
     assert train(signal.SIGTERM) == 75
-    left = _checkpoint(place)
+    left = place.newest_checkpoint("full")
     assert train() == 0
     assert place.json("checkpoints/full/manifest.json")["resumed_from_step"] == left > 0
     after_group_signal = _losses(place)

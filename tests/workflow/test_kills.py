@@ -77,7 +77,7 @@ class Killer:
         self.killed[step.name, victim] += 1
         assert before <= set(self.workplace.stored_lines()), "what was stored stays stored"
         if step.name == "train" and not self.workplace.programs("train"):
-            self.checkpoint = _newest_checkpoint(self.workplace)
+            self.checkpoint = self.workplace.newest_checkpoint("lora")
 
     def end(self) -> None:
         """End what was started."""
@@ -125,11 +125,6 @@ class Killer:
         self._run.wait()
         self._expected_to_fail = True
         return True
-
-
-def _newest_checkpoint(workplace: Workplace) -> int:
-    found = workplace.results.glob("checkpoints/lora/*/checkpoint-*/complete.json")
-    return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
 
 
 def _usual_seconds(workplace: Workplace) -> dict[str, float]:

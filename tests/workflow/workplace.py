@@ -182,6 +182,11 @@ class Workplace:
             for path in self.results.glob("checkpoints/*/*/complete.json")
         }
 
+    def newest_checkpoint(self, experiment: str) -> int:
+        """Return the step of the newest working checkpoint that is whole, 0 where there is none."""
+        found = self.results.glob(f"checkpoints/{experiment}/*/checkpoint-*/complete.json")
+        return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
+
     def stored_lines(self) -> list[str]:
         """Return every line of the prediction store."""
         segments = sorted(self.results.glob("store/predictions/**/*.jsonl"))
