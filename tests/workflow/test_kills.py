@@ -23,7 +23,7 @@ PREDICTIONS = tuple(f"results/predictions/{name}/users_1-2.json" for name in ("v
 
 @dataclass(frozen=True)
 class Step:
-    """A step to be disturbed: how often, by what it is asked for, and which of its results, once deleted, give it work again."""
+    """A step to be disturbed: how often, what asks for it, and which result, once deleted, gives it work again."""
 
     name: str
     kills: int
@@ -69,7 +69,9 @@ class Killer:
         while True:
             jobs = self._jobs_of(step)
             before = set(self.workplace.stored_lines())
-            time.sleep(self.chance.uniform(0, longest))
+            moment = time.monotonic() + self.chance.uniform(0, longest)
+            while time.monotonic() < moment and any(job.is_running() for job in jobs):
+                time.sleep(0.01)
             victim = self.chance.choice(("job", "snakemake"))
             if self._kill_job(jobs) if victim == "job" else self._kill_snakemake():
                 break
