@@ -25,7 +25,9 @@ STEP_MODULES = {
     "report": "usertune.report",
 }
 # Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out.
-WITHOUT_EFFECT = frozenset(f"{PACKAGE}.{name}" for name in ("code_version", "errors", "gpu", "made_with", "progress"))
+WITHOUT_EFFECT = frozenset(
+    f"{PACKAGE}.{name}" for name in ("code_version", "errors", "gpu", "job_record", "made_with", "progress")
+)
 # The report is also made of its templates.
 STEP_FOLDERS = {"report": "templates"}
 

@@ -11,6 +11,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
+from usertune import job_record
+
 ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # PEFT matches a string against whole module names; the vision tower is model.visual and so stays out.
 ADAPTED_MODULES = rf"model\.language_model\..*\.({'|'.join(ADAPTED_LAYERS)})"
@@ -35,6 +37,7 @@ def load_processor(folder: str | Path, pixels: Mapping[str, int | None]) -> Any:
 
 def load_model(folder: str | Path, dtype: str) -> Qwen3VLForConditionalGeneration:
     """Load the weights of a local model folder as ``dtype`` ("float32" or "bfloat16"), on the CPU."""
+    job_record.count_model_load()
     return Qwen3VLForConditionalGeneration.from_pretrained(
         str(folder), dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, use_safetensors=True
     )

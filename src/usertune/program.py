@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from usertune import job_record
 from usertune.errors import Stopped, UserError
 
 EXIT_FAILURE = 1
@@ -41,13 +42,15 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
     A `UserError` is shown as its message alone (exit code 2); a full or read-only disk likewise; anything
     else with its traceback (exit code 1). SIGTERM and SIGUSR1, which schedulers send before they end a job, unwind
     like Ctrl-C, so that ``with`` blocks clean up, and give exit code 75: the same command goes on from there.
+    Beside the log a record is kept of how it goes (see `job_record`).
     """
     arguments = parser.parse_args()
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _stop)
     try:
         configure_logging(arguments.log)
-        main(arguments)
+        with job_record.kept(arguments.log):
+            main(arguments)
     except UserError as error:
         logger.error("%s", error)
         sys.exit(EXIT_USER_ERROR)

@@ -1,9 +1,11 @@
-"""Progress of long work as log lines, which read well in a terminal, in a log file and from several jobs at once."""
+"""Progress of long work: log lines, which read well from several jobs at once, and the record of the job."""
 
 from __future__ import annotations
 
 import logging
 import time
+
+from usertune import job_record
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ class Progress:
         self.unit = unit
         self.done = self._before = done
         self._started = self._last_said = time.monotonic()
+        job_record.note_progress(unit, done, total, None)
 
     def advance(self, amount: int) -> None:
         """Note that ``amount`` more is done."""
@@ -34,6 +37,7 @@ class Progress:
         self._last_said = now
         rate = (self.done - self._before) / max(now - self._started, 1e-9)
         left = (self.total - self.done) / rate
+        job_record.note_progress(self.unit, self.done, self.total, rate)
         logger.info(
             "%d of %d %s, %.1f %s/s, about %.0f s left", self.done, self.total, self.unit, rate, self.unit, left
         )

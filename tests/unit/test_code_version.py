@@ -112,7 +112,10 @@ def test_comments_docstrings_and_layout_give_no_new_version(package: Path, chang
         ("looks.py", {"report", *FIGURES}),
         ("templates/report.html.jinja", {"report"}),
         ("templates/report.css", {"report"}),
-        *((f"{name}.py", set()) for name in ("errors", "gpu", "made_with", "code_version", "progress", "explain")),
+        *(
+            (f"{name}.py", set())
+            for name in ("errors", "gpu", "made_with", "code_version", "progress", "job_record", "explain")
+        ),
     ],
 )
 def test_an_edit_reaches_the_steps_that_use_the_module_and_no_others(
