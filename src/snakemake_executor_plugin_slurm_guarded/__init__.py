@@ -1,0 +1,288 @@
+"""Snakemake's SLURM executor, guarded: no fault of the cluster leaves a run waiting for ever or doubles a job.
+
+Snakemake finds it by the name of this package: ``--executor slurm-guarded``. Submission is that of
+snakemake-executor-plugin-slurm. What is done otherwise, each because of what release 2.8.0 does:
+
+- **Watching.** One ``squeue`` for all jobs tells how they stand, and `usertune.slurm.fate` what follows. The plugin
+  drops every job when its question is not answered (controller or database away), and waits for ever for jobs that
+  were preempted, held, cancelled under a database, or are not listed any more.
+- **Polling.** Soon after a submission, then less often, at the least every 30 seconds; the plugin goes up to 180, and
+  sleeps on when the last job has ended.
+- **Orphans.** Jobs carry the name of their study and stand in a ledger. After the death of a run the next one goes on
+  with its jobs instead of submitting them again beside them.
+- **Mistakes.** Before anything runs, SLURM is asked whether it would take the jobs, so that a missing account or
+  partition is told at once and with what to do.
+
+When upstream has mended these, `profiles/slurm` can name ``slurm`` as its executor again, and this package can go.
+"""
+
+# Annotations are needed as objects here: Snakemake makes command line options of the settings' types.
+import asyncio
+import os
+import shlex
+import subprocess
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import snakemake_executor_plugin_slurm as slurm
+from snakemake_interface_common.exceptions import WorkflowError
+from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
+from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
+
+from usertune.fingerprint import digest
+from usertune.slurm import queue
+from usertune.slurm.fate import FateJudge
+from usertune.slurm.ledger import Ledger
+from usertune.slurm.orphans import Identity, Orphan, Orphans
+from usertune.slurm.refusals import advice
+
+# Set by the workflow: the name of its jobs, and where its ledger lies.
+JOB_NAME, LEDGER = "USERTUNE_SLURM_JOB_NAME", "USERTUNE_SLURM_LEDGER"
+
+common_settings = slurm.common_settings
+
+
+@dataclass
+class ExecutorSettings(slurm.ExecutorSettings):
+    """The plugin's settings, and how long the guard waits for what."""
+
+    init_seconds_before_status_checks: int = field(
+        default=5,
+        metadata={"help": "Seconds between a submission, or the end of a job, and the next look at the queue."},
+    )
+    longest_seconds_between_status_checks: int = field(
+        default=30,
+        metadata={"help": "While no job ends, looks at the queue become rarer, down to one in so many seconds."},
+    )
+    patience_seconds: int = field(
+        default=60,
+        metadata={
+            "help": "A job counts as failed, and is cancelled, after so many seconds in a state from which nothing "
+            "follows: preempted or on a failed node and not requeued, requeued and held, pending for a reason that "
+            "cannot end, not listed any more."
+        },
+    )
+    unreachable_minutes: int = field(
+        default=60,
+        metadata={
+            "help": "End the run when SLURM has not answered for so many minutes. Its jobs run on, and the next run "
+            "goes on with them."
+        },
+    )
+
+
+class Executor(slurm.Executor):
+    """The plugin's executor, guarded; see the module's docstring."""
+
+    def __post_init__(self, test_mode: bool = False) -> None:
+        super().__post_init__(test_mode)
+        # The plugin takes it for the name of the jobs.
+        self.run_uuid: str = os.environ.get(JOB_NAME) or str(self.run_uuid)
+        settings = self.workflow.executor_settings
+        self._judge = FateJudge(patience=settings.patience_seconds)
+        self._ledger = Ledger(Path(os.environ.get(LEDGER, f".snakemake/{self.run_uuid}.jsonl")))
+        self._silent_since: float | None = None
+        self._stopping = False
+        self._check_that_slurm_takes_the_jobs()
+        try:
+            self._orphans = Orphans(queue.list_jobs(self.run_uuid), self._ledger)
+        except queue.NoAnswerError as error:
+            raise WorkflowError(f"SLURM does not answer ({error}); try again when it does") from None
+        for line in self._orphans.in_words(self.run_uuid):
+            self.logger.warning(line)
+
+    # How jobs are submitted.
+
+    def run_job(self, job: JobExecutorInterface) -> None:
+        """Go on with the same job of an earlier run where there is one; submit it otherwise."""
+        orphan = None if job.is_group() else self._orphans.take(_identity(job))
+        if orphan and orphan.adoptable and orphan.key == self._key(job):
+            self.logger.info(f"Job {job.jobid} goes on as SLURM job {orphan.id}, which an earlier run submitted.")
+            info = SubmittedJobInfo(job, external_jobid=orphan.id, aux={"slurm_logfile": Path(orphan.log)})
+            self._note("adopted", orphan.id, **self._submission(info))
+            super().report_job_submission(info)
+            return
+        if orphan:
+            self._cancel_and_await(orphan)
+        while not (self._stopping or queue.answers() or self._silent_for_too_long()):
+            time.sleep(self.workflow.executor_settings.init_seconds_before_status_checks)
+        self._silent_since = None
+        if not self._stopping:
+            super().run_job(job)
+
+    def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
+        """Write a submitted job into the ledger, then tell Snakemake."""
+        self._note("submitted", str(job_info.external_jobid), **self._submission(job_info))
+        super().report_job_submission(job_info, register_job=register_job)
+
+    def get_account_arg(self, job: JobExecutorInterface) -> Iterator[str]:
+        """Yield the option that names the account, or none: then SLURM takes the user's default account."""
+        return iter(super().get_account_arg(job)) if job.resources.get("slurm_account") else iter([""])
+
+    def _submission(self, info: SubmittedJobInfo) -> dict[str, Any]:
+        job = info.job
+        log = str((info.aux or {}).get("slurm_logfile", ""))
+        if job.is_group():
+            return {"key": "", "rule": job.name, "wildcards": {}, "attempt": job.attempt, "log": log}
+        rule, wildcards = _identity(job)
+        key = self._key(job)
+        return {"key": key, "rule": rule, "wildcards": dict(wildcards), "attempt": job.attempt, "log": log}
+
+    def _key(self, job: JobExecutorInterface) -> str:
+        """Return a digest of what is submitted for a job: jobs of two runs with the same one do the same."""
+        # The folder for temporary files has another name in each run; the order of some options varies.
+        words = sorted(word for word in shlex.split(self.format_job_exec(job)) if not word.startswith(self.tmpdir))
+        resources = {name: str(value) for name, value in job.resources.items() if name != "tmpdir"}
+        return digest([words, resources, job.threads, job.attempt])
+
+    def _cancel_and_await(self, orphan: Orphan) -> None:
+        """Cancel a job of an earlier run that is not the one to be submitted, and wait until it has ended."""
+        self.logger.warning(f"Cancelling SLURM job {orphan.id} of an earlier run: what it was to do has changed.")
+        while not (self._stopping or self._silent_for_too_long()):
+            try:
+                queue.cancel([orphan.id])
+                listed = queue.list_jobs(self.run_uuid).get(orphan.id)
+                self._silent_since = None
+                if listed is None or listed.ended:
+                    self._note("cancelled", orphan.id, message="of an earlier run")
+                    return
+            except queue.NoAnswerError as error:
+                self.logger.warning(f"SLURM does not answer ({error}); waiting")
+            time.sleep(1)
+
+    def _check_that_slurm_takes_the_jobs(self) -> None:
+        """Ask SLURM about one job of each rule, without submitting it.
+
+        Raises:
+            WorkflowError: SLURM would refuse it for a reason that waiting does not mend.
+        """
+        one_of_each_rule = {
+            job.rule.name: job for job in self.dag.needrun_jobs() if not (job.is_group() or job.is_local)
+        }
+        for name, job in one_of_each_rule.items():
+            parameters = {
+                "run_uuid": self.run_uuid,
+                "slurm_logfile": os.devnull,
+                "comment_str": "test",
+                "account": next(self.get_account_arg(job)),
+                "partition": self.get_partition_arg(job),
+                "workdir": self.workflow.workdir_init,
+            }
+            call = slurm.get_submit_command(job, parameters, settings=self.workflow.executor_settings)
+            command = [*shlex.split(call + slurm.set_gres_string(job)), "--test-only", "--wrap=true"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=queue.TIMEOUT_SECONDS)
+            if done.returncode == 0:
+                continue
+            said = " ".join(done.stderr.split())
+            if what_to_do := advice(said):
+                raise WorkflowError(f"SLURM would not take the jobs of rule {name}: {said}\n{what_to_do}")
+            self.logger.warning(f"SLURM says of the jobs of rule {name}: {said}")
+
+    # How jobs are watched.
+
+    async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
+        """Report the jobs that have ended, and yield those that go on."""
+        settings = self.workflow.executor_settings
+        shortest = settings.init_seconds_before_status_checks
+        if not active_jobs:
+            self.next_seconds_between_status_checks = shortest
+            return
+        listed = await self._listing()
+        some_ended = False
+        for info in active_jobs:
+            if listed is None or self._goes_on(info, listed.get(str(info.external_jobid))):
+                yield info
+            else:
+                some_ended = True
+        rarer = min(self.next_seconds_between_status_checks * 1.5, settings.longest_seconds_between_status_checks)
+        self.next_seconds_between_status_checks = shortest if some_ended else rarer
+
+    async def sleep(self) -> None:
+        """Wait for the next look at the queue, but not when there will be none."""
+        end = time.monotonic() + (self.next_seconds_between_status_checks or 1)
+        while self.wait and time.monotonic() < end:
+            await asyncio.sleep(0.2)
+
+    async def _listing(self) -> dict[str, queue.ListedJob] | None:
+        """Return what SLURM lists, None where it does not answer.
+
+        Raises:
+            WorkflowError: it has not answered for too long.
+        """
+        try:
+            listed = await asyncio.to_thread(queue.list_jobs, self.run_uuid)
+        except queue.NoAnswerError as error:
+            if self._silent_for_too_long():
+                minutes = self.workflow.executor_settings.unreachable_minutes
+                raise WorkflowError(
+                    f"SLURM has not answered for {minutes} minutes ({error}). Jobs that run there run on; when it "
+                    "answers again, the same command goes on with them."
+                ) from None
+            self.logger.warning(f"SLURM does not answer ({error}); its jobs run on, and this run waits.")
+            return None
+        self._silent_since = None
+        return listed
+
+    def _silent_for_too_long(self) -> bool:
+        now = time.monotonic()
+        if self._silent_since is None:
+            self._silent_since = now
+        return bool(now - self._silent_since > 60 * self.workflow.executor_settings.unreachable_minutes)
+
+    def _goes_on(self, info: SubmittedJobInfo, listed: queue.ListedJob | None) -> bool:
+        """Whether a job goes on; if not, report how it ended."""
+        job = str(info.external_jobid)
+        fate = self._judge.judge(job, listed)
+        if fate.outcome == "going on":
+            return True
+        if fate.cancel:
+            with suppress(queue.NoAnswerError):
+                queue.cancel([job])
+            self._note("cancelled", job, message=fate.message)
+        self._note("ended", job, **_end(listed))
+        log = (info.aux or {}).get("slurm_logfile")
+        if fate.outcome == "succeeded":
+            if log and not self.workflow.executor_settings.keep_successful_logs:
+                with suppress(OSError):
+                    Path(log).unlink(missing_ok=True)
+            self.report_job_success(info)
+        else:
+            if listed and listed.state == "NODE_FAIL" and listed.nodes:
+                self._failed_nodes.add(listed.nodes)
+            self.report_job_error(info, msg=f"{fate.message}. ", aux_logs=[str(log)] if log else [])
+        return False
+
+    def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
+        """Cancel all jobs of the study, those too that are just being submitted."""
+        self._stopping = True
+        self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
+        try:
+            queue.cancel_all(self.run_uuid)
+        except queue.NoAnswerError as error:
+            self.logger.error(
+                f"SLURM does not answer ({error}); later, cancel with: scancel --me --name={self.run_uuid}"
+            )
+            return
+        for info in active_jobs:
+            self._note("cancelled", str(info.external_jobid), message="the run was ended")
+
+    def _note(self, event: str, job: str, **more: Any) -> None:
+        try:
+            self._ledger.append(event, job, **more)
+        except OSError as error:
+            self.logger.warning(f"{self._ledger.path}: cannot be written: {error}; going on without")
+
+
+def _identity(job: JobExecutorInterface) -> Identity:
+    return job.rule.name, tuple(sorted((str(name), str(value)) for name, value in job.wildcards_dict.items()))
+
+
+def _end(listed: queue.ListedJob | None) -> dict[str, Any]:
+    if listed is None:
+        return {"state": "UNKNOWN", "submitted_at": None, "started_at": None, "ended_at": None, "nodes": ""}
+    keys = ("state", "submitted_at", "started_at", "ended_at", "nodes")
+    return {key: getattr(listed, key) for key in keys}

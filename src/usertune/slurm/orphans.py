@@ -1,0 +1,75 @@
+"""SLURM jobs whose run is gone: killed, or cut off from the cluster. The next run goes on with them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from usertune.slurm.ledger import Ledger
+from usertune.slurm.queue import ListedJob
+
+# Rule and wildcards, by name.
+Identity = tuple[str, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A job that an earlier run submitted and did not see ending.
+
+    Attributes:
+        id: its number.
+        key: digest of what was submitted.
+        log: SLURM's log of it.
+        adoptable: whether its end can stand for that of a new job; not so where it was cancelled.
+    """
+
+    id: str
+    key: str
+    log: str
+    adoptable: bool
+
+
+class Orphans:
+    """The orphans of a study, each to be taken once. Usable by several threads.
+
+    Args:
+        listed: the study's jobs as SLURM lists them.
+        ledger: what was submitted, and seen ending.
+    """
+
+    def __init__(self, listed: Mapping[str, ListedJob], ledger: Ledger) -> None:
+        entries = list(ledger.read())
+        submissions = ledger.submissions()
+        seen_ending = {entry["job"] for entry in entries if entry["event"] == "ended"}
+        cancelled = {entry["job"] for entry in entries if entry["event"] == "cancelled"}
+        self._lock = threading.Lock()
+        self._by_identity: dict[Identity, list[Orphan]] = {}
+        self.unknown: list[str] = []
+        for job in listed.values():
+            # A job that ended well counts: nobody has seen yet what it did.
+            if job.id in seen_ending or (job.ended and job.state != "COMPLETED"):
+                continue
+            entry = submissions.get(job.id)
+            if entry is None:
+                if not job.ended:
+                    self.unknown.append(job.id)
+                continue
+            identity = (entry["rule"], tuple(sorted(entry["wildcards"].items())))
+            orphan = Orphan(job.id, entry["key"], entry["log"], adoptable=job.id not in cancelled)
+            self._by_identity.setdefault(identity, []).append(orphan)
+
+    def take(self, identity: Identity) -> Orphan | None:
+        """Return the newest orphan that does the work of a job, once; None where there is none."""
+        with self._lock:
+            found = self._by_identity.get(identity, [])
+            return found.pop() if found else None
+
+    def in_words(self, name: str) -> Iterator[str]:
+        """Yield lines for people about the orphans; ``name`` is that of the study's jobs."""
+        ids = [orphan.id for found in self._by_identity.values() for orphan in found]
+        if ids:
+            yield (
+                f"SLURM jobs of an earlier run of this study: {', '.join(sorted(ids, key=int))}. Those that this run "
+                f"needs as they are it goes on with. To end them all instead: scancel --me --name={name}"
+            )
