@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 # Jobs find the package by this too, so an environment made by --sdm conda need not contain it; and they run with
 # the Python that runs Snakemake (unless such an environment comes before it), whether or not it is activated.
@@ -22,6 +23,7 @@ for variable, folder in {
 
 from usertune import explain, gpu, plan
 from usertune.config import study_from_config
+from usertune.container import container_environment, require_image
 from usertune.data.messages import user_file
 from usertune.errors import UserError
 from usertune.locks import hold_results
@@ -32,11 +34,17 @@ from usertune.standing import Standing
 from usertune.study import FIGURE_NAMES
 from usertune.users import batch_label
 
+IN_CONTAINERS = (
+    DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
+)
+
 try:
     STUDY = study_from_config(
         config, [os.path.relpath(file) for file in workflow.configfiles]
     )
     plan.check_sources(STUDY)
+    if IN_CONTAINERS:
+        require_image(STUDY)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -52,6 +60,11 @@ BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in use
 
 pathvars:
     results=STUDY.results,
+
+
+if IN_CONTAINERS:
+
+    container: STUDY.container
 
 
 wildcard_constraints:
@@ -153,3 +166,22 @@ def hold_results_or_stop():
         # A WorkflowError from here would be shown with lines of this file, which are not where to look.
         logger.error(str(error))
         sys.exit(1)
+
+
+def show_folders_to_containers(make_cache=False):
+    """Let jobs in containers see the repository, the data, the results, the base model and the hub's cache."""
+    if not IN_CONTAINERS:
+        return
+    if make_cache:
+        Path(os.environ["HF_HOME"]).mkdir(parents=True, exist_ok=True)
+    try:
+        os.environ.update(
+            container_environment(
+                STUDY, SOURCE, [str(workflow.basedir), os.getcwd()], os.environ
+            )
+        )
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+show_folders_to_containers()

@@ -50,7 +50,7 @@ rule audit:
         runtime="20m",
     params:
         recipe=recipe_of(AUDIT),
-        study=lambda wildcards: STUDY.model_dump_json(),
+        study=lambda wildcards: STUDY.model_dump_json(exclude={"container"}),
     message:
         "Auditing the results"
     shell:

@@ -76,6 +76,8 @@ UserList = Annotated[
 
 PlainPath = Annotated[str, Field(min_length=1), AfterValidator(_plain_path)]
 Folder = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
+# Snakemake writes it into a shell command as it is.
+ImagePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/+@=-]*$")]
 Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"})]
 
 
@@ -320,6 +322,8 @@ class Study(_Section):
     evaluation: Evaluation = Evaluation()
     report: Report = Report()
     rerun: Rerun = Rerun()
+    container: ImagePath | None = None
+    """Apptainer image that jobs run in with ``--sdm apptainer``; changes no result."""
 
     @model_validator(mode="before")
     @classmethod
