@@ -1,8 +1,9 @@
 """What stands in for Apptainer in tests: `apptainer --version` and `apptainer exec`, by the kernel's own namespaces.
 
 It follows Apptainer's documentation where a job depends on it: only bound folders and the system's are there, a folder
-that is missing is an error, PATH is the image's, HOME is what --home says, and APPTAINERENV_NAME becomes NAME. It has
-no image to run: the "image" is this machine's system with one more folder, /image/bin, that holds its Python.
+that is missing is an error, PATH is the image's, HOME is what --home says, and APPTAINERENV_NAME becomes NAME. There
+is no network, as on many compute nodes. It has no image to run: the "image" is this machine's system with one more
+folder, /image/bin, that holds its Python.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main(arguments: list[str]) -> None:
     own = {name.removeprefix(prefix): value for name, value in os.environ.items() if name.startswith(prefix)}
     environment = {**os.environ, **own, "PATH": IMAGE_PATH, "HOME": options.home}
     script = mount_script([options.home, *binds]) + f"\nexec chroot . env -C {shlex.quote(str(Path.cwd()))} "
-    program = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--mount"]
+    program = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), "--mount", "--net"]
     os.execvpe(program[0], [*program, "sh", "-ec", script + shlex.join(options.command)], environment)
 
 

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 from stand_in_apptainer import PYTHON_STARTS, STARTS
-from workplace import LOCAL_PROFILE, Workplace
+from workplace import LOCAL_PROFILE, REPOSITORY, Workplace
 
-APPTAINER = ("--sdm", "apptainer", "--apptainer-args=--nv")
+APPTAINER = ("--workflow-profile", str(REPOSITORY / "profiles/container"))
 
 
 @pytest.fixture
 def contained(workplace: Workplace, tmp_path: Path) -> Workplace:
-    """A study with an image, whose data and results lie outside the working directory."""
+    """A study with an image; its data and results are elsewhere, and its base model is in the hub's cache."""
     unshared = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True, text=True, check=False
     )
@@ -34,7 +34,9 @@ def contained(workplace: Workplace, tmp_path: Path) -> Workplace:
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(stand_in))} "$@"\n')
     program.chmod(0o755)
     workplace.add_to_path(program.parent)
-    workplace.environment["HF_HOME"] = str(tmp_path / "hub")
+    workplace.environment.update(HF_HOME=str(tmp_path / "hub"), HF_HUB_OFFLINE="1")
+    put_into_hub_cache(tmp_path / "hub", REPOSITORY / "demo/base")
+    workplace.replace(f"  path: {REPOSITORY}/demo/base", "  path: owner/tiny")
     workplace.options = LOCAL_PROFILE
     (tmp_path / "elsewhere").mkdir()
     shutil.move(workplace.data, tmp_path / "elsewhere/data")
@@ -43,6 +45,15 @@ def contained(workplace: Workplace, tmp_path: Path) -> Workplace:
     (tmp_path / "usertune.sif").touch()
     workplace.study.write_text(f"{workplace.study.read_text()}container: {tmp_path}/usertune.sif\n")
     return workplace
+
+
+def put_into_hub_cache(hub: Path, model: Path) -> None:
+    """Lay a model where the hub's client keeps owner/tiny after a download."""
+    place = hub / "hub/models--owner--tiny"
+    commit = "a" * 40
+    (place / "refs").mkdir(parents=True)
+    (place / "refs/main").write_text(commit)
+    shutil.copytree(model, place / "snapshots" / commit)
 
 
 def results(workplace: Workplace) -> Path:
@@ -55,15 +66,15 @@ def starts(workplace: Workplace) -> list[dict[str, Any]]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def test_a_prediction_in_containers_is_that_without(contained: Workplace, tmp_path: Path) -> None:
-    target = str(results(contained) / "predictions/vanilla/users_1-2.json")
+def test_an_experiment_in_containers_is_that_without(contained: Workplace, tmp_path: Path) -> None:
+    target = str(results(contained) / "predictions/lora/users_1-2.json")
     contained.run(target, *APPTAINER)
     manifest = json.loads(Path(target).read_text())
     in_container = starts(contained)
-    # The base model, two users, the prediction; each by the image's Python and the repository's program.
+    # Each by the image's Python and the repository's program. The stand-in has no network: none is needed.
     programs = [line.split()[0] for line in (contained.folder / PYTHON_STARTS).read_text().splitlines()]
     scripts = contained.repository / "scripts"
-    expected = [*(["prepare.py"] * 2), "base_model.py", "predict.py"]
+    expected = [*(["prepare.py"] * 6), "base_model.py", "train.py", "predict.py"]
     assert sorted(programs) == sorted(f"{scripts}/{name}" for name in expected)
     assert len(in_container) == len(programs)
     needed = {str(contained.repository), str(contained.folder), str(results(contained)), str(tmp_path / "hub")}
@@ -71,6 +82,9 @@ def test_a_prediction_in_containers_is_that_without(contained: Workplace, tmp_pa
         assert start["image"] == f"{tmp_path}/usertune.sif"
         assert start["nv"]
         assert needed | {f"{tmp_path}/elsewhere/data"} <= set(start["binds"])
+    assert json.loads((results(contained) / "base_model/manifest.json").read_text())["folder"].startswith(
+        f"{tmp_path}/hub"
+    )
     # The same without a container: nothing is stale, and made anew it is the same.
     assert "Nothing to be done" in contained.run(target)
     shutil.rmtree(results(contained))
