@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from usertune import program
+from usertune.processes import Processes
 from usertune.train import train_experiment
 
 
@@ -25,6 +26,7 @@ def main(arguments: argparse.Namespace) -> None:
         manifest_file=arguments.manifest,
         log_file=arguments.losses,
         gpus=arguments.gpus,
+        processes=Processes(arguments.processes, arguments.nodes, arguments.parallel, arguments.threads),
     )
 
 
@@ -38,7 +40,7 @@ if __name__ == "__main__":
         metavar="JSON",
         help="gradient_checkpointing, save_every_steps and loader_workers: how to train, without effect on the result",
     )
-    parser.add_argument("--micro-batch", type=int, required=True, help="samples in memory at once")
+    parser.add_argument("--micro-batch", type=int, required=True, help="samples in memory at once, in each process")
     parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
     parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
     parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of train users")
@@ -47,6 +49,12 @@ if __name__ == "__main__":
     )
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) trains on the CPU")
+    parser.add_argument("--processes", type=int, default=1, help="processes on each node, one for each GPU there")
+    parser.add_argument("--nodes", type=int, default=1, help="nodes of this SLURM job that train together")
+    parser.add_argument(
+        "--parallel", choices=["ddp", "fsdp"], default="ddp", help="each process holds the model, or a share of it"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="processor cores for the processes of a node")
     parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
     parser.add_argument("--losses", type=Path, required=True, metavar="CSV", help="table of losses to write")
     program.run(parser, main)

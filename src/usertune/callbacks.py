@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from usertune.errors import Stopped, UserError
 from usertune.files import sync_folder
 from usertune.fingerprint import list_files
+from usertune.parallel import highest, wait_for_all
 from usertune.progress import Progress
 from usertune.sealed import read_result, write_result
+from usertune.signals import NotedSignal
 
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_MARKER = "complete.json"
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def newest_checkpoint(work: Path) -> Path | None:
@@ -47,19 +48,11 @@ def _is_whole(checkpoint: Path) -> bool:
     return all((path := checkpoint / name).is_file() and path.stat().st_size == size for name, size in sizes.items())
 
 
-class StopOnSignal(TrainerCallback):
+class StopOnSignal(NotedSignal, TrainerCallback):
     """On the first stop signal, end after the current step with a checkpoint; a second one ends at once."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
-
-    def __exit__(self, *_error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        super().__init__(self._say)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -69,23 +62,47 @@ class StopOnSignal(TrainerCallback):
             control.should_training_stop = True
         return control
 
-    def _note(self, number: int, _frame: object) -> None:
-        if multiprocessing.parent_process() is not None:
-            # A loader's worker has this handler from the process that forked it, which is the one to decide.
-            return
-        if self.signal is not None:
-            raise Stopped(number)
-        self.signal = number
+    @staticmethod
+    def _say(number: int) -> None:
         logger.info("%s: saving a checkpoint after this step, then leaving", signal.Signals(number).name)
 
 
+class StopTogether(StopOnSignal):
+    """End all processes after the same step, with a checkpoint, once any of them is to stop.
+
+    Args:
+        stop_signal: returns the signal for which this process is to stop, or None.
+    """
+
+    def __init__(self, stop_signal: Callable[[], int | None]) -> None:
+        super().__init__()
+        self._stop_signal = stop_signal
+
+    def __enter__(self) -> None:
+        """Do nothing: who notes the signals of several processes is `usertune.worker`."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if number := highest(self._stop_signal() or 0):
+            raise Stopped(number)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any
+    ) -> TrainerControl:
+        if number := highest(self._stop_signal() or 0):
+            self.signal = number
+            logger.info("%s: saving a checkpoint, then leaving", signal.Signals(number).name)
+        return super().on_step_end(args, state, control, **others)
+
+
 class MarkCheckpoints(TrainerCallback):
-    """Mark a working checkpoint once all of its files are written."""
+    """Mark a working checkpoint once all of its files are written, by whichever process."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        wait_for_all()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            sync_folder(folder)
+            for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+                sync_folder(place)
             sizes = {name: (folder / name).stat().st_size for name in list_files(folder)}
             write_result(folder / CHECKPOINT_MARKER, {"step": state.global_step, "sizes": sizes})
 

@@ -26,7 +26,8 @@ STEP_MODULES = {
 }
 # Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out.
 WITHOUT_EFFECT = frozenset(
-    f"{PACKAGE}.{name}" for name in ("code_version", "errors", "gpu", "job_record", "made_with", "progress")
+    f"{PACKAGE}.{name}"
+    for name in "code_version errors gpu job_record launch made_with processes progress signals".split()
 )
 # The report is also made of its templates.
 STEP_FOLDERS = {"report": "templates"}

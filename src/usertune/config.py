@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from usertune.errors import UserError, shown
-from usertune.study import SPLITS, Experiment, Study
+from usertune.experiments import Experiment
+from usertune.study import SPLITS, Study
 
 KeyPath = tuple[str, ...]
 # Users are set on the command line (snakemake --config test_users=1-3) by these top-level keys.

@@ -112,6 +112,14 @@ def device_name() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
 
 
+def used_gpus() -> list[str]:
+    """Return the UUID of the GPU that this process computes on, as nvidia-smi writes it; [] on the CPU."""
+    if not torch.cuda.is_available():
+        return []
+    uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    return [uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"]
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error means that the GPU's or the machine's memory ran out."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

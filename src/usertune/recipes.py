@@ -16,8 +16,9 @@ from functools import cached_property
 from typing import Any
 
 from usertune.code_version import STEP_MODULES, code_version
+from usertune.experiments import Experiment
 from usertune.fingerprint import NOT_IN_FINGERPRINT, canonical_json, digest
-from usertune.study import FIGURE_NAMES, Experiment, Rerun, Study
+from usertune.study import FIGURE_NAMES, Rerun, Study
 
 # Settings of `training` that change how fast or how safely a run goes, not what comes out of it.
 EXECUTION_KEYS = frozenset({"micro_batch", "gradient_checkpointing", "save_every_steps", "loader_workers"})

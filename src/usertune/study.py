@@ -12,9 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationError,
     WithJsonSchema,
@@ -24,6 +22,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.data.messages import PROMPT_TEXT
 from usertune.errors import UserError, shown
+from usertune.experiments import Experiment, Section, Training
 from usertune.thresholds import threshold_label
 from usertune.users import parse_users
 
@@ -81,14 +80,7 @@ ImagePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/+@=-]*$")
 Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"})]
 
 
-class _Section(BaseModel):
-    # Defaults are validated too, so that 32 and 32.0 are one value, whoever wrote it.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
-    )
-
-
-class Prompt(_Section):
+class Prompt(Section):
     """What is put around the text of every sample, in training as in prediction."""
 
     system: Annotated[str, Field(min_length=1)] | None = None
@@ -103,7 +95,7 @@ class Prompt(_Section):
         return self
 
 
-class Dataset(_Section):
+class Dataset(Section):
     """Where the raw data are, and what is done with them."""
 
     format: Literal["messages"] = "messages"
@@ -119,7 +111,7 @@ class Dataset(_Section):
     """How a changed image is noticed: by size and modification time, by its bytes (slow), or not at all."""
 
 
-class Users(_Section):
+class Users(Section):
     """Who is in which split."""
 
     train: UserList = ()
@@ -142,7 +134,7 @@ class Users(_Section):
         return self
 
 
-class BaseModelSettings(_Section):
+class BaseModelSettings(Section):
     """The model that every experiment starts from."""
 
     path: PlainPath
@@ -163,69 +155,7 @@ class BaseModelSettings(_Section):
         return self
 
 
-class Lora(_Section):
-    """Settings of low-rank adapters."""
-
-    rank: Annotated[int, Field(gt=0)] = 4
-    """Rank of the adapter matrices."""
-    alpha: Annotated[float, Field(gt=0)] = 32
-    """The adapter's output is scaled by alpha / rank."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the adapter's inputs that is dropped in training."""
-
-
-class Training(_Section):
-    """How an experiment is trained."""
-
-    epochs: Annotated[float, Field(gt=0)] = 1.0
-    """Passes over the training samples."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate of AdamW."""
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """How the learning rate goes on after warm-up."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
-    """Optimizer steps over which the learning rate rises from 0."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    """Decoupled weight decay of AdamW."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
-    """Gradients are clipped to this norm."""
-    batch_size: Annotated[int, Field(gt=0)] = 8
-    """Samples for each optimizer step."""
-    micro_batch: Annotated[int, Field(gt=0)] = 1
-    """Samples in memory at once; gradients add up to batch_size, weighted by tokens. Changes no result."""
-    gradient_checkpointing: bool = True
-    """Recompute activations instead of keeping them: less memory, about a third slower. Changes no result."""
-    validate_every_steps: Annotated[int, Field(gt=0)] = 100
-    """Measure the validation loss after so many optimizer steps (and at the end)."""
-    save_every_steps: Annotated[int, Field(gt=0)] = 100
-    """Keep a working checkpoint after so many optimizer steps; a killed job resumes there."""
-    loader_workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that open images while the model computes. Changes no result."""
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of sample order, adapter initialisation and dropout."""
-    freeze_vision: bool = True
-    """Leave the vision tower and its mergers as they are (in full fine-tuning; LoRA never touches them)."""
-    lora: Lora = Lora()
-    """Adapter settings; used by experiments of mode lora only."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Training:
-        if self.batch_size % self.micro_batch:
-            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
-        return self
-
-    def micro_batch_of(self, attempt: int) -> int:
-        """Return the samples in memory at once in the first (1), second, ... attempt.
-
-        At least halved each time, and always a divisor of ``batch_size``, so that no result changes.
-        """
-        size = self.micro_batch
-        for _ in range(attempt - 1):
-            size = next(half for half in range(max(1, size // 2), 0, -1) if self.batch_size % half == 0)
-        return size
-
-
-class Evaluation(_Section):
+class Evaluation(Section):
     """How answers are generated and compared."""
 
     users_per_job: Annotated[int, Field(gt=0)] = 1
@@ -246,14 +176,14 @@ class Evaluation(_Section):
         return self
 
 
-class FigureSettings(_Section):
+class FigureSettings(Section):
     """How one figure is drawn."""
 
-    colours: dict[str, Colour] = {}
+    colours: dict[str, Colour] = {}  # noqa: RUF012 (pydantic copies it)
     """Experiment -> colour in this figure, as "#rrggbb"; the others keep their standard colours."""
 
 
-class Figures(_Section):
+class Figures(Section):
     """The figures, by name; each has a module of this name in ``usertune.figures``."""
 
     accuracy_by_user: FigureSettings = FigureSettings()
@@ -264,7 +194,7 @@ class Figures(_Section):
 FIGURE_NAMES = tuple(Figures.model_fields)
 
 
-class Report(_Section):
+class Report(Section):
     """What the report says and shows."""
 
     title: str = "Comparison of experiments"
@@ -275,36 +205,14 @@ class Report(_Section):
     """How single figures differ from the standard look; a change here draws no other figure again."""
 
 
-class Rerun(_Section):
+class Rerun(Section):
     """What else makes results stale, besides what they are made of."""
 
     on_code_change: bool = False
     """Prepare, train and predict again what was made with other code or packages; the report names it anyway."""
 
 
-class Experiment(_Section):
-    """One row of the comparison."""
-
-    mode: Literal["vanilla", "lora", "full"]
-    """vanilla: the base model as it is; lora: low-rank adapters; full: all language-model weights."""
-    training: Training | None = None
-    """Training keys that differ for this experiment; the others come from the study's `training`."""
-    max_new_tokens: Annotated[int, Field(gt=0)] | None = None
-    """Longest answer in tokens, where it differs from `evaluation.max_new_tokens`."""
-
-    @model_validator(mode="after")
-    def _check(self) -> Experiment:
-        if self.mode == "vanilla" and self.training is not None:
-            raise ValueError("an experiment of mode vanilla is not trained; remove its training keys")
-        return self
-
-    @property
-    def trained(self) -> bool:
-        """Whether the experiment has a training step."""
-        return self.mode != "vanilla"
-
-
-class Study(_Section):
+class Study(Section):
     """One whole study."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from usertune import gpu
+from usertune import gpu, launch
 from usertune.base_model import model_files
 from usertune.data.samples import Sample, read_user
 from usertune.errors import UserError
@@ -16,6 +16,7 @@ from usertune.files import write_text
 from usertune.fingerprint import digest, digest_bytes, digest_file, digest_folder, file_states, list_files
 from usertune.locks import one_at_a_time
 from usertune.made_with import UNKNOWN, MadeWith, differences, distinct, made_with
+from usertune.processes import ALONE, Processes
 from usertune.sealed import read_result, write_result
 from usertune.step_fingerprints import train_fingerprint
 
@@ -38,6 +39,7 @@ def train_experiment(
     manifest_file: Path,
     log_file: Path,
     gpus: int,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Make sure that an experiment is trained, and write its manifest and its table of losses.
 
@@ -58,16 +60,18 @@ def train_experiment(
         manifest_file: JSON object to write.
         log_file: CSV to write: step, epoch, split, loss, learning_rate.
         gpus: GPUs to hold while training; 0 trains on the CPU.
+        processes: how many train together, and where; without effect on what comes out.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: an input is missing or damaged, or memory runs out (the micro-batch is to be made smaller).
+        UserError: an input is missing or damaged, memory runs out (the micro-batch is to be made smaller), or several
+            processes cannot work together as asked.
     """
     base = read_result(base_manifest)
-    train, train_users = _read_users(train_manifests)
-    validation, validation_users = _read_users(validation_manifests)
+    train, train_users = read_users(train_manifests)
+    validation, validation_users = read_users(validation_manifests)
     fingerprint = train_fingerprint(recipe, base, train_users, validation_users)
     work = work_folder(manifest_file, fingerprint)
     work.mkdir(parents=True, exist_ok=True)
@@ -77,7 +81,20 @@ def train_experiment(
         result = _completed(work)
         if result is None:
             with gpu.lease(gpus) as devices:
-                result = _train(recipe, execution, base, train, validation, dataset_root, work)
+                if processes.total > 1:
+                    task = {
+                        "recipe": recipe,
+                        "execution": execution,
+                        "base_folder": base["folder"],
+                        "train_manifests": [str(path) for path in train_manifests],
+                        "validation_manifests": [str(path) for path in validation_manifests],
+                        "dataset_root": str(dataset_root),
+                        "work": str(work),
+                    }
+                    measured = launch.train_together(task, processes, work)
+                else:
+                    measured = _train(recipe, execution, base, train, validation, dataset_root, work)
+                result = {**measured, **_digests(work)}
             result["gpus"] = devices
             write_result(work / COMPLETE, result)
             _remove_working_checkpoints(work)
@@ -109,7 +126,7 @@ def work_folder(manifest_file: Path, fingerprint: str) -> Path:
     return manifest_file.parent / fingerprint[:16]
 
 
-def _read_users(paths: Sequence[Path]) -> tuple[list[Sample], list[dict[str, Any]]]:
+def read_users(paths: Sequence[Path]) -> tuple[list[Sample], list[dict[str, Any]]]:
     """Return the samples of all users, and the manifest of each."""
     users = [read_user(path) for path in paths]
     return [sample for _, own in users for sample in own], [manifest for manifest, _ in users]
@@ -147,7 +164,7 @@ def _discard_what_others_made(work: Path) -> None:
                 stale.unlink(missing_ok=True)
 
 
-def _remember_maker(work: Path, device: str) -> list[MadeWith]:
+def remember_maker(work: Path, device: str) -> list[MadeWith]:
     """Note what this process trains with; return that and what the attempts that it resumes trained with."""
     path = work / f"{MAKERS}.json"
     resumed = any(work.glob("checkpoint-*"))
@@ -174,7 +191,7 @@ def _train(
     from usertune.finetune import FineTuning, fine_tune
     from usertune.model import device_name
 
-    makers = _remember_maker(work, device_name())
+    makers = remember_maker(work, device_name())
     run = FineTuning(
         mode=recipe["mode"],
         training=recipe["training"],
@@ -186,12 +203,13 @@ def _train(
         train_samples=train,
         validation_samples=validation,
     )
-    measurements = fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE)
+    return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE), "made_with": makers}
+
+
+def _digests(work: Path) -> dict[str, Any]:
     files = digest_folder(work / WEIGHTS)
     deciding = {name: files[name] for name in model_files(work / WEIGHTS)}
     return {
-        **measurements,
-        "made_with": makers,
         "losses_sha256": digest_file(work / LOSS_TABLE),
         "weights_files": files,
         "weights_fingerprint": digest(deciding),

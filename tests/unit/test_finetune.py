@@ -18,10 +18,11 @@ from tests.unit.conftest import BASE, EXECUTION, LORA, NO_LIMITS, TRAIN_STEP_BY_
 from usertune.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer
 from usertune.errors import Stopped
-from usertune.finetune import FineTuning, answer_loss_sum, fine_tune
+from usertune.finetune import FineTuning, fine_tune
 from usertune.model import load_model, load_processor
 from usertune.program import EXIT_TRY_AGAIN
 from usertune.sealed import write_result
+from usertune.trainer import answer_loss_sum
 
 
 def _uneven(prepared: Prepared, *users: str) -> Any:

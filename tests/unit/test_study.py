@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usertune.study import Training
+from usertune.experiments import Training
 
 
 @st.composite

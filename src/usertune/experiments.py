@@ -1,0 +1,133 @@
+"""The experiments of a study: what each one is, how it is trained, and on how many GPUs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from usertune.processes import Strategy
+
+
+class Section(BaseModel):
+    """A part of the study: no other keys than its own, and unchangeable."""
+
+    # Defaults are validated too, so that 32 and 32.0 are one value, whoever wrote it.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+class Lora(Section):
+    """Settings of low-rank adapters."""
+
+    rank: Annotated[int, Field(gt=0)] = 4
+    """Rank of the adapter matrices."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the adapter's inputs that is dropped in training."""
+
+
+class Training(Section):
+    """How an experiment is trained."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the training samples."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
+    """Peak learning rate of AdamW."""
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """How the learning rate goes on after warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    """Optimizer steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    batch_size: Annotated[int, Field(gt=0)] = 8
+    """Samples for each optimizer step."""
+    micro_batch: Annotated[int, Field(gt=0)] = 1
+    """Samples in memory at once, on each GPU; gradients add up to batch_size, by tokens. Changes no result."""
+    gradient_checkpointing: bool = True
+    """Recompute activations instead of keeping them: less memory, about a third slower. Changes no result."""
+    validate_every_steps: Annotated[int, Field(gt=0)] = 100
+    """Measure the validation loss after so many optimizer steps (and at the end)."""
+    save_every_steps: Annotated[int, Field(gt=0)] = 100
+    """Keep a working checkpoint after so many optimizer steps; a killed job resumes there."""
+    loader_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that open images while the model computes. Changes no result."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of sample order, adapter initialisation and dropout."""
+    freeze_vision: bool = True
+    """Leave the vision tower and its mergers as they are (in full fine-tuning; LoRA never touches them)."""
+    lora: Lora = Lora()
+    """Adapter settings; used by experiments of mode lora only."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Training:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
+        return self
+
+    def micro_batch_of(self, attempt: int, processes: int = 1) -> int:
+        """Return the samples in memory at once, in each process, in the first (1), second, ... attempt.
+
+        At least halved each time, and its product with ``processes`` always a divisor of ``batch_size``, so that no
+        result changes.
+        """
+        share = self.batch_size // processes
+        size = self.micro_batch
+        for _ in range(attempt - 1):
+            size = next(half for half in range(max(1, size // 2), 0, -1) if share % half == 0)
+        return size
+
+
+class Experiment(Section):
+    """One row of the comparison."""
+
+    mode: Literal["vanilla", "lora", "full"]
+    """vanilla: the base model as it is; lora: low-rank adapters; full: all language-model weights."""
+    training: Training | None = None
+    """Training keys that differ for this experiment; the others come from the study's `training`."""
+    max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Longest answer in tokens, where it differs from `evaluation.max_new_tokens`."""
+
+    gpus: Annotated[int, Field(ge=1)] = 1
+    """GPUs that train it, on each of its nodes. Changes no result."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Nodes of the cluster that train it together. Changes no result."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several GPUs share the work: each holds the whole model (ddp), or a share of it (fsdp, for mode full)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        if self.mode == "vanilla":
+            if self.training is not None:
+                raise ValueError("an experiment of mode vanilla is not trained; remove its training keys")
+            if own := [key for key in ("gpus", "nodes", "parallel") if key in self.model_fields_set]:
+                raise ValueError(f"an experiment of mode vanilla is not trained; remove {', '.join(own)}")
+        if self.mode == "lora" and self.parallel == "fsdp":
+            raise ValueError("parallel: fsdp is for mode full; adapters are trained with ddp")
+        if self.training is not None and self.training.batch_size % (self.training.micro_batch * self.processes):
+            raise ValueError(
+                f"training.batch_size ({self.training.batch_size}) must be a multiple of training.micro_batch x gpus "
+                f"x nodes ({self.training.micro_batch} x {self.gpus} x {self.nodes})"
+            )
+        return self
+
+    @property
+    def trained(self) -> bool:
+        """Whether the experiment has a training step."""
+        return self.mode != "vanilla"
+
+    @property
+    def processes(self) -> int:
+        """Processes that train it: one for each GPU."""
+        return self.gpus * self.nodes
+
+    @property
+    def strategy(self) -> Strategy:
+        """How these processes share the work."""
+        if self.parallel != "auto":
+            return self.parallel
+        return "fsdp" if self.mode == "full" and self.processes > 1 else "ddp"

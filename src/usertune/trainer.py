@@ -1,0 +1,105 @@
+"""transformers' Trainer with an exact, sparse loss, and the same batches whatever the number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from accelerate.data_loader import DataLoaderShard
+from torch import nn
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainerControl
+
+from usertune.batches import Samples, Share, StepBatches
+from usertune.collate import IGNORED_LABEL
+
+
+def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Return the summed cross-entropy over the answer tokens of a batch, in float32.
+
+    The same as transformers' own causal loss before its division, but the logits, which are as wide as the
+    vocabulary, are computed only at positions where some sample of the batch has a label.
+
+    Args:
+        model: a Qwen3-VL model, with or without adapters.
+        batch: as from `Collator.training_batch`.
+    """
+    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    # The logits at position t predict the token at t + 1.
+    next_labels = batch["labels"][:, 1:]
+    positions = (next_labels != IGNORED_LABEL).any(dim=0).nonzero().squeeze(1)
+    logits = model(**inputs, logits_to_keep=positions, use_cache=False).logits.float()
+    return cross_entropy(
+        logits.flatten(0, 1), next_labels[:, positions].flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
+    )
+
+
+class SparseLossTrainer(Trainer):
+    """Trainer whose loss is `answer_loss_sum`, weighted by tokens over the whole effective batch."""
+
+    control: TrainerControl
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        # Qwen3-VL says False, which would average micro-batches whatever their number of answer tokens.
+        self.model_accepts_loss_kwargs = True
+        self.loss_is_scaled_for_ga = True
+        self.seen_tokens = 0
+
+    def get_train_dataloader(self) -> DataLoaderShard:
+        """Return this process's micro-batches of an epoch."""
+        accumulated = self.args.gradient_accumulation_steps * self.args.world_size
+        return self._loader(self.train_dataset, self.args.train_batch_size, accumulated, self.args.data_seed)
+
+    def get_eval_dataloader(self, *_: Any) -> DataLoaderShard:
+        """Return this process's micro-batches of the validation samples."""
+        return self._loader(self.eval_dataset, self.args.eval_batch_size, self.args.world_size, None)
+
+    def _loader(self, samples: Samples, micro_batch: int, accumulated: int, seed: int | None) -> DataLoaderShard:
+        # Not accelerate's own sharding: at the end of an epoch it gives some samples to two processes.
+        share = Share(self.args.process_index, self.args.world_size)
+        return DataLoaderShard(
+            samples,
+            device=self.accelerator.device,
+            batch_sampler=StepBatches(samples, micro_batch * accumulated, micro_batch, share, seed),
+            collate_fn=self.data_collator,
+            num_workers=self.args.dataloader_num_workers,
+            pin_memory=self.args.dataloader_pin_memory,
+        )
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the batch's part of the mean loss over all answer tokens of the optimizer step."""
+        self.seen_tokens += int(inputs["attention_mask"].sum())
+        if num_items_in_batch is None:
+            num_items_in_batch = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
+        loss = answer_loss_sum(model, inputs) / num_items_in_batch
+        if self.args.average_tokens_across_devices and self.accelerator.num_processes > 1:
+            # Gradients are averaged over processes, while the tokens were counted over all of them.
+            loss = loss * self.accelerator.num_processes
+        return (loss, None) if return_outputs else loss
+
+    @torch.no_grad()
+    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+        """Return the mean loss over all answer tokens of the validation samples."""
+        model = self._wrap_model(self.model, training=False)
+        model.eval()
+        total = torch.zeros(2, dtype=torch.float64)
+        for batch in self.get_eval_dataloader():
+            batch = self._prepare_inputs(batch)
+            with self.compute_loss_context_manager(), self.accelerator.autocast():
+                loss = answer_loss_sum(model, batch)
+            total[0] += loss.cpu().double()
+            total[1] += (batch["labels"][:, 1:] != IGNORED_LABEL).sum().cpu()
+        model.train()
+        gathered = self.accelerator.reduce(total.float().to(self.args.device), reduction="sum").cpu()
+        metrics = {f"{metric_key_prefix}_loss": float(gathered[0] / gathered[1])}
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics

@@ -1,0 +1,113 @@
+"""One of the processes of a training, as torchrun starts it: ``python -m usertune.worker TASK``."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from usertune import program
+from usertune.errors import Stopped, UserError
+from usertune.files import read_json, write_json
+from usertune.launch import STOP_REQUEST, report_file
+from usertune.launch_node import PARENT
+from usertune.processes import Processes
+from usertune.signals import EXIT_ENDED, SignalWatch, end_with_parent
+
+# torchrun looks ten times a second for processes that ended, and names the first that it finds. Where one is killed,
+# the others fail at once, for lack of an answer; they wait so long that the cause is found before the consequence.
+WAIT_SECONDS = 3.0
+
+
+def main(task_file: Path) -> int:
+    """Train as the task says, with the other processes, and report how it ended.
+
+    Returns:
+        The exit code: 0 also after a stop, which is no failure.
+    """
+    signals = SignalWatch()
+    end_with_parent()
+    if os.getppid() != int(os.environ[PARENT]):
+        return EXIT_ENDED
+    program.configure_logging(None)
+    rank = int(os.environ["RANK"])
+    if rank:
+        logging.getLogger("usertune").setLevel(logging.WARNING)
+    exchange = task_file.parent
+
+    def report(kind: str, **more: Any) -> None:
+        write_json(report_file(exchange, rank), {"kind": kind, **more})
+
+    try:
+        measured = _train(read_json(task_file), exchange, rank, signals)
+    except Stopped as stopped:
+        report("stopped", signal=stopped.signal)
+    except UserError as error:
+        report("user_error", message=str(error))
+        return program.EXIT_USER_ERROR
+    except OSError as error:
+        report("disk", number=error.errno, message=error.strerror or str(error), file=error.filename)
+        return program.EXIT_FAILURE
+    except Exception:
+        report("failed", message=traceback.format_exc())
+        time.sleep(WAIT_SECONDS)
+        return program.EXIT_FAILURE
+    else:
+        report("done", measured=measured)
+    _part()
+    return 0
+
+
+def _train(task: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch) -> dict[str, Any]:
+    # Imported here, after the signals were blocked: the threads that torch starts inherit that.
+    from usertune.callbacks import StopTogether
+    from usertune.finetune import FineTuning, fine_tune
+    from usertune.model import device_name
+    from usertune.train import LOSS_TABLE, WEIGHTS, read_users, remember_maker
+
+    def stop_signal() -> int | None:
+        if rank == 0 and (request := exchange / STOP_REQUEST).exists():
+            return int(request.read_text(encoding="utf-8"))
+        return signals.signal
+
+    recipe, work = task["recipe"], Path(task["work"])
+    makers = remember_maker(work, device_name()) if rank == 0 else []
+    run = FineTuning(
+        mode=recipe["mode"],
+        training=recipe["training"],
+        execution=task["execution"],
+        dtype=recipe["dtype"],
+        pixels=recipe["pixels"],
+        base_folder=Path(task["base_folder"]),
+        dataset_root=Path(task["dataset_root"]),
+        train_samples=read_users([Path(path) for path in task["train_manifests"]])[0],
+        validation_samples=read_users([Path(path) for path in task["validation_manifests"]])[0],
+        processes=Processes(**task["processes"]),
+    )
+    measured = fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE, StopTogether(stop_signal))
+    return {**measured, "made_with": makers}
+
+
+def _part() -> None:
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _leave(exit_code: int) -> NoReturn:
+    if exit_code:
+        # Without waiting for threads that wait for processes which may be gone.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(exit_code)
+    sys.exit()
+
+
+if __name__ == "__main__":
+    _leave(main(Path(sys.argv[1])))
