@@ -6,69 +6,26 @@ What it stands in for, and what that leaves open, is told in stand_in_apptainer.
 from __future__ import annotations
 
 import json
-import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-from stand_in_apptainer import PYTHON_STARTS, STARTS
-from workplace import LOCAL_PROFILE, REPOSITORY, Workplace
-
-APPTAINER = ("--workflow-profile", str(REPOSITORY / "profiles/container"))
+from contained import CONTAINER_PROFILE, contain, results, starts
+from stand_in_apptainer import PYTHON_STARTS
+from workplace import LOCAL_PROFILE, Workplace
 
 
 @pytest.fixture
 def contained(workplace: Workplace, tmp_path: Path) -> Workplace:
     """A study with an image; its data and results are elsewhere, and its base model is in the hub's cache."""
-    unshared = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--mount", "true"], capture_output=True, text=True, check=False
-    )
-    if unshared.returncode:
-        pytest.skip(f"this system lets nobody make namespaces: {unshared.stderr.strip()}")
-    stand_in = Path(__file__).with_name("stand_in_apptainer.py")
-    program = tmp_path / "bin" / "apptainer"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(stand_in))} "$@"\n')
-    program.chmod(0o755)
-    workplace.add_to_path(program.parent)
-    workplace.environment.update(HF_HOME=str(tmp_path / "hub"), HF_HUB_OFFLINE="1")
-    put_into_hub_cache(tmp_path / "hub", REPOSITORY / "demo/base")
-    workplace.replace(f"  path: {REPOSITORY}/demo/base", "  path: owner/tiny")
+    contain(workplace, tmp_path)
     workplace.options = LOCAL_PROFILE
-    (tmp_path / "elsewhere").mkdir()
-    shutil.move(workplace.data, tmp_path / "elsewhere/data")
-    workplace.replace("  root: data", f"  root: {tmp_path}/elsewhere/data")
-    workplace.replace("results: results", f"results: {tmp_path}/elsewhere/results")
-    (tmp_path / "usertune.sif").touch()
-    workplace.study.write_text(f"{workplace.study.read_text()}container: {tmp_path}/usertune.sif\n")
     return workplace
-
-
-def put_into_hub_cache(hub: Path, model: Path) -> None:
-    """Lay a model where the hub's client keeps owner/tiny after a download."""
-    place = hub / "hub/models--owner--tiny"
-    commit = "a" * 40
-    (place / "refs").mkdir(parents=True)
-    (place / "refs/main").write_text(commit)
-    shutil.copytree(model, place / "snapshots" / commit)
-
-
-def results(workplace: Workplace) -> Path:
-    return workplace.folder.parent / "elsewhere/results"
-
-
-def starts(workplace: Workplace) -> list[dict[str, Any]]:
-    """What was run in a container."""
-    file = workplace.folder / STARTS
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
 def test_an_experiment_in_containers_is_that_without(contained: Workplace, tmp_path: Path) -> None:
     target = str(results(contained) / "predictions/lora/users_1-2.json")
-    contained.run(target, *APPTAINER)
+    contained.run(target, *CONTAINER_PROFILE)
     manifest = json.loads(Path(target).read_text())
     in_container = starts(contained)
     # Each by the image's Python and the repository's program. The stand-in has no network: none is needed.
@@ -101,7 +58,7 @@ def test_packages_of_the_host_stay_outside(contained: Workplace, tmp_path: Path)
     (broken / "__init__.py").write_text("raise ImportError('not for this Python')\n")
     contained.environment["APPTAINER_BIND"] = str(tmp_path / "modules")
     contained.environment["PYTHONPATH"] = str(tmp_path / "modules")
-    contained.run(target, *APPTAINER)
+    contained.run(target, *CONTAINER_PROFILE)
     assert str(tmp_path / "modules") in starts(contained)[0]["binds"]
 
 
@@ -109,20 +66,20 @@ def test_the_image_makes_nothing_stale(contained: Workplace) -> None:
     target = str(results(contained) / "data/user_1.manifest.json")
     contained.run(target)
     assert not starts(contained)
-    assert "Nothing to be done" in contained.run(target, *APPTAINER)
+    assert "Nothing to be done" in contained.run(target, *CONTAINER_PROFILE)
     assert not starts(contained)
     # It is this key of the profile that does it.
     every = ["--rerun-triggers", "code", "input", "mtime", "params", "software-env"]
-    assert "software environment definition has changed" in contained.run("-n", target, *APPTAINER, *every)
+    assert "software environment definition has changed" in contained.run("-n", target, *CONTAINER_PROFILE, *every)
 
 
 def test_a_study_without_image_is_told_so(contained: Workplace, tmp_path: Path) -> None:
     (tmp_path / "usertune.sif").unlink()
-    code, output = contained.snakemake(*APPTAINER)
+    code, output = contained.snakemake(*CONTAINER_PROFILE)
     assert code != 0
     assert f"container: there is no image {tmp_path}/usertune.sif; build it by: apptainer build" in output
     contained.replace(f"container: {tmp_path}/usertune.sif\n", "")
-    code, output = contained.snakemake(*APPTAINER)
+    code, output = contained.snakemake(*CONTAINER_PROFILE)
     assert code != 0
     assert "container: the study names no image" in output
     assert not starts(contained)
