@@ -30,6 +30,8 @@ from usertune.locks import hold_results
 from usertune.made_with import installed_versions
 from usertune.recipes import Recipes, current_code
 from usertune.results import audit_place
+from usertune.slurm.ledger import PLACE
+from usertune.slurm.names import job_name
 from usertune.standing import Standing
 from usertune.study import FIGURE_NAMES
 from usertune.users import batch_label
@@ -48,7 +50,11 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
-os.environ.update(USERTUNE_SCRIPTS=str(Path(workflow.basedir) / "scripts"))
+os.environ.update(
+    USERTUNE_SCRIPTS=str(Path(workflow.basedir) / "scripts"),
+    USERTUNE_SLURM_JOB_NAME=job_name(STUDY),
+    USERTUNE_SLURM_LEDGER=str(Path(STUDY.results).absolute() / PLACE),
+)
 
 RECIPES = Recipes(STUDY, current_code(), installed_versions())
 STANDING = Standing(STUDY, RECIPES)
