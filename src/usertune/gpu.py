@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import subprocess
 import tempfile
 import time
@@ -45,13 +46,25 @@ def visible_gpus() -> list[str]:
     return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
 
 
+def given_by_slurm() -> list[str]:
+    """Return the GPUs that SLURM gave this job step on this node, as ``node:index``.
+
+    The index is SLURM's own, by which two jobs of a node can be told apart. CUDA_VISIBLE_DEVICES cannot serve: where
+    SLURM confines jobs to their devices it begins with 0 in every job.
+    """
+    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    variables = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
+    listed = next((os.environ[name] for name in variables if os.environ.get(name)), "")
+    return [f"{node}:{index}" for index in listed.split(",") if index]
+
+
 @contextmanager
 def lease(count: int, folder: Path | None = None) -> Iterator[list[str]]:
     """Hold ``count`` GPUs of this machine, all of them or none, until the block ends.
 
     Waits while other jobs hold them. CUDA_VISIBLE_DEVICES names them inside the block, so it must be entered
     before torch is imported. The locks are kernel file locks (flock): they are released whatever kills the
-    holder. Under SLURM, which gives each job its own GPUs, and with ``count`` 0, nothing is locked.
+    holder. Under SLURM, which gives each job its own GPUs (`given_by_slurm`), and with ``count`` 0, nothing is locked.
 
     Args:
         count: GPUs needed; 0 means that the work runs on the CPU, and hides the GPUs from it.
@@ -65,7 +78,9 @@ def lease(count: int, folder: Path | None = None) -> Iterator[list[str]]:
     """
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     if "SLURM_JOB_ID" in os.environ:
-        yield visible_gpus()
+        given = given_by_slurm()
+        logger.info("SLURM job %s, GPU %s", os.environ["SLURM_JOB_ID"], ", ".join(given) or "none")
+        yield given
         return
     with ExitStack() as held:
         gpus = _acquire(count, folder or _lock_folder(), held) if count else []

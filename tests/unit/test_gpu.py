@@ -175,11 +175,30 @@ def test_no_gpus_means_that_they_are_hidden(tmp_path: Path) -> None:
 
 def test_slurm_shares_the_gpus_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "12")
+    monkeypatch.setenv("SLURMD_NODENAME", "node7")
     monkeypatch.setenv(CHOICE, "1")
     with gpu.lease(1, tmp_path / "locks") as first, gpu.lease(1, tmp_path / "locks") as second:
-        assert first == second == ["1"]
+        assert first == second == ["node7:1"]
         assert os.environ[CHOICE] == "1"
     assert not (tmp_path / "locks").exists()
+
+
+def test_gpus_under_slurm_are_told_apart_also_where_each_job_counts_its_own_from_0(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SLURMD_NODENAME", "node7")
+    monkeypatch.setenv(CHOICE, "0,1")
+    monkeypatch.setenv("SLURM_JOB_GPUS", "2,3,4")
+    assert gpu.given_by_slurm() == ["node7:2", "node7:3", "node7:4"]
+    monkeypatch.setenv("SLURM_STEP_GPUS", "2,3")
+    assert gpu.given_by_slurm() == ["node7:2", "node7:3"]
+
+
+def test_a_slurm_job_without_gpus_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(CHOICE, "")
+    assert gpu.given_by_slurm() == []
 
 
 def test_processes_that_run_at_once_get_different_gpus(hold: Callable[[int], tuple[object, list[str]]]) -> None:
