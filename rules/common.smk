@@ -23,7 +23,7 @@ for variable, folder in {
 
 from usertune import explain, gpu, plan
 from usertune.config import study_from_config
-from usertune.container import container_environment, require_image
+from usertune.container import container_environment, hub_home, require_image
 from usertune.data.messages import user_file
 from usertune.errors import UserError
 from usertune.locks import hold_results
@@ -179,7 +179,7 @@ def show_folders_to_containers(make_cache=False):
     if not IN_CONTAINERS:
         return
     if make_cache:
-        Path(os.environ["HF_HOME"]).mkdir(parents=True, exist_ok=True)
+        hub_home(os.environ).mkdir(parents=True, exist_ok=True)
     try:
         os.environ.update(
             container_environment(

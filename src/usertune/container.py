@@ -48,7 +48,7 @@ def container_environment(
     Raises:
         UserError: a folder's name holds a character that separates folders.
     """
-    hub = environment.get("HF_HOME") or str(_hub_home(environment))
+    hub = str(hub_home(environment))
     wanted = [*folders, study.dataset.root, study.results, hub, tempfile.gettempdir()]
     if is_local(study.base_model.path):
         wanted.append(str(Path(study.base_model.path).expanduser()))
@@ -62,8 +62,10 @@ def container_environment(
     }
 
 
-def _hub_home(environment: Mapping[str, str]) -> Path:
-    """Return where the hub's client keeps its files if HF_HOME is not set."""
+def hub_home(environment: Mapping[str, str]) -> Path:
+    """Return where the hub's client keeps its files outside of containers."""
+    if home := environment.get("HF_HOME"):
+        return Path(home).expanduser()
     caches = environment.get("XDG_CACHE_HOME")
     return (Path(caches) if caches else Path("~/.cache").expanduser()) / "huggingface"
 

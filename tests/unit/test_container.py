@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from usertune.config import study_from_config
-from usertune.container import container_environment, require_image
+from usertune.container import container_environment, hub_home, require_image
 from usertune.errors import UserError
 from usertune.study import Study
 
@@ -107,3 +109,17 @@ def test_the_image_must_be_named_and_there(folder: Path) -> None:
 def test_names_that_a_shell_or_snakemake_would_read_otherwise_are_refused(folder: Path, name: str) -> None:
     with pytest.raises(UserError, match="container: "):
         study(folder, container=name)
+
+
+def test_the_cache_is_where_the_hubs_client_has_it(tmp_path: Path) -> None:
+    ask = "from huggingface_hub.constants import HF_HOME; print(HF_HOME)"
+    for environment in ({}, {"XDG_CACHE_HOME": "/scratch/cache"}, {"HF_HOME": "/project/hub"}, {"HF_HOME": "~/hub"}):
+        asked = subprocess.run(
+            [sys.executable, "-c", ask],
+            env={"HOME": str(Path.home()), **environment},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert str(hub_home(environment)) == asked.stdout.strip(), environment
