@@ -13,7 +13,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from usertune.errors import Stopped, UserError
 from usertune.files import sync_folder
-from usertune.fingerprint import list_files
 from usertune.parallel import highest, wait_for_all
 from usertune.progress import Progress
 from usertune.sealed import read_result, write_result
@@ -101,9 +100,11 @@ class MarkCheckpoints(TrainerCallback):
         wait_for_all()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            for place in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+            # Hidden files too: shards are described by one.
+            below = list(folder.rglob("*"))
+            for place in [folder, *(path for path in below if path.is_dir())]:
                 sync_folder(place)
-            sizes = {name: (folder / name).stat().st_size for name in list_files(folder)}
+            sizes = {str(path.relative_to(folder)): path.stat().st_size for path in below if path.is_file()}
             write_result(folder / CHECKPOINT_MARKER, {"step": state.global_step, "sizes": sizes})
 
 

@@ -25,10 +25,8 @@ STEP_MODULES = {
     "report": "usertune.report",
 }
 # Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out.
-WITHOUT_EFFECT = frozenset(
-    f"{PACKAGE}.{name}"
-    for name in "code_version errors gpu job_record launch made_with processes progress signals".split()
-)
+NO_PART = ["code_version", "errors", "gpu", "job_record", "launch", "made_with", "processes", "progress", "signals"]
+WITHOUT_EFFECT = frozenset(f"{PACKAGE}.{name}" for name in NO_PART)
 # The report is also made of its templates.
 STEP_FOLDERS = {"report": "templates"}
 

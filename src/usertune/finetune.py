@@ -252,7 +252,7 @@ def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:
     state = whole_state(trainer.model)
     if rank() != 0:
         return None
-    model = load_model(run.base_folder, run.dtype)
+    model = load_model(run.base_folder, "float32")
     model.load_state_dict(state)
     return model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +11,16 @@ from accelerate.data_loader import DataLoaderShard
 from torch import nn
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerControl
+from transformers.trainer import SCHEDULER_NAME
 
 from usertune.batches import Samples, Share, StepBatches
+from usertune.checkpoints import (
+    is_sharded,
+    load_model_shards,
+    load_optimizer_shards,
+    load_whole_model,
+    load_whole_optimizer,
+)
 from usertune.collate import IGNORED_LABEL
 
 
@@ -84,6 +93,24 @@ class SparseLossTrainer(Trainer):
             # Gradients are averaged over processes, while the tokens were counted over all of them.
             loss = loss * self.accelerator.num_processes
         return (loss, None) if return_outputs else loss
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        checkpoint = Path(resume_from_checkpoint)
+        if is_sharded(checkpoint) == self.is_fsdp_enabled:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        elif self.is_fsdp_enabled:
+            load_whole_model(self.model, checkpoint)
+        else:
+            load_model_shards(self.model, checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if checkpoint is None or is_sharded(Path(checkpoint)) == self.is_fsdp_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        load = load_whole_optimizer if self.is_fsdp_enabled else load_optimizer_shards
+        load(self.model, self.optimizer.optimizer, Path(checkpoint))
+        schedule = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
+        self.lr_scheduler.load_state_dict(schedule)
 
     @torch.no_grad()
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
