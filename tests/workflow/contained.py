@@ -34,13 +34,7 @@ def contain(workplace: Workplace, folder: Path) -> None:
     )
     if unshared.returncode:
         pytest.skip(f"this system lets nobody make namespaces: {unshared.stderr.strip()}")
-    stand_in = Path(__file__).with_name("stand_in_apptainer.py")
-    program = folder / "bin" / "apptainer"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(stand_in))} "$@"\n')
-    program.chmod(0o755)
-    path = workplace.environment.get("PATH", os.environ["PATH"])
-    workplace.environment["PATH"] = os.pathsep.join([str(program.parent), path])
+    put_stand_in_on_path(workplace, folder)
     workplace.environment.update(HF_HOME=str(folder / "hub"), HF_HUB_OFFLINE="1")
     _put_into_hub_cache(folder / "hub", REPOSITORY / "demo/base")
     workplace.replace(f"  path: {REPOSITORY}/demo/base", "  path: owner/tiny")
@@ -48,6 +42,22 @@ def contain(workplace: Workplace, folder: Path) -> None:
     shutil.move(workplace.data, folder / "elsewhere/data")
     workplace.replace("  root: data", f"  root: {folder}/elsewhere/data")
     workplace.replace("results: results", f"results: {folder}/elsewhere/results")
+    name_image(workplace, folder)
+
+
+def put_stand_in_on_path(workplace: Workplace, folder: Path) -> None:
+    """Let a study find the stand-in, in ``bin`` of a folder, under the name of Apptainer."""
+    stand_in = Path(__file__).with_name("stand_in_apptainer.py")
+    program = folder / "bin" / "apptainer"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(stand_in))} "$@"\n')
+    program.chmod(0o755)
+    path = workplace.environment.get("PATH", os.environ["PATH"])
+    workplace.environment["PATH"] = os.pathsep.join([str(program.parent), path])
+
+
+def name_image(workplace: Workplace, folder: Path) -> None:
+    """Give a study an image, ``usertune.sif`` in a folder."""
     (folder / "usertune.sif").touch()
     workplace.study.write_text(f"{workplace.study.read_text()}container: {folder}/usertune.sif\n")
 

@@ -10,7 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from contained import CONTAINER_PROFILE, contain, results, starts
+from contained import CONTAINER_PROFILE, contain, name_image, put_stand_in_on_path, results, starts
 from stand_in_apptainer import PYTHON_STARTS
 from workplace import LOCAL_PROFILE, Workplace
 
@@ -71,6 +71,14 @@ def test_the_image_makes_nothing_stale(contained: Workplace) -> None:
     # It is this key of the profile that does it.
     every = ["--rerun-triggers", "code", "input", "mtime", "params", "software-env"]
     assert "software environment definition has changed" in contained.run("-n", target, *CONTAINER_PROFILE, *every)
+
+
+def test_a_finished_study_stays_finished(finished: Workplace, tmp_path: Path) -> None:
+    finished.options = LOCAL_PROFILE
+    put_stand_in_on_path(finished, tmp_path)
+    name_image(finished, tmp_path)
+    for profile in ((), CONTAINER_PROFILE):
+        assert "Nothing to be done" in finished.run("-n", *profile)
 
 
 def test_a_study_without_image_is_told_so(contained: Workplace, tmp_path: Path) -> None:
