@@ -52,8 +52,13 @@ class Standing:
             remade = None
         return canonical_json(recipe if remade is None else {**recipe, "remade": remade})
 
-    def reasons(self, place: str) -> Iterator[str]:
-        """Yield why a result itself, whatever lies upstream, would be made again."""
+    def reasons(self, place: str, look_at_sources: bool = True) -> Iterator[str]:
+        """Yield why a result itself, whatever lies upstream, would be made again.
+
+        Args:
+            place: its manifest.
+            look_at_sources: whether raw data and base model are looked at too, which takes a while.
+        """
         result = self.results[place]
         manifest, finding = self.look(place)
         if manifest is None:
@@ -64,6 +69,8 @@ class Standing:
         makers = result.recipe.get("made_with")
         if makers and manifest.get("recipe", {}).get("made_with") != makers:
             yield "rerun.on_code_change is set, and it was not yet compared with today's code and packages"
+        if not look_at_sources:
+            return
         if result.step == "prepare" and sources_state(self.study, result.users[0]) != manifest["sources_state"]:
             yield "its raw data have other bytes, sizes or times than when they were prepared"
         local = result.step == "base_model" and is_local(self.study.base_model.path)
