@@ -23,7 +23,7 @@ for variable, folder in {
 
 from usertune import explain, gpu, plan
 from usertune.config import study_from_config
-from usertune.container import container_environment, hub_home, require_image
+from usertune.container import check_container, container_environment, hub_home
 from usertune.data.messages import user_file
 from usertune.errors import UserError
 from usertune.locks import hold_results
@@ -46,7 +46,7 @@ try:
     )
     plan.check_sources(STUDY)
     if IN_CONTAINERS:
-        require_image(STUDY)
+        check_container(STUDY)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 

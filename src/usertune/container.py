@@ -16,18 +16,23 @@ PROGRAMS = ("APPTAINER", "SINGULARITY")
 SEPARATORS = ',:"'
 
 
-def require_image(study: Study) -> str:
-    """Return the image that the study names.
+def check_container(study: Study) -> None:
+    """Check that a study can be run in containers.
 
     Raises:
-        UserError: it names none, or there is none at that place.
+        UserError: it names no image, or none that is there; or it wants several nodes to train together.
     """
     build = "build it by: apptainer build usertune.sif envs/usertune.def"
     if study.container is None:
         raise UserError(f"container: the study names no image, and --sdm apptainer asks for one; {build}")
     if not Path(study.container).exists():
         raise UserError(f"container: there is no image {study.container}; {build}")
-    return study.container
+    for name, experiment in study.experiments.items():
+        if experiment.nodes > 1:
+            raise UserError(
+                f"experiments.{name}.nodes: {experiment.nodes} nodes cannot train together in containers, since srun, "
+                "which starts the others, is outside; set nodes: 1, or work without --sdm apptainer"
+            )
 
 
 def container_environment(

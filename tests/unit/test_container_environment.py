@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from usertune.config import study_from_config
-from usertune.container import container_environment, hub_home, require_image
+from usertune.container import check_container, container_environment, hub_home
 from usertune.errors import UserError
 from usertune.study import Study
 
@@ -96,11 +96,19 @@ def test_a_name_that_would_be_cut_is_refused(folder: Path, name: str) -> None:
 
 def test_the_image_must_be_named_and_there(folder: Path) -> None:
     with pytest.raises(UserError, match=r"names no image.*apptainer build usertune\.sif envs/usertune\.def"):
-        require_image(study(folder))
+        check_container(study(folder))
     with pytest.raises(UserError, match=r"there is no image .*usertune\.sif"):
-        require_image(study(folder, container=f"{folder}/usertune.sif"))
+        check_container(study(folder, container=f"{folder}/usertune.sif"))
     (folder / "usertune.sif").touch()
-    assert require_image(study(folder, container=f"{folder}/usertune.sif")) == f"{folder}/usertune.sif"
+    check_container(study(folder, container=f"{folder}/usertune.sif"))
+
+
+def test_several_nodes_are_refused(folder: Path) -> None:
+    (folder / "usertune.sif").touch()
+    experiments = {"full": {"mode": "full", "nodes": 2, "gpus": 4}}
+    users = {"train": "2", "test": "1"}
+    with pytest.raises(UserError, match=r"experiments\.full\.nodes: 2 nodes cannot train together in containers"):
+        check_container(study(folder, container=f"{folder}/usertune.sif", experiments=experiments, users=users))
 
 
 @pytest.mark.parametrize(
