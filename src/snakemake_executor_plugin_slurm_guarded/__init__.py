@@ -20,9 +20,10 @@ When upstream has mended these, `profiles/slurm` can name ``slurm`` as its execu
 import asyncio
 import os
 import shlex
-import subprocess
+import shutil
+import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +38,7 @@ from usertune.fingerprint import digest
 from usertune.slurm import queue
 from usertune.slurm.fate import FateJudge
 from usertune.slurm.ledger import Ledger
-from usertune.slurm.orphans import Identity, Orphan, Orphans
+from usertune.slurm.orphans import Identity, Orphans
 from usertune.slurm.refusals import advice
 
 # Set by the workflow: the name of its jobs, and where its ledger lies.
@@ -87,6 +88,7 @@ class Executor(slurm.Executor):
         self._ledger = Ledger(Path(os.environ.get(LEDGER, f".snakemake/{self.run_uuid}.jsonl")))
         self._silent_since: float | None = None
         self._stopping = False
+        self._first_submission = threading.Lock()
         self._check_that_slurm_takes_the_jobs()
         try:
             self._orphans = Orphans(queue.list_jobs(self.run_uuid), self._ledger)
@@ -99,15 +101,22 @@ class Executor(slurm.Executor):
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """Go on with the same job of an earlier run where there is one; submit it otherwise."""
-        orphan = None if job.is_group() else self._orphans.take(_identity(job))
-        if orphan and orphan.adoptable and orphan.key == self._key(job):
-            self.logger.info(f"Job {job.jobid} goes on as SLURM job {orphan.id}, which an earlier run submitted.")
-            info = SubmittedJobInfo(job, external_jobid=orphan.id, aux={"slurm_logfile": Path(orphan.log)})
-            self._note("adopted", orphan.id, **self._submission(info))
+        orphans = [] if job.is_group() else self._orphans.take(_identity(job))
+        adopted = None
+        if orphans and orphans[0].adoptable and orphans[0].key == self._key(job):
+            adopted = orphans.pop(0)
+        outdated = [orphan.id for orphan in orphans]
+        if not (self._end_unknown() and self._cancel_and_await(outdated, "what they were to do has changed")):
+            if not self._stopping:
+                message = "SLURM does not end jobs of an earlier run, which might work on the same. "
+                self._report_job_error_threadsafe(SubmittedJobInfo(job), message)
+            return
+        if adopted:
+            self.logger.info(f"Job {job.jobid} goes on as SLURM job {adopted.id}, which an earlier run submitted.")
+            info = SubmittedJobInfo(job, external_jobid=adopted.id, aux={"slurm_logfile": Path(adopted.log)})
+            self._note("adopted", adopted.id, **self._submission(info))
             super().report_job_submission(info)
             return
-        if orphan:
-            self._cancel_and_await(orphan)
         while not (self._stopping or queue.answers() or self._silent_for_too_long()):
             time.sleep(self.workflow.executor_settings.init_seconds_before_status_checks)
         self._silent_since = None
@@ -139,27 +148,49 @@ class Executor(slurm.Executor):
         resources = {name: str(value) for name, value in job.resources.items() if name != "tmpdir"}
         return digest([words, resources, job.threads, job.attempt])
 
-    def _cancel_and_await(self, orphan: Orphan) -> None:
-        """Cancel a job of an earlier run that is not the one to be submitted, and wait until it has ended."""
-        self.logger.warning(f"Cancelling SLURM job {orphan.id} of an earlier run: what it was to do has changed.")
-        while not (self._stopping or self._silent_for_too_long()):
+    def _end_unknown(self) -> bool:
+        """End the jobs that nobody knows what they do, once; return whether they have ended."""
+        # At the first submission, not at the start: then no other run is working on the same results.
+        with self._first_submission:
+            unknown = self._orphans.unknown
+            ended = self._cancel_and_await(unknown, "the run that submitted them died before it wrote them down")
+            if ended:
+                unknown.clear()
+            return ended
+
+    def _cancel_and_await(self, jobs: Collection[str], why: str) -> bool:
+        """Cancel jobs of an earlier run and wait until they have ended; return whether they have."""
+        left = set(jobs)
+        if left:
+            self.logger.warning(f"Cancelling SLURM jobs of an earlier run: {', '.join(sorted(left))}; {why}.")
+        end = time.monotonic() + self._judge.cleanup_patience
+        while left and time.monotonic() < end and not (self._stopping or self._silent_for_too_long()):
             try:
-                queue.cancel([orphan.id])
-                listed = queue.list_jobs(self.run_uuid).get(orphan.id)
-                self._silent_since = None
-                if listed is None or listed.ended:
-                    self._note("cancelled", orphan.id, message="of an earlier run")
-                    return
+                queue.cancel(sorted(left))
+                listed = queue.list_jobs(self.run_uuid)
             except queue.NoAnswerError as error:
                 self.logger.warning(f"SLURM does not answer ({error}); waiting")
-            time.sleep(1)
+                end = time.monotonic() + self._judge.cleanup_patience
+            else:
+                self._silent_since = None
+                for job in [job for job in left if job not in listed or listed[job].ended]:
+                    self._note("cancelled", job, message=f"of an earlier run; {why}")
+                    left.remove(job)
+            if left:
+                time.sleep(1)
+        return not left
 
     def _check_that_slurm_takes_the_jobs(self) -> None:
         """Ask SLURM about one job of each rule, without submitting it.
 
         Raises:
-            WorkflowError: SLURM would refuse it for a reason that waiting does not mend.
+            WorkflowError: SLURM is not there, or would refuse it for a reason that waiting does not mend.
         """
+        if shutil.which("sbatch") is None:
+            raise WorkflowError(
+                "sbatch is not found: start the run where SLURM's commands are, on the cluster's login node (on some "
+                "clusters after: module load slurm), or on this machine alone with --profile local"
+            )
         one_of_each_rule = {
             job.rule.name: job for job in self.dag.needrun_jobs() if not (job.is_group() or job.is_local)
         }
@@ -174,10 +205,11 @@ class Executor(slurm.Executor):
             }
             call = slurm.get_submit_command(job, parameters, settings=self.workflow.executor_settings)
             command = [*shlex.split(call + slurm.set_gres_string(job)), "--test-only", "--wrap=true"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=queue.TIMEOUT_SECONDS)
-            if done.returncode == 0:
+            try:
+                queue.run(command)
                 continue
-            said = " ".join(done.stderr.split())
+            except queue.NoAnswerError as error:
+                said = " ".join(str(error).removeprefix("sbatch: ").split())
             if what_to_do := advice(said):
                 raise WorkflowError(f"SLURM would not take the jobs of rule {name}: {said}\n{what_to_do}")
             self.logger.warning(f"SLURM says of the jobs of rule {name}: {said}")

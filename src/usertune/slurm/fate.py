@@ -16,12 +16,16 @@ from usertune.slurm.queue import ListedJob, accounted_state
 
 # Ended, but SLURM requeues such jobs where it may, and lists them as ended for a moment before.
 MAY_COME_BACK = frozenset({"NODE_FAIL", "PREEMPTED"})
-HELD = frozenset({"REQUEUE_HOLD", "SPECIAL_EXIT"})
-HELD_REASONS = ("launch failed requeued held", "job requeued in held state", "JobHoldMaxRequeue")
+HELD = frozenset({"REQUEUE_HOLD", "RESV_DEL_HOLD", "SPECIAL_EXIT"})
+# Among them "launch failed requeued held" and "user env retrieval failed requeued held".
+HELD_REASONS = ("requeued held", "job requeued in held state", "JobHoldMaxRequeue")
+# States in which a job may stay for as long as it likes; in all others only for a while.
+MAY_LAST = frozenset({"CONFIGURING", "PENDING", "POWER_UP_NODE", "RESIZING", "RUNNING", "STOPPED", "SUSPENDED"})
 # A cluster that does not set EnforcePartLimits takes jobs that it will never start.
 NEVER_REASONS = (
     "AccountNotAllowed", "BadConstraints", "DependencyNeverSatisfied", "InvalidAccount", "InvalidQOS",
-    "PartitionNodeLimit", "PartitionTimeLimit", "PerJob", "QOSNotAllowed",
+    "MaxMemPerLimit", "PartitionNodeLimit", "PartitionTimeLimit", "PerJob", "PerNode", "QOSMin", "QOSNotAllowed",
+    "ReservationDeleted", "ReservationInvalid",
 )  # fmt: skip
 
 Outcome = Literal["going on", "succeeded", "failed"]
@@ -51,7 +55,8 @@ class FateJudge:
 
     Attributes:
         patience: seconds after which such a state counts as failure.
-        cleanup_patience: seconds that SLURM may take to clean up after a job (state ``COMPLETING``).
+        cleanup_patience: seconds that SLURM may take to clean up after a job (state ``COMPLETING``), or to bring it
+            from one state to another.
         accounted: how a job ended that is not listed any more, None if nobody knows.
         clock: seconds, from any start.
     """
@@ -91,19 +96,21 @@ class FateJudge:
             return self._failed_if_it_lasts(job, listed.state, message)
         if listed.ended:
             return Fate("failed", f"SLURM job {job} ended as {listed.state}{_because(listed)}")
-        if listed.state in HELD or listed.reason in HELD_REASONS:
+        waits_for = listed.reason if listed.state == "PENDING" else ""
+        if listed.state in HELD or any(reason in waits_for for reason in HELD_REASONS):
             message = f"SLURM job {job} was requeued and held{_because(listed)}"
             return self._failed_if_it_lasts(job, "held", message)
-        if listed.state == "PENDING" and any(reason in listed.reason for reason in NEVER_REASONS):
+        if any(reason in waits_for for reason in NEVER_REASONS):
             message = (
                 f"SLURM job {job} can never start{_because(listed)}; ask for less in the profile (runtime, mem_mb, "
                 "gpu, slurm_partition)"
             )
             return self._failed_if_it_lasts(job, listed.reason, message)
-        if listed.state == "COMPLETING" and self._lasts(job, "COMPLETING", self.cleanup_patience):
-            return Fate("failed", f"SLURM has been cleaning up after job {job} on {listed.nodes} for too long", True)
-        if listed.state != "COMPLETING":
+        if listed.state in MAY_LAST:
             self._since.pop(job, None)
+        elif self._lasts(job, listed.state, self.cleanup_patience):
+            where = f" on {listed.nodes}" if listed.nodes else ""
+            return Fate("failed", f"SLURM job {job} has been {listed.state}{where} for too long", cancel=True)
         return GOES_ON
 
     def _failed_if_it_lasts(self, job: str, state: str, message: str) -> Fate:
@@ -111,7 +118,7 @@ class FateJudge:
 
     def _lasts(self, job: str, state: str, patience: float) -> bool:
         """Whether a job has been in this state for longer than ``patience``, and was seen in it at least twice."""
-        before, since = self._since.get(job, ("", 0.0))
+        before, since = self._since.get(job, (None, 0.0))
         if before != state:
             self._since[job] = (state, self.clock())
             return False

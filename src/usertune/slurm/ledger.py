@@ -35,7 +35,7 @@ class Ledger:
             OSError: the file cannot be written.
         """
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        line = json.dumps({"event": event, "time": now, "job": job, **more}, ensure_ascii=False)
+        line = json.dumps({"event": event, "time": now, "job": job, **more})
         self.path.parent.mkdir(parents=True, exist_ok=True)
         # The line break comes first: it ends a line that a crash cut short.
         separator = "\n" if self.path.exists() and not self._ends_well() else ""

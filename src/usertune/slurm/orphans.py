@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from usertune.slurm.fate import MAY_COME_BACK
 from usertune.slurm.ledger import Ledger
 from usertune.slurm.queue import ListedJob
 
@@ -36,6 +37,10 @@ class Orphans:
     Args:
         listed: the study's jobs as SLURM lists them.
         ledger: what was submitted, and seen ending.
+
+    Attributes:
+        unknown: jobs that carry the study's name, but whose work nobody knows: the run that submitted them died before
+            it wrote them into the ledger, or they are groups of jobs. They must have ended before others are submitted.
     """
 
     def __init__(self, listed: Mapping[str, ListedJob], ledger: Ledger) -> None:
@@ -46,30 +51,36 @@ class Orphans:
         self._lock = threading.Lock()
         self._by_identity: dict[Identity, list[Orphan]] = {}
         self.unknown: list[str] = []
-        for job in listed.values():
+        for job in sorted(listed.values(), key=lambda job: _by_age(job.id)):
             # A job that ended well counts: nobody has seen yet what it did.
-            if job.id in seen_ending or (job.ended and job.state != "COMPLETED"):
+            ended = job.ended and job.state not in MAY_COME_BACK
+            if job.id in seen_ending or (ended and (job.state != "COMPLETED" or job.id in cancelled)):
                 continue
             entry = submissions.get(job.id)
-            if entry is None:
-                if not job.ended:
+            if entry is None or not entry["key"]:
+                if not ended:
                     self.unknown.append(job.id)
                 continue
             identity = (entry["rule"], tuple(sorted(entry["wildcards"].items())))
             orphan = Orphan(job.id, entry["key"], entry["log"], adoptable=job.id not in cancelled)
             self._by_identity.setdefault(identity, []).append(orphan)
 
-    def take(self, identity: Identity) -> Orphan | None:
-        """Return the newest orphan that does the work of a job, once; None where there is none."""
+    def take(self, identity: Identity) -> list[Orphan]:
+        """Return the orphans that do the work of a job, the newest first; each only once."""
         with self._lock:
-            found = self._by_identity.get(identity, [])
-            return found.pop() if found else None
+            return self._by_identity.pop(identity, [])[::-1]
 
     def in_words(self, name: str) -> Iterator[str]:
         """Yield lines for people about the orphans; ``name`` is that of the study's jobs."""
         ids = [orphan.id for found in self._by_identity.values() for orphan in found]
         if ids:
+            in_order = ", ".join(sorted(ids, key=_by_age))
             yield (
-                f"SLURM jobs of an earlier run of this study: {', '.join(sorted(ids, key=int))}. Those that this run "
-                f"needs as they are it goes on with. To end them all instead: scancel --me --name={name}"
+                f"SLURM jobs of an earlier run of this study: {in_order}. Those that this run needs as they are it "
+                f"goes on with. To end them all instead: scancel --me --name={name}"
             )
+
+
+def _by_age(job: str) -> tuple[int, str]:
+    """Return what sorts the numbers of jobs by age; those of arrays are no plain numbers."""
+    return len(job), job

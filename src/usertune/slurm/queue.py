@@ -61,7 +61,7 @@ def list_jobs(name: str) -> dict[str, ListedJob]:
         NoAnswerError: SLURM did not answer.
     """
     command = ["squeue", "--me", f"--name={name}", "--states=all", "--noheader", f"--format={LISTING}"]
-    return {job.id: job for job in map(_parse, run(command).splitlines()) if job}
+    return {job.id: job for job in map(_parse, run(command).split("\n")) if job}
 
 
 def accounted_state(job: str) -> str | None:
@@ -99,7 +99,7 @@ def cancel_all(name: str) -> None:
 def answers() -> bool:
     """Whether SLURM's controller answers."""
     try:
-        return "UP" in run(["scontrol", "ping"])
+        return " is UP" in run(["scontrol", "ping"])
     except NoAnswerError:
         return False
 
