@@ -42,7 +42,7 @@ STEPS_IN_WORDS = {
 
 
 def render(status: Status) -> RenderableType:
-    """Return a study's status for a `rich.console.Console` of any width."""
+    """Return a study's status for a `rich.console.Console` of any width; printed uncropped, paths stay whole."""
     parts: list[RenderableType] = [
         _head(status),
         Text(),
@@ -81,7 +81,7 @@ def printable(text: str) -> str:
 def file_link(path: str) -> Text:
     """Return a path that terminals which know links open when it is clicked, on a line of its own, never broken."""
     link = Style(link=Path(path).absolute().as_uri())
-    return Text(printable(path), style=link, no_wrap=True, overflow="ignore")
+    return Text("    ", no_wrap=True, overflow="ignore").append(printable(path), style=link)
 
 
 def _head(status: Status) -> Text:
@@ -207,7 +207,7 @@ def _running(rows: Sequence[Row]) -> Iterator[RenderableType]:
         cells.append(_pace(row))
         line.add_row(*cells)
         yield line
-        yield _where(row)
+        yield from _where(row)
     yield from _more(rows, SHOWN_RUNNING)
 
 
@@ -217,20 +217,22 @@ def _pace(row: Row) -> str:
     return " ".join(filter(None, (speed, left)))
 
 
-def _where(row: Row) -> Text:
-    """Return where a job runs or ran, and its log."""
+def _where(row: Row) -> Iterator[Text]:
+    """Yield where a job runs or ran, and its log."""
     words = [printable(row.host)] if row.host else []
     words += [f"GPU {','.join(row.gpus)}"] if row.gpus else []
     words += [f"SLURM job {row.slurm_job}"] if row.slurm_job else []
     words += [f"attempt {row.attempt}"] if row.attempt and row.attempt > 1 else []
-    text = Text(f"    {', '.join(words)}  " if words else "    ", style="dim", no_wrap=True, overflow="ignore")
-    return text.append_text(file_link(row.log)) if row.log else text
+    if words:
+        yield Text(f"    {', '.join(words)}", style="dim")
+    if row.log:
+        yield file_link(row.log)
 
 
 def _failed(rows: Sequence[Row]) -> Iterator[RenderableType]:
     for row in rows[:SHOWN_FAILED]:
         yield Text(f"  {row.label}: {printable(row.error or 'no reason is known')}")
-        yield _where(row)
+        yield from _where(row)
     yield from _more(rows, SHOWN_FAILED)
 
 

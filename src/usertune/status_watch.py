@@ -87,7 +87,7 @@ def show(study: StudyWatch, as_json: bool, times: bool) -> bool:
     if as_json:
         print(json.dumps(value, indent=2, default=_plain))
     else:
-        _console().print(text)
+        _console().print(text, crop=False)
     return not status.failed or status.going_on
 
 
@@ -117,13 +117,13 @@ def watch(study: StudyWatch, seconds: float) -> None:
 
 
 def _print_changes(study: StudyWatch, status: Status, seconds: float, console: Console) -> None:
-    console.print(render(status))
+    console.print(render(status), crop=False)
     while not status.complete:
         time.sleep(seconds)
         before, status = status, study.look()
         if status.rows != before.rows:
             console.print()
-            console.print(render(status))
+            console.print(render(status), crop=False)
 
 
 def _console() -> Console:

@@ -54,17 +54,18 @@ def _counted(counts: Counter[str], noun: str) -> str:
 
 
 def _jobs(spent: WallTime) -> Table:
+    """Return a row a job; where no job had an allocation, work is all there is to show."""
+    parts = {"work": "work"}
+    if spent.allocations:
+        parts = {"queue": "queue", "start_up": "start", "work": "work", "end": "end", "seconds": "in all"}
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("GPU job", overflow="fold")
-    columns = ("queue", "start", "work", "end", "in all", "loads")
-    for name in columns:
+    for name in (*parts.values(), "loads"):
         table.add_column(name, justify="right", no_wrap=True)
     for job in spent.jobs:
-        table.add_row(_label(job), *_cells(job))
-    table.add_section()
-    total = {part: sum(getattr(job, part) for job in spent.jobs) for part in ("queue", "start_up", "work", "end")}
-    cells = [clock(seconds) for seconds in total.values()]
-    table.add_row("in sum", *cells, clock(sum(total.values())), str(spent.model_loads), style="bold")
+        table.add_row(_label(job), *(clock(getattr(job, part)) for part in parts), str(job.model_loads))
+    sums = (clock(sum(getattr(job, part) for job in spent.jobs)) for part in parts)
+    table.add_row("in sum", *sums, str(spent.model_loads), style="bold")
     return table
 
 
@@ -72,13 +73,6 @@ def _label(job: JobTime) -> str:
     notes = [f"attempt {job.attempt}"] if job.attempt > 1 else []
     notes += [job.outcome] if job.outcome != "ended" else []
     return job.label + (f" ({', '.join(notes)})" if notes else "")
-
-
-def _cells(job: JobTime) -> list[str]:
-    if job.slurm_job is None:
-        return ["", "", clock(job.work), "", clock(job.seconds), str(job.model_loads)]
-    parts = (job.queue, job.start_up, job.work, job.end)
-    return [*map(clock, parts), clock(job.seconds), str(job.model_loads)]
 
 
 def _shares(spent: WallTime) -> Table:
