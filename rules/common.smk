@@ -142,16 +142,53 @@ def training_logs(wildcards):
 
 def micro_batch(wildcards, attempt):
     """Samples in memory at once, fewer at every new attempt, since memory is what most often runs out."""
-    return STUDY.experiments[wildcards.experiment].training.micro_batch_of(attempt)
+    experiment = STUDY.experiments[wildcards.experiment]
+    return experiment.training.micro_batch_of(attempt, experiment.processes)
 
 
 def one_gpu(wildcards):
     """One GPU for a job on a cluster; on this machine one where there is any, else the job runs on the CPU."""
-    return (
-        1
-        if workflow.remote_exec or not workflow.local_exec
-        else min(1, gpus_of_this_machine())
+    return 1 if on_a_cluster() else min(1, gpus_of_this_machine())
+
+
+def on_a_cluster():
+    """Whether jobs run on a cluster, as seen from where they are submitted and from inside them."""
+    return workflow.remote_exec or not workflow.local_exec
+
+
+def of_experiment(key):
+    """What the study says of an experiment under this key."""
+    return lambda wildcards: getattr(STUDY.experiments[wildcards.experiment], key)
+
+
+def for_each_gpu(amount):
+    """So much of a node for each of its GPUs that train an experiment, and as much again at every new attempt."""
+    return lambda wildcards, attempt: (
+        amount * attempt * STUDY.experiments[wildcards.experiment].gpus
     )
+
+
+def gpus_of_training(wildcards):
+    """GPUs of a training job, on all its nodes; where this machine has none, the job runs on the CPU."""
+    experiment = STUDY.experiments[wildcards.experiment]
+    if on_a_cluster():
+        return experiment.processes
+    try:
+        return plan.gpus_here(wildcards.experiment, experiment, gpus_of_this_machine())
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def on_several_nodes(value):
+    """A resource of those training jobs alone that run on several nodes; given their experiment, or as it is."""
+
+    def of(wildcards):
+        experiment = STUDY.experiments[wildcards.experiment]
+        if experiment.nodes == 1:
+            return None
+        return value(experiment) if callable(value) else value
+
+    return of
 
 
 @cache

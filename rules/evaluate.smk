@@ -15,6 +15,7 @@ rule predict:
     threads: 4
     resources:
         gpu=one_gpu,
+        nodes=1,
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:

@@ -13,10 +13,19 @@ rule train:
         "<results>/logs/train/{experiment}.log",
     conda:
         "../envs/gpu.yaml"
-    threads: 8
+    threads: lambda wildcards: 8 * STUDY.experiments[wildcards.experiment].gpus
     resources:
-        gpu=one_gpu,
-        mem_mb=lambda wildcards, attempt: 64000 * attempt,
+        gpu=gpus_of_training,
+        nodes=of_experiment("nodes"),
+        gpus_per_node=of_experiment("gpus"),
+        parallel=of_experiment("strategy"),
+        # SLURM's plugin then starts train.py on the first node without srun, which train.py needs for itself; gives
+        # every node a task; and every node, by gres, as many GPUs as the others.
+        mpi=on_several_nodes("srun"),
+        tasks=on_several_nodes(lambda experiment: experiment.nodes),
+        tasks_per_gpu=on_several_nodes(0),
+        gres=on_several_nodes(lambda experiment: f"gpu:{experiment.gpus}"),
+        mem_mb=for_each_gpu(64000),
         runtime=lambda wildcards, attempt: 1440 * attempt,
         micro_batch=micro_batch,
     params:
@@ -29,5 +38,7 @@ rule train:
         'python "$USERTUNE_SCRIPTS"/train.py --recipe {params.recipe:q} --execution {params.execution:q}'
         " --micro-batch {resources.micro_batch} --experiment {wildcards.experiment:q}"
         " --base-model {input.base_model:q} --train {input.train:q} --validation {input.validation:q}"
-        " --root {params.root:q} --gpus {resources.gpu} --manifest {output.manifest:q}"
+        " --root {params.root:q} --gpus {resources.gpu} --processes {resources.gpus_per_node}"
+        " --nodes {resources.nodes} --parallel {resources.parallel} --threads {threads}"
+        " --manifest {output.manifest:q}"
         " --losses {output.losses:q} --log {log:q}"

@@ -61,11 +61,12 @@ def train_together(task: Mapping[str, Any], processes: Processes, work: Path) ->
         processes.total, processes.nodes, "s" * (processes.nodes > 1), processes.strategy,
     )  # fmt: skip
     stop = NotedSignal(lambda number: _request_stop(exchange, number))
-    with stop:
-        exit_code = _run(_command(exchange / TASK, processes), processes)
-    result = _outcome(exchange, processes, exit_code, stop.signal)
-    shutil.rmtree(exchange, ignore_errors=True)
-    return result
+    try:
+        with stop:
+            exit_code = _run(_command(exchange / TASK, processes), processes)
+        return _outcome(exchange, processes, exit_code, stop.signal)
+    finally:
+        shutil.rmtree(exchange, ignore_errors=True)
 
 
 def _command(task_file: Path, processes: Processes) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 from usertune.base_model import check_local, is_local, model_files
 from usertune.data.messages import describe_available, image_references, image_stats, user_file
 from usertune.errors import UserError
+from usertune.experiments import Experiment
 from usertune.fingerprint import digest, digest_file, file_states
 from usertune.study import SPLITS, Study
 from usertune.users import format_users
@@ -77,3 +78,33 @@ def _state_of_images(study: Study, root: Path, user: str) -> Any:
             if (path := root / reference).is_file():
                 digests[reference] = digest_file(path)
     return digests
+
+
+def gpus_here(name: str, experiment: Experiment, available: int) -> int:
+    """Return how many of this machine's GPUs a training job takes; 0 where it has none, and the CPU does the work.
+
+    Args:
+        name: name of the experiment.
+        experiment: the experiment.
+        available: GPUs of this machine.
+
+    Raises:
+        UserError: the study asks for more than this machine has.
+    """
+    place = f"experiments.{name}"
+    if experiment.nodes > 1:
+        raise UserError(
+            f"{place}.nodes is {experiment.nodes}, but this run has one machine; run it on a cluster "
+            "(--profile slurm), or set nodes: 1"
+        )
+    if 0 < available < experiment.gpus:
+        raise UserError(
+            f"{place}.gpus is {experiment.gpus}, but of this machine's GPUs {available} can be used; "
+            f"set gpus: {available}"
+        )
+    if not available and experiment.strategy == "fsdp" and experiment.gpus > 1:
+        raise UserError(
+            f"{place} shares one model between {experiment.gpus} GPUs (parallel: {experiment.parallel}), but this "
+            "machine has none; set gpus: 1, or parallel: ddp"
+        )
+    return min(experiment.gpus, available)
