@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -52,9 +53,12 @@ def kept(log: Path | None) -> Iterator[None]:
     os.environ[FILE_VARIABLE] = str(path.absolute())
     over = threading.Event()
     signs = threading.Thread(target=_give_signs_of_life, args=(record, over), daemon=True)
+    # Signals are the main thread's, which may wait for them; a thread begins with the mask of the one that starts it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     # A machine that has no threads left can still do the work.
     with suppress(RuntimeError):
         signs.start()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     state, error = "ended", None
     try:
         record.write()

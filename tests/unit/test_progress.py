@@ -189,6 +189,15 @@ def test_signs_of_life(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         wait_for(lambda: record(log)["updated"] > first)
 
 
+def test_signals_stay_with_the_main_thread(log: Path) -> None:
+    """A program that blocks a signal, to wait for it, gets it: no other thread takes it."""
+    body = (
+        "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); os.kill(os.getpid(), signal.SIGTERM); "
+        "time.sleep(0.2); sys.exit(signal.sigtimedwait([signal.SIGTERM], 5) is None)"
+    )
+    assert run(body, log)[0] == 0
+
+
 def test_progress_is_said_every_few_seconds(
     log: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
