@@ -151,8 +151,19 @@ class Jobs:
 
 
 def look_at_jobs(folder: Path, queue: Mapping[str, ListedJob] | None = None) -> Jobs:
-    """Read what is known of jobs, but for their records, which `read_record` reads one by one."""
-    return Jobs(folder, datetime.now().astimezone(), queue, read_submissions(folder / PLACE), read_run(folder))
+    """Read what is known of jobs, but for their records, which `read_record` reads one by one.
+
+    Args:
+        folder: the folder of results.
+        queue: SLURM's own jobs by number; None where it was not asked or did not answer.
+    """
+    submissions = read_submissions(folder / PLACE)
+    for job in submissions.keys() & (queue or {}).keys():
+        submission, listed = submissions[job], (queue or {})[job]
+        # The ledger has SLURM's times only once a job has ended; of one that waits SLURM lists when it may start.
+        if submission.seen is None and listed.state != "PENDING":
+            submission.queued, submission.started = _time(listed.submitted_at), _time(listed.started_at)
+    return Jobs(folder, datetime.now().astimezone(), queue, submissions, read_run(folder))
 
 
 def read_record(path: Path) -> JobRecord | None:

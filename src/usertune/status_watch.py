@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from usertune.jobs import look_at_jobs
+from usertune.jobs import Jobs, look_at_jobs
 from usertune.made_with import installed_versions
 from usertune.recipes import Recipes, current_code
 from usertune.slurm.ledger import PLACE
@@ -49,9 +49,13 @@ class StudyWatch:
 
     def look(self) -> Status:
         """Return how far the study is now."""
+        return self.look_closely()[0]
+
+    def look_closely(self) -> tuple[Status, Jobs]:
+        """Return how far the study is now, and what is known of its jobs."""
         # The jobs first: what ends in between is seen as done, and not as neither.
         jobs = look_at_jobs(self.folder, self._slurm_queue())
-        return status_of(Standing(self.study, self._recipes), jobs)
+        return status_of(Standing(self.study, self._recipes), jobs), jobs
 
     def _slurm_queue(self) -> Mapping[str, ListedJob] | None:
         """Return the study's SLURM jobs; None where there never were any, or SLURM does not answer."""
@@ -77,9 +81,9 @@ def show(study: StudyWatch, as_json: bool, times: bool) -> bool:
     Returns:
         Whether all is well: nothing failed, or the run is going on.
     """
-    status = study.look()
+    status, jobs = study.look_closely()
     if times:
-        spent = wall_time_of(status, look_at_jobs(study.folder))
+        spent = wall_time_of(status, jobs)
         value, text = spent.as_dict() if spent else None, render_times(spent)
     else:
         value = {**dataclasses.asdict(status), "complete": status.complete, "going_on": status.going_on}

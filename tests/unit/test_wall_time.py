@@ -18,6 +18,7 @@ from tests.synthetic_study import SyntheticStudy
 from tests.unit.test_status import write_record
 from usertune.jobs import look_at_jobs
 from usertune.slurm.ledger import PLACE
+from usertune.slurm.queue import ListedJob
 from usertune.standing import Standing
 from usertune.status import status_of
 from usertune.wall_time import RANKS, WallTime, _shares, wall_time_of
@@ -80,8 +81,8 @@ def allocation(job: str, rule: str, submitted: float, started: float | None, end
     )
 
 
-def times(study: SyntheticStudy) -> WallTime | None:
-    jobs = look_at_jobs(Path())
+def times(study: SyntheticStudy, queue: dict[str, ListedJob] | None = None) -> WallTime | None:
+    jobs = look_at_jobs(Path(), queue)
     return wall_time_of(status_of(Standing(study.study, study.recipes), jobs), jobs)
 
 
@@ -193,6 +194,23 @@ def test_while_the_run_goes_on(whole: SyntheticStudy) -> None:
     (job,) = found.jobs
     assert job.outcome == "running"
     assert "until now" in shown(found)
+
+
+def test_slurm_itself_tells_when_a_running_job_started(whole: SyntheticStudy) -> None:
+    began(process=os.getpid())
+    wildcards = {"experiment": "lora"}
+    submitted = {"event": "submitted", "job": "7", "rule": "train", "wildcards": wildcards, "attempt": 1, "log": "x"}
+    ledger({**submitted, "time": 1})
+    record("train/lora", 30, 50, slurm_job="7")
+    started, queued = (at(seconds).replace(tzinfo=None).isoformat() for seconds in (12, 0))
+    spent = times(whole, {"7": ListedJob("7", "RUNNING", submitted_at=queued, started_at=started)})
+    assert spent
+    (job,) = spent.jobs
+    assert (job.queue, job.start_up, job.work) == (12, 18, 20)
+    expected = at(900).replace(tzinfo=None).isoformat()
+    spent = times(whole, {"7": ListedJob("7", "PENDING", submitted_at=queued, started_at=expected)})
+    assert spent
+    assert (spent.jobs[0].queue, spent.jobs[0].start_up) == (29, 0), "what SLURM expects has not happened"
 
 
 def test_json(whole: SyntheticStudy) -> None:
