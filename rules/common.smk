@@ -153,7 +153,11 @@ def one_gpu(wildcards):
 
 def on_a_cluster():
     """Whether jobs run on a cluster, as seen from where they are submitted and from inside them."""
-    return workflow.remote_exec or not workflow.local_exec
+    # A dry run is local whatever it plans for; only for a cluster does Snakemake count jobs beside cores.
+    planned = (
+        workflow.output_settings.dryrun and workflow.resource_settings.nodes is not None
+    )
+    return workflow.remote_exec or not workflow.local_exec or planned
 
 
 def of_experiment(key):

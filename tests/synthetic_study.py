@@ -97,7 +97,7 @@ def without_a_model(hostile: str = "") -> Iterator[None]:
     stand_ins: dict[str, dict[str, Any]] = {
         "usertune.finetune": {"FineTuning": SimpleNamespace, "fine_tune": StandInTrainer.fine_tune},
         "usertune.generate": {"Generator": partial(StandInGenerator, hostile=hostile)},
-        "usertune.model": {"device_name": lambda: "cpu"},
+        "usertune.model": {"device_name": lambda: "cpu", "used_gpus": list},
     }
     before = {name: sys.modules.get(name) for name in stand_ins}
     for name, contents in stand_ins.items():

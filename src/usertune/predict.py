@@ -65,6 +65,7 @@ def predict_users(
     requests = [(sample, request_digest(sample)) for sample in samples]
     started = time.monotonic()
     devices: list[str] = []
+    computed_on: list[str] = []
     with one_at_a_time(store.folder / f".{predictions_file.stem}.lock", f"predicting with {experiment}"):
         names, strict = [manifest["user"] for manifest, _ in users], "made_with" in recipe
         stored = read_stored(store, names, strict)
@@ -74,7 +75,7 @@ def predict_users(
         }
         if missing:
             with gpu.lease(gpus) as devices:
-                _generate(
+                computed_on = _generate(
                     recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size
                 )
             stored = read_stored(store, names, strict)
@@ -104,6 +105,7 @@ def predict_users(
         "reused": len(samples) - len(missing),
         "generation_seconds": round(time.monotonic() - started, 2) if missing else 0.0,
         "gpus": devices,
+        "gpus_used": computed_on,
         "files": {},
         "predictions": rows,
     }
@@ -120,10 +122,11 @@ def _generate(
     dataset_root: Path,
     store: PredictionStore,
     batch_size: int,
-) -> None:
+) -> list[str]:
+    """Generate and store the answers; return the UUIDs of the GPUs that did."""
     # Imported here, after the GPU was chosen and only when something is to be generated.
     from usertune.generate import Generator
-    from usertune.model import device_name
+    from usertune.model import device_name, used_gpus
 
     weights_folder = train_manifest.parent / trained["weights_folder"] if train_manifest and trained else None
     generator = Generator(
@@ -141,6 +144,7 @@ def _generate(
         for batch in generator.answer(samples, batch_size):
             writer.append((sample["user"], request_digest(sample), prediction) for sample, prediction in batch)
             progress.advance(len(batch))
+    return used_gpus()
 
 
 def read_stored(store: PredictionStore, users: Sequence[str], strict: bool) -> dict[str, dict[str, Prediction]]:

@@ -66,3 +66,42 @@ def test_fewer_gpus_by_request(tmp_path: Path) -> None:
         _time_with_gpu(workplace.results / f"logs/predict/vanilla/users_{user}.log") for user in (1, 2)
     )
     assert first[1] <= second[0]
+
+
+FULL = "results/checkpoints/full/manifest.json"
+
+
+def test_two_gpus_train_one_experiment(tmp_path: Path) -> None:
+    workplace = new_workplace(tmp_path / "place", Counts(train=3, validation=1, test=1))
+    _with_gpus(workplace, "GPU-one", "GPU-two")
+    workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n    parallel: ddp\n")
+    workplace.replace("  micro_batch: 4", "  micro_batch: 2")
+    workplace.run(FULL)
+    manifest = workplace.json("checkpoints/full/manifest.json")
+    assert sorted(manifest["gpus"]) == ["GPU-one", "GPU-two"]
+    assert (manifest["processes"], manifest["parallel"], manifest["steps"]) == (2, "ddp", 3)
+    log = (workplace.results / "logs/train/full.log").read_text()
+    assert "starting 2 processes on 1 node (ddp)" in log
+    assert "step 3 of 3: validation loss" in log, "what the processes say is in the log of the job"
+
+
+def test_more_gpus_than_there_are_is_told_before_anything_runs(tmp_path: Path) -> None:
+    workplace = new_workplace(tmp_path / "place", Counts(train=3, validation=1, test=1))
+    _with_gpus(workplace, "GPU-one")
+    workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n")
+    workplace.replace("  micro_batch: 4", "  micro_batch: 2")
+    code, output = workplace.snakemake("-n", FULL)
+    assert code != 0
+    assert "experiments.full.gpus is 2, but of this machine's GPUs 1 can be used; set gpus: 1" in output
+
+
+def test_what_a_cluster_is_asked_for(tmp_path: Path) -> None:
+    workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=1))
+    workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n    nodes: 2\n")
+    workplace.replace("  micro_batch: 4", "  micro_batch: 1")
+    for experiment, expected in (
+        ("lora", "--gpus 1 --processes 1 --nodes 1 --parallel ddp"),
+        ("full", "--gpus 4 --processes 2 --nodes 2 --parallel fsdp"),
+    ):
+        target = f"results/checkpoints/{experiment}/manifest.json"
+        assert expected in workplace.run("-n", "--printshellcmds", "--executor", "slurm", "--jobs", "2", target)

@@ -1,0 +1,42 @@
+"""What is settled while jobs are planned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from usertune.errors import UserError
+from usertune.experiments import Experiment
+from usertune.plan import gpus_here
+
+
+@pytest.mark.parametrize(
+    ("settings", "available", "expected"),
+    [
+        ({}, 0, 0),
+        ({}, 1, 1),
+        ({}, 8, 1),
+        ({"gpus": 2}, 2, 2),
+        ({"gpus": 2, "parallel": "ddp"}, 0, 0),
+    ],
+)
+def test_a_training_takes_the_gpus_it_asks_for_or_none_where_there_are_none(
+    settings: dict[str, Any], available: int, expected: int
+) -> None:
+    assert gpus_here("one", Experiment(mode="full", **settings), available) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "available", "message"),
+    [
+        ({"gpus": 4}, 2, "experiments.one.gpus is 4, but of this machine's GPUs 2 can be used; set gpus: 2"),
+        ({"nodes": 2}, 8, "experiments.one.nodes is 2, but this run has one machine; run it on a cluster"),
+        ({"gpus": 2}, 0, "experiments.one shares one model between 2 GPUs .parallel: auto., but this machine has none"),
+    ],
+)
+def test_what_this_machine_cannot_do_is_told_before_anything_runs(
+    settings: dict[str, Any], available: int, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        gpus_here("one", Experiment(mode="full", **settings), available)
