@@ -157,8 +157,7 @@ def _label(result: Result) -> str:
     if result.experiment is None:
         return result.label
     doing = {"train": "training", "predict": "predicting", "score": "scoring"}[result.step]
-    many = "s" if result.step == "predict" else ""
-    of_whom = f", user{many} {batch_label(result.users)}" if result.users else ""
+    of_whom = f", user{'s' * (len(result.users) > 1)} {batch_label(result.users)}" if result.users else ""
     return f"{doing} {result.experiment}{of_whom}"
 
 

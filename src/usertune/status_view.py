@@ -188,7 +188,7 @@ def _around(status: Status) -> Text:
         "report": "report",
     }.items():
         words.append(f"{name} {_worst(status.counts(step))}")
-    return Text(" · ".join(words))
+    return Text(", ".join(words))
 
 
 def _worst(counts: Counter[State]) -> State:
