@@ -5,7 +5,7 @@ random: what they say costs nothing), as if they had been generated before. Then
 
     one sample of one user is edited    -> the run's time, and how many answers it generated
     every file of the dataset is touched -> the same, and whether it trained
-    the audit                            -> its time
+    the audit, and a look at the status  -> their times
 
 Run anywhere, with a folder for about 100 MB; takes minutes, most of them for the study itself:
 
@@ -73,6 +73,9 @@ def main(users: int, samples: int) -> None:
         started = time.perf_counter()
         _run([sys.executable, str(REPOSITORY / "scripts/audit.py"), "--study", "study.yaml"], folder)
         print(f"audit: {time.perf_counter() - started:.1f} s (aim: 5)")
+        started = time.perf_counter()
+        _run([sys.executable, str(REPOSITORY / "scripts/status.py"), "--study", "study.yaml"], folder)
+        print(f"status: {time.perf_counter() - started:.1f} s")
         started = time.perf_counter()
         _snakemake(folder, "--dry-run")
         print(f"dry run, nothing to do: {time.perf_counter() - started:.1f} s")

@@ -71,7 +71,7 @@ class WallTime:
         study: name of the study.
         since, until: the run's beginning, once its jobs were planned, and its end or the moment of looking.
         going_on: whether it goes on.
-        jobs: every attempt at a GPU job, in the order of their beginning.
+        jobs: every attempt at a GPU job, in the order in which they began to work.
         shares: the run's seconds by what went on: "work", "start_up", "end" and "queue" of some GPU job, else "cpu"
             steps, else "other": planning, and what the run itself does between jobs. They add up to its length.
     """
@@ -120,7 +120,7 @@ def wall_time_of(status: Status, jobs: Jobs) -> WallTime | None:
         None where no run is known.
     """
     since = jobs.run.since if jobs.run else None
-    found = sorted(_gpu_jobs(status, jobs, since), key=lambda item: item[1]["queue"][0])
+    found = sorted(_gpu_jobs(status, jobs, since), key=lambda item: item[1]["work"][0])
     cpu = [(attempt.started, _last(jobs, attempt)) for row, attempt in _attempts(status, since) if not _on_gpu(row)]
     moments = [moment for _, spans in found for span in spans.values() for moment in span]
     moments += [moment for span in cpu for moment in span]
@@ -150,17 +150,15 @@ def _attempts(status: Status, since: datetime | None) -> Iterator[tuple[Row, Att
 
 def _gpu_jobs(status: Status, jobs: Jobs, since: datetime | None) -> Iterator[tuple[JobTime, dict[str, Span]]]:
     """Yield every attempt at a GPU job of the run, with the spans of its parts."""
-    told: set[str] = set()
-    for row, attempt in _attempts(status, since):
-        if not _on_gpu(row):
-            continue
-        submission = jobs.submissions.get(attempt.slurm_job or "")
-        if submission:
-            told.add(submission.job)
-        yield _job_time(row.label, row.step, attempt, submission, jobs)
+    attempts = [(row, attempt) for row, attempt in _attempts(status, since) if _on_gpu(row)]
+    # SLURM can start a job again under its number, and its times are those of the newest start.
+    told = {attempt.slurm_job: attempt for _, attempt in attempts if attempt.slurm_job}
+    for row, attempt in attempts:
+        newest = attempt.slurm_job if told.get(attempt.slurm_job or "") is attempt else None
+        yield _job_time(row.label, row.step, attempt, jobs.submissions.get(newest or ""), jobs)
     for submission in jobs.submissions.values():
-        newest = submission.seen or submission.adopted or submission.noted
-        if submission.job in told or submission.rule not in GPU_STEPS or (since and newest < since):
+        last = submission.seen or submission.adopted or submission.noted
+        if submission.job in told or submission.rule not in GPU_STEPS or (since and last < since):
             continue
         if submission.seen is None and not (jobs.run and jobs.run.alive):
             continue
@@ -189,7 +187,7 @@ def _job_time(
     number = attempt.attempt if attempt else submission.attempt if submission else 1
     lengths = {part: (end - start).total_seconds() for part, (start, end) in spans.items()}
     loads = attempt.model_loads if attempt else 0
-    allocation = submission.job if submission else None
+    allocation = submission.job if submission else attempt.slurm_job if attempt else None
     return JobTime(label, step, allocation, number, outcome, **lengths, model_loads=loads), spans
 
 

@@ -213,6 +213,18 @@ def test_slurm_itself_tells_when_a_running_job_started(whole: SyntheticStudy) ->
     assert (spent.jobs[0].queue, spent.jobs[0].start_up) == (29, 0), "what SLURM expects has not happened"
 
 
+def test_a_job_that_slurm_started_again_is_one_allocation(whole: SyntheticStudy) -> None:
+    began()
+    allocation("7", "train", submitted=0, started=60, ended=100, seen=110)
+    times_of_first = {key: at(value).isoformat() for key, value in (("started", 10), ("updated", 50), ("ended", 50))}
+    head = {"attempt": 1, "state": "stopped", "error": None, "process": 1, "host": "n0", "slurm_job": "7"}
+    record("train/lora", 62, 99, slurm_job="7", attempt=2, earlier=[{**head, **times_of_first, "model_loads": 1}])
+    found = known(whole)
+    assert found.allocations == {"train": 1}
+    assert [(job.work, job.start_up, job.end) for job in found.jobs] == [(40, 0, 0), (37, 2, 11)]
+    assert found.shares["work"] == 77
+
+
 def test_json(whole: SyntheticStudy) -> None:
     began()
     record("train/lora", 10, 100)
