@@ -18,7 +18,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from getpass import getuser
 from pathlib import Path
@@ -134,14 +134,14 @@ class Cluster:
         self.start_controller()
         for number in range(self.nodes):
             self.start_node(f"n{number}")
-        _wait("all nodes to be idle", lambda: self.squeue_nodes_idle() == self.nodes, 20)
+        self.wait_until_idle()
 
     def stop(self) -> None:
         """End all jobs and daemons, and whatever outlived a node that was killed."""
         if self._alive("slurmctld"):
             with suppress(RuntimeError):
                 self._run("scancel", "--user", getuser())
-                _wait("jobs to end", lambda: not self._run("squeue", "--noheader"), 20)
+                self.wait_for("jobs to end", lambda: not self._run("squeue", "--noheader"), 20)
         daemons = [f"slurmd-n{number}" for number in range(self.nodes)]
         for name in (*daemons, "slurmctld", "munged"):
             self._end(name)
@@ -155,7 +155,7 @@ class Cluster:
         """Start slurmctld and wait until it answers."""
         if not self._alive("slurmctld"):
             self._run("slurmctld", output=self.root / "log/slurmctld.out")
-        _wait("slurmctld", lambda: "UP" in self._run("scontrol", "ping"), 20)
+        self.wait_for("slurmctld", lambda: "UP" in self._run("scontrol", "ping"), 20)
 
     def stop_controller(self) -> None:
         """End slurmctld; running jobs run on."""
@@ -188,9 +188,26 @@ class Cluster:
         keys = ("id", "state", "name", "node", "comment")
         return [dict(zip(keys, line.split("|"), strict=True)) for line in listing.splitlines()]
 
-    def squeue_nodes_idle(self) -> int:
-        """Return how many nodes are idle or at work."""
-        return len(set(self._run("sinfo", "-h", "-N", "-t", "idle,mixed,allocated", "-o", "%N").split()))
+    def wait_until_idle(self) -> None:
+        """Wait until every node can take jobs."""
+        states = ("sinfo", "--noheader", "--Node", "--states=idle,mixed,allocated", "--format=%N")
+        self.wait_for("all nodes to be idle", lambda: len(set(self._run(*states).split())) == self.nodes, 30)
+
+    @staticmethod
+    def wait_for(what: str, condition: Callable[[], object], seconds: float) -> None:
+        """Wait until a condition holds; that a command fails meanwhile counts as not yet.
+
+        Raises:
+            RuntimeError: it does not hold in time.
+        """
+        end = time.monotonic() + seconds
+        while True:
+            with suppress(RuntimeError):
+                if condition():
+                    return
+            if time.monotonic() > end:
+                raise RuntimeError(f"waited {seconds:.0f} s in vain for {what}")
+            time.sleep(0.1)
 
     def _configure(self) -> None:
         etc = self.root / "etc"
@@ -260,23 +277,22 @@ class Cluster:
         return False
 
 
+def free_ports(count: int) -> int:
+    """Return the first of so many neighbouring ports that nobody uses."""
+    for first in range(20_000, 32_000, count):
+        with ExitStack() as held, suppress(OSError):
+            for port in range(first, first + count):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            return first
+    raise RuntimeError(f"no {count} neighbouring ports are free")
+
+
 def _make_device(path: Path, number: int) -> None:
     # SLURM sets CUDA_VISIBLE_DEVICES only for files that are character devices.
     try:
         os.mknod(path, 0o20666, os.makedev(240, number))
     except PermissionError:
         path.symlink_to("/dev/null")
-
-
-def _wait(what: str, condition: Callable[[], object], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        with suppress(RuntimeError):
-            if condition():
-                return
-        if time.monotonic() > end:
-            raise RuntimeError(f"waited {seconds:.0f} s in vain for {what}")
-        time.sleep(0.1)
 
 
 def export_lines(environment: Mapping[str, str]) -> str:

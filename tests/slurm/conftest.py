@@ -1,0 +1,117 @@
+"""A real SLURM cluster on this machine, and studies that run on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.cluster import PROGRAMS, SYSTEM_PATH, Cluster, free_ports
+from tests.workflow.workplace import LOCAL_PROFILE, REPOSITORY, Workplace, new_workplace
+from usertune.demo.dataset import Counts
+
+FULL = "results/checkpoints/full/manifest.json"
+VANILLA = "results/predictions/vanilla/users_1-2.json"
+SLURM_PROFILE = (
+    "--profile", str(REPOSITORY / "profiles/slurm"),
+    # So that tests do not wait for looks at the queue, nor for files of a file system that is not shared.
+    "--slurm-guarded-init-seconds-before-status-checks", "1",
+    "--slurm-guarded-longest-seconds-between-status-checks", "2",
+    "--slurm-guarded-patience-seconds", "4",
+    "--latency-wait", "5",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of three nodes with two made-up GPUs each."""
+    missing = [program for program in PROGRAMS if shutil.which(program, path=SYSTEM_PATH) is None]
+    if missing and "USERTUNE_REQUIRE_SLURM" not in os.environ:
+        pytest.skip(f"SLURM is not installed ({', '.join(missing)} not found)")
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), port=free_ports(30))
+    cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def place(cluster: Cluster, tmp_path: Path) -> Iterator[Workplace]:
+    """A study of which nothing was run, to be run on the cluster; its jobs are cancelled in the end."""
+    workplace = on_cluster(new_workplace(tmp_path / "place"), cluster)
+    yield workplace
+    cluster.command("scancel", "--me")
+
+
+class ClusterWorkplace(Workplace):
+    """A study that is run on the cluster."""
+
+    def command(self, *arguments: str, cores: int = 2) -> list[str]:
+        """Return the command line of Snakemake; ``cores`` would limit the jobs on the cluster, and is left out."""
+        command = super().command(*arguments, cores=cores)
+        where = command.index("--cores")
+        return command[:where] + command[where + 2 :]
+
+
+def on_cluster(workplace: Workplace, cluster: Cluster) -> ClusterWorkplace:
+    """Let a study run on the cluster."""
+    workplace = ClusterWorkplace(workplace.folder)
+    # One thread, for the same sums everywhere. The GPUs are SLURM's to choose.
+    workplace.environment = {**cluster.environment, "OMP_NUM_THREADS": "1"}
+    workplace.options = SLURM_PROFILE
+    return workplace
+
+
+def long_study(folder: Path) -> Workplace:
+    """Make a study whose training and prediction take long enough to be disturbed, and give the same in any attempt."""
+    workplace = new_workplace(folder, Counts(train=5, validation=2, test=12))
+    workplace.replace("  epochs: 1", "  epochs: 30")
+    workplace.replace("  save_every_steps: 2", "  save_every_steps: 20")
+    # Further attempts take smaller micro-batches, whose sums differ in their last digits.
+    workplace.replace("  micro_batch: 4", "  micro_batch: 1")
+    workplace.replace("  batch_size: 10", "  batch_size: 2")
+    return workplace
+
+
+@dataclass(frozen=True)
+class Undisturbed:
+    """What `long_study` gives on this machine, where nothing disturbs it."""
+
+    training: dict[str, Any]
+    predictions: list[dict[str, Any]]
+
+    def same_training(self, place: Workplace) -> dict[str, Any]:
+        """Check that training gave the same; return its manifest."""
+        manifest = place.json("checkpoints/full/manifest.json")
+        for key in ("fingerprint", "weights_fingerprint", "weights_files", "losses_sha256", "steps"):
+            assert manifest[key] == self.training[key], key
+        return manifest
+
+    def same_predictions(self, place: Workplace) -> dict[str, Any]:
+        """Check that prediction gave the same, and nothing twice; return what it wrote."""
+        written = place.predictions("vanilla")
+        assert written["predictions"] == self.predictions
+        lines = [line for line in place.stored_lines() if line.endswith("}")]
+        assert len(lines) == len(self.predictions), "nothing was generated twice"
+        return written
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """What `long_study` gives with the local profile."""
+    place = long_study(tmp_path_factory.mktemp("undisturbed") / "place")
+    place.options = LOCAL_PROFILE
+    place.environment["OMP_NUM_THREADS"] = "1"
+    place.run(FULL, VANILLA, timeout=400)
+    return Undisturbed(place.json("checkpoints/full/manifest.json"), list(place.predictions("vanilla")["predictions"]))
+
+
+@pytest.fixture
+def long_place(cluster: Cluster, tmp_path: Path) -> Iterator[Workplace]:
+    """`long_study`, to be run on the cluster; its jobs are cancelled in the end."""
+    yield on_cluster(long_study(tmp_path / "place"), cluster)
+    cluster.command("scancel", "--me")

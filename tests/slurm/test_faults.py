@@ -1,0 +1,219 @@
+"""Faults of the cluster while jobs run: in the end the results are those of an undisturbed run."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import FULL, VANILLA, Undisturbed
+from tests.workflow.workplace import Workplace, kill_group, wait_until
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+RETRY = "Trying to restart job"
+Run = subprocess.Popen[str]
+
+
+@contextmanager
+def running(place: Workplace, *arguments: str) -> Iterator[Run]:
+    """Run Snakemake, which must succeed, and let it be disturbed meanwhile."""
+    run = place.start(*arguments)
+    try:
+        yield run
+        assert run.wait(240) == 0, place.output
+    finally:
+        kill_group(run)
+
+
+def training_job(cluster: Cluster, place: Workplace, run: Run) -> dict[str, str]:
+    """Wait until some steps are trained; return SLURM's job."""
+    wait_until(lambda: place.newest_checkpoint("full") > 0, run)
+    return job_of(cluster, "train")
+
+
+def job_of(cluster: Cluster, rule: str) -> dict[str, str]:
+    """Return SLURM's running job of a rule."""
+    (job,) = [job for job in cluster.jobs("running") if f"rule_{rule}_" in job["comment"]]
+    return job
+
+
+def start_again_at_once(cluster: Cluster, job: str, run: Run) -> None:
+    """Let a requeued job start, for which SLURM otherwise takes two minutes."""
+    wait_until(lambda: any(one["id"] == job for one in cluster.jobs("pending")), run)
+    cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+
+def test_scancel_of_a_training_job(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_place, FULL) as run:
+        cluster.command("scancel", training_job(cluster, long_place, run)["id"])
+    assert long_place.output.count(RETRY) == 1
+    assert "ended as CANCELLED" in long_place.output
+    manifest = undisturbed.same_training(long_place)
+    assert manifest["resumed_from_step"] > 0
+
+
+def test_scancel_of_a_prediction_job(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_place, VANILLA) as run:
+        wait_until(long_place.stored_lines, run)
+        cluster.command("scancel", job_of(cluster, "predict")["id"])
+    assert long_place.output.count(RETRY) == 1
+    written = undisturbed.same_predictions(long_place)
+    assert 0 < written["reused"] < len(undisturbed.predictions)
+
+
+def test_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_place, FULL) as run:
+        job = training_job(cluster, long_place, run)["id"]
+        cluster.command("scontrol", "requeue", job)
+        start_again_at_once(cluster, job, run)
+    assert RETRY not in long_place.output, "SLURM started it again, not Snakemake"
+    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+
+
+def _preempt(cluster: Cluster, node: str) -> None:
+    """Let a job that needs the whole node and has the right of way take it for a moment."""
+    what = ("--partition=urgent", f"--nodelist={node}", f"--cpus-per-task={cluster.cpus}", "--output=/dev/null")
+    cluster.command("sbatch", *what, "--wrap=sleep 1")
+
+
+def test_preemption_with_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_place, FULL) as run:
+        job = training_job(cluster, long_place, run)
+        _preempt(cluster, job["node"])
+        start_again_at_once(cluster, job["id"], run)
+    assert RETRY not in long_place.output
+    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+
+
+def test_preemption_without_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_place, FULL, "--set-resources", "train:slurm_partition='fickle'") as run:
+        _preempt(cluster, training_job(cluster, long_place, run)["node"])
+    assert "ended as PREEMPTED and was not requeued" in long_place.output
+    assert long_place.output.count(RETRY) == 1
+    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+
+
+def test_requeued_and_held(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_place, FULL) as run:
+        cluster.command("scontrol", "requeuehold", training_job(cluster, long_place, run)["id"])
+    assert "was requeued and held" in long_place.output
+    assert long_place.output.count(RETRY) == 1
+    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+
+
+def test_a_limit_above_that_of_the_partition_is_told_and_ends_the_run(long_place: Workplace) -> None:
+    # The test cluster accepts such jobs, as clusters without EnforcePartLimits do, and never starts them.
+    limits = ("--set-resources", "train:slurm_partition='short'", "train:runtime=120")
+    code, output = long_place.snakemake(FULL, *limits, "--retries", "0")
+    assert code != 0
+    assert "can never start (PartitionTimeLimit); ask for less in the profile" in output or (
+        "Lower runtime in profiles/slurm/config.yaml" in output
+    )
+
+
+def _told_to_leave(process: psutil.Process) -> bool:
+    """Whether SIGTERM waits for a suspended process."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\S+)$", status, re.MULTILINE)
+    return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in pending)
+
+
+def test_time_limit_with_the_warning_of_the_profile(
+    cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed
+) -> None:
+    limit = ("--set-resources", "train:runtime=attempt", "--default-resources", "slurm_extra='--signal=TERM@40'")
+    with running(long_place, FULL, *limit) as run:
+        training_job(cluster, long_place, run)
+        (program,) = long_place.programs("train")
+        # So that it is still at work when the warning comes.
+        program.suspend()
+        wait_until(lambda: _told_to_leave(program), run)
+        program.resume()
+    assert long_place.output.count(RETRY) == 1
+    assert "SIGTERM: saving a checkpoint after this step" in long_place.output
+    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+
+
+def test_time_limit_without_warning(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    limit = ("--set-resources", "train:runtime=attempt", "--default-resources", "slurm_extra=''")
+    with running(long_place, FULL, *limit) as run:
+        training_job(cluster, long_place, run)
+        (program,) = long_place.programs("train")
+        # SLURM wakes a suspended process when the time is over, and tells it to leave.
+        program.suspend()
+    assert "ended as TIMEOUT" in long_place.output
+    assert long_place.output.count(RETRY) == 1
+    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+
+
+def test_a_lost_node_whose_job_lives_on(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_place, FULL) as run:
+        job = training_job(cluster, long_place, run)
+        (first,) = long_place.programs("train")
+        first.suspend()
+        cluster.kill_node(job["node"])
+        try:
+            start_again_at_once(cluster, job["id"], run)
+            log = long_place.results / "logs/train/full.log"
+            # Two attempts are alive now: one believed dead, and one that waits for it.
+            wait_until(lambda: "another process is training full already" in log.read_text(), run)
+            assert first in long_place.programs("train")
+            first.resume()
+            run.wait(200)
+        finally:
+            cluster.start_node(job["node"])
+            cluster.wait_until_idle()
+    assert RETRY not in long_place.output
+    manifest = undisturbed.same_training(long_place)
+    assert manifest["resumed_from_step"] == 0, "the first attempt did all the work"
+
+
+def test_restart_of_the_controller(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_place, FULL) as run:
+        training_job(cluster, long_place, run)
+        (program,) = long_place.programs("train")
+        program.suspend()
+        cluster.stop_controller()
+        try:
+            # Longer than several looks at the queue.
+            wait_until(lambda: long_place.output.count("SLURM does not answer") >= 2, run)
+        finally:
+            cluster.start_controller()
+        program.resume()
+    assert RETRY not in long_place.output
+    assert undisturbed.same_training(long_place)["resumed_from_step"] == 0
+
+
+def test_a_job_that_ends_while_the_controller_is_away(
+    cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed
+) -> None:
+    with running(long_place, FULL) as run:
+        training_job(cluster, long_place, run)
+        cluster.stop_controller()
+        try:
+            wait_until((long_place.folder / FULL).exists, run)
+            time.sleep(2)
+        finally:
+            cluster.start_controller()
+    undisturbed.same_training(long_place)
+
+
+def test_out_of_memory(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    long_place.replace("  micro_batch: 1", "  micro_batch: 4")
+    memory = "train:mem_mb=400 if attempt == 1 else 8000"
+    with running(long_place, FULL, "--set-resources", memory):
+        pass
+    assert long_place.output.count(RETRY) == 1
+    manifest = long_place.json("checkpoints/full/manifest.json")
+    assert manifest["micro_batch"] == 2
+    assert manifest["fingerprint"] == undisturbed.training["fingerprint"]
+    # Sums of other micro-batches differ in their last digits.
+    assert manifest["final_validation_loss"] == pytest.approx(undisturbed.training["final_validation_loss"], rel=2e-2)

@@ -1,0 +1,143 @@
+"""The process that submits is interrupted, terminated or killed: nothing is lost, and nothing is done twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import FULL, VANILLA, Undisturbed
+from tests.slurm.test_faults import job_of, training_job
+from tests.workflow.workplace import Workplace, kill_group, wait_until
+from usertune.slurm.ledger import PLACE
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+WAITING_OR_RUNNING = "pending,running,completing,suspended,configuring"
+
+
+def events(place: Workplace) -> list[tuple[str, str]]:
+    """Return what the ledger says: event and job."""
+    lines = (place.results / PLACE).read_text().splitlines()
+    return [(entry["event"], entry["job"]) for entry in map(json.loads, lines)]
+
+
+@pytest.fixture
+def run(long_place: Workplace) -> Iterator[subprocess.Popen[str]]:
+    """A run that trains."""
+    run = long_place.start(FULL)
+    yield run
+    kill_group(run)
+
+
+def test_interrupted(
+    cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed, run: subprocess.Popen[str]
+) -> None:
+    training_job(cluster, long_place, run)
+    os.killpg(run.pid, signal.SIGINT)
+    assert run.wait(60) != 0
+    wait_until_all_ended(cluster)
+    assert not long_place.programs("train")
+    assert not list((long_place.results / "checkpoints/full").glob("*.json")), "no partial result"
+    # Its jobs were cancelled, so the next run submits one of its own.
+    long_place.run(FULL)
+    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+
+
+def test_terminated(
+    cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed, run: subprocess.Popen[str]
+) -> None:
+    training_job(cluster, long_place, run)
+    run.send_signal(signal.SIGTERM)
+    run.wait(200)
+    assert "Will exit after finishing currently running jobs" in long_place.output
+    assert undisturbed.same_training(long_place)["resumed_from_step"] == 0
+    assert "Nothing to be done" in long_place.run(FULL)
+
+
+def test_killed_and_started_again(
+    cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed, run: subprocess.Popen[str]
+) -> None:
+    job = training_job(cluster, long_place, run)["id"]
+    run.kill()
+    run.wait()
+    output = long_place.run(FULL)
+    assert f"SLURM jobs of an earlier run of this study: {job}." in output
+    assert f"goes on as SLURM job {job}, which an earlier run submitted" in output
+    assert events(long_place) == [("submitted", job), ("adopted", job), ("ended", job)], "nothing was submitted twice"
+    assert undisturbed.same_training(long_place)["resumed_from_step"] == 0
+
+
+def test_killed_and_started_again_after_the_jobs_have_ended(
+    cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed, run: subprocess.Popen[str]
+) -> None:
+    job = training_job(cluster, long_place, run)["id"]
+    run.kill()
+    run.wait()
+    wait_until_all_ended(cluster, 120)
+    long_place.run(FULL)
+    assert [event for event, _ in events(long_place)] == ["submitted", "adopted", "ended"]
+    assert {number for _, number in events(long_place)} == {job}
+    undisturbed.same_training(long_place)
+
+
+def test_killed_and_started_again_with_other_settings(
+    cluster: Cluster, long_place: Workplace, run: subprocess.Popen[str]
+) -> None:
+    job = training_job(cluster, long_place, run)["id"]
+    run.kill()
+    run.wait()
+    long_place.replace("  learning_rate: 2e-3", "  learning_rate: 1e-3")
+    output = long_place.run(FULL)
+    assert f"Cancelling SLURM job {job} of an earlier run: what it was to do has changed" in output
+    recipe = long_place.json("checkpoints/full/manifest.json")["recipe"]
+    assert recipe["training"]["learning_rate"] == 1e-3
+    first, second, *_ = events(long_place)
+    assert first == ("submitted", job)
+    assert second == ("cancelled", job), "before anything was submitted in its place"
+
+
+def test_killed_while_predicting(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    run = long_place.start(VANILLA)
+    try:
+        wait_until(long_place.stored_lines, run)
+        job = job_of(cluster, "predict")["id"]
+        run.kill()
+        run.wait()
+    finally:
+        kill_group(run)
+    long_place.run(VANILLA)
+    assert [number for event, number in events(long_place) if event == "submitted"] == [job]
+    undisturbed.same_predictions(long_place)
+
+
+def test_all_jobs_of_a_study_are_ended_by_one_command(
+    cluster: Cluster, long_place: Workplace, run: subprocess.Popen[str]
+) -> None:
+    name = training_job(cluster, long_place, run)["name"]
+    run.kill()
+    run.wait()
+    cluster.command("scancel", "--me", f"--name={name}")
+    wait_until_all_ended(cluster)
+    assert not long_place.programs("train")
+
+
+def test_snakemake_itself_as_a_job(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
+    command = long_place.command(FULL)
+    script = long_place.folder / "head.sh"
+    quoted = " ".join(f"'{word}'" for word in command)
+    script.write_text(f"#!/bin/sh\nexport OMP_NUM_THREADS=1\nexec {quoted}\n".replace("''", "\"''\""))
+    said = long_place.folder / "head.txt"
+    where = ("--wait", "--cpus-per-task=2", "--mem=4G", f"--output={said}", f"--chdir={long_place.folder}")
+    cluster.command("sbatch", *where, str(script))
+    assert "The study" in said.read_text() or "steps (100%) done" in said.read_text()
+    undisturbed.same_training(long_place)
+
+
+def wait_until_all_ended(cluster: Cluster, seconds: float = 60) -> None:
+    """Wait until the cluster has no job that waits or runs."""
+    cluster.wait_for("all jobs to end", lambda: not cluster.jobs(WAITING_OR_RUNNING), seconds)

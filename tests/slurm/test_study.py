@@ -1,0 +1,93 @@
+"""A whole study on the cluster: the same results as on one machine, few jobs, and GPUs that no two jobs share."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import on_cluster
+from tests.workflow.workplace import EXPERIMENTS, LOCAL_PROFILE, TRAINED, Workplace, new_workplace
+from usertune.demo.dataset import Counts
+from usertune.slurm.ledger import PLACE
+
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
+USERS = tuple(range(1, 5))
+
+
+@pytest.fixture(scope="module")
+def finished(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A study of four test users that was run on the cluster, two users in each prediction job."""
+    place = new_workplace(
+        tmp_path_factory.mktemp("cluster-study") / "place", Counts(train=5, validation=4, test=5), USERS
+    )
+    place.replace("  test: 1-2", "  test: 1-4")
+    place = on_cluster(place, cluster)
+    place.run(timeout=500)
+    return place
+
+
+def _jobs(place: Workplace) -> list[dict[str, Any]]:
+    """Return the jobs of the ledger: submission and end in one."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in map(json.loads, (place.results / PLACE).read_text().splitlines()):
+        found.setdefault(entry["job"], {}).update(entry)
+    return list(found.values())
+
+
+def test_results_are_those_of_one_machine(finished: Workplace, tmp_path: Path) -> None:
+    local = Workplace(tmp_path / "place", options=LOCAL_PROFILE, environment={"OMP_NUM_THREADS": "1"})
+    local.folder.mkdir()
+    local.study.write_text(finished.study.read_text().replace("root: data", f"root: {finished.data}"))
+    local.run(timeout=500)
+    for name in TRAINED:
+        place = f"checkpoints/{name}/manifest.json"
+        assert finished.json(place)["weights_files"] == local.json(place)["weights_files"], name
+    for name in EXPERIMENTS:
+        for users in ("1-2", "3-4"):
+            place = f"predictions/{name}/users_{users}.json"
+            assert finished.json(place)["predictions"] == local.json(place)["predictions"], place
+    for name in ("summary", "samples", "users", "differences"):
+        place = f"tables/{name}.csv"
+        assert _without_provenance(finished.results / place) == _without_provenance(local.results / place)
+
+
+def _without_provenance(table: Path) -> list[str]:
+    return [line.rpartition(",")[0] for line in table.read_text().splitlines()]
+
+
+def test_only_gpu_work_is_submitted_one_job_for_each_experiment_and_batch(finished: Workplace) -> None:
+    jobs = _jobs(finished)
+    assert all(job["event"] == "ended" and job["state"] == "COMPLETED" for job in jobs)
+    asked = sorted((job["rule"], tuple(sorted(job["wildcards"].values()))) for job in jobs)
+    batches = [("predict", (batch, name)) for name in EXPERIMENTS for batch in ("1-2", "3-4")]
+    assert asked == sorted([*batches, *(("train", (name,)) for name in TRAINED)])
+
+
+def test_a_second_run_submits_nothing(finished: Workplace) -> None:
+    before = len(_jobs(finished))
+    assert "Nothing to be done" in finished.run()
+    assert len(_jobs(finished)) == before
+    code, output = finished.script("audit.py", "--study", str(finished.study))
+    assert code == 0, output
+
+
+def test_jobs_at_once_hold_different_gpus(finished: Workplace) -> None:
+    given = {}
+    for job in _jobs(finished):
+        name = job["wildcards"]["experiment"]
+        batch = job["wildcards"].get("batch")
+        place = f"predictions/{name}/users_{batch}.json" if batch else f"checkpoints/{name}/manifest.json"
+        (gpu,) = finished.json(place)["gpus"]
+        assert gpu.startswith(f"{job['nodes']}:"), "it is a GPU of the job's node"
+        given[job["job"]] = (gpu, job["started_at"], job["ended_at"])
+    at_once = [
+        (one, other) for one, other in combinations(given.values(), 2) if one[1] < other[2] and other[1] < one[2]
+    ]
+    assert at_once, "jobs ran at the same time"
+    for one, other in at_once:
+        assert one[0] != other[0]
