@@ -72,6 +72,8 @@ def kept(log: Path | None) -> Iterator[None]:
         raise
     finally:
         over.set()
+        if signs.ident is not None:
+            signs.join(timeout=5)
         record.write(state=state, error=error, ended=_now())
         del os.environ[FILE_VARIABLE]
         _current = None
