@@ -39,6 +39,6 @@ rule train:
         " --micro-batch {resources.micro_batch} --experiment {wildcards.experiment:q}"
         " --base-model {input.base_model:q} --train {input.train:q} --validation {input.validation:q}"
         " --root {params.root:q} --gpus {resources.gpu} --processes {resources.gpus_per_node}"
-        " --nodes {resources.nodes} --parallel {resources.parallel} --threads {threads}"
+        " --nodes {resources.nodes} --parallel {resources.parallel:q} --threads {threads}"
         " --manifest {output.manifest:q}"
         " --losses {output.losses:q} --log {log:q}"

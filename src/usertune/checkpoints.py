@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,65 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from transformers.trainer import OPTIMIZER_NAME
 
+from usertune.errors import UserError
+
 # Folders that accelerate writes; `torch.distributed.checkpoint` reads them.
 SHARDED_MODEL, SHARDED_OPTIMIZER = "pytorch_model_fsdp_0", "optimizer_0"
+DESCRIPTION = ".metadata"
+_RECORDS = {
+    "pathlib": {"PosixPath"},
+    "torch": {"Size"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.serialization": {"_get_layout"},
+}
 _WHOLE = StateDictOptions(full_state_dict=True, strict=False)
 
 
 def is_sharded(checkpoint: Path) -> bool:
     """Whether a working checkpoint was written by a sharded run."""
     return (checkpoint / SHARDED_MODEL).is_dir()
+
+
+def check_shards(checkpoint: Path) -> None:
+    """Check that the descriptions of a sharded checkpoint hold what torch writes there, and nothing else.
+
+    torch pickles them, and unpickles whatever it finds there; without this, a planted file could run a program.
+
+    Raises:
+        UserError: a description is damaged, or names something else.
+    """
+    for folder in (SHARDED_MODEL, SHARDED_OPTIMIZER):
+        file = checkpoint / folder / DESCRIPTION
+        try:
+            with file.open("rb") as content:
+                _DescriptionReader(content).load()
+        # Pickle raises what it likes on bytes that are no pickle.
+        except Exception as problem:
+            raise UserError(
+                f"{file}: not the description of a sharded checkpoint ({problem}); delete the folder {checkpoint}, and "
+                "training goes on from the one before, or begins anew"
+            ) from None
+
+
+class _DescriptionReader(pickle.Unpickler):
+    """Makes nothing but the plain records that `torch.distributed.checkpoint` describes shards with."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class by its name, if it is one of these records."""
+        number_format = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if number_format or name in _RECORDS.get(module, ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
 def load_model_shards(model: nn.Module, checkpoint: Path) -> None:

