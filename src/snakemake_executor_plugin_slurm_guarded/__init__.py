@@ -143,10 +143,12 @@ class Executor(slurm.Executor):
 
     def _key(self, job: JobExecutorInterface) -> str:
         """Return a digest of what is submitted for a job: jobs of two runs with the same one do the same."""
-        # The folder for temporary files has another name in each run; the order of some options varies.
-        words = sorted(word for word in shlex.split(self.format_job_exec(job)) if not word.startswith(self.tmpdir))
+        # Folders for temporary files have other names in each run; the order of some options varies.
+        temporary = (self.tmpdir, str(self.workflow.sourcecache.runtime_cache_path))
+        words = sorted(word for word in shlex.split(self.format_job_exec(job)) if not word.startswith(temporary))
         resources = {name: str(value) for name, value in job.resources.items() if name != "tmpdir"}
-        return digest([words, resources, job.threads, job.attempt])
+        inputs = [[str(file), Path(file).stat().st_mtime_ns] for file in job.input]
+        return digest([words, [str(value) for value in job.params], inputs, resources, job.threads, job.attempt])
 
     def _end_unknown(self) -> bool:
         """End the jobs that nobody knows what they do, once; return whether they have ended."""
@@ -249,6 +251,9 @@ class Executor(slurm.Executor):
             listed = await asyncio.to_thread(queue.list_jobs, self.run_uuid)
         except queue.NoAnswerError as error:
             if self._silent_for_too_long():
+                self._stopping = True
+                # Jobs that wait in the queue look for this folder when they begin, so it must not be removed.
+                self._tmpdir = None
                 minutes = self.workflow.executor_settings.unreachable_minutes
                 raise WorkflowError(
                     f"SLURM has not answered for {minutes} minutes ({error}). Jobs that run there run on; when it "
