@@ -298,14 +298,16 @@ class Executor(slurm.Executor):
         self._stopping = True
         self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
         try:
+            # More than the active ones, which are none while they are looked at.
+            going_on = [job.id for job in queue.list_jobs(self.run_uuid).values() if not job.ended]
             queue.cancel_all(self.run_uuid)
         except queue.NoAnswerError as error:
             self.logger.error(
                 f"SLURM does not answer ({error}); later, cancel with: scancel --me --name={self.run_uuid}"
             )
             return
-        for info in active_jobs:
-            self._note("cancelled", str(info.external_jobid), message="the run was ended")
+        for job in going_on:
+            self._note("cancelled", job, message="the run was ended")
 
     def _note(self, event: str, job: str, **more: Any) -> None:
         try:

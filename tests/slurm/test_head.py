@@ -93,7 +93,7 @@ def test_killed_and_started_again_with_other_settings(
     run.wait()
     long_place.replace("  learning_rate: 2e-3", "  learning_rate: 1e-3")
     output = long_place.run(FULL)
-    assert f"Cancelling SLURM job {job} of an earlier run: what it was to do has changed" in output
+    assert f"Cancelling SLURM jobs of an earlier run: {job}; what they were to do has changed" in output
     recipe = long_place.json("checkpoints/full/manifest.json")["recipe"]
     assert recipe["training"]["learning_rate"] == 1e-3
     first, second, *_ = events(long_place)

@@ -269,12 +269,16 @@ def test_jobs_that_a_run_could_not_write_down_are_ended_first(run: Run) -> None:
 def test_ctrl_c_cancels_by_name_and_the_next_run_begins_anew(run: Run) -> None:
     run.start()
     jobs = run.submitted(2)
+    (run.cluster / "lingers").touch()
     assert run.process is not None
     run.process.send_signal(signal.SIGINT)
     assert run.exit_code() == 1
     assert ["--quiet", "--me", f"--name={NAME}"] in run.asked("scancel")
-    assert set(run.states().values()) == {"CANCELLED"}
+    assert set(run.states().values()) == {"COMPLETING"}
+    assert sorted(entry["job"] for entry in run.events("cancelled")) == jobs
     run.start()
+    run.says("Cancelling SLURM jobs of an earlier run")
+    (run.cluster / "lingers").unlink()
     again = run.submitted(4)[2:]
     run.complete(*again)
     assert run.exit_code() == 0, run.output
