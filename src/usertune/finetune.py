@@ -254,6 +254,7 @@ def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:
         return None
     model = load_model(run.base_folder, "float32")
     model.load_state_dict(state)
+    model.config = trainer.model.config
     return model
 
 

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from peft import LoraConfig, get_peft_model
 
 from tests.unit.conftest import BASE, LORA, NO_LIMITS
 from usertune.collate import ConversationTokenizer
-from usertune.model import ADAPTED_LAYERS, check_vision_is_frozen, load_model, load_processor, prepare_for_training
+from usertune.model import (
+    ADAPTED_LAYERS,
+    check_vision_is_frozen,
+    load_model,
+    load_processor,
+    prepare_for_training,
+    used_gpus,
+)
 
 
 @pytest.fixture
@@ -83,3 +92,15 @@ def test_pixel_limits_change_the_number_of_visual_tokens(pixels: dict[str, int |
     conversations = ConversationTokenizer(load_processor(BASE, pixels))
     image: Any = {"path": "x", "sha256": "", "width": 256, "height": 256}
     assert conversations.image_tokens({"images": [image]}) == [tokens]  # type: ignore[typeddict-item]
+
+
+@pytest.mark.parametrize(
+    "written", ["5d1fa6e4-90d6-2c1f-9c2b-7b3a1de0a000", "GPU-5d1fa6e4-90d6-2c1f-9c2b-7b3a1de0a000"]
+)
+def test_a_gpu_is_named_as_nvidia_smi_names_it(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert used_gpus() == []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid={1: written}[number]))
+    assert used_gpus() == ["GPU-5d1fa6e4-90d6-2c1f-9c2b-7b3a1de0a000"]
