@@ -89,11 +89,16 @@ class Executor(slurm.Executor):
         self._silent_since: float | None = None
         self._stopping = False
         self._first_submission = threading.Lock()
-        self._check_that_slurm_takes_the_jobs()
+        if shutil.which("sbatch") is None:
+            raise WorkflowError(
+                "sbatch is not found: start the run where SLURM's commands are, on the cluster's login node (on some "
+                "clusters after: module load slurm), or on this machine alone with --profile local"
+            )
         try:
             self._orphans = Orphans(queue.list_jobs(self.run_uuid), self._ledger)
         except queue.NoAnswerError as error:
             raise WorkflowError(f"SLURM does not answer ({error}); try again when it does") from None
+        self._check_that_slurm_takes_the_jobs()
         for line in self._orphans.in_words(self.run_uuid):
             self.logger.warning(line)
 
@@ -186,13 +191,8 @@ class Executor(slurm.Executor):
         """Ask SLURM about one job of each rule, without submitting it.
 
         Raises:
-            WorkflowError: SLURM is not there, or would refuse it for a reason that waiting does not mend.
+            WorkflowError: SLURM would refuse it for a reason that waiting does not mend.
         """
-        if shutil.which("sbatch") is None:
-            raise WorkflowError(
-                "sbatch is not found: start the run where SLURM's commands are, on the cluster's login node (on some "
-                "clusters after: module load slurm), or on this machine alone with --profile local"
-            )
         one_of_each_rule = {
             job.rule.name: job for job in self.dag.needrun_jobs() if not (job.is_group() or job.is_local)
         }

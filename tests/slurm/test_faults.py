@@ -7,7 +7,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -121,7 +121,11 @@ def test_a_limit_above_that_of_the_partition_is_told_and_ends_the_run(long_place
 
 def _told_to_leave(process: psutil.Process) -> bool:
     """Whether SIGTERM waits for a suspended process."""
-    status = Path(f"/proc/{process.pid}/status").read_text()
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except FileNotFoundError:
+        # Where SLURM wakes it with the signal, it may have left already.
+        return True
     pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\S+)$", status, re.MULTILINE)
     return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in pending)
 
@@ -136,7 +140,8 @@ def test_time_limit_with_the_warning_of_the_profile(
         # So that it is still at work when the warning comes.
         program.suspend()
         wait_until(lambda: _told_to_leave(program), run)
-        program.resume()
+        with suppress(psutil.NoSuchProcess):
+            program.resume()
     assert long_place.output.count(RETRY) == 1
     assert "SIGTERM: saving a checkpoint after this step" in long_place.output
     assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
@@ -164,7 +169,7 @@ def test_a_lost_node_whose_job_lives_on(cluster: Cluster, long_place: Workplace,
             start_again_at_once(cluster, job["id"], run)
             log = long_place.results / "logs/train/full.log"
             # Two attempts are alive now: one believed dead, and one that waits for it.
-            wait_until(lambda: "another process is training full already" in log.read_text(), run)
+            wait_until(lambda: log.exists() and "another process is training full already" in log.read_text(), run)
             assert first in long_place.programs("train")
             first.resume()
             run.wait(200)
@@ -187,6 +192,7 @@ def test_restart_of_the_controller(cluster: Cluster, long_place: Workplace, undi
             wait_until(lambda: long_place.output.count("SLURM does not answer") >= 2, run)
         finally:
             cluster.start_controller()
+            cluster.wait_until_idle()
         program.resume()
     assert RETRY not in long_place.output
     assert undisturbed.same_training(long_place)["resumed_from_step"] == 0
@@ -203,6 +209,7 @@ def test_a_job_that_ends_while_the_controller_is_away(
             time.sleep(2)
         finally:
             cluster.start_controller()
+            cluster.wait_until_idle()
     undisturbed.same_training(long_place)
 
 

@@ -61,4 +61,5 @@ def test_a_cluster_that_does_not_answer(cluster: Cluster, place: Workplace) -> N
         output = _refused(place)
     finally:
         cluster.start_controller()
+        cluster.wait_until_idle()
     assert "SLURM does not answer" in output

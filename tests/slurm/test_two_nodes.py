@@ -1,0 +1,71 @@
+"""One training on two nodes of the cluster at once."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.conftest import on_cluster
+from tests.workflow.workplace import LOCAL_PROFILE, Workplace, new_workplace
+
+pytestmark = pytest.mark.slurm
+LORA = "results/checkpoints/lora/manifest.json"
+
+
+def _study(folder: Path, epochs: int = 2) -> Workplace:
+    """Make a study whose lora has no dropout, which falls differently on every number of processes."""
+    place = new_workplace(folder)
+    place.replace("    rank: 2\n", "    rank: 2\n    dropout: 0\n")
+    place.replace("  epochs: 1", f"  epochs: {epochs}")
+    place.replace("  micro_batch: 4", "  micro_batch: 1")
+    return place
+
+
+def _on_two_nodes(place: Workplace, cluster: Cluster, gpus: int) -> Workplace:
+    place.replace("    mode: lora\n", f"    mode: lora\n    gpus: {gpus}\n    nodes: 2\n")
+    return on_cluster(place, cluster)
+
+
+def _losses(place: Workplace) -> list[tuple[str, str, float]]:
+    with (place.results / "checkpoints/lora/training_log.csv").open(newline="") as table:
+        return [(row["step"], row["split"], float(row["loss"])) for row in csv.DictReader(table)]
+
+
+def test_two_nodes_train_what_one_process_trains(cluster: Cluster, tmp_path: Path) -> None:
+    alone = _study(tmp_path / "alone")
+    alone.options = LOCAL_PROFILE
+    alone.environment["OMP_NUM_THREADS"] = "1"
+    alone.run(LORA)
+    place = _on_two_nodes(_study(tmp_path / "place"), cluster, gpus=2)
+    output = place.run(LORA, timeout=300)
+    assert "starting 4 processes on 2 nodes (ddp)" in (place.results / "logs/train/lora.log").read_text(), output
+    expected, found = alone.json("checkpoints/lora/manifest.json"), place.json("checkpoints/lora/manifest.json")
+    assert (expected["processes"], found["processes"]) == (1, 4)
+    assert found["fingerprint"] == expected["fingerprint"]
+    assert found["weights_files"].keys() == expected["weights_files"].keys()
+    assert [row[:2] for row in _losses(place)] == [row[:2] for row in _losses(alone)]
+    assert [row[2] for row in _losses(place)] == pytest.approx([row[2] for row in _losses(alone)], rel=1e-4)
+
+
+def test_a_signal_to_all_nodes_leaves_a_checkpoint_from_which_the_next_attempt_goes_on(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    place = _on_two_nodes(_study(tmp_path / "place", epochs=10), cluster, gpus=1)
+    started = place.start(LORA)
+    log = place.results / "logs/train/lora.log"
+    deadline = time.monotonic() + 200
+    while place.newest_checkpoint("lora") == 0:
+        assert started.poll() is None, place.output
+        assert time.monotonic() < deadline, place.output
+        time.sleep(0.2)
+    # What SLURM does some minutes before the time limit (--signal of the profile).
+    cluster.command("scancel", "--signal=TERM", "--me")
+    while "interrupted; what was finished is kept" not in log.read_text():
+        assert time.monotonic() < deadline, place.output
+        time.sleep(0.05)
+    assert started.wait(300) == 0, place.output
+    assert place.json("checkpoints/lora/manifest.json")["resumed_from_step"] > 0
