@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo demo-data test fuzz lint format schema bench clean
+.PHONY: help setup demo demo-data test fuzz lint format schema bench bench-slurm clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -42,6 +42,10 @@ bench: setup demo-data  ## Run the benchmarks; minutes
 	$(BIN)/python benchmarks/batched_generation.py
 	$(BIN)/python benchmarks/dry_run.py
 	$(BIN)/python benchmarks/one_edit.py
+
+bench-slurm: setup demo-data  ## The same on a SLURM cluster that is started here (SLURM must be installed); minutes
+	$(BIN)/python benchmarks/slurm_study.py
+	$(BIN)/python benchmarks/slurm_many_jobs.py
 
 setup: $(VENV)/.installed  ## Make the virtual environment from envs/requirements.txt (once)
 
