@@ -99,6 +99,7 @@ class Executor(slurm.Executor):
         except queue.NoAnswerError as error:
             raise WorkflowError(f"SLURM does not answer ({error}); try again when it does") from None
         self._check_that_slurm_takes_the_jobs()
+        self.logger.info(f"SLURM jobs of this study are listed by: squeue --me --name={self.run_uuid}")
         for line in self._orphans.in_words(self.run_uuid):
             self.logger.warning(line)
 

@@ -69,8 +69,9 @@ def on_cluster(workplace: Workplace, cluster: Cluster) -> ClusterWorkplace:
 def long_study(folder: Path) -> Workplace:
     """Make a study whose training and prediction take long enough to be disturbed, and give the same in any attempt."""
     workplace = new_workplace(folder, Counts(train=5, validation=2, test=12))
-    workplace.replace("  epochs: 1", "  epochs: 30")
-    workplace.replace("  save_every_steps: 2", "  save_every_steps: 20")
+    workplace.replace("  epochs: 1", "  epochs: 13")
+    workplace.replace("  batch_size: 4", "  batch_size: 2")
+    workplace.replace("  save_every_steps: 2", "  save_every_steps: 10")
     # Further attempts take smaller micro-batches, whose sums differ in their last digits.
     workplace.replace("  micro_batch: 4", "  micro_batch: 1")
     workplace.replace("  batch_size: 10", "  batch_size: 2")

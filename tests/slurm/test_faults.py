@@ -39,6 +39,14 @@ def training_job(cluster: Cluster, place: Workplace, run: Run) -> dict[str, str]
     return job_of(cluster, "train")
 
 
+def waiting_training_job(cluster: Cluster, place: Workplace, run: Run) -> dict[str, str]:
+    """Like `training_job`, but the training stands still until SLURM wakes it, which it does before it ends a job."""
+    job = training_job(cluster, place, run)
+    (program,) = place.programs("train")
+    program.suspend()
+    return job
+
+
 def job_of(cluster: Cluster, rule: str) -> dict[str, str]:
     """Return SLURM's running job of a rule."""
     (job,) = [job for job in cluster.jobs("running") if f"rule_{rule}_" in job["comment"]]
@@ -71,7 +79,7 @@ def test_scancel_of_a_prediction_job(cluster: Cluster, long_place: Workplace, un
 
 def test_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
     with running(long_place, FULL) as run:
-        job = training_job(cluster, long_place, run)["id"]
+        job = waiting_training_job(cluster, long_place, run)["id"]
         cluster.command("scontrol", "requeue", job)
         start_again_at_once(cluster, job, run)
     assert RETRY not in long_place.output, "SLURM started it again, not Snakemake"
@@ -86,7 +94,7 @@ def _preempt(cluster: Cluster, node: str) -> None:
 
 def test_preemption_with_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
     with running(long_place, FULL) as run:
-        job = training_job(cluster, long_place, run)
+        job = waiting_training_job(cluster, long_place, run)
         _preempt(cluster, job["node"])
         start_again_at_once(cluster, job["id"], run)
     assert RETRY not in long_place.output
@@ -95,7 +103,7 @@ def test_preemption_with_requeue(cluster: Cluster, long_place: Workplace, undist
 
 def test_preemption_without_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
     with running(long_place, FULL, "--set-resources", "train:slurm_partition='fickle'") as run:
-        _preempt(cluster, training_job(cluster, long_place, run)["node"])
+        _preempt(cluster, waiting_training_job(cluster, long_place, run)["node"])
     assert "ended as PREEMPTED and was not requeued" in long_place.output
     assert long_place.output.count(RETRY) == 1
     assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
@@ -103,7 +111,7 @@ def test_preemption_without_requeue(cluster: Cluster, long_place: Workplace, und
 
 def test_requeued_and_held(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
     with running(long_place, FULL) as run:
-        cluster.command("scontrol", "requeuehold", training_job(cluster, long_place, run)["id"])
+        cluster.command("scontrol", "requeuehold", waiting_training_job(cluster, long_place, run)["id"])
     assert "was requeued and held" in long_place.output
     assert long_place.output.count(RETRY) == 1
     assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
@@ -214,13 +222,13 @@ def test_a_job_that_ends_while_the_controller_is_away(
 
 
 def test_out_of_memory(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    long_place.replace("  micro_batch: 1", "  micro_batch: 4")
+    long_place.replace("  micro_batch: 1", "  micro_batch: 2")
     memory = "train:mem_mb=400 if attempt == 1 else 8000"
     with running(long_place, FULL, "--set-resources", memory):
         pass
     assert long_place.output.count(RETRY) == 1
     manifest = long_place.json("checkpoints/full/manifest.json")
-    assert manifest["micro_batch"] == 2
+    assert manifest["micro_batch"] == 1
     assert manifest["fingerprint"] == undisturbed.training["fingerprint"]
     # Sums of other micro-batches differ in their last digits.
     assert manifest["final_validation_loss"] == pytest.approx(undisturbed.training["final_validation_loss"], rel=2e-2)
