@@ -111,7 +111,7 @@ def test_what_slurm_is_asked_for(uncommented: str, tmp_path: Path, with_examples
     profile = tmp_path / "profile" / "config.yaml"
     profile.parent.mkdir()
     profile.write_text(uncommented if with_examples else PATH.read_text())
-    path = os.pathsep.join([str(_slurm_without_controller(tmp_path / "bin")), os.environ["PATH"]])
+    path = os.pathsep.join([str(_slurm_that_refuses(tmp_path / "bin")), os.environ["PATH"]])
     place.options = ("--profile", str(profile.parent))
     # As people start it: --cores would take cores from the SLURM jobs.
     command = place.command()
@@ -119,7 +119,7 @@ def test_what_slurm_is_asked_for(uncommented: str, tmp_path: Path, with_examples
     command.remove("--cores")
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert "SLURM does not answer (squeue: no controller); try again when it does" in done.stderr
+    assert "Set slurm-guarded-qos in profiles/slurm/config.yaml" in done.stderr
     train, predict = map(_options, (tmp_path / "bin" / "asked").read_text().splitlines())
     assert train["--signal"] == predict["--signal"] == "TERM@180"
     assert "--requeue" in train
@@ -136,12 +136,13 @@ def test_what_slurm_is_asked_for(uncommented: str, tmp_path: Path, with_examples
         )  # fmt: skip
 
 
-def _slurm_without_controller(folder: Path) -> Path:
-    """Return a folder of stand-ins: sbatch notes the arguments of its tests, squeue gets no answer."""
+def _slurm_that_refuses(folder: Path) -> Path:
+    """Return a folder of stand-ins: sbatch notes what it is asked, and refuses the jobs of the second rule."""
     folder.mkdir()
     programs = {
-        "sbatch": f'printf "%s\\37" "$@" >> {folder}/asked; echo >> {folder}/asked',
-        "squeue": "echo no controller >&2; exit 1",
+        "sbatch": f'printf "%s\\37" "$@" >> {folder}/asked; echo >> {folder}/asked\n'
+        f"[ $(wc -l < {folder}/asked) = 1 ] || {{ echo Invalid qos specification >&2; exit 1; }}",
+        "squeue": "exit 0",
         "sinfo": "echo short",
         "sacctmgr": "echo mylab",
         "scontrol": "exit 1",
