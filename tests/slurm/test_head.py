@@ -79,9 +79,8 @@ def test_killed_and_started_again_after_the_jobs_have_ended(
     run.kill()
     run.wait()
     wait_until_all_ended(cluster, 120)
-    long_place.run(FULL)
-    assert [event for event, _ in events(long_place)] == ["submitted", "adopted", "ended"]
-    assert {number for _, number in events(long_place)} == {job}
+    assert "Nothing to be done" in long_place.run(FULL), "the job did all of it, Snakemake's records too"
+    assert events(long_place) == [("submitted", job)]
     undisturbed.same_training(long_place)
 
 
