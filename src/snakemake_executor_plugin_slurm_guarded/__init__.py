@@ -107,6 +107,13 @@ class Executor(slurm.Executor):
 
     def run_job(self, job: JobExecutorInterface) -> None:
         """Go on with the same job of an earlier run where there is one; submit it otherwise."""
+        try:
+            self._adopt_or_submit(job)
+        except Exception as error:
+            # This runs in a thread whose exceptions nobody sees: the run would wait for the job for ever.
+            self._report_job_error_threadsafe(SubmittedJobInfo(job), f"It could not be submitted: {error!r}. ")
+
+    def _adopt_or_submit(self, job: JobExecutorInterface) -> None:
         orphans = [] if job.is_group() else self._orphans.take(_identity(job))
         adopted = None
         if orphans and orphans[0].adoptable and orphans[0].key == self._key(job):
