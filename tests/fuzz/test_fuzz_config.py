@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mutations import FRAGMENTS, changed_bytes, changed_value, values
 
+from tests.fuzz.mutations import FRAGMENTS, changed_bytes, changed_value, values
 from usertune.config import load_study, study_from_config
 from usertune.errors import UserError
 from usertune.fingerprint import canonical_json

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 
-import reference_parser
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mutations import HOSTILE_TEXTS
 
+from tests.fuzz import reference_parser
+from tests.fuzz.mutations import HOSTILE_TEXTS
 from usertune.tasks.grounding import LARGEST_COORDINATE, GroundingTask
 
 TASK = GroundingTask()

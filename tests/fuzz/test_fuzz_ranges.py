@@ -7,8 +7,8 @@ from typing import Any
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mutations import values
 
+from tests.fuzz.mutations import values
 from usertune.errors import UserError
 from usertune.users import MAX_USERS, batch_label, format_users, parse_users, sort_key
 

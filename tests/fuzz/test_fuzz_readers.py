@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
 from PIL import Image
 
+from tests.fuzz.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
 from usertune.config import study_from_config
 from usertune.data.messages import BadSampleError, image_references, image_stats, parse_line
 from usertune.data.prepare import prepare_user

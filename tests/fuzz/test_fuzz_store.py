@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import changed_bytes
 
+from tests.fuzz.mutations import changed_bytes
 from usertune.store import Prediction, PredictionStore
 
 USER = "7"

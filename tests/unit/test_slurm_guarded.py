@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import stand_in_slurm
 
 import snakemake_executor_plugin_slurm_guarded as guarded
+from tests.unit import stand_in_slurm
 from usertune.slurm.ledger import Ledger
 
 NAME = "usertune-test"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from workplace import Workplace, new_workplace
+
+from tests.workflow.workplace import Workplace, new_workplace
 
 
 @pytest.fixture

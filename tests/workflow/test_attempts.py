@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from workplace import LOCAL_PROFILE, REPOSITORY, Workplace, kill_group, new_workplace, wait_until
 
+from tests.workflow.workplace import LOCAL_PROFILE, REPOSITORY, Workplace, kill_group, new_workplace, wait_until
 from usertune.demo.dataset import Counts
 
 pytestmark = pytest.mark.workflow

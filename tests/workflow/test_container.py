@@ -10,9 +10,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from contained import CONTAINER_PROFILE, contain, name_image, put_stand_in_on_path, results, starts
-from stand_in_apptainer import PYTHON_STARTS
-from workplace import LOCAL_PROFILE, Workplace
+
+from tests.workflow.contained import CONTAINER_PROFILE, contain, name_image, put_stand_in_on_path, results, starts
+from tests.workflow.stand_in_apptainer import PYTHON_STARTS
+from tests.workflow.workplace import LOCAL_PROFILE, Workplace
 
 
 @pytest.fixture

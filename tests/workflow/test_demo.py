@@ -6,8 +6,8 @@ import csv
 from pathlib import Path
 
 import pytest
-from workplace import REPOSITORY, Workplace
 
+from tests.workflow.workplace import REPOSITORY, Workplace
 from usertune.demo.dataset import TEST_USERS, TRAIN_USERS, VALIDATION_USERS, Counts, make_dataset
 
 

@@ -7,8 +7,8 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
-from workplace import Workplace, new_workplace
 
+from tests.workflow.workplace import Workplace, new_workplace
 from usertune.demo.dataset import Counts
 
 pytestmark = pytest.mark.workflow

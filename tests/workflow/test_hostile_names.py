@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workplace import Workplace
+
+from tests.workflow.workplace import Workplace
 
 pytestmark = pytest.mark.workflow
 

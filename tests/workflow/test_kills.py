@@ -12,8 +12,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from workplace import LOCAL_PROFILE, Workplace, kill_group, new_workplace, wait_until
 
+from tests.workflow.workplace import LOCAL_PROFILE, Workplace, kill_group, new_workplace, wait_until
 from usertune.demo.dataset import Counts
 
 pytestmark = pytest.mark.workflow

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from workplace import Workplace
+
+from tests.workflow.workplace import Workplace
 
 pytestmark = pytest.mark.workflow
 

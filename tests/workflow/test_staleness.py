@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
-from work import Work, mark, work_since
-from workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
 
+from tests.workflow.work import Work, mark, work_since
+from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.study import FIGURE_NAMES
 

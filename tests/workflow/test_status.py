@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from workplace import LOCAL_PROFILE, Workplace, kill_group, wait_until
+
+from tests.workflow.workplace import LOCAL_PROFILE, Workplace, kill_group, wait_until
 
 pytestmark = pytest.mark.workflow
 STUDY = ("--study", "study.yaml")

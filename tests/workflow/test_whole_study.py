@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from workplace import EXPERIMENTS, REPOSITORY, Workplace
+
+from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, Workplace
 
 pytestmark = pytest.mark.workflow
 NOTHING = "Nothing to be done"

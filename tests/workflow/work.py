@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from workplace import Workplace
+from tests.workflow.workplace import Workplace
 
 Pair = tuple[str, str]
 
