@@ -140,12 +140,6 @@ def training_logs(wildcards):
     )
 
 
-def micro_batch(wildcards, attempt):
-    """Samples in memory at once, fewer at every new attempt, since memory is what most often runs out."""
-    experiment = STUDY.experiments[wildcards.experiment]
-    return experiment.training.micro_batch_of(attempt, experiment.processes)
-
-
 def one_gpu(wildcards):
     """One GPU for a job on a cluster; on this machine one where there is any, else the job runs on the CPU."""
     return 1 if on_a_cluster() else min(1, gpus_of_this_machine())

@@ -27,7 +27,10 @@ rule train:
         gres=on_several_nodes(lambda experiment: f"gpu:{experiment.gpus}"),
         mem_mb=for_each_gpu(64000),
         runtime=lambda wildcards, attempt: 1440 * attempt,
-        micro_batch=micro_batch,
+        micro_batch=lambda wildcards: (
+            STUDY.experiments[wildcards.experiment].training.micro_batch
+        ),
+        attempt=lambda wildcards, attempt: attempt,
     params:
         recipe=recipe_of("checkpoints/{experiment}/manifest.json"),
         execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
@@ -36,7 +39,8 @@ rule train:
         "Training {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/train.py --recipe {params.recipe:q} --execution {params.execution:q}'
-        " --micro-batch {resources.micro_batch} --experiment {wildcards.experiment:q}"
+        " --micro-batch {resources.micro_batch} --attempt {resources.attempt}"
+        " --experiment {wildcards.experiment:q}"
         " --base-model {input.base_model:q} --train {input.train:q} --validation {input.validation:q}"
         " --root {params.root:q} --gpus {resources.gpu} --processes {resources.gpus_per_node}"
         " --nodes {resources.nodes} --parallel {resources.parallel:q} --threads {threads}"

@@ -27,6 +27,7 @@ def main(arguments: argparse.Namespace) -> None:
         log_file=arguments.losses,
         gpus=arguments.gpus,
         processes=Processes(arguments.processes, arguments.nodes, arguments.parallel, arguments.threads),
+        attempt=arguments.attempt,
     )
 
 
@@ -41,6 +42,9 @@ if __name__ == "__main__":
         help="gradient_checkpointing, save_every_steps and loader_workers: how to train, without effect on the result",
     )
     parser.add_argument("--micro-batch", type=int, required=True, help="samples in memory at once, in each process")
+    parser.add_argument(
+        "--attempt", type=int, default=1, help="after an attempt that memory ended, a further one takes fewer samples"
+    )
     parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
     parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
     parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of train users")

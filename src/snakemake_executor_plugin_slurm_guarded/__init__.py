@@ -88,6 +88,7 @@ class Executor(slurm.Executor):
         self._ledger = Ledger(Path(os.environ.get(LEDGER, f".snakemake/{self.run_uuid}.jsonl")))
         self._silent_since: float | None = None
         self._stopping = False
+        self._keys: dict[str, str] = {}
         self._first_submission = threading.Lock()
         if shutil.which("sbatch") is None:
             raise WorkflowError(
@@ -114,9 +115,12 @@ class Executor(slurm.Executor):
             self._report_job_error_threadsafe(SubmittedJobInfo(job), f"It could not be submitted: {error!r}. ")
 
     def _adopt_or_submit(self, job: JobExecutorInterface) -> None:
-        orphans = [] if job.is_group() else self._orphans.take(_identity(job))
+        orphans = []
+        if not job.is_group():
+            self._keys[str(job.jobid)] = self._key(job)
+            orphans = self._orphans.take(_identity(job))
         adopted = None
-        if orphans and orphans[0].adoptable and orphans[0].key == self._key(job):
+        if orphans and orphans[0].adoptable and orphans[0].key == self._keys[str(job.jobid)]:
             adopted = orphans.pop(0)
         outdated = [orphan.id for orphan in orphans]
         if not (self._end_unknown() and self._cancel_and_await(outdated, "what they were to do has changed")):
@@ -147,12 +151,15 @@ class Executor(slurm.Executor):
 
     def _submission(self, info: SubmittedJobInfo) -> dict[str, Any]:
         job = info.job
-        log = str((info.aux or {}).get("slurm_logfile", ""))
-        if job.is_group():
-            return {"key": "", "rule": job.name, "wildcards": {}, "attempt": job.attempt, "log": log}
-        rule, wildcards = _identity(job)
-        key = self._key(job)
-        return {"key": key, "rule": rule, "wildcards": dict(wildcards), "attempt": job.attempt, "log": log}
+        rule, wildcards = (job.name, ()) if job.is_group() else _identity(job)
+        return {
+            # A group of jobs has none, and so is never gone on with.
+            "key": self._keys.get(str(job.jobid), ""),
+            "rule": rule,
+            "wildcards": dict(wildcards),
+            "attempt": job.attempt,
+            "log": str((info.aux or {}).get("slurm_logfile", "")),
+        }
 
     def _key(self, job: JobExecutorInterface) -> str:
         """Return a digest of what is submitted for a job: jobs of two runs with the same one do the same."""

@@ -25,7 +25,10 @@ STEP_MODULES = {
     "report": "usertune.report",
 }
 # Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out.
-NO_PART = ["code_version", "errors", "gpu", "job_record", "launch", "made_with", "processes", "progress", "signals"]
+NO_PART = [
+    "code_version", "errors", "gpu", "job_record", "launch", "made_with", "micro_batch", "processes", "progress",
+    "signals",
+]  # fmt: skip
 WITHOUT_EFFECT = frozenset(f"{PACKAGE}.{name}" for name in NO_PART)
 # The report is also made of its templates.
 STEP_FOLDERS = {"report": "templates"}

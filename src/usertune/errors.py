@@ -15,6 +15,10 @@ class UserError(Exception):
     """
 
 
+class LackOfMemoryError(UserError):
+    """Memory ran out, or seems to have: another attempt may help that takes less."""
+
+
 class Stopped(KeyboardInterrupt):
     """A stop signal came: the process is to leave, keeping what was finished.
 

@@ -69,18 +69,6 @@ class Training(Section):
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
         return self
 
-    def micro_batch_of(self, attempt: int, processes: int = 1) -> int:
-        """Return the samples in memory at once, in each process, in the first (1), second, ... attempt.
-
-        At least halved each time, and its product with ``processes`` always a divisor of ``batch_size``, so that no
-        result changes.
-        """
-        share = self.batch_size // processes
-        size = self.micro_batch
-        for _ in range(attempt - 1):
-            size = next(half for half in range(max(1, size // 2), 0, -1) if share % half == 0)
-        return size
-
 
 class Experiment(Section):
     """One row of the comparison."""
@@ -104,7 +92,8 @@ class Experiment(Section):
         if self.mode == "vanilla":
             if self.training is not None:
                 raise ValueError("an experiment of mode vanilla is not trained; remove its training keys")
-            if own := [key for key in ("gpus", "nodes", "parallel") if key in self.model_fields_set]:
+            fields = type(self).model_fields
+            if own := [key for key in ("gpus", "nodes", "parallel") if getattr(self, key) != fields[key].default]:
                 raise ValueError(f"an experiment of mode vanilla is not trained; remove {', '.join(own)}")
         if self.mode == "lora" and self.parallel == "fsdp":
             raise ValueError("parallel: fsdp is for mode full; adapters are trained with ddp")

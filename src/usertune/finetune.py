@@ -24,7 +24,7 @@ from usertune.batches import Samples
 from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
-from usertune.errors import Stopped, UserError
+from usertune.errors import LackOfMemoryError, Stopped
 from usertune.files import check_writable, naming, sync_folder, write_text
 from usertune.model import (
     device_name,
@@ -86,7 +86,8 @@ def fine_tune(
 
     Raises:
         Stopped: a stop signal came; a working checkpoint was saved first, unless it ended the loader's workers too.
-        UserError: memory ran out, or several processes could not be set up as asked.
+        LackOfMemoryError: the micro-batch is to be made smaller.
+        UserError: several processes could not be set up as asked.
         OSError: the disk is full or cannot be written.
     """
     started = time.monotonic()
@@ -165,7 +166,7 @@ def _run(trainer: SparseLossTrainer, resumed_from: Path | None, stop: StopOnSign
         )
         alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
         advice = smaller if micro_batch > 1 else alone
-        raise UserError(f"out of memory with training.micro_batch {micro_batch} ({error}); {advice}") from None
+        raise LackOfMemoryError(f"out of memory with training.micro_batch {micro_batch} ({error}); {advice}") from None
 
 
 def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -> Samples:

@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from usertune.errors import Stopped, UserError
+from usertune.errors import LackOfMemoryError, Stopped, UserError
 from usertune.files import read_json, write_json, write_text
 from usertune.processes import Processes
 from usertune.signals import NotedSignal, end_with_parent
@@ -47,7 +47,8 @@ def train_together(task: Mapping[str, Any], processes: Processes, work: Path) ->
 
     Raises:
         Stopped: a stop signal came.
-        UserError: something that the person can mend went wrong in a process, or one was killed.
+        LackOfMemoryError: in a process, or one was killed, perhaps therefore.
+        UserError: something else that the person can mend went wrong in a process.
         OSError: a process could not write.
         RuntimeError: a process failed otherwise.
     """
@@ -135,6 +136,8 @@ def _outcome(exchange: Path, processes: Processes, exit_code: int, own_signal: i
         rank: read_json(path) for rank in range(processes.total) if (path := report_file(exchange, rank)).exists()
     }
     kinds = {kind: [rank for rank in reports if reports[rank]["kind"] == kind] for kind in REPORTS}
+    for rank in kinds["lack_of_memory"]:
+        raise LackOfMemoryError(reports[rank]["message"])
     for rank in kinds["user_error"]:
         raise UserError(reports[rank]["message"])
     for rank in kinds["disk"]:
@@ -155,7 +158,8 @@ def _raise_failure(exchange: Path, processes: Processes, exit_code: int, reports
             if rank not in reports and failed["exit_code"] < 0:
                 name = signal.Signals(-failed["exit_code"]).name
                 memory = ", perhaps for lack of memory" if name == "SIGKILL" else ""
-                raise UserError(
+                kind = LackOfMemoryError if memory else UserError
+                raise kind(
                     f"process {rank} of {processes.total} (on {failed['host']}) was ended by {name}{memory} (exit code "
                     f"{failed['exit_code']}), and so the others were ended; {again}"
                 )
@@ -169,7 +173,7 @@ def _raise_failure(exchange: Path, processes: Processes, exit_code: int, reports
 
 
 # What a process can say of its end.
-REPORTS = ("done", "stopped", "user_error", "disk", "failed")
+REPORTS = ("done", "stopped", "lack_of_memory", "user_error", "disk", "failed")
 
 
 def report_file(exchange: Path, rank: int) -> Path:

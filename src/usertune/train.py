@@ -16,6 +16,7 @@ from usertune.files import write_text
 from usertune.fingerprint import digest, digest_bytes, digest_file, digest_folder, file_states, list_files
 from usertune.locks import one_at_a_time
 from usertune.made_with import UNKNOWN, MadeWith, differences, distinct, made_with
+from usertune.micro_batch import micro_batch_of_attempt
 from usertune.processes import ALONE, Processes
 from usertune.sealed import read_result, write_result
 from usertune.step_fingerprints import train_fingerprint
@@ -40,6 +41,7 @@ def train_experiment(
     log_file: Path,
     gpus: int,
     processes: Processes = ALONE,
+    attempt: int = 1,
 ) -> dict[str, Any]:
     """Make sure that an experiment is trained, and write its manifest and its table of losses.
 
@@ -61,13 +63,14 @@ def train_experiment(
         log_file: CSV to write: step, epoch, split, loss, learning_rate.
         gpus: GPUs to hold while training; 0 trains on the CPU.
         processes: how many train together, and where; without effect on what comes out.
+        attempt: 1, 2, ... in one run of the workflow; later ones take fewer samples at once if memory ran out.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: an input is missing or damaged, memory runs out (the micro-batch is to be made smaller), or several
-            processes cannot work together as asked.
+        LackOfMemoryError: another attempt takes fewer samples at once.
+        UserError: an input is missing or damaged, or several processes cannot work together as asked.
     """
     base = read_result(base_manifest)
     train, train_users = read_users(train_manifests)
@@ -80,11 +83,16 @@ def train_experiment(
             _discard_what_others_made(work)
         result = _completed(work)
         if result is None:
-            with gpu.lease(gpus) as devices:
+            share = recipe["training"]["batch_size"] // processes.total
+            with (
+                gpu.lease(gpus) as devices,
+                micro_batch_of_attempt(work, attempt, execution["micro_batch"], share) as micro_batch,
+            ):
+                how = {**execution, "micro_batch": micro_batch}
                 if processes.total > 1:
                     task = {
                         "recipe": recipe,
-                        "execution": execution,
+                        "execution": how,
                         "base_folder": base["folder"],
                         "train_manifests": [str(path) for path in train_manifests],
                         "validation_manifests": [str(path) for path in validation_manifests],
@@ -93,7 +101,7 @@ def train_experiment(
                     }
                     measured = launch.train_together(task, processes, work)
                 else:
-                    measured = _train(recipe, execution, base, train, validation, dataset_root, work)
+                    measured = _train(recipe, how, base, train, validation, dataset_root, work)
                 result = {**measured, **_digests(work)}
             result["gpus"] = devices
             write_result(work / COMPLETE, result)

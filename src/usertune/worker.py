@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from usertune import program
-from usertune.errors import Stopped, UserError
+from usertune.errors import LackOfMemoryError, Stopped, UserError
 from usertune.files import read_json, write_json
 from usertune.launch import STOP_REQUEST, report_file
 from usertune.launch_node import PARENT
@@ -46,6 +46,9 @@ def main(task_file: Path) -> int:
         measured = _train(read_json(task_file), exchange, rank, signals)
     except Stopped as stopped:
         report("stopped", signal=stopped.signal)
+    except LackOfMemoryError as error:
+        report("lack_of_memory", message=str(error))
+        return program.EXIT_USER_ERROR
     except UserError as error:
         report("user_error", message=str(error))
         return program.EXIT_USER_ERROR

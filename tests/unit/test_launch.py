@@ -38,7 +38,7 @@ def test_the_first_process_says_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_what_a_person_can_mend_counts_more_than_what_came_of_it(tmp_path: Path) -> None:
-    memory = {"kind": "user_error", "message": "out of memory with training.micro_batch 4"}
+    memory = {"kind": "lack_of_memory", "message": "out of memory with training.micro_batch 4"}
     with pytest.raises(UserError, match=r"^out of memory with training\.micro_batch 4$"):
         _outcome(tmp_path, 1, FAILED, memory, None)
 

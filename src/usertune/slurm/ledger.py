@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ class Ledger:
 
     def submissions(self) -> Mapping[str, Entry]:
         """Return the last submission (or adoption) of every job, by its number."""
-        return {entry["job"]: entry for entry in self.read() if entry["event"] in ("submitted", "adopted")}
+        return submissions(self.read())
 
     def _ends_well(self) -> bool:
         with self.path.open("rb") as file:
@@ -70,3 +70,8 @@ class Ledger:
                 return True
             file.seek(-1, os.SEEK_END)
             return file.read() == b"\n"
+
+
+def submissions(entries: Iterable[Entry]) -> Mapping[str, Entry]:
+    """Return the last submission (or adoption) of every job among the entries of a ledger, by its number."""
+    return {entry["job"]: entry for entry in entries if entry["event"] in ("submitted", "adopted")}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from usertune.slurm.fate import MAY_COME_BACK
-from usertune.slurm.ledger import Ledger
+from usertune.slurm.ledger import Ledger, submissions
 from usertune.slurm.queue import ListedJob
 
 # Rule and wildcards, by name.
@@ -45,18 +45,19 @@ class Orphans:
 
     def __init__(self, listed: Mapping[str, ListedJob], ledger: Ledger) -> None:
         entries = list(ledger.read())
-        submissions = ledger.submissions()
+        submitted = submissions(entries)
         seen_ending = {entry["job"] for entry in entries if entry["event"] == "ended"}
         cancelled = {entry["job"] for entry in entries if entry["event"] == "cancelled"}
         self._lock = threading.Lock()
         self._by_identity: dict[Identity, list[Orphan]] = {}
+        self._going_on: list[str] = []
         self.unknown: list[str] = []
         for job in sorted(listed.values(), key=lambda job: _by_age(job.id)):
             # A job that ended well counts: nobody has seen yet what it did.
             ended = job.ended and job.state not in MAY_COME_BACK
             if job.id in seen_ending or (ended and (job.state != "COMPLETED" or job.id in cancelled)):
                 continue
-            entry = submissions.get(job.id)
+            entry = submitted.get(job.id)
             if entry is None or not entry["key"]:
                 if not ended:
                     self.unknown.append(job.id)
@@ -64,6 +65,8 @@ class Orphans:
             identity = (entry["rule"], tuple(sorted(entry["wildcards"].items())))
             orphan = Orphan(job.id, entry["key"], entry["log"], adoptable=job.id not in cancelled)
             self._by_identity.setdefault(identity, []).append(orphan)
+            if not ended:
+                self._going_on.append(job.id)
 
     def take(self, identity: Identity) -> list[Orphan]:
         """Return the orphans that do the work of a job, the newest first; each only once."""
@@ -71,13 +74,11 @@ class Orphans:
             return self._by_identity.pop(identity, [])[::-1]
 
     def in_words(self, name: str) -> Iterator[str]:
-        """Yield lines for people about the orphans; ``name`` is that of the study's jobs."""
-        ids = [orphan.id for found in self._by_identity.values() for orphan in found]
-        if ids:
-            in_order = ", ".join(sorted(ids, key=_by_age))
+        """Yield lines for people about the orphans that go on; ``name`` is that of the study's jobs."""
+        if self._going_on:
             yield (
-                f"SLURM jobs of an earlier run of this study: {in_order}. Those that this run needs as they are it "
-                f"goes on with. To end them all instead: scancel --me --name={name}"
+                f"SLURM jobs of an earlier run of this study: {', '.join(self._going_on)}. Those that this run needs "
+                f"as they are it goes on with. To end them all instead: scancel --me --name={name}"
             )
 
 
