@@ -19,6 +19,8 @@ from tests.workflow.workplace import Workplace, kill_group, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 RETRY = "Trying to restart job"
+# A minute by default, and a test would wait for all of it.
+IMPATIENT = ("--slurm-guarded-patience-seconds", "10")
 Run = subprocess.Popen[str]
 
 
@@ -102,7 +104,7 @@ def test_preemption_with_requeue(cluster: Cluster, long_place: Workplace, undist
 
 
 def test_preemption_without_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL, "--set-resources", "train:slurm_partition='fickle'") as run:
+    with running(long_place, FULL, *IMPATIENT, "--set-resources", "train:slurm_partition='fickle'") as run:
         _preempt(cluster, waiting_training_job(cluster, long_place, run)["node"])
     assert "ended as PREEMPTED and was not requeued" in long_place.output
     assert long_place.output.count(RETRY) == 1
@@ -110,7 +112,7 @@ def test_preemption_without_requeue(cluster: Cluster, long_place: Workplace, und
 
 
 def test_requeued_and_held(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL) as run:
+    with running(long_place, FULL, *IMPATIENT) as run:
         cluster.command("scontrol", "requeuehold", waiting_training_job(cluster, long_place, run)["id"])
     assert "was requeued and held" in long_place.output
     assert long_place.output.count(RETRY) == 1
@@ -120,7 +122,7 @@ def test_requeued_and_held(cluster: Cluster, long_place: Workplace, undisturbed:
 def test_a_limit_above_that_of_the_partition_is_told_and_ends_the_run(long_place: Workplace) -> None:
     # The test cluster accepts such jobs, as clusters without EnforcePartLimits do, and never starts them.
     limits = ("--set-resources", "train:slurm_partition='short'", "train:runtime=120")
-    code, output = long_place.snakemake(FULL, *limits, "--retries", "0")
+    code, output = long_place.snakemake(FULL, *IMPATIENT, *limits, "--retries", "0")
     assert code != 0
     assert "can never start (PartitionTimeLimit); ask for less in the profile" in output or (
         "Lower runtime in profiles/slurm/config.yaml" in output

@@ -68,6 +68,16 @@ def test_only_gpu_work_is_submitted_one_job_for_each_experiment_and_batch(finish
     assert asked == sorted([*batches, *(("train", (name,)) for name in TRAINED)])
 
 
+def test_its_cost_is_told(finished: Workplace) -> None:
+    code, output = finished.script("status.py", "--times", "--json", "--study", str(finished.study))
+    assert code == 0, output
+    told = json.loads(output)
+    assert told["allocations"] == {"train": 2, "predict": 6}
+    assert told["local_jobs"] == {}
+    assert told["model_loads"] == 8, "one for each job"
+    assert sum(told["shares"].values()) == pytest.approx(told["seconds"])
+
+
 def test_a_second_run_submits_nothing(finished: Workplace) -> None:
     before = len(_jobs(finished))
     assert "Nothing to be done" in finished.run()

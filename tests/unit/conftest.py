@@ -42,19 +42,23 @@ TRAINING = {
 LORA = {"rank": 4, "alpha": 32, "dropout": 0.05}
 EXECUTION = {"micro_batch": 4, "gradient_checkpointing": False, "save_every_steps": 100, "loader_workers": 0}
 
-# Trains as the JSON argument says. After each step it says which, and waits for a line; signals end it as a program.
-TRAIN_STEP_BY_STEP = """
-import argparse, json, sys
+# The beginning of programs that get the arguments of a training as JSON, on their command line.
+WITH_ARGUMENTS = """
+import json, sys
 from pathlib import Path
-from usertune import program
-from usertune.callbacks import SayProgress
-from usertune.train import train_experiment
 arguments = json.loads(sys.argv.pop())
 for key, value in arguments.items():
     if key.endswith("_manifests"):
         arguments[key] = [Path(item) for item in value]
     elif key.endswith(("manifest", "file", "root")):
         arguments[key] = Path(value)
+"""
+
+# Trains as told. After each step it says which, and waits for a line; signals end it as a program.
+TRAIN_STEP_BY_STEP = f"""{WITH_ARGUMENTS}
+from usertune import program
+from usertune.callbacks import SayProgress
+from usertune.train import train_experiment
 original = SayProgress.on_step_end
 def on_step_end(self, args, state, control, **rest):
     original(self, args, state, control, **rest)

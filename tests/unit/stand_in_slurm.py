@@ -5,6 +5,7 @@ The folder of the program holds it; each command is a link to this file. Files t
 - ``away``: no command is answered
 - ``refuses``: what ``sbatch --test-only`` says, and fails
 - ``lingers``: cancelled jobs are COMPLETING until this file is gone
+- ``loses``: a file that is gone when ``sbatch --test-only`` has been asked
 """
 
 import json
@@ -35,6 +36,8 @@ def main(command: str, arguments: list[str]) -> int:
 
 def sbatch(arguments: list[str]) -> int:
     if "--test-only" in arguments:
+        if (CLUSTER / "loses").exists():
+            Path((CLUSTER / "loses").read_text()).unlink()
         if (CLUSTER / "refuses").exists():
             print((CLUSTER / "refuses").read_text(), file=sys.stderr)
             return 1

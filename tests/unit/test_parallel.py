@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.conftest import BASE, EXECUTION, LORA, Prepared
+from tests.unit.conftest import BASE, EXECUTION, LORA, WITH_ARGUMENTS, Prepared
 from usertune.callbacks import newest_checkpoint
 from usertune.errors import UserError
 from usertune.launch import EXCHANGE
@@ -31,19 +31,11 @@ from usertune.train import WEIGHTS, train_experiment
 TWO = Processes(per_node=2)
 ALONE = Processes()
 
-# Trains as the JSON argument says, as scripts/train.py does.
-TRAIN = """
-import argparse, json, sys
-from pathlib import Path
+# Trains as told, as scripts/train.py does.
+TRAIN = f"""{WITH_ARGUMENTS}
 from usertune import program
 from usertune.processes import Processes
 from usertune.train import train_experiment
-arguments = json.loads(sys.argv.pop())
-for key, value in arguments.items():
-    if key.endswith("_manifests"):
-        arguments[key] = [Path(item) for item in value]
-    elif key.endswith(("manifest", "file", "root")):
-        arguments[key] = Path(value)
 processes = Processes(per_node=arguments.pop("per_node"))
 program.run(program.argument_parser("train"), lambda _: train_experiment(**arguments, processes=processes))
 """
@@ -205,6 +197,14 @@ def _start(
     return process
 
 
+def _tell_to_leave(process: subprocess.Popen[str]) -> str:
+    """Send a training SIGTERM, and return what it said on standard error."""
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == EXIT_TRY_AGAIN, error
+    return error
+
+
 def _finish(prepared: Prepared, out: Path, undisturbed: Path, processes: Processes) -> None:
     """Let the same training go on from its checkpoint, and compare what comes out."""
     checkpoint = newest_checkpoint(_work(out))
@@ -228,9 +228,7 @@ def test_one_signal_stops_all_and_one_process_goes_on(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
     process = _start(run_python, prepared, tmp_path, per_node=2)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == EXIT_TRY_AGAIN, error
+    error = _tell_to_leave(process)
     assert "interrupted; what was finished is kept" in error
     assert "Traceback" not in error
     _finish(prepared, tmp_path, undisturbed, ALONE)
@@ -256,9 +254,7 @@ def test_what_one_process_began_two_go_on_with(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
     process = _start(run_python, prepared, tmp_path, per_node=1)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == EXIT_TRY_AGAIN, error
+    _tell_to_leave(process)
     _finish(prepared, tmp_path, undisturbed, TWO)
 
 
@@ -381,9 +377,7 @@ def test_a_sharded_run_goes_on_whole_and_a_whole_one_sharded(prepared: Prepared,
 def test_a_whole_run_goes_on_sharded(prepared: Prepared, tmp_path: Path, whole: Path, run_python: Start) -> None:
     place = tmp_path / "place"
     process = _start(run_python, prepared, place, per_node=1, mode="full", epochs=2)
-    process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == EXIT_TRY_AGAIN, error
+    _tell_to_leave(process)
     out = tmp_path / "run"
     out.mkdir()
     _work(place).rename(out / "work")

@@ -211,8 +211,9 @@ def test_jobs_of_a_run_that_was_killed_are_gone_on_with(run: Run, meanwhile: str
     else:
         run.set(meanwhile, *jobs)
     run.start()
-    run.says(f"SLURM jobs of an earlier run of this study: {', '.join(jobs)}.")
     run.wait_for(lambda: run.output.count("which an earlier run submitted") == 2)
+    told = f"SLURM jobs of an earlier run of this study: {', '.join(jobs)}."
+    assert (told in run.output) == (meanwhile != "COMPLETED"), "of what has ended nothing can be ended"
     run.complete(*jobs)
     assert run.exit_code() == 0, run.output
     assert run.submissions() == 2
@@ -287,6 +288,14 @@ def test_ctrl_c_while_slurm_is_away_says_how_to_cancel(run: Run) -> None:
     run.process.send_signal(signal.SIGINT)
     assert run.exit_code() == 1
     assert f"later, cancel with: scancel --me --name={NAME}" in run.output
+
+
+def test_a_job_that_cannot_be_submitted_for_an_unforeseen_reason_fails(run: Run) -> None:
+    (run.cluster / "loses").write_text(str(run.folder / "data"))
+    run.start()
+    assert run.exit_code() == 1
+    assert "It could not be submitted: FileNotFoundError(2, 'No such file or directory')" in run.output
+    assert run.submissions() == 0
 
 
 def test_what_slurm_would_refuse_is_told_before_anything_runs(run: Run) -> None:

@@ -154,6 +154,7 @@ def test_nothing_was_left_behind(study: Study) -> None:
 def test_people_are_told_which_there_are_and_how_to_end_them(study: Study) -> None:
     for job in ("10", "9", "11_4"):
         study.submitted(job)
+    study.submitted("8", state="COMPLETED")
     assert list(study.orphans().in_words("usertune-x")) == [
         "SLURM jobs of an earlier run of this study: 9, 10, 11_4. Those that this run needs as they are it goes on "
         "with. To end them all instead: scancel --me --name=usertune-x"

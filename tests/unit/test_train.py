@@ -12,25 +12,18 @@ from typing import Any
 import pytest
 
 from tests.synthetic_study import StandInTrainer, without_a_model
-from tests.unit.conftest import TRAIN_STEP_BY_STEP, Prepared
+from tests.unit.conftest import TRAIN_STEP_BY_STEP, WITH_ARGUMENTS, Prepared
 from usertune.fingerprint import digest_file, digest_folder
 from usertune.made_with import UNKNOWN, made_with
 from usertune.sealed import read_result, write_result
 from usertune.train import COMPLETE, train_experiment
 
-# Trains as the JSON argument says, where torch cannot be imported.
-WITHOUT_TORCH = """
-import json, logging, sys
-from pathlib import Path
+# Trains as told, where torch cannot be imported.
+WITHOUT_TORCH = f"""{WITH_ARGUMENTS}
+import logging
 sys.modules["torch"] = None
 from usertune.train import train_experiment
 logging.basicConfig(level=logging.INFO)
-arguments = json.loads(sys.argv[1])
-for key, value in arguments.items():
-    if key.endswith("_manifests"):
-        arguments[key] = [Path(item) for item in value]
-    elif key.endswith(("manifest", "file", "root")):
-        arguments[key] = Path(value)
 train_experiment(**arguments)
 """
 
