@@ -6,8 +6,8 @@ snakemake-executor-plugin-slurm. What is done otherwise, each because of what re
 - **Watching.** One ``squeue`` for all jobs tells how they stand, and `usertune.slurm.fate` what follows. The plugin
   drops every job when its question is not answered (controller or database away), and waits for ever for jobs that
   were preempted, held, cancelled under a database, or are not listed any more.
-- **Polling.** Soon after a submission, then less often, at the least every 30 seconds; the plugin goes up to 180, and
-  sleeps on when the last job has ended.
+- **Polling.** Soon after a submission, then less often, at the least every 30 seconds, and at once when a job has
+  written its results; the plugin goes up to 180 seconds, and sleeps on when the last job has ended.
 - **Orphans.** Jobs carry the name of their study and stand in a ledger. After the death of a run the next one goes on
   with its jobs instead of submitting them again beside them.
 - **Mistakes.** Before anything runs, SLURM is asked whether it would take the jobs, so that a missing account or
@@ -40,9 +40,12 @@ from usertune.slurm.fate import FateJudge
 from usertune.slurm.ledger import Ledger
 from usertune.slurm.orphans import Identity, Orphans
 from usertune.slurm.refusals import advice
+from usertune.slurm.results import AwaitedResults
 
 # Set by the workflow: the name of its jobs, and where its ledger lies.
 JOB_NAME, LEDGER = "USERTUNE_SLURM_JOB_NAME", "USERTUNE_SLURM_LEDGER"
+
+SECONDS_BETWEEN_LOOKS_AT_RESULTS = 2
 
 common_settings = slurm.common_settings
 
@@ -89,6 +92,7 @@ class Executor(slurm.Executor):
         self._silent_since: float | None = None
         self._stopping = False
         self._keys: dict[str, str] = {}
+        self._results: dict[str, AwaitedResults] = {}
         self._first_submission = threading.Lock()
         if shutil.which("sbatch") is None:
             raise WorkflowError(
@@ -132,6 +136,7 @@ class Executor(slurm.Executor):
             self.logger.info(f"Job {job.jobid} goes on as SLURM job {adopted.id}, which an earlier run submitted.")
             info = SubmittedJobInfo(job, external_jobid=adopted.id, aux={"slurm_logfile": Path(adopted.log)})
             self._note("adopted", adopted.id, **self._submission(info))
+            self._results[adopted.id] = AwaitedResults(job.output)
             super().report_job_submission(info)
             return
         while not (self._stopping or queue.answers() or self._silent_for_too_long()):
@@ -143,6 +148,7 @@ class Executor(slurm.Executor):
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
         """Write a submitted job into the ledger, then tell Snakemake."""
         self._note("submitted", str(job_info.external_jobid), **self._submission(job_info))
+        self._results[str(job_info.external_jobid)] = AwaitedResults(job_info.job.output)
         super().report_job_submission(job_info, register_job=register_job)
 
     def get_account_arg(self, job: JobExecutorInterface) -> Iterator[str]:
@@ -251,10 +257,21 @@ class Executor(slurm.Executor):
         self.next_seconds_between_status_checks = shortest if some_ended else rarer
 
     async def sleep(self) -> None:
-        """Wait for the next look at the queue, but not when there will be none."""
-        end = time.monotonic() + (self.next_seconds_between_status_checks or 1)
-        while self.wait and time.monotonic() < end:
+        """Wait for the next look at the queue, until a job has written its results, or until there will be none."""
+        now = time.monotonic()
+        end = now + (self.next_seconds_between_status_checks or 1)
+        next_look_at_results = now + SECONDS_BETWEEN_LOOKS_AT_RESULTS
+        while self.wait and (now := time.monotonic()) < end:
+            if now >= next_look_at_results:
+                if await asyncio.to_thread(self._some_job_seems_done):
+                    return
+                next_look_at_results = time.monotonic() + SECONDS_BETWEEN_LOOKS_AT_RESULTS
             await asyncio.sleep(0.2)
+
+    def _some_job_seems_done(self) -> bool:
+        with self.lock:
+            watched = [self._results.get(str(info.external_jobid)) for info in self.active_jobs]
+        return any(results.just_written() for results in watched if results)
 
     async def _listing(self) -> dict[str, queue.ListedJob] | None:
         """Return what SLURM lists, None where it does not answer.
@@ -296,6 +313,7 @@ class Executor(slurm.Executor):
                 queue.cancel([job])
             self._note("cancelled", job, message=fate.message)
         self._note("ended", job, **_end(listed))
+        self._results.pop(job, None)
         log = (info.aux or {}).get("slurm_logfile")
         if fate.outcome == "succeeded":
             if log and not self.workflow.executor_settings.keep_successful_logs:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,6 +19,7 @@ from usertune.slurm import queue
 from usertune.slurm.fate import FateJudge
 from usertune.slurm.ledger import Ledger
 from usertune.slurm.queue import ListedJob, NoAnswerError
+from usertune.slurm.results import LOOKS
 
 NAME = "usertune-test"
 
@@ -39,6 +42,9 @@ class Guard(guarded.Executor):
         self._ledger = Ledger(folder / "jobs.jsonl")
         self._silent_since = None
         self._stopping = False
+        self._results = {}
+        self.lock = threading.Lock()
+        self.active_jobs: list[SubmittedJobInfo] = []
         self._failed_nodes: set[str] = set()
 
     def report_job_success(self, job_info: SubmittedJobInfo) -> None:
@@ -137,6 +143,55 @@ def test_the_wait_ends_with_the_run(guard: Guard) -> None:
         await asyncio.wait_for(sleeping, 30)
 
     asyncio.run(stop_while_it_sleeps())
+
+
+class Clock:
+    """Time that passes only while the guard sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(guarded, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(guarded, "asyncio", SimpleNamespace(sleep=self._sleep, to_thread=asyncio.to_thread))
+
+    async def _sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def of(self, guard: Guard) -> float:
+        """Return how long the guard sleeps."""
+        before = self.now
+        asyncio.run(guard.sleep())
+        return self.now - before
+
+
+@pytest.mark.parametrize("before", [None, "an earlier result"])
+def test_a_job_that_has_written_its_results_is_looked_at_soon(
+    guard: Guard, listed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
+) -> None:
+    clock = Clock(monkeypatch)
+    first, second = files = [tmp_path / "weights", tmp_path / "manifest"]
+    if before:
+        for file in files:
+            file.write_text(before)
+            os.utime(file, (1, 1))
+    monkeypatch.setattr(guarded.slurm.Executor, "report_job_submission", lambda self, info, register_job: None)
+    guard._keys = {}
+    job = SimpleNamespace(
+        jobid=1, output=files, attempt=1, is_group=lambda: False, rule=SimpleNamespace(name="train"), wildcards_dict={}
+    )
+    guard.report_job_submission(SubmittedJobInfo(job, "7"))
+    guard.active_jobs = [SubmittedJobInfo(job, "7")]
+    guard.next_seconds_between_status_checks = 30
+    assert clock.of(guard) == pytest.approx(30, abs=0.5)
+    if not before:
+        first.write_text("new")
+        assert clock.of(guard) == pytest.approx(30, abs=0.5), "the other one is missing"
+    second.write_text("new")
+    looks = [clock.of(guard) for _ in range(LOOKS)]
+    assert looks == pytest.approx([2] * len(looks), abs=0.5)
+    assert clock.of(guard) == pytest.approx(30, abs=0.5), "SLURM takes its time; it is not asked all the time"
+    listed["7"] = "COMPLETED"
+    assert guard.look("7") == []
+    assert guard._results == {}
 
 
 def test_nodes_that_fail_are_not_asked_again(
