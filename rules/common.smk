@@ -20,6 +20,9 @@ for variable, folder in {
     os.environ[variable] = os.pathsep.join(
         filter(None, [folder, os.environ.get(variable)])
     )
+# With the executor plugin Snakemake has loaded the installed package, which may be another copy than the one here.
+for loaded in [name for name in sys.modules if name.split(".")[0] == "usertune"]:
+    del sys.modules[loaded]
 
 from usertune import explain, gpu, plan
 from usertune.config import study_from_config

@@ -253,7 +253,7 @@ def _upgrade_package(workplace: Workplace) -> None:
 
 
 def _edit_training(workplace: Workplace) -> None:
-    _edit(workplace, "finetune.py", "TokenizedSample = tuple", "OTHER_CODE = 1\nTokenizedSample = tuple")
+    _edit(workplace, "finetune.py", "def _loss_table(", "OTHER_CODE = 1\n\n\ndef _loss_table(")
 
 
 @pytest.mark.parametrize(
