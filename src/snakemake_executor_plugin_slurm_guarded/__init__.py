@@ -107,6 +107,8 @@ class Executor(slurm.Executor):
         self.logger.info(f"SLURM jobs of this study are listed by: squeue --me --name={self.run_uuid}")
         for line in self._orphans.in_words(self.run_uuid):
             self.logger.warning(line)
+        # Made now: two jobs that are submitted at once would make it twice, and one of them would be left behind.
+        _ = self.tmpdir
 
     # How jobs are submitted.
 

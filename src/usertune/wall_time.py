@@ -1,8 +1,9 @@
 """Where the wall time of a run went: how many allocations and base-model loads it took, and what each job waited for.
 
-A job's time is cut at four moments: submitted, allocation started, program started, program ended, and end seen by
-the run. Jobs on this machine have no allocation, and so only work. Added up over jobs that run at once, these times
-exceed the wall time, so that is cut once more: each of its moments counts for the most useful thing that was going on.
+A job's time is cut at six moments: submitted, allocation started, program started, program ended, allocation ended, and
+its end seen by the run. Jobs on this machine have no allocation, and so only work. Added up over jobs that run at once,
+these times exceed the wall time, so that is cut once more: each of its moments counts for the most useful thing that was
+going on.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from usertune.jobs import Attempt, Jobs, Submission, read_record
 from usertune.status import GPU_STEPS, Row, Status
 
 Span = tuple[datetime, datetime]
-PARTS = ("queue", "start_up", "work", "end")
+PARTS = ("queue", "start_up", "work", "end", "unseen")
 # What a moment of the run counts for if several things were going on, the most useful first.
-RANKS = ("work", "start_up", "end", "queue", "cpu")
+RANKS = ("work", "start_up", "end", "unseen", "queue", "cpu")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class JobTime:
         queue: from submission until the allocation started.
         start_up: from then until the program started.
         work: as long as the program ran.
-        end: from then until the run saw that it had ended.
+        end: from then until its allocation ended.
+        unseen: from then until the run saw that.
         model_loads: how often it loaded a base model; one that did not found everything done.
     """
 
@@ -50,12 +52,13 @@ class JobTime:
     start_up: float
     work: float
     end: float
+    unseen: float
     model_loads: int
 
     @property
     def seconds(self) -> float:
         """The whole time, from submission until its end was seen."""
-        return self.queue + self.start_up + self.work + self.end
+        return self.queue + self.start_up + self.work + self.end + self.unseen
 
     @property
     def found_done(self) -> bool:
@@ -72,8 +75,9 @@ class WallTime:
         since, until: the run's beginning, once its jobs were planned, and its end or the moment of looking.
         going_on: whether it goes on.
         jobs: every attempt at a GPU job, in the order in which they began to work.
-        shares: the run's seconds by what went on: "work", "start_up", "end" and "queue" of some GPU job, else "cpu"
-            steps, else "other": planning, and what the run itself does between jobs. They add up to its length.
+        shares: the run's seconds by what went on: "work", "start_up", "end", "unseen" and "queue" of some GPU job,
+            else "cpu" steps, else "other": planning, and what the run itself does between jobs. They add up to its
+            length.
     """
 
     study: str
@@ -169,17 +173,17 @@ def _gpu_jobs(status: Status, jobs: Jobs, since: datetime | None) -> Iterator[tu
 def _job_time(
     label: str, step: str, attempt: Attempt | None, submission: Submission | None, jobs: Jobs
 ) -> tuple[JobTime, dict[str, Span]]:
-    moments: list[datetime | None] = [None] * 5
+    moments: list[datetime | None] = [None] * (len(PARTS) + 1)
     if attempt:
         moments[2:4] = attempt.started, _last(jobs, attempt)
     if submission:
         moments[:2] = submission.queued or submission.noted, submission.started
         if submission.seen:
-            moments[4] = submission.seen
+            moments[4:] = submission.ended, submission.seen
             # A program that never started, or was killed, ended when its allocation did.
             moments[3] = attempt.ended if attempt and attempt.ended else submission.ended
         elif attempt is None:
-            moments[4] = jobs.now
+            moments[-1] = jobs.now
     spans = dict(zip(PARTS, _in_order(moments), strict=True))
     outcome: str = attempt.state if attempt else "no start"
     if attempt and attempt.state == "running" and not jobs.is_alive(attempt):

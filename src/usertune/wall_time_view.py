@@ -14,7 +14,8 @@ from usertune.wall_time import JobTime, WallTime
 SHARES_IN_WORDS = {
     "work": "a GPU job at work",
     "start_up": "none at work, but one starting up",
-    "end": "none, but the end of one not seen yet",
+    "end": "none of these, but one ending",
+    "unseen": "none, but the end of one not seen yet",
     "queue": "none, but one in the queue",
     "cpu": "CPU steps alone",
     "other": "planning, and between jobs",
@@ -57,7 +58,8 @@ def _jobs(spent: WallTime) -> Table:
     """Return a row a job; where no job had an allocation, work is all there is to show."""
     parts = {"work": "work"}
     if spent.allocations:
-        parts = {"queue": "queue", "start_up": "start", "work": "work", "end": "end", "seconds": "in all"}
+        parts = {"queue": "queue", "start_up": "start", "work": "work", "end": "end", "unseen": "unseen"}
+        parts["seconds"] = "in all"
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("GPU job", overflow="fold")
     for name in (*parts.values(), "loads"):

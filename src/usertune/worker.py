@@ -103,13 +103,11 @@ def _part() -> None:
 
 
 def _leave(exit_code: int) -> NoReturn:
-    if exit_code:
-        # Without waiting for threads that wait for processes which may be gone.
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(exit_code)
-    sys.exit()
+    # At once, since torch's threads may wait for processes which are gone, or abort while the interpreter ends.
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 if __name__ == "__main__":

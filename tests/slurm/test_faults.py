@@ -14,13 +14,11 @@ import psutil
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.slurm.conftest import FULL, VANILLA, Undisturbed
+from tests.slurm.conftest import FULL, VANILLA, Undisturbed, long_study, on_cluster
 from tests.workflow.workplace import Workplace, kill_group, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 RETRY = "Trying to restart job"
-# A minute by default, and a test would wait for all of it.
-IMPATIENT = ("--slurm-guarded-patience-seconds", "10")
 Run = subprocess.Popen[str]
 
 
@@ -104,7 +102,7 @@ def test_preemption_with_requeue(cluster: Cluster, long_place: Workplace, undist
 
 
 def test_preemption_without_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL, *IMPATIENT, "--set-resources", "train:slurm_partition='fickle'") as run:
+    with running(long_place, FULL, "--set-resources", "train:slurm_partition='fickle'") as run:
         _preempt(cluster, waiting_training_job(cluster, long_place, run)["node"])
     assert "ended as PREEMPTED and was not requeued" in long_place.output
     assert long_place.output.count(RETRY) == 1
@@ -112,7 +110,7 @@ def test_preemption_without_requeue(cluster: Cluster, long_place: Workplace, und
 
 
 def test_requeued_and_held(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL, *IMPATIENT) as run:
+    with running(long_place, FULL) as run:
         cluster.command("scontrol", "requeuehold", waiting_training_job(cluster, long_place, run)["id"])
     assert "was requeued and held" in long_place.output
     assert long_place.output.count(RETRY) == 1
@@ -122,7 +120,7 @@ def test_requeued_and_held(cluster: Cluster, long_place: Workplace, undisturbed:
 def test_a_limit_above_that_of_the_partition_is_told_and_ends_the_run(long_place: Workplace) -> None:
     # The test cluster accepts such jobs, as clusters without EnforcePartLimits do, and never starts them.
     limits = ("--set-resources", "train:slurm_partition='short'", "train:runtime=120")
-    code, output = long_place.snakemake(FULL, *IMPATIENT, *limits, "--retries", "0")
+    code, output = long_place.snakemake(FULL, *limits, "--retries", "0")
     assert code != 0
     assert "can never start (PartitionTimeLimit); ask for less in the profile" in output or (
         "Lower runtime in profiles/slurm/config.yaml" in output
@@ -140,34 +138,27 @@ def _told_to_leave(process: psutil.Process) -> bool:
     return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in pending)
 
 
-def test_time_limit_with_the_warning_of_the_profile(
-    cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed
-) -> None:
+def test_time_limits(cluster: Cluster, long_place: Workplace, tmp_path: Path, undisturbed: Undisturbed) -> None:
+    """With the warning of the profile and without; both at once, since most of it is waiting for the time to pass."""
     # SLURM is up to a minute early, so that an attempt may be told to leave before it has begun.
-    limit = ("--set-resources", "train:runtime=2 * attempt", "--default-resources", "slurm_extra='--signal=TERM@60'")
-    with running(long_place, FULL, *limit) as run:
-        training_job(cluster, long_place, run)
-        (program,) = long_place.programs("train")
-        # So that it is still at work when the warning comes.
-        program.suspend()
+    warning = ("--set-resources", "train:runtime=2 * attempt", "--default-resources", "slurm_extra='--signal=TERM@60'")
+    no_warning = ("--set-resources", "train:runtime=attempt", "--default-resources", "slurm_extra=''")
+    surprised = on_cluster(long_study(tmp_path / "surprised"), cluster)
+    with running(long_place, FULL, *warning) as run, running(surprised, FULL, *no_warning) as other_run:
+        # Suspended, so that they are still at work when their time is over; then SLURM wakes them.
+        for place, own in ((surprised, other_run), (long_place, run)):
+            wait_until(lambda: place.newest_checkpoint("full") > 0, own)  # noqa: B023
+            (program,) = place.programs("train")
+            program.suspend()
         wait_until(lambda: _told_to_leave(program), run)
         with suppress(psutil.NoSuchProcess):
             program.resume()
     assert RETRY in long_place.output
     assert "SIGTERM: saving a checkpoint after this step" in long_place.output
-    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
-
-
-def test_time_limit_without_warning(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    limit = ("--set-resources", "train:runtime=attempt", "--default-resources", "slurm_extra=''")
-    with running(long_place, FULL, *limit) as run:
-        training_job(cluster, long_place, run)
-        (program,) = long_place.programs("train")
-        # SLURM wakes a suspended process when the time is over, and tells it to leave.
-        program.suspend()
-    assert "ended as TIMEOUT" in long_place.output
-    assert long_place.output.count(RETRY) == 1
-    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+    assert "ended as TIMEOUT" in surprised.output
+    assert surprised.output.count(RETRY) == 1
+    for place in (long_place, surprised):
+        assert undisturbed.same_training(place)["resumed_from_step"] > 0
 
 
 def test_a_lost_node_whose_job_lives_on(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:

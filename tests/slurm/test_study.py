@@ -11,7 +11,7 @@ import pytest
 
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import on_cluster
-from tests.workflow.workplace import EXPERIMENTS, LOCAL_PROFILE, TRAINED, Workplace, new_workplace
+from tests.workflow.workplace import EXPERIMENTS, LOCAL_PROFILE, TRAINED, Workplace, kill_group, new_workplace
 from usertune.demo.dataset import Counts
 from usertune.slurm.ledger import PLACE
 
@@ -20,15 +20,28 @@ USERS = tuple(range(1, 5))
 
 
 @pytest.fixture(scope="module")
-def finished(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A study of four test users that was run on the cluster, two users in each prediction job."""
-    place = new_workplace(
-        tmp_path_factory.mktemp("cluster-study") / "place", Counts(train=5, validation=4, test=5), USERS
-    )
+def both(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Workplace]:
+    """A study of four test users, two in each prediction job, run on the cluster and by the local profile."""
+    folder = tmp_path_factory.mktemp("cluster-study")
+    place = new_workplace(folder / "place", Counts(train=5, validation=4, test=5), USERS)
     place.replace("  test: 1-2", "  test: 1-4")
+    local = Workplace(folder / "local", options=LOCAL_PROFILE, environment={"OMP_NUM_THREADS": "1"})
+    local.folder.mkdir()
+    local.study.write_text(place.study.read_text().replace("root: data", f"root: {place.data}"))
     place = on_cluster(place, cluster)
-    place.run(timeout=500)
-    return place
+    run = local.start()
+    try:
+        place.run(timeout=500)
+        assert run.wait(500) == 0, local.output
+    finally:
+        kill_group(run)
+    return place, local
+
+
+@pytest.fixture(scope="module")
+def finished(both: tuple[Workplace, Workplace]) -> Workplace:
+    """The study that was run on the cluster."""
+    return both[0]
 
 
 def _jobs(place: Workplace) -> list[dict[str, Any]]:
@@ -39,11 +52,8 @@ def _jobs(place: Workplace) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def test_results_are_those_of_one_machine(finished: Workplace, tmp_path: Path) -> None:
-    local = Workplace(tmp_path / "place", options=LOCAL_PROFILE, environment={"OMP_NUM_THREADS": "1"})
-    local.folder.mkdir()
-    local.study.write_text(finished.study.read_text().replace("root: data", f"root: {finished.data}"))
-    local.run(timeout=500)
+def test_results_are_those_of_one_machine(both: tuple[Workplace, Workplace]) -> None:
+    finished, local = both
     for name in TRAINED:
         place = f"checkpoints/{name}/manifest.json"
         assert finished.json(place)["weights_files"] == local.json(place)["weights_files"], name
