@@ -2,8 +2,8 @@
 
 A job's time is cut at six moments: submitted, allocation started, program started, program ended, allocation ended, and
 its end seen by the run. Jobs on this machine have no allocation, and so only work. Added up over jobs that run at once,
-these times exceed the wall time, so that is cut once more: each of its moments counts for the most useful thing that was
-going on.
+these times exceed the wall time, so that is cut once more: each of its moments counts for the most useful thing that
+was going on.
 """
 
 from __future__ import annotations

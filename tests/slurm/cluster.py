@@ -137,14 +137,14 @@ class Cluster:
         self.wait_until_idle()
 
     def stop(self) -> None:
-        """End all jobs and daemons, and whatever outlived a node that was killed."""
+        """End all jobs and daemons, and whatever outlived a node that was killed; their state is of no use any more."""
         if self._alive("slurmctld"):
             with suppress(RuntimeError):
                 self._run("scancel", "--user", getuser())
                 self.wait_for("jobs to end", lambda: not self._run("squeue", "--noheader"), 20)
         daemons = [f"slurmd-n{number}" for number in range(self.nodes)]
         for name in (*daemons, "slurmctld", "munged"):
-            self._end(name)
+            self._kill(name)
         for process in psutil.process_iter(["name"]):
             if process.info["name"] == "slurmstepd" and self._is_ours(process):
                 for child in [*process.children(recursive=True), process]:
@@ -169,10 +169,8 @@ class Cluster:
 
     def kill_node(self, name: str) -> None:
         """Kill the slurmd of a node with SIGKILL: for SLURM the node is lost, while its jobs live on."""
-        process = self._alive(f"slurmd-{name}")
-        assert process is not None
-        process.kill()
-        process.wait()
+        assert self._alive(f"slurmd-{name}")
+        self._kill(f"slurmd-{name}")
 
     def command(self, *command: str) -> str:
         """Run one of SLURM's commands; return what it prints.
@@ -268,6 +266,10 @@ class Cluster:
         try:
             process.wait(15)
         except psutil.TimeoutExpired:
+            self._kill(daemon)
+
+    def _kill(self, daemon: str) -> None:
+        if process := self._alive(daemon):
             process.kill()
             process.wait()
 

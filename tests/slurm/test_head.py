@@ -138,8 +138,9 @@ def test_snakemake_itself_as_a_job(cluster: Cluster, long_place: Workplace, undi
     script = long_place.folder / "head.sh"
     script.write_text(f"#!/bin/sh\nexport OMP_NUM_THREADS=1\nexec {shlex.join(command)}\n")
     said = long_place.folder / "head.txt"
-    where = ("--wait", "--cpus-per-task=2", "--mem=4G", f"--output={said}", f"--chdir={long_place.folder}")
+    where = ("--cpus-per-task=2", "--mem=4G", f"--output={said}", f"--chdir={long_place.folder}")
     cluster.command("sbatch", *where, str(script))
+    wait_until_all_ended(cluster, 120)
     assert "steps (100%) done" in said.read_text()
     undisturbed.same_training(long_place)
 
