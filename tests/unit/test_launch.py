@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from usertune import launch
-from usertune.errors import Stopped, UserError
+from usertune.errors import LackOfMemoryError, Stopped, UserError
 from usertune.files import write_json
 from usertune.launch import node_file, report_file
 from usertune.parallel import check_parallel
@@ -33,13 +33,14 @@ FAILED = {"kind": "failed", "message": "Traceback ...\nRuntimeError: connection 
 STOPPED = {"kind": "stopped", "signal": int(signal.SIGTERM)}
 
 
-def test_the_first_process_says_what_was_measured(tmp_path: Path) -> None:
-    assert _outcome(tmp_path, 0, DONE, {**DONE, "measured": {}}, {**DONE, "measured": {}}) == {"steps": 3}
+@pytest.mark.parametrize("exit_code", [0, -6])
+def test_once_all_are_done_the_first_says_what_was_measured(tmp_path: Path, exit_code: int) -> None:
+    assert _outcome(tmp_path, exit_code, DONE, {**DONE, "measured": {}}, {**DONE, "measured": {}}) == {"steps": 3}
 
 
 def test_what_a_person_can_mend_counts_more_than_what_came_of_it(tmp_path: Path) -> None:
     memory = {"kind": "lack_of_memory", "message": "out of memory with training.micro_batch 4"}
-    with pytest.raises(UserError, match=r"^out of memory with training\.micro_batch 4$"):
+    with pytest.raises(LackOfMemoryError, match=r"^out of memory with training\.micro_batch 4$"):
         _outcome(tmp_path, 1, FAILED, memory, None)
 
 
@@ -65,7 +66,7 @@ def test_of_a_killed_process_and_those_that_failed_for_it_the_killed_one_is_name
         {"rank": 2, "exit_code": -9, "host": "n0"},
     ]
     write_json(node_file(tmp_path, 0), {"failed": failed})
-    with pytest.raises(UserError, match=r"^process 2 of 3 \(on n0\) was ended by SIGKILL, perhaps for lack of memory"):
+    with pytest.raises(LackOfMemoryError, match=r"^process 2 of 3 \(on n0\) was ended by SIGKILL, perhaps for lack"):
         _outcome(tmp_path, 1, FAILED, None, None)
 
 
@@ -77,7 +78,7 @@ def test_another_failure_is_shown_with_its_traceback(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exit_code", [0, 1])
 def test_processes_that_say_nothing_are_no_success(tmp_path: Path, exit_code: int) -> None:
     with pytest.raises(UserError, match=f"the 3 processes ended with exit code {exit_code}, and none says why"):
-        _outcome(tmp_path, exit_code, None, DONE, None)
+        _outcome(tmp_path, exit_code, DONE, DONE, None)
 
 
 @pytest.mark.parametrize(

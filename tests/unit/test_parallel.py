@@ -43,7 +43,7 @@ program.run(program.argument_parser("train"), lambda _: train_experiment(**argum
 # One of two processes that train with FSDP. accelerate shards on GPUs only, so its choice is corrected here; what
 # follows from it is the Trainer's, accelerate's, torch's and this package's own.
 SHARDED = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import accelerate.state
 import torch.distributed as dist
@@ -96,6 +96,8 @@ try:
 except Stopped:
     assert task["stop_after"]
 dist.destroy_process_group()
+# As usertune.worker leaves: torch's threads sometimes abort while the interpreter ends.
+os._exit(0)
 """
 
 Start = Callable[..., subprocess.Popen[str]]
