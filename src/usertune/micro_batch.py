@@ -46,7 +46,7 @@ def micro_batch_of_attempt(work: Path, attempt: int, asked: int, share: int) -> 
         with suppress(OSError):
             write_json(note, {"micro_batch": size, "memory_may_have_run_out": False})
         raise
-    note.unlink()
+    note.unlink(missing_ok=True)
 
 
 def smaller(size: int, share: int) -> int:
