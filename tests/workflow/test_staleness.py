@@ -6,14 +6,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from tests.workflow.work import Work, mark, work_since
+from tests.workflow.work import NOTHING, Work, audit, run
 from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.study import FIGURE_NAMES
@@ -22,7 +21,6 @@ pytestmark = pytest.mark.workflow
 
 USERS = ("1", "2")
 COUNTS = Counts(train=5, validation=4, test=5)
-NOTHING = "Nothing to be done"
 ALL_DRAWN = set(FIGURE_NAMES)
 
 
@@ -32,15 +30,6 @@ def _everywhere(*experiments: str, users: tuple[str, ...] = USERS) -> set[tuple[
 
 def _all_answers(*experiments: str, users: tuple[str, ...] = USERS) -> dict[tuple[str, str], int]:
     return dict.fromkeys(_everywhere(*experiments, users=users), COUNTS.test)
-
-
-def _run(workplace: Workplace, *arguments: str) -> Work:
-    """Run the study, see that a second run finds nothing to do, and return what the first one did."""
-    before = mark(workplace)
-    workplace.run(*arguments)
-    work = work_since(workplace, before)
-    assert NOTHING in workplace.run(*arguments)
-    return work
 
 
 def _add_user(workplace: Workplace, user: int) -> None:
@@ -81,21 +70,21 @@ def test_another_copy_of_the_same_code(own_code: Workplace) -> None:
 def test_every_file_touched(finished: Workplace) -> None:
     for path in [*finished.data.rglob("*"), *finished.results.rglob("*")]:
         os.utime(path)
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
 
 
 def test_dataset_copied_elsewhere(finished: Workplace) -> None:
     shutil.copytree(finished.data, finished.folder / "elsewhere", copy_function=shutil.copyfile)
     finished.replace("  root: data", "  root: elsewhere")
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
 
 
 def test_base_model_copied_elsewhere(finished: Workplace) -> None:
     shutil.copytree(REPOSITORY / "demo/base", finished.folder / "base", copy_function=shutil.copyfile)
     finished.replace(f"  path: {REPOSITORY}/demo/base", "  path: base")
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
 
 
@@ -106,12 +95,12 @@ def test_comment_in_a_scoring_module(own_code: Workplace) -> None:
 
 def test_colour_of_one_figure(finished: Workplace) -> None:
     finished.replace("  examples: 2", '  examples: 2\n  figures: {loss_curves: {colours: {lora: "#123456"}}}')
-    assert _run(finished) == Work(drawn={"loss_curves"})
+    assert run(finished) == Work(drawn={"loss_curves"})
 
 
 def test_code_of_one_figure(own_code: Workplace) -> None:
     _edit(own_code, "figures/loss_curves.py", '"optimizer step"', '"step of the optimizer"')
-    assert _run(own_code) == Work(drawn={"loss_curves"})
+    assert run(own_code) == Work(drawn={"loss_curves"})
 
 
 # One user only
@@ -124,7 +113,7 @@ def test_one_sample_edited(finished: Workplace) -> None:
     sample["messages"][0]["content"][1]["text"] += " please"
     lines[2] = json.dumps(sample)
     path.write_text("".join(line + "\n" for line in lines))
-    work = _run(finished)
+    work = run(finished)
     assert work == Work(
         generated=dict.fromkeys(_everywhere(*EXPERIMENTS, users=("1",)), 1),
         scored=_everywhere(*EXPERIMENTS, users=("1",)),
@@ -144,7 +133,7 @@ def test_image_replaced_under_the_same_name_and_size(finished: Workplace) -> Non
     path.write_bytes(path.read_bytes().ljust(size, b"\0"))
     assert path.stat().st_size == size
     shown = sum(sample["messages"][0]["content"][0]["image"] == name for sample in samples)
-    work = _run(finished)
+    work = run(finished)
     assert work.generated == dict.fromkeys(_everywhere(*EXPERIMENTS, users=("1",)), shown)
     assert work.scored <= _everywhere(*EXPERIMENTS, users=("1",))
     assert work.trained == set()
@@ -153,7 +142,7 @@ def test_image_replaced_under_the_same_name_and_size(finished: Workplace) -> Non
 def test_test_user_added(finished: Workplace) -> None:
     _add_user(finished, 3)
     finished.replace("  test: 1-2", "  test: 1-3")
-    assert _run(finished) == Work(
+    assert run(finished) == Work(
         generated=_all_answers(*EXPERIMENTS, users=("3",)),
         scored=_everywhere(*EXPERIMENTS, users=("3",)),
         drawn=ALL_DRAWN,
@@ -163,8 +152,8 @@ def test_test_user_added(finished: Workplace) -> None:
 
 def test_test_user_removed(finished: Workplace) -> None:
     finished.replace("  test: 1-2", "  test: 1")
-    assert _run(finished) == Work(drawn=ALL_DRAWN, compared=True)
-    assert "user_2.json" in "".join(_audit(finished)), "what is left over is named"
+    assert run(finished) == Work(drawn=ALL_DRAWN, compared=True)
+    assert "user_2.json" in audit(finished), "what is left over is named"
 
 
 # One experiment only
@@ -172,7 +161,7 @@ def test_test_user_removed(finished: Workplace) -> None:
 
 def test_learning_rate_of_lora(finished: Workplace) -> None:
     finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
-    assert _run(finished) == Work(
+    assert run(finished) == Work(
         trained={"lora"},
         generated=_all_answers("lora"),
         scored=_everywhere("lora"),
@@ -183,14 +172,14 @@ def test_learning_rate_of_lora(finished: Workplace) -> None:
 
 def test_longest_answer_of_vanilla(finished: Workplace) -> None:
     finished.replace("    mode: vanilla", "    mode: vanilla\n    max_new_tokens: 3")
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated) == (set(), _all_answers("vanilla"))
     assert work.scored == _everywhere("vanilla")
 
 
 def test_experiment_added(finished: Workplace) -> None:
     finished.replace("  full:\n    mode: full", "  full:\n    mode: full\n  second:\n    mode: lora")
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated) == ({"second"}, _all_answers("second"))
     assert work.scored == _everywhere("second")
 
@@ -201,7 +190,7 @@ def test_experiment_added(finished: Workplace) -> None:
 def test_train_user_added(finished: Workplace) -> None:
     _add_user(finished, 14)
     finished.replace("  train: 11-13", "  train: 11-14")
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*TRAINED))
     assert work.scored == _everywhere(*TRAINED)
 
@@ -218,13 +207,13 @@ def test_base_model_replaced_under_the_same_path(finished: Workplace) -> None:
     save_file(weights, weights_file, {"format": "pt"})
     # An older time, as a copy that keeps times has.
     os.utime(weights_file, ns=(was.st_atime_ns, was.st_mtime_ns - 10**12))
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*EXPERIMENTS))
 
 
 def test_prompt_changed(finished: Workplace) -> None:
     finished.replace("  task: grounding", '  task: grounding\n  prompt: {user: "{text} Answer with a point."}')
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*EXPERIMENTS))
     assert work.scored == _everywhere(*EXPERIMENTS)
 
@@ -234,12 +223,12 @@ def test_prompt_changed(finished: Workplace) -> None:
 
 def test_threshold(finished: Workplace) -> None:
     finished.replace("  batch_size: 10", "  batch_size: 10\n  thresholds: [140, 70]")
-    assert _run(finished) == Work(scored=_everywhere(*EXPERIMENTS), drawn=ALL_DRAWN, compared=True)
+    assert run(finished) == Work(scored=_everywhere(*EXPERIMENTS), drawn=ALL_DRAWN, compared=True)
 
 
 def test_scoring_code(own_code: Workplace) -> None:
     _edit(own_code, "score.py", "statistics.median(distances)", "statistics.median_low(distances)")
-    assert _run(own_code) == Work(scored=_everywhere(*EXPERIMENTS), drawn=ALL_DRAWN, compared=True)
+    assert run(own_code) == Work(scored=_everywhere(*EXPERIMENTS), drawn=ALL_DRAWN, compared=True)
 
 
 # Recorded and flagged, not rerun
@@ -262,13 +251,13 @@ def _edit_training(workplace: Workplace) -> None:
 def test_code_of_training_and_packages(own_code: Workplace, change: Callable[[Workplace], None], said: str) -> None:
     assert "Made with other code" not in (own_code.results / "report.html").read_text()
     change(own_code)
-    assert _run(own_code) == Work()
+    assert run(own_code) == Work()
     report = (own_code.results / "report.html").read_text()
     assert "Made with other code or packages than those of today." in report
     assert said in report
     with own_code.study.open("a") as study:
         study.write("rerun: {on_code_change: true}\n")
-    work = _run(own_code)
+    work = run(own_code)
     assert work.trained == set(TRAINED)
     if change is _upgrade_package:
         assert work.generated == _all_answers(*EXPERIMENTS)
@@ -278,118 +267,8 @@ def test_code_of_training_and_packages(own_code: Workplace, change: Callable[[Wo
 def test_code_that_did_not_change_makes_nothing_again(finished: Workplace) -> None:
     with finished.study.open("a") as study:
         study.write("rerun: {on_code_change: true}\n")
-    work = _run(finished)
+    work = run(finished)
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
-
-
-# Repaired
-
-
-RESULTS = (
-    "data/user_1.jsonl",
-    "data/user_1.manifest.json",
-    "base_model/manifest.json",
-    "checkpoints/lora/manifest.json",
-    "checkpoints/lora/training_log.csv",
-    "predictions/lora/users_1-2.json",
-    "scores/lora/user_1.csv",
-    "scores/lora/user_1.json",
-    "tables/summary.csv",
-    "tables/manifest.json",
-    "figures/loss_curves.svg",
-    "report.html",
-    "provenance.json",
-)
-
-
-def _edit_by_hand(path: Path) -> None:
-    content = path.read_bytes()
-    place = len(content) // 2
-    path.write_bytes(content[:place] + (b"7" if content[place : place + 1] != b"7" else b"8") + content[place + 1 :])
-
-
-DAMAGES: dict[str, Callable[[Path], None]] = {
-    "deleted": Path.unlink,
-    "edited": _edit_by_hand,
-    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
-}
-
-
-def _stable_results(workplace: Workplace) -> dict[str, bytes]:
-    """Return results that are the same however often they are made: all but the notes on how they were made."""
-    kept = [*workplace.results.glob("tables/*.csv"), *workplace.results.glob("scores/*/*.csv")]
-    kept += [*workplace.results.glob("data/*.jsonl"), *workplace.results.glob("figures/*.svg")]
-    found = {str(path.relative_to(workplace.results)): path.read_bytes() for path in kept}
-    for experiment in EXPERIMENTS:
-        found[experiment] = json.dumps(workplace.predictions(experiment)["predictions"]).encode()
-    return found
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_results_are_mended(finished: Workplace, damage: str) -> None:
-    """All at once, since every one is mended by its own job; each alone is tested without Snakemake."""
-    was = _stable_results(finished)
-    for name in RESULTS:
-        DAMAGES[damage](finished.results / name)
-    work = _run(finished)
-    assert (work.trained, work.generated) == (set(), {})
-    assert _stable_results(finished) == was
-    assert "the audit holds" in "".join(_audit(finished))
-
-
-@pytest.mark.parametrize("name", ["data/user_11.manifest.json", "scores/lora/user_1.json", "tables/summary.tex"])
-def test_result_deleted_that_lies_between_others(finished: Workplace, name: str) -> None:
-    was = _stable_results(finished)
-    (finished.results / name).unlink()
-    work = _run(finished)
-    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
-    assert (finished.results / name).exists()
-    assert _stable_results(finished) == was
-
-
-@pytest.mark.parametrize("damage", ["deleted", "truncated"])
-def test_damaged_weights_are_trained_again(finished: Workplace, damage: str) -> None:
-    was, weights = _stable_results(finished), finished.weights()
-    (file,) = finished.results.glob("checkpoints/lora/*/weights/adapter_model.safetensors")
-    DAMAGES[damage](file)
-    work = _run(finished)
-    assert (work.trained, work.generated) == ({"lora"}, {})
-    assert finished.weights() == weights
-    assert _stable_results(finished) == was
-
-
-# Never in a report
-
-
-def _audit(workplace: Workplace) -> list[str]:
-    return workplace.script("audit.py", "--study", "study.yaml")[1].splitlines(keepends=True)
-
-
-def test_failed_training_after_a_change_leaves_no_report_that_passes(finished: Workplace) -> None:
-    finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
-    broken = finished.folder / "broken"
-    broken.mkdir()
-    (broken / "torch.py").write_text("raise ImportError('torch is broken')\n")
-    finished.environment["PYTHONPATH"] = str(broken)
-    for _ in range(2):
-        code, output = finished.snakemake()
-        assert code != 0, "the failed training is tried again, whatever lies downstream"
-        assert "torch is broken" in output
-        code, said = finished.script("audit.py", "--study", "study.yaml")
-        assert code != 0
-        assert "stale: tables/manifest.json" in said
-        assert "training.learning_rate: 0.004 -> 0.005" in said or "missing: checkpoints/lora" in said
-    del finished.environment["PYTHONPATH"]
-    assert _run(finished).trained == {"lora"}
-
-
-def test_lost_records_of_snakemake_do_not_let_old_results_pass(finished: Workplace) -> None:
-    finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
-    shutil.rmtree(finished.folder / ".snakemake")
-    code, output = finished.snakemake()
-    assert code != 0
-    assert "stale: checkpoints/lora/manifest.json: made with other settings" in output
-    assert "training.learning_rate: 0.004 -> 0.005" in output
 
 
 # Why

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tests.workflow.workplace import Workplace
 
+NOTHING = "Nothing to be done"
+
 Pair = tuple[str, str]
 
 
@@ -56,6 +58,20 @@ def work_since(workplace: Workplace, before: Mark) -> Work:
     }
     drawn = {path.stem for path in results.glob("figures/*.svg") if is_new(path)}
     return Work(trained, _generated(workplace, before.answers), scored, drawn, is_new(results / "tables/summary.csv"))
+
+
+def run(workplace: Workplace, *arguments: str) -> Work:
+    """Run the study, see that a second run finds nothing to do, and return what the first one did."""
+    before = mark(workplace)
+    workplace.run(*arguments)
+    work = work_since(workplace, before)
+    assert NOTHING in workplace.run(*arguments)
+    return work
+
+
+def audit(workplace: Workplace) -> str:
+    """Return what an audit of the study says."""
+    return workplace.script("audit.py", "--study", "study.yaml")[1]
 
 
 def _lines(workplace: Workplace) -> dict[Path, int]:

@@ -1,0 +1,115 @@
+"""Damaged results are mended, and those that do not hold are in no report."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.work import audit, run
+from tests.workflow.workplace import EXPERIMENTS, Workplace
+
+pytestmark = pytest.mark.workflow
+
+RESULTS = (
+    "data/user_1.jsonl",
+    "data/user_1.manifest.json",
+    "base_model/manifest.json",
+    "checkpoints/lora/manifest.json",
+    "checkpoints/lora/training_log.csv",
+    "predictions/lora/users_1-2.json",
+    "scores/lora/user_1.csv",
+    "scores/lora/user_1.json",
+    "tables/summary.csv",
+    "tables/manifest.json",
+    "figures/loss_curves.svg",
+    "report.html",
+    "provenance.json",
+)
+
+
+def _edit_by_hand(path: Path) -> None:
+    content = path.read_bytes()
+    place = len(content) // 2
+    path.write_bytes(content[:place] + (b"7" if content[place : place + 1] != b"7" else b"8") + content[place + 1 :])
+
+
+DAMAGES: dict[str, Callable[[Path], None]] = {
+    "deleted": Path.unlink,
+    "edited": _edit_by_hand,
+    "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
+}
+
+
+def _stable_results(workplace: Workplace) -> dict[str, bytes]:
+    """Return results that are the same however often they are made: all but the notes on how they were made."""
+    kept = [*workplace.results.glob("tables/*.csv"), *workplace.results.glob("scores/*/*.csv")]
+    kept += [*workplace.results.glob("data/*.jsonl"), *workplace.results.glob("figures/*.svg")]
+    found = {str(path.relative_to(workplace.results)): path.read_bytes() for path in kept}
+    for experiment in EXPERIMENTS:
+        found[experiment] = json.dumps(workplace.predictions(experiment)["predictions"]).encode()
+    return found
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_results_are_mended(finished: Workplace, damage: str) -> None:
+    """All at once, since every one is mended by its own job; each alone is tested without Snakemake."""
+    was = _stable_results(finished)
+    for name in RESULTS:
+        DAMAGES[damage](finished.results / name)
+    work = run(finished)
+    assert (work.trained, work.generated) == (set(), {})
+    assert _stable_results(finished) == was
+    assert "the audit holds" in audit(finished)
+
+
+@pytest.mark.parametrize("name", ["data/user_11.manifest.json", "scores/lora/user_1.json", "tables/summary.tex"])
+def test_result_deleted_that_lies_between_others(finished: Workplace, name: str) -> None:
+    was = _stable_results(finished)
+    (finished.results / name).unlink()
+    work = run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+    assert (finished.results / name).exists()
+    assert _stable_results(finished) == was
+
+
+@pytest.mark.parametrize("damage", ["deleted", "truncated"])
+def test_damaged_weights_are_trained_again(finished: Workplace, damage: str) -> None:
+    was, weights = _stable_results(finished), finished.weights()
+    (file,) = finished.results.glob("checkpoints/lora/*/weights/adapter_model.safetensors")
+    DAMAGES[damage](file)
+    work = run(finished)
+    assert (work.trained, work.generated) == ({"lora"}, {})
+    assert finished.weights() == weights
+    assert _stable_results(finished) == was
+
+
+def test_failed_training_after_a_change_leaves_no_report_that_passes(finished: Workplace) -> None:
+    finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
+    broken = finished.folder / "broken"
+    broken.mkdir()
+    (broken / "torch.py").write_text("raise ImportError('torch is broken')\n")
+    finished.environment["PYTHONPATH"] = str(broken)
+    for _ in range(2):
+        code, output = finished.snakemake()
+        assert code != 0, "the failed training is tried again, whatever lies downstream"
+        assert "torch is broken" in output
+        code, said = finished.script("audit.py", "--study", "study.yaml")
+        assert code != 0
+        assert "stale: tables/manifest.json" in said
+        assert "training.learning_rate: 0.004 -> 0.005" in said or "missing: checkpoints/lora" in said
+    del finished.environment["PYTHONPATH"]
+    assert run(finished).trained == {"lora"}
+
+
+def test_lost_records_of_snakemake_do_not_let_old_results_pass(finished: Workplace) -> None:
+    finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
+    shutil.rmtree(finished.folder / ".snakemake")
+    code, output = finished.snakemake()
+    assert code != 0
+    assert "stale: checkpoints/lora/manifest.json: made with other settings" in output
+    assert "training.learning_rate: 0.004 -> 0.005" in output
