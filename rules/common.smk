@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -158,8 +159,8 @@ def on_a_cluster():
 
 
 def of_experiment(key):
-    """What the study says of an experiment under this key."""
-    return lambda wildcards: getattr(STUDY.experiments[wildcards.experiment], key)
+    """What the study says of an experiment under this key, or one of a section like training.micro_batch."""
+    return lambda wildcards: attrgetter(key)(STUDY.experiments[wildcards.experiment])
 
 
 def for_each_gpu(amount):

@@ -27,9 +27,8 @@ rule train:
         gres=on_several_nodes(lambda experiment: f"gpu:{experiment.gpus}"),
         mem_mb=for_each_gpu(64000),
         runtime=lambda wildcards, attempt: 1440 * attempt,
-        micro_batch=lambda wildcards: (
-            STUDY.experiments[wildcards.experiment].training.micro_batch
-        ),
+        # Not a param, whose change would start the job again.
+        micro_batch=of_experiment("training.micro_batch"),
         attempt=lambda wildcards, attempt: attempt,
     params:
         recipe=recipe_of("checkpoints/{experiment}/manifest.json"),

@@ -137,8 +137,7 @@ class Executor(slurm.Executor):
         if adopted:
             self.logger.info(f"Job {job.jobid} goes on as SLURM job {adopted.id}, which an earlier run submitted.")
             info = SubmittedJobInfo(job, external_jobid=adopted.id, aux={"slurm_logfile": Path(adopted.log)})
-            self._note("adopted", adopted.id, **self._submission(info))
-            self._results[adopted.id] = AwaitedResults(job.output)
+            self._write_down("adopted", info)
             super().report_job_submission(info)
             return
         while not (self._stopping or queue.answers() or self._silent_for_too_long()):
@@ -149,25 +148,28 @@ class Executor(slurm.Executor):
 
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
         """Write a submitted job into the ledger, then tell Snakemake."""
-        self._note("submitted", str(job_info.external_jobid), **self._submission(job_info))
-        self._results[str(job_info.external_jobid)] = AwaitedResults(job_info.job.output)
+        self._write_down("submitted", job_info)
         super().report_job_submission(job_info, register_job=register_job)
 
     def get_account_arg(self, job: JobExecutorInterface) -> Iterator[str]:
         """Yield the option that names the account, or none: then SLURM takes the user's default account."""
         return iter(super().get_account_arg(job)) if job.resources.get("slurm_account") else iter([""])
 
-    def _submission(self, info: SubmittedJobInfo) -> dict[str, Any]:
-        job = info.job
+    def _write_down(self, event: str, info: SubmittedJobInfo) -> None:
+        """Write a job into the ledger, and await its results."""
+        job, number = info.job, str(info.external_jobid)
         rule, wildcards = (job.name, ()) if job.is_group() else _identity(job)
-        return {
+        self._note(
+            event,
+            number,
             # A group of jobs has none, and so is never gone on with.
-            "key": self._keys.get(str(job.jobid), ""),
-            "rule": rule,
-            "wildcards": dict(wildcards),
-            "attempt": job.attempt,
-            "log": str((info.aux or {}).get("slurm_logfile", "")),
-        }
+            key=self._keys.get(str(job.jobid), ""),
+            rule=rule,
+            wildcards=dict(wildcards),
+            attempt=job.attempt,
+            log=str((info.aux or {}).get("slurm_logfile", "")),
+        )
+        self._results[number] = AwaitedResults(job.output)
 
     def _key(self, job: JobExecutorInterface) -> str:
         """Return a digest of what is submitted for a job: jobs of two runs with the same one do the same."""

@@ -42,6 +42,7 @@ def hold_results(folder: Path) -> None:
             "give this study a folder of its own (key: results)"
         ) from None
     except (OSError, NotImplementedError) as error:
+        # Older releases of filelock raise NotImplementedError where the file system has no locks.
         raise UserError(
             f"{folder}: results cannot be written here: {error}; mend this, or choose another folder (key: results)"
         ) from None

@@ -58,8 +58,10 @@ def _jobs(spent: WallTime) -> Table:
     """Return a row a job; where no job had an allocation, work is all there is to show."""
     parts = {"work": "work"}
     if spent.allocations:
-        parts = {"queue": "queue", "start_up": "start", "work": "work", "end": "end", "unseen": "unseen"}
-        parts["seconds"] = "in all"
+        parts = {
+            "queue": "queue", "start_up": "start", "work": "work", "end": "end", "unseen": "unseen",
+            "seconds": "in all",
+        }  # fmt: skip
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("GPU job", overflow="fold")
     for name in (*parts.values(), "loads"):

@@ -46,11 +46,8 @@ def main(task_file: Path) -> int:
         measured = _train(read_json(task_file), exchange, rank, signals)
     except Stopped as stopped:
         report("stopped", signal=stopped.signal)
-    except LackOfMemoryError as error:
-        report("lack_of_memory", message=str(error))
-        return program.EXIT_USER_ERROR
     except UserError as error:
-        report("user_error", message=str(error))
+        report("lack_of_memory" if isinstance(error, LackOfMemoryError) else "user_error", message=str(error))
         return program.EXIT_USER_ERROR
     except OSError as error:
         report("disk", number=error.errno, message=error.strerror or str(error), file=error.filename)

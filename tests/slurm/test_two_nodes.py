@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import csv
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import on_cluster
-from tests.workflow.workplace import LOCAL_PROFILE, Workplace, new_workplace
+from tests.workflow.workplace import LOCAL_PROFILE, Workplace, new_workplace, wait_until
 
 pytestmark = pytest.mark.slurm
 LORA = "results/checkpoints/lora/manifest.json"
@@ -60,15 +59,9 @@ def test_a_signal_to_all_nodes_leaves_a_checkpoint_from_which_the_next_attempt_g
     place = _on_two_nodes(_study(tmp_path / "place", epochs=10), cluster, gpus=1)
     started = place.start(LORA)
     log = place.results / "logs/train/lora.log"
-    deadline = time.monotonic() + 200
-    while place.newest_checkpoint("lora") == 0:
-        assert started.poll() is None, place.output
-        assert time.monotonic() < deadline, place.output
-        time.sleep(0.2)
+    wait_until(lambda: place.newest_checkpoint("lora") > 0, started, timeout=100)
     # What SLURM does some minutes before the time limit (--signal of the profile).
     cluster.command("scancel", "--signal=TERM", "--me")
-    while "interrupted; what was finished is kept" not in log.read_text():
-        assert time.monotonic() < deadline, place.output
-        time.sleep(0.05)
+    wait_until(lambda: "interrupted; what was finished is kept" in log.read_text(), started, timeout=100)
     assert started.wait(300) == 0, place.output
     assert place.json("checkpoints/lora/manifest.json")["resumed_from_step"] > 0

@@ -17,7 +17,7 @@ import pytest
 
 import snakemake_executor_plugin_slurm_guarded as guarded
 from tests.unit import stand_in_slurm
-from usertune.slurm.ledger import Ledger
+from usertune.slurm.ledger import Ledger, submissions
 
 NAME = "usertune-test"
 SNAKEFILE = """
@@ -111,8 +111,8 @@ class Run:
 
     def submitted(self, count: int) -> list[str]:
         """Wait until so many jobs were submitted in all, and stand in the ledger; return their numbers."""
-        self.wait_for(lambda: len(self.ledger.submissions()) == count)
-        return sorted(self.ledger.submissions())
+        self.wait_for(lambda: len(submissions(self.ledger.read())) == count)
+        return sorted(submissions(self.ledger.read()))
 
     def set(self, state: str, *jobs: str) -> None:
         """Let jobs have a state."""
@@ -121,9 +121,9 @@ class Run:
 
     def complete(self, *jobs: str) -> None:
         """Let jobs do their work and end."""
-        submissions = self.ledger.submissions()
+        submitted = submissions(self.ledger.read())
         for job in jobs:
-            (self.folder / f"{submissions[job]['wildcards']['name']}.txt").touch()
+            (self.folder / f"{submitted[job]['wildcards']['name']}.txt").touch()
         self.set("COMPLETED", *jobs)
 
     def asked(self, command: str) -> list[list[str]]:

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usertune.slurm.ledger import Ledger
+from usertune.slurm.ledger import Ledger, submissions
 
 # Takes [ledger, name, count]: writes so many events.
 WRITER = """
 import json, sys
 from pathlib import Path
-from usertune.slurm.ledger import Ledger
+from usertune.slurm.ledger import Ledger, submissions
 path, name, count = json.loads(sys.argv[1])
 for number in range(count):
     Ledger(Path(path)).append("submitted", f"{name}{number}", filling="x" * 500)
@@ -52,7 +52,7 @@ def test_events_are_read_in_their_order(ledger: Ledger) -> None:
 
 def test_there_may_be_no_ledger_yet(ledger: Ledger) -> None:
     assert list(ledger.read()) == []
-    assert ledger.submissions() == {}
+    assert submissions(ledger.read()) == {}
     assert not ledger.path.parent.exists()
 
 
@@ -62,7 +62,7 @@ def test_the_last_submission_or_adoption_of_a_job_counts(ledger: Ledger) -> None
     ledger.append("adopted", "7", attempt=2)
     ledger.append("ended", "7")
     ledger.append("cancelled", "9")
-    assert {job: entry["attempt"] for job, entry in ledger.submissions().items()} == {"7": 2, "8": 1}
+    assert {job: entry["attempt"] for job, entry in submissions(ledger.read()).items()} == {"7": 2, "8": 1}
 
 
 CUT_SHORT = [

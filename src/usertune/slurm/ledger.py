@@ -59,10 +59,6 @@ class Ledger:
             if isinstance(entry, dict) and {"event", "time", "job"} <= entry.keys():
                 yield entry
 
-    def submissions(self) -> Mapping[str, Entry]:
-        """Return the last submission (or adoption) of every job, by its number."""
-        return submissions(self.read())
-
     def _ends_well(self) -> bool:
         with self.path.open("rb") as file:
             file.seek(0, os.SEEK_END)
