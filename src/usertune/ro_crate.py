@@ -290,12 +290,13 @@ def _software(crate: ROCrate, record: Mapping[str, Any]) -> ContextEntity:
 
 
 def _package(crate: ROCrate, name: str, version: str) -> ContextEntity:
+    described = {"name": name, "softwareVersion": version}
     if name == "python":
-        identifier, url = _id("python", version), "https://www.python.org/"
-    else:
-        url = f"https://pypi.org/project/{quote(name, safe='')}/"
-        identifier = f"{url}{quote(version, safe='')}/"
-    return _entity(crate, identifier, "SoftwareApplication", {"name": name, "softwareVersion": version, "url": url})
+        described["url"] = "https://www.python.org/"
+        return _entity(crate, _id("python", version), "SoftwareApplication", described)
+    # A package URL (https://github.com/package-url/purl-spec) names a release wherever it is had from.
+    identifier = f"pkg:pypi/{quote(name.lower().replace('_', '-'), safe='')}@{quote(version, safe='')}"
+    return _entity(crate, identifier, "SoftwareApplication", described)
 
 
 def _circumstances(crate: ROCrate, record: Mapping[str, Any]) -> ContextEntity:

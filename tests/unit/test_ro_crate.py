@@ -196,6 +196,7 @@ def test_software_and_machine_of_an_action_are_told() -> None:
     }
     packages = {found[place]["name"]: found[place]["softwareVersion"] for place in ids(clean["softwareRequirements"])}
     assert packages == {"python": "3.11.9", "torch": "2.14.1+cu128", "numpy": "2.4.6"}
+    assert "pkg:pypi/torch@2.14.1%2Bcu128" in ids(clean["softwareRequirements"])
     # One entity for each package and version, whoever used it.
     software = [entity["name"] for entity in found.values() if entity["@type"] == "SoftwareApplication"]
     assert sorted(software) == ["numpy", "python", "torch", "usertune", "usertune"]
