@@ -60,7 +60,8 @@ def test_what_the_code_relies_on(parsed: argparse.Namespace) -> None:
     # usertune's own lock holds the results, and what a killed job wrote is not trusted.
     assert parsed.nolock is True
     assert parsed.rerun_incomplete is True
-    assert parsed.keep_incomplete is False
+    # Results are whole or absent, and an attempt that lives on would remove those of the one in its place.
+    assert parsed.keep_incomplete is True
     assert parsed.slurm_guarded_requeue is True
     # Job arrays lose jobs.
     assert parsed.slurm_guarded_array_jobs is MISSING
