@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.errors import UserError
+from usertune.launchers import launched_rank
 
 SUFFIX = ".progress.json"
 # Names the record of the program that started this process, which may tell its progress there.
@@ -138,7 +139,7 @@ _current: _Record | None = None
 def _record() -> _Record | None:
     """Return the record that this process may write to."""
     global _current
-    if _current is None and os.environ.get(FILE_VARIABLE) and os.environ.get("RANK", "0") == "0":
+    if _current is None and os.environ.get(FILE_VARIABLE) and launched_rank() == 0:
         _current = _Record(Path(os.environ[FILE_VARIABLE]), {})
     # What a process forks has its memory, but not its record.
     return _current if _current and _current.process == os.getpid() else None

@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from usertune.errors import LackOfMemoryError, Stopped, UserError
 from usertune.files import read_json, write_json, write_text
+from usertune.launchers import no_launcher
 from usertune.processes import Processes
 from usertune.signals import NotedSignal, end_with_parent
 
@@ -63,7 +64,7 @@ def train_together(task: Mapping[str, Any], processes: Processes, work: Path) ->
     )  # fmt: skip
     stop = NotedSignal(lambda number: _request_stop(exchange, number))
     try:
-        with stop:
+        with stop, no_launcher():
             exit_code = _run(_command(exchange / TASK, processes), processes)
         return _outcome(exchange, processes, exit_code, stop.signal)
     finally:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 from usertune.files import read_json, write_json
 from usertune.launch import node_file
+from usertune.launchers import PARENT
 from usertune.signals import STOP_SIGNALS, end_with_parent
-
-# Tells a worker whether the process that started it still lives.
-PARENT = "USERTUNE_LAUNCHER"
 
 
 def main(task_file: Path) -> int:

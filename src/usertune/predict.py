@@ -12,6 +12,7 @@ from usertune import gpu
 from usertune.data.samples import Sample, read_user, request_digest
 from usertune.errors import UserError
 from usertune.fingerprint import step_fingerprint
+from usertune.launchers import no_launcher
 from usertune.locks import one_at_a_time
 from usertune.made_with import UNKNOWN, MadeWith, differences, distinct, made_with
 from usertune.progress import Progress
@@ -74,7 +75,7 @@ def predict_users(
             (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
         }
         if missing:
-            with gpu.lease(gpus) as devices:
+            with gpu.lease(gpus) as devices, no_launcher():
                 computed_on = _generate(
                     recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size
                 )

@@ -14,6 +14,7 @@ from usertune.data.samples import Sample, read_user
 from usertune.errors import UserError
 from usertune.files import write_text
 from usertune.fingerprint import digest, digest_bytes, digest_file, digest_folder, file_states, list_files
+from usertune.launchers import no_launcher
 from usertune.locks import one_at_a_time
 from usertune.made_with import UNKNOWN, MadeWith, differences, distinct, made_with
 from usertune.micro_batch import micro_batch_of_attempt
@@ -101,7 +102,8 @@ def train_experiment(
                     }
                     measured = launch.train_together(task, processes, work)
                 else:
-                    measured = _train(recipe, how, base, train, validation, dataset_root, work)
+                    with no_launcher():
+                        measured = _train(recipe, how, base, train, validation, dataset_root, work)
                 result = {**measured, **_digests(work)}
             result["gpus"] = devices
             write_result(work / COMPLETE, result)

@@ -14,7 +14,7 @@ from usertune import program
 from usertune.errors import LackOfMemoryError, Stopped, UserError
 from usertune.files import read_json, write_json
 from usertune.launch import STOP_REQUEST, report_file
-from usertune.launch_node import PARENT
+from usertune.launchers import PARENT, launched_rank
 from usertune.processes import Processes
 from usertune.signals import EXIT_ENDED, SignalWatch, end_with_parent
 
@@ -34,7 +34,7 @@ def main(task_file: Path) -> int:
     if os.getppid() != int(os.environ[PARENT]):
         return EXIT_ENDED
     program.configure_logging(None)
-    rank = int(os.environ["RANK"])
+    rank = launched_rank()
     if rank:
         logging.getLogger("usertune").setLevel(logging.WARNING)
     exchange = task_file.parent

@@ -143,7 +143,12 @@ def _work(out: Path) -> Path:
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
-def test_two_processes_train_what_one_trains(prepared: Prepared, tmp_path: Path, mode: str) -> None:
+def test_two_processes_train_what_one_trains(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    # Left behind by another launcher: they do not count.
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "MASTER_PORT": "1", "PET_NNODES": "2"}.items():
+        monkeypatch.setenv(name, value)
     one, two = tmp_path / "one", tmp_path / "two"
     train_experiment(**_arguments(prepared, one, mode))
     manifest = train_experiment(**_arguments(prepared, two, mode, gradient_checkpointing=True), processes=TWO)

@@ -18,6 +18,7 @@ import pytest
 
 from usertune import job_record
 from usertune import progress as progress_module
+from usertune.launchers import PARENT
 from usertune.progress import Progress
 
 PROGRAM = """\
@@ -170,11 +171,13 @@ def test_no_record_without_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_worker_tells_the_programs_record(log: Path) -> None:
     body = f"subprocess.run([sys.executable, '-c', {WORKER!r}], check=True); job_record.note_progress"
-    _, found = run(body, log, RANK="0")
+    _, found = run(body, log, RANK="0", **{PARENT: "1"})
     assert (found["state"], found["model_loads"], found["progress"]["done"]) == ("ended", 1, 4)
-    _, found = run(body, log, RANK="1")
+    _, found = run(body, log, RANK="1", **{PARENT: "1"})
     assert "model_loads" not in found, "only the first worker tells it"
     assert "progress" not in found
+    _, found = run(body, log, RANK="1")
+    assert found["model_loads"] == 1, "a number that another launcher left behind"
 
 
 def test_what_is_forked_does_not_write(log: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,14 @@ sys.modules["torch"] = None
 from usertune.train import train_experiment
 logging.basicConfig(level=logging.INFO)
 train_experiment(**arguments)
+"""
+
+# Trains as told, as a program with a log.
+TRAIN = f"""{WITH_ARGUMENTS}
+from usertune import program
+from usertune.train import train_experiment
+sys.argv += ["--log", str(arguments["log_file"].with_name("train.log"))]
+program.run(program.argument_parser("train"), lambda _: train_experiment(**arguments))
 """
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -93,6 +102,22 @@ def test_a_training_that_is_needed_does_need_torch(prepared: Prepared, tmp_path:
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "import of torch halted" in error
+
+
+def test_variables_that_a_launcher_left_behind_do_not_count(
+    prepared: Prepared, tmp_path: Path, run_python: Start
+) -> None:
+    left = {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    other = {"PMI_SIZE": "2", "ACCELERATE_USE_FSDP": "true", "ACCELERATE_MIXED_PRECISION": "bf16"}
+    arguments = prepared.train_arguments(tmp_path)
+    process = run_python(TRAIN, arguments, **left, **other)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    manifest = read_result(tmp_path / "manifest.json")
+    assert (manifest["processes"], manifest["parallel"], manifest["steps"]) == (1, None, 2)
+    assert "ignoring variables of a launcher that did not start this process: ACCELERATE_MIXED_PRECISION, " in error
+    record = json.loads((tmp_path / "train.progress.json").read_text())
+    assert record["progress"]["done"] == 2
 
 
 @pytest.mark.parametrize("damage", ["deleted", "truncated"])
