@@ -40,6 +40,8 @@ from usertune.train import train_experiment
 MODES = {"vanilla": "vanilla", "lora": "lora", "full_tuned": "full"}
 # Chance of a hit in each mode.
 SKILL = {"vanilla": 0.2, "lora": 0.5, "full": 0.8}
+# What an answer takes.
+SECONDS = 0.25
 MEASURED = {
     "wall_seconds": 8123.4,
     "steps": 30,
@@ -71,7 +73,8 @@ class StandInGenerator:
         text = f"```referring\nicon4\n```\n```grounding\n[{x}, {y + off + 0.5}]\n```"
         if self.mode == "vanilla" and sample["step"] % 10 == 0:
             text = f"I cannot see it. {self.hostile}"
-        return Prediction(text, new_tokens=20, stopped=sample["step"] > 0, made_with=self.made_with)
+        stopped, at = sample["step"] > 0, f"2026-03-04T10:00:{sample['step']:02}+00:00"
+        return Prediction(text, new_tokens=20, stopped=stopped, made_with=self.made_with, seconds=SECONDS, at=at)
 
 
 class StandInTrainer:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers.utils import logging as transformers_logging
 
+from usertune.clock import utc_now
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
 from usertune.errors import UserError
@@ -57,6 +60,7 @@ class Generator:
         """Answer samples, longest prompt first, and yield each batch as soon as it is done.
 
         The longest go first so that memory runs out, if it does, at the start; the batch size is then halved.
+        Every answer carries an equal share of the time that its batch took, without attempts that ran out of memory.
 
         Raises:
             UserError: memory runs out with a single sample.
@@ -65,6 +69,7 @@ class Generator:
         waiting = sorted(samples, key=lambda sample: len(prompts[id(sample)]), reverse=True)
         while waiting:
             batch = waiting[:batch_size]
+            started = time.monotonic()
             try:
                 predictions = self._answer_batch(batch, [prompts[id(sample)] for sample in batch])
             except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -80,7 +85,9 @@ class Generator:
                 logger.warning("out of memory; going on with %d samples at once", batch_size)
             else:
                 waiting = waiting[len(batch) :]
-                yield list(zip(batch, predictions, strict=True))
+                seconds, now = round((time.monotonic() - started) / len(batch), 4), utc_now()
+                timed = [replace(prediction, seconds=seconds, at=now) for prediction in predictions]
+                yield list(zip(batch, timed, strict=True))
                 continue
             # Outside the except block, where the error no longer holds the failed batch's tensors.
             gc.collect()

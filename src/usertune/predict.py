@@ -50,7 +50,9 @@ def predict_users(
         gpus: GPUs to hold while generating; 0 generates on the CPU.
 
     Returns:
-        The object written.
+        The object written. ``generation_seconds`` and ``loading_seconds`` (None where no model was loaded) are those
+        of this call; ``answer_seconds``, ``timed_answers`` and ``answered`` (see `_times_of`) are those of the
+        answers, whenever they were generated.
 
     Raises:
         UserError: an input is missing or damaged, or the weights were trained on another base model.
@@ -67,6 +69,7 @@ def predict_users(
     started = time.monotonic()
     devices: list[str] = []
     computed_on: list[str] = []
+    loading: float | None = None
     with one_at_a_time(store.folder / f".{predictions_file.stem}.lock", f"predicting with {experiment}"):
         names, strict = [manifest["user"] for manifest, _ in users], "made_with" in recipe
         stored = read_stored(store, names, strict)
@@ -76,7 +79,7 @@ def predict_users(
         }
         if missing:
             with gpu.lease(gpus) as devices, no_launcher():
-                computed_on = _generate(
+                computed_on, loading = _generate(
                     recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size
                 )
             stored = read_stored(store, names, strict)
@@ -105,6 +108,8 @@ def predict_users(
         "generated": len(missing),
         "reused": len(samples) - len(missing),
         "generation_seconds": round(time.monotonic() - started, 2) if missing else 0.0,
+        "loading_seconds": loading,
+        **_times_of({(sample["user"], request): stored[sample["user"]][request] for sample, request in requests}),
         "gpus": devices,
         "gpus_used": computed_on,
         "files": {},
@@ -123,8 +128,9 @@ def _generate(
     dataset_root: Path,
     store: PredictionStore,
     batch_size: int,
-) -> list[str]:
-    """Generate and store the answers; return the UUIDs of the GPUs that did."""
+) -> tuple[list[str], float]:
+    """Generate and store the answers; return the UUIDs of the GPUs that did, and the seconds until it could begin."""
+    started = time.monotonic()
     # Imported here, after the GPU was chosen and only when something is to be generated.
     from usertune.generate import Generator
     from usertune.model import device_name, used_gpus
@@ -140,12 +146,13 @@ def _generate(
         max_new_tokens=recipe["max_new_tokens"],
         made_with=store.remember(made_with("predict", device_name())),
     )
+    loading = round(time.monotonic() - started, 2)
     progress = Progress(len(samples), "samples")
     with store.writer() as writer:
         for batch in generator.answer(samples, batch_size):
             writer.append((sample["user"], request_digest(sample), prediction) for sample, prediction in batch)
             progress.advance(len(batch))
-    return used_gpus()
+    return used_gpus(), loading
 
 
 def read_stored(store: PredictionStore, users: Sequence[str], strict: bool) -> dict[str, dict[str, Prediction]]:
@@ -164,6 +171,22 @@ def _made_as_now(store: PredictionStore) -> Callable[[Prediction], bool]:
 def _records_of(answers: Sequence[Prediction], store: PredictionStore) -> list[MadeWith]:
     records = store.made_with()
     return distinct(records.get(key, UNKNOWN) for key in sorted({answer.made_with for answer in answers}))
+
+
+def _times_of(answers: Mapping[tuple[str, str], Prediction]) -> dict[str, Any]:
+    """Return how long generating the answers took and when that was, whichever job did it.
+
+    Returns:
+        ``answer_seconds`` (wall time, without loading a model) and ``timed_answers`` (how many answers that is known
+        of), and ``answered``: the times of the first and the last answer, None if they are not known.
+    """
+    seconds = [answer.seconds for answer in answers.values() if answer.seconds is not None]
+    times = [answer.at for answer in answers.values() if answer.at is not None]
+    return {
+        "answer_seconds": round(sum(seconds), 2),
+        "timed_answers": len(seconds),
+        "answered": [min(times), max(times)] if times else None,
+    }
 
 
 def _row(sample: Sample, prediction: Prediction) -> dict[str, Any]:

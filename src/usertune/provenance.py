@@ -22,8 +22,9 @@ def trace(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Mapping
 
     Returns:
         ``fingerprint``, ``study_sha256``, ``made_with`` (the comparison's own), and under ``experiments`` for each
-        its ``chain`` (fingerprints of base model, training, and for each user of prepare, predict and score) and
-        ``made_with`` (what training and prediction were made with).
+        its ``chain`` (fingerprints of base model, training, and for each user of prepare, predict and score),
+        ``made_with`` (what training and prediction were made with) and ``scored`` (when its first and its last user
+        were scored; None where that is not known).
     """
     experiments: dict[str, Any] = {}
     for item in metrics:
@@ -33,6 +34,9 @@ def trace(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Mapping
         own["chain"]["users"][item["user"]] = {key: chain[key] for key in ("prepare", "predict", "score")}
         for step, records in item["made_with"].items():
             own["made_with"][step] = distinct([*own["made_with"].get(step, []), *records])
+    for name, own in experiments.items():
+        times = [item["scored"] for item in metrics if item["experiment"] == name and item.get("scored")]
+        own["scored"] = [min(times), max(times)] if times else None
     return {
         "step": "compare",
         "fingerprint": fingerprint,

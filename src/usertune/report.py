@@ -274,7 +274,8 @@ def _training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.DataFrame) -> dict[str, str]:
-    answers = [answer for batch in predictions if batch["experiment"] == name for answer in batch["predictions"]]
+    batches = [batch for batch in predictions if batch["experiment"] == name]
+    answers = [answer for batch in batches for answer in batch["predictions"]]
     lengths = [answer["new_tokens"] for answer in answers if answer.get("new_tokens") is not None]
     own = samples[samples["experiment"] == name]
     return {
@@ -283,7 +284,17 @@ def _answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd
         "unparsed": _number(int((own["parsed"] == 0).sum())),
         "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
         "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else presentation.NOT_AVAILABLE,
+        **_time_of_answers(batches),
     }
+
+
+def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return how long an experiment's answers took; answers that an older release stored have no time."""
+    seconds = sum(batch.get("answer_seconds", 0) for batch in batches)
+    timed = sum(batch.get("timed_answers", 0) for batch in batches)
+    if not timed:
+        return {"time": presentation.NOT_AVAILABLE, "per_second": presentation.NOT_AVAILABLE}
+    return {"time": presentation.duration(seconds), "per_second": _number(timed / seconds, 2) if seconds else ""}
 
 
 def _number(value: float | None, digits: int = 0) -> str:

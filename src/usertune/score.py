@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from usertune.clock import utc_now
 from usertune.data.samples import read_samples
 from usertune.errors import UserError
 from usertune.files import write_text
@@ -67,7 +68,12 @@ def score_user(
     score = _read_stored(stored, fingerprint)
     if score is None:
         rows = score_samples(str(recipe.get("task")), samples, texts, thresholds, samples_file)
-        score = {"fingerprint": fingerprint, "metrics": summarise(rows, thresholds), "rows": _as_csv(rows)}
+        score = {
+            "fingerprint": fingerprint,
+            "scored": utc_now(),
+            "metrics": summarise(rows, thresholds),
+            "rows": _as_csv(rows),
+        }
         write_result(stored, score)
         logger.info("%s, user %s: scored", experiment, user)
     else:
@@ -81,6 +87,8 @@ def score_user(
         "fingerprint": fingerprint,
         "chain": {**chain, "prepare": chain["prepare"][user], "score": fingerprint},
         "made_with": predictions["made_with"],
+        # A score that an older release stored has no time.
+        "scored": score.get("scored"),
         "files": {rows_file.name: digest_bytes(score["rows"].encode("utf-8"))},
         **score["metrics"],
     }

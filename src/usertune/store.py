@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO
@@ -33,13 +33,20 @@ CHECK_DIGITS = 16
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model answered: the text, its length in tokens, and whether it ended by itself."""
+    """What a model answered: the text, its length in tokens, and whether it ended by itself.
+
+    How long it took, and when, is no part of the answer: predictions that differ in it alone are equal.
+    """
 
     text: str
     new_tokens: int
     stopped: bool
     made_with: str
     """Key of the record of code, packages and machine, see `PredictionStore.made_with`."""
+    seconds: float | None = field(default=None, compare=False)
+    """Its share of the time that its batch took to generate; None in lines of older releases."""
+    at: str | None = field(default=None, compare=False)
+    """When it was generated, see `usertune.clock`; None in lines of older releases."""
 
 
 class PredictionStore:

@@ -10,6 +10,7 @@ from typing import Any
 
 from usertune import gpu, launch
 from usertune.base_model import model_files
+from usertune.clock import utc_now
 from usertune.data.samples import Sample, read_user
 from usertune.errors import UserError
 from usertune.files import write_text
@@ -104,7 +105,7 @@ def train_experiment(
                 else:
                     with no_launcher():
                         measured = _train(recipe, how, base, train, validation, dataset_root, work)
-                result = {**measured, **_digests(work)}
+                result = {**measured, **_digests(work), "execution": how, "finished": utc_now()}
             result["gpus"] = devices
             write_result(work / COMPLETE, result)
             _remove_working_checkpoints(work)

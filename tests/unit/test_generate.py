@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from tests.unit.conftest import BASE, NO_LIMITS, Prepared
+from usertune.clock import utc_now
 from usertune.data.samples import Sample
 from usertune.errors import UserError
 from usertune.generate import Generator
@@ -81,6 +83,17 @@ def test_the_batch_is_halved_when_memory_runs_out(
     answers = _answers(_generator(prepared), _uneven(prepared), 10)
     assert all(answer.text == name for name, answer in answers.items())
     assert sizes == [10, 5, 3, 3, 3, 1]
+
+
+def test_every_answer_carries_its_share_of_its_batch(prepared: Prepared) -> None:
+    generator = _generator(prepared)
+    started, before = time.monotonic(), utc_now()
+    answers = list(_answers(generator, _uneven(prepared), 4).values())
+    taken = time.monotonic() - started
+    assert {before <= str(answer.at) <= utc_now() for answer in answers} == {True}
+    seconds = [answer.seconds for answer in answers if answer.seconds]
+    assert len(seconds) == len(answers)
+    assert 0.2 * taken < sum(seconds) < taken
 
 
 def test_a_sample_that_does_not_fit_alone_is_named(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

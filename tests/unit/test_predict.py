@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.synthetic_study import without_a_model
+from tests.synthetic_study import SECONDS, without_a_model
 from tests.unit.conftest import Prepared
 from usertune.data.prepare import prepare_user
 from usertune.errors import UserError
+from usertune.fingerprint import digest
 from usertune.made_with import UNKNOWN, made_with
 from usertune.predict import predict_users
 from usertune.sealed import read_result, write_result
@@ -62,8 +63,12 @@ def test_a_second_call_generates_nothing_and_needs_no_torch(
     assert process.returncode == 0, error
     second = read_result(tmp_path / "predictions.json")
     assert (second["generated"], second["reused"]) == (0, 10)
-    for key in ("predictions", "fingerprint", "chain", "made_with"):
+    for key in ("predictions", "fingerprint", "chain", "made_with", "answer_seconds", "timed_answers", "answered"):
         assert second[key] == first[key]
+    # The second call loads nothing and generates nothing; the time that the answers took is still known.
+    assert (second["loading_seconds"], second["generation_seconds"]) == (None, 0)
+    assert second["timed_answers"] == 10
+    assert 0 < first["answer_seconds"] <= first["generation_seconds"] - first["loading_seconds"]
 
 
 def test_a_killed_job_repeats_at_most_one_batch(prepared: Prepared, tmp_path: Path, run_python: Start) -> None:
@@ -101,6 +106,9 @@ def test_one_edited_sample_generates_exactly_one(prepared: Prepared, tmp_path: P
     copy = _prepare_copy(prepared, tmp_path / "edited", user_1=lines)
     second = predict_users(**copy.predict_arguments(tmp_path))
     assert (second["generated"], second["reused"]) == (1, 4)
+    assert second["timed_answers"] == 5
+    assert second["answer_seconds"] > second["generation_seconds"] - second["loading_seconds"]
+    assert second["answered"][0] == first["answered"][0]
     kept = [row for number, row in enumerate(second["predictions"]) if number != 2]
     assert kept == [row for number, row in enumerate(first["predictions"]) if number != 2]
 
@@ -111,6 +119,7 @@ def test_users_who_ask_the_same_each_get_their_answer(prepared: Prepared, tmp_pa
     result = predict_users(**copy.predict_arguments(tmp_path, users=("1", "2"), batch_size=8))
     texts = [row["text"] for row in result["predictions"]]
     assert texts[:5] == texts[5:]
+    assert result["timed_answers"] == 10
     assert [row["user"] for row in result["predictions"]] == ["1"] * 5 + ["2"] * 5
 
 
@@ -174,3 +183,27 @@ def test_answers_whose_record_is_lost_still_count_but_not_as_made_today(prepared
         assert (again["generated"], again["made_with"]["predict"]) == (0, [UNKNOWN])
         strict = {**arguments, "recipe": {**arguments["recipe"], "made_with": {}}}
         assert predict_users(**strict)["generated"] == 5
+
+
+def test_samples_that_ask_the_same_share_an_answer_and_its_time(prepared: Prepared, tmp_path: Path) -> None:
+    lines = (prepared.root / "user_1.jsonl").read_text().splitlines()
+    twice = [json.dumps({**json.loads(line), "id": f"{number}"}) for number, line in enumerate([*lines, *lines])]
+    copy = _prepare_copy(prepared, tmp_path / "twice", user_1=twice)
+    with without_a_model():
+        result = predict_users(**copy.predict_arguments(tmp_path))
+    assert (len(result["predictions"]), result["generated"], result["timed_answers"]) == (10, 5, 5)
+    assert result["answer_seconds"] == 5 * SECONDS
+
+
+def test_answers_of_an_older_release_have_no_time(prepared: Prepared, tmp_path: Path) -> None:
+    arguments = prepared.predict_arguments(tmp_path)
+    with without_a_model():
+        predict_users(**arguments)
+        for segment in (tmp_path / "store").glob("*/user_1/*.jsonl"):
+            lines = [json.loads(line) for line in segment.read_text().splitlines()]
+            old = [
+                {key: line[key] for key in ("request", "text", "new_tokens", "stopped", "made_with")} for line in lines
+            ]
+            segment.write_text("".join(json.dumps({**line, "check": digest(line)[:16]}) + "\n" for line in old))
+        again = predict_users(**arguments)
+    assert (again["generated"], again["answer_seconds"], again["timed_answers"], again["answered"]) == (0, 0, 0, None)

@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from tests.synthetic_study import StandInGenerator
 from usertune.code_version import code_version
 from usertune.errors import UserError
 from usertune.examples import LONGEST_TEXT, printable
@@ -89,6 +90,18 @@ def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -
         if place.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(place):
             assert f'title="{read_result(study.root / place)["fingerprint"]}"' in text, place
     assert f'title="{manifest["fingerprint"]}"' in text
+
+
+def test_the_time_of_the_answers_outlives_a_rerun_that_finds_them_all(make_study: Maker) -> None:
+    study = make_study()
+    cells = "<td>12.0 s</td>\n        <td>4.00</td>"
+    assert study.report().read_text(encoding="utf-8").count(cells) == 3
+    for place in [place for place in study.results if place.startswith("predictions/")]:
+        (study.root / place).unlink()
+    before = StandInGenerator.generated
+    study.make_all("predict", "score", "compare", "figure", "audit")
+    assert StandInGenerator.generated == before
+    assert study.report().read_text(encoding="utf-8").count(cells) == 3
 
 
 def test_differing_versions_are_flagged(make_study: Maker) -> None:

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,15 @@ from usertune.store import Prediction, PredictionStore
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 PREDICTIONS = st.dictionaries(
     st.text("0123456789abcdef", min_size=1, max_size=64),
-    st.builds(Prediction, text=TEXT, new_tokens=st.integers(0, 10_000), stopped=st.booleans(), made_with=TEXT),
+    st.builds(
+        Prediction,
+        text=TEXT,
+        new_tokens=st.integers(0, 10_000),
+        stopped=st.booleans(),
+        made_with=TEXT,
+        seconds=st.none() | st.floats(0, 1e6),
+        at=st.none() | TEXT,
+    ),
 )
 
 
@@ -45,7 +54,10 @@ def test_any_text_comes_back_as_it_was(predictions: dict[str, Prediction]) -> No
         store = _store(Path(folder))
         with store.writer() as writer:
             writer.append(("7", request, prediction) for request, prediction in predictions.items())
-        assert store.read("7") == predictions
+        found = store.read("7")
+        assert {request: asdict(prediction) for request, prediction in found.items()} == {
+            request: asdict(prediction) for request, prediction in predictions.items()
+        }
 
 
 def test_users_and_namespaces_are_apart(tmp_path: Path) -> None:
