@@ -9,7 +9,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,11 @@ from usertune.batches import Samples
 from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
-from usertune.errors import LackOfMemoryError, Stopped
+from usertune.errors import Stopped
 from usertune.files import check_writable, naming, sync_folder, write_text
+from usertune.memory import lack_named
 from usertune.model import (
     device_name,
-    is_out_of_memory,
     load_model,
     load_processor,
     prepare_for_training,
@@ -90,6 +90,11 @@ def fine_tune(
         UserError: several processes could not be set up as asked.
         OSError: the disk is full or cannot be written.
     """
+    with _lack_of_memory_named(run.execution["micro_batch"]):
+        return _fine_tune(run, work, weights_folder, log_file, stop or StopOnSignal())
+
+
+def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path, stop: StopOnSignal) -> dict[str, Any]:
     started = time.monotonic()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -101,7 +106,6 @@ def fine_tune(
     # Weights that are trained are kept in float32: bf16 steps at small learning rates round to nothing.
     model = load_model(run.base_folder, run.dtype if run.mode == "lora" else "float32")
     trained = prepare_for_training(model, run.mode, run.training)
-    stop = stop or StopOnSignal()
     trainer = SparseLossTrainer(
         model=trained,
         args=_arguments(run, work),
@@ -153,20 +157,20 @@ def _disk_problems_named(folder: Path) -> Iterator[None]:
 def _run(trainer: SparseLossTrainer, resumed_from: Path | None, stop: StopOnSignal) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
+    except RuntimeError:
         if stop.signal:
             # A scheduler signals all processes, and the loader's workers die of it in the middle of a step.
             raise Stopped(stop.signal) from None
-        if not is_out_of_memory(error):
-            raise
-        micro_batch = trainer.args.per_device_train_batch_size
-        smaller = (
-            "with retries in the profile the next attempt takes fewer samples at once and asks for more memory; or set "
-            "micro_batch lower, or gradient_checkpointing: true"
-        )
-        alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
-        advice = smaller if micro_batch > 1 else alone
-        raise LackOfMemoryError(f"out of memory with training.micro_batch {micro_batch} ({error}); {advice}") from None
+        raise
+
+
+def _lack_of_memory_named(micro_batch: int) -> AbstractContextManager[None]:
+    smaller = (
+        "with retries in the profile the next attempt takes fewer samples at once and asks for more memory; or set "
+        "micro_batch lower, or gradient_checkpointing: true"
+    )
+    alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
+    return lack_named(f"out of memory with training.micro_batch {micro_batch}", smaller if micro_batch > 1 else alone)
 
 
 def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -> Samples:

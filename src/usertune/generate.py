@@ -17,7 +17,8 @@ from usertune.clock import utc_now
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
 from usertune.errors import UserError
-from usertune.model import device, is_out_of_memory, load_for_prediction, load_processor
+from usertune.memory import lack_named, ran_out
+from usertune.model import device, load_for_prediction, load_processor
 from usertune.store import Prediction
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,8 @@ class Generator:
         self.collator = Collator(self.conversations, dataset_root)
         self.max_new_tokens = max_new_tokens
         self.made_with = made_with
-        self.model: Any = load_for_prediction(base_folder, mode, weights_folder, dtype)
+        with lack_named("out of memory while the model was loaded", "use a machine or a GPU with more memory"):
+            self.model: Any = load_for_prediction(base_folder, mode, weights_folder, dtype)
 
     def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
         """Answer samples, longest prompt first, and yield each batch as soon as it is done.
@@ -72,8 +74,8 @@ class Generator:
             started = time.monotonic()
             try:
                 predictions = self._answer_batch(batch, [prompts[id(sample)] for sample in batch])
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not is_out_of_memory(error):
+            except Exception as error:
+                if not ran_out(error):
                     raise
                 if len(batch) == 1:
                     name = batch[0]["id"]

@@ -118,8 +118,3 @@ def used_gpus() -> list[str]:
         return []
     uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
     return [uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"]
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error means that the GPU's or the machine's memory ran out."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -13,6 +13,7 @@ from typing import Any
 
 from usertune import job_record
 from usertune.errors import Stopped, UserError
+from usertune.memory import ran_out
 
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
@@ -39,9 +40,10 @@ def add_recipe(parser: argparse.ArgumentParser, keys: str) -> None:
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], object]) -> None:
     """Parse the command line, call ``main`` and leave with an exit code.
 
-    A `UserError` is shown as its message alone (exit code 2); a full or read-only disk likewise; anything
-    else with its traceback (exit code 1). SIGTERM and SIGUSR1, which schedulers send before they end a job, unwind
-    like Ctrl-C, so that ``with`` blocks clean up, and give exit code 75: the same command goes on from there.
+    A `UserError` and a lack of memory are shown as their message alone (exit code 2); a full or read-only disk
+    likewise; anything else with its traceback (exit code 1). SIGTERM and SIGUSR1, which schedulers send before they
+    end a job, unwind like Ctrl-C, so that ``with`` blocks clean up, and give exit code 75: the same command goes on
+    from there.
     Beside the log a record is kept of how it goes (see `job_record`).
     """
     arguments = parser.parse_args()
@@ -61,7 +63,10 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
         logger.error("interrupted; what was finished is kept, and the next run continues from there")
         by_person = not isinstance(stop, Stopped) or stop.signal == signal.SIGINT
         sys.exit(128 + signal.SIGINT if by_person else EXIT_TRY_AGAIN)
-    except Exception:
+    except Exception as error:
+        if ran_out(error):
+            logger.error("out of memory (%s: %s); give the job more of it", type(error).__name__, error)
+            sys.exit(EXIT_USER_ERROR)
         logger.exception("this should not have happened; please report it with the lines below")
         sys.exit(EXIT_FAILURE)
 

@@ -15,6 +15,7 @@ from usertune.errors import LackOfMemoryError, Stopped, UserError
 from usertune.files import read_json, write_json
 from usertune.launch import STOP_REQUEST, report_file
 from usertune.launchers import PARENT, launched_rank
+from usertune.memory import ran_out
 from usertune.processes import Processes
 from usertune.signals import EXIT_ENDED, SignalWatch, end_with_parent
 
@@ -52,7 +53,10 @@ def main(task_file: Path) -> int:
     except OSError as error:
         report("disk", number=error.errno, message=error.strerror or str(error), file=error.filename)
         return program.EXIT_FAILURE
-    except Exception:
+    except Exception as error:
+        if ran_out(error):
+            report("lack_of_memory", message=f"out of memory before training began ({error})")
+            return program.EXIT_USER_ERROR
         report("failed", message=traceback.format_exc())
         time.sleep(WAIT_SECONDS)
         return program.EXIT_FAILURE

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from tests.unit.conftest import BASE, EXECUTION, LORA, NO_LIMITS, TRAIN_STEP_BY_STEP, TRAINING, Prepared
 from usertune.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer
-from usertune.errors import Stopped
+from usertune.errors import LackOfMemoryError, Stopped
 from usertune.finetune import FineTuning, fine_tune
 from usertune.model import load_model, load_processor
 from usertune.program import EXIT_TRY_AGAIN
@@ -155,6 +155,19 @@ def test_a_stopped_run_resumes_to_exactly_the_same_result(
     table, weights = _train(run, tmp_path / "stopped")
     assert table == undisturbed[0]
     assert _same(weights, undisturbed[1])
+
+
+@pytest.mark.parametrize("where", ["load_model", "answer_loss_sum", "_save_weights"])
+def test_memory_that_runs_out_anywhere_is_named(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(f"usertune.{'trainer' if where == 'answer_loss_sum' else 'finetune'}.{where}", fail)
+    with pytest.raises(LackOfMemoryError, match=r"^out of memory with training\.micro_batch 4 \(CUDA error: CUBLAS_"):
+        _train(_run(prepared, epochs=1), tmp_path)
+    assert not (tmp_path / "weights").exists()
 
 
 def test_a_second_stop_signal_ends_at_once_and_is_no_interruption_by_a_person() -> None:

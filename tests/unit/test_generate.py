@@ -12,7 +12,7 @@ import torch
 from tests.unit.conftest import BASE, NO_LIMITS, Prepared
 from usertune.clock import utc_now
 from usertune.data.samples import Sample
-from usertune.errors import UserError
+from usertune.errors import LackOfMemoryError, UserError
 from usertune.generate import Generator
 from usertune.store import Prediction
 
@@ -74,7 +74,13 @@ def _limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) 
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
+    ],
 )
 def test_the_batch_is_halved_when_memory_runs_out(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch, error: Exception
@@ -101,6 +107,15 @@ def test_a_sample_that_does_not_fit_alone_is_named(prepared: Prepared, monkeypat
     longest = _uneven(prepared)[-1]["id"]
     with pytest.raises(UserError, match=rf"sample {longest} \(\d+ tokens\) does not fit"):
         list(_generator(prepared).answer(_uneven(prepared), 2))
+
+
+def test_a_model_that_does_not_fit_is_reported_as_such(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr("usertune.generate.load_for_prediction", load)
+    with pytest.raises(LackOfMemoryError, match=r"while the model was loaded \(CUDA out of memory\. Tried"):
+        _generator(prepared)
 
 
 def test_another_error_is_not_taken_for_a_lack_of_memory(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
