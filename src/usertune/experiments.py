@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,10 +18,15 @@ class Section(BaseModel):
     )
 
 
-class Lora(Section):
-    """Settings of low-rank adapters."""
+# As in LLaMA-Factory's recipes for Qwen3-VL (examples/train_lora, examples/train_full) and, for adapters, ms-swift's
+# (examples/models/qwen3_vl). Adapters begin at zero: at the 1e-6 of the reference experiment they hardly leave it.
+LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
 
-    rank: Annotated[int, Field(gt=0)] = 4
+
+class Lora(Section):
+    """Settings of low-rank adapters; the defaults are those of ms-swift's recipes for Qwen3-VL."""
+
+    rank: Annotated[int, Field(gt=0)] = 8
     """Rank of the adapter matrices."""
     alpha: Annotated[float, Field(gt=0)] = 32
     """The adapter's output is scaled by alpha / rank."""
@@ -34,8 +39,8 @@ class Training(Section):
 
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the training samples."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-6
-    """Peak learning rate of AdamW."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of AdamW; null: 1e-4 for experiments of mode lora, 1e-5 for mode full."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate goes on after warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
@@ -86,6 +91,17 @@ class Experiment(Section):
     """Nodes of the cluster that train it together. Changes no result."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several GPUs share the work: each holds the whole model (ddp), or a share of it (fsdp, for mode full)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_learning_rate(cls, raw: Any) -> Any:
+        """Give an experiment that is trained the learning rate of its mode, unless the study says one."""
+        if not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
+            return raw
+        default = LEARNING_RATES.get(raw["mode"]) if isinstance(raw.get("mode"), str) else None
+        if default is None or training.get("learning_rate") is not None:
+            return raw
+        return {**raw, "training": {**training, "learning_rate": default}}
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:

@@ -158,8 +158,8 @@ class BaseModelSettings(Section):
 class Evaluation(Section):
     """How answers are generated and compared."""
 
-    users_per_job: Annotated[int, Field(gt=0)] = 1
-    """Users that one prediction job takes, so that the base model is loaded once for all of them."""
+    users_per_job: Annotated[int, Field(gt=0)] = 10
+    """Users that one prediction job takes, so that the base model is loaded once for all of them. Changes no result."""
     batch_size: Annotated[int, Field(gt=0)] = 8
     """Samples generated at once; halved by itself when memory runs out."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 128

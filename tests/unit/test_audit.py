@@ -139,7 +139,7 @@ def test_other_thresholds_make_scores_and_all_after_them_stale(whole: SyntheticS
 def test_another_rank_makes_one_training_stale_and_names_the_setting(whole: SyntheticStudy) -> None:
     changed = with_changes(whole, training={"lora": {"rank": 16}})
     assert found(changed)[0] == ("stale", LORA)
-    assert reasons(changed)[0] == "made with other settings: training.lora.rank: 4 -> 16"
+    assert reasons(changed)[0] == "made with other settings: training.lora.rank: 8 -> 16"
     # Nothing else says of itself that it was made otherwise, but for what shows the study's own digest.
     assert {place for _, place in found(changed)} - {LORA} == {
         *places(whole, "compare", "report"),

@@ -234,7 +234,21 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path, name: str) -> Non
 
 def test_an_empty_section_of_an_experiment_is_no_section() -> None:
     study = study_from_config(changed("experiments.lora.training", None))
-    assert study.experiments["lora"].training == study.training
+    assert study.experiments["lora"].training == study.training.model_copy(update={"learning_rate": 1e-4})
+
+
+def test_the_learning_rate_is_that_of_the_mode_unless_the_study_says_one() -> None:
+    def rates(shared: Any, **own: Any) -> list[Any]:
+        experiments = {mode: {"mode": mode, "training": own.get(mode)} for mode in ("lora", "full")}
+        study = study_from_config({**GOOD, "training": shared, "experiments": experiments})
+        again = study_from_config(json.loads(study.model_dump_json()))
+        assert again == study
+        return [experiment.training and experiment.training.learning_rate for experiment in study.experiments.values()]
+
+    assert rates({}) == rates({"learning_rate": None}) == [1e-4, 1e-5]
+    assert rates({"learning_rate": 3e-5}) == [3e-5, 3e-5]
+    assert rates({"learning_rate": 3e-5}, lora={"learning_rate": 2e-4}) == [2e-4, 3e-5]
+    assert rates({"learning_rate": 3e-5}, full={"learning_rate": None}) == [3e-5, 1e-5]
 
 
 def test_a_long_mistake_has_a_short_message() -> None:

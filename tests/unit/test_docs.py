@@ -42,6 +42,16 @@ def test_every_study_shown_is_a_valid_study() -> None:
         assert study_from_config(yaml.safe_load(text)).experiments
 
 
+def test_the_prompts_shown_name_a_form_of_answer_that_is_read() -> None:
+    shown = [text for name, text in blocks("yaml") if name == "README.md"]
+    shown.append((REPOSITORY / "configs" / "qwen3-vl-8b.yaml").read_text())
+    for text in shown:
+        _, form = study_from_config(yaml.safe_load(text)).dataset.prompt.user.split("{text}")
+        answer = form[form.index("```") :]
+        assert answer == "```grounding\n[x, y]\n```"
+        assert get_task("grounding").parse(answer.replace("x, y", "311, 541")) == (311, 541)
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):

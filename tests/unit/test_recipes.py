@@ -55,7 +55,7 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
     [
         ({}, set()),
         ({"training": {"micro_batch": 2, "gradient_checkpointing": False, "save_every_steps": 5}}, set()),
-        ({"training": {"lora": {"rank": 8}}}, EVERYTHING_BELOW_LORA),
+        ({"training": {"lora": {"rank": 16}}}, EVERYTHING_BELOW_LORA),
         ({"training": {"epochs": 2}}, ALL_TRAINING | {"compare", *LAST}),
         ({"users": {**BASE["users"], "train": "3-5,7"}}, ALL_TRAINING | {"compare", *LAST}),  # type: ignore[dict-item]
         ({"users": {**BASE["users"], "test": "1"}}, {"compare", *LAST}),  # type: ignore[dict-item]
