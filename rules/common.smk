@@ -46,7 +46,9 @@ IN_CONTAINERS = (
 
 try:
     STUDY = study_from_config(
-        config, [os.path.relpath(file) for file in workflow.configfiles]
+        config,
+        [os.path.relpath(file) for file in workflow.configfiles],
+        workflow.config_settings.config_args or (),
     )
     plan.check_sources(STUDY)
     if IN_CONTAINERS:

@@ -34,6 +34,7 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
+from snakemake_executor_plugin_slurm_guarded.config_errors import name_broken_files
 from usertune.fingerprint import digest
 from usertune.slurm import queue
 from usertune.slurm.fate import FateJudge
@@ -48,6 +49,8 @@ JOB_NAME, LEDGER = "USERTUNE_SLURM_JOB_NAME", "USERTUNE_SLURM_LEDGER"
 SECONDS_BETWEEN_LOOKS_AT_RESULTS = 2
 
 common_settings = slurm.common_settings
+
+name_broken_files()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from typing import Any
 
 from usertune.base_model import is_local, model_files
 from usertune.data.images import BadImageError, describe_image, resolve_inside
-from usertune.data.messages import parse_line, user_file
+from usertune.data.messages import parse_line, raw_lines, user_file
 from usertune.data.samples import read_samples
 from usertune.errors import UserError
 from usertune.fingerprint import digest_file, file_states, step_fingerprint
@@ -188,10 +188,10 @@ def _changed_images(root: Path, samples: Path, user: str) -> Iterator[str]:
 
 def _mended_images(root: Path, raw: Path, manifest: Manifest) -> Iterator[str]:
     """Yield which samples were skipped for an image that is good now."""
-    lines = raw.read_bytes().split(b"\n")
+    lines = dict(raw_lines(raw.read_bytes()))
     for item in manifest["skipped_samples"]:
         if item["field"] == "image":
-            sample = parse_line(lines[item["line"] - 1].decode(), manifest["user"], item["line"])
+            sample = parse_line(lines[item["line"]], manifest["user"], item["line"])
             try:
                 for name in sample.image_paths:
                     describe_image(root, name)

@@ -8,22 +8,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from usertune.errors import UserError, shown
 from usertune.experiments import Experiment
-from usertune.study import SPLITS, Study
-
-KeyPath = tuple[str, ...]
-# Users are set on the command line (snakemake --config test_users=1-3) by these top-level keys.
-USER_OVERRIDES = {f"{split}_users": split for split in SPLITS}
-# Far beyond any study. A few lines of YAML can stand for more: an alias may repeat what holds aliases, or itself.
-MAX_SIZE = 1_000_000
-MAX_DEPTH = 20
-MAX_DIGITS = 18
-LONGEST_YAML_ERROR = 1000
+from usertune.study import Study
+from usertune.study_files import (
+    USER_OVERRIDES,
+    KeyPath,
+    line_numbers,
+    merge,
+    read_yaml,
+    require_bounded,
+    users_as_written,
+)
 
 
 def load_study(files: Sequence[str | Path]) -> Study:
@@ -34,24 +33,28 @@ def load_study(files: Sequence[str | Path]) -> Study:
     """
     config: dict[str, Any] = {}
     for file in files:
-        config = _update(config, _read_yaml(file))
+        config = merge(config, read_yaml(file))
     return study_from_config(config, files)
 
 
-def study_from_config(config: Mapping[str, Any], files: Sequence[str | Path] = ()) -> Study:
+def study_from_config(
+    config: Mapping[str, Any], files: Sequence[str | Path] = (), command_line: Sequence[str] = ()
+) -> Study:
     """Check a study that was already read (as Snakemake's ``config``).
 
     Args:
         config: the merged configuration; ``train_users``, ``validation_users`` and ``test_users`` at its
             top level replace the lists under ``users``.
-        files: where it came from, so that errors can name file and line.
+        files: where it came from, so that errors can name file and line, and user lists are read as text.
+        command_line: what ``--config`` added, as ``name=value`` texts.
 
     Raises:
         UserError: the study is not valid; the message lists every problem with line, key, value and remedy.
     """
     name = " + ".join(str(file) for file in files) or "the configuration"
-    _require_bounded(config, name)
-    lines = _line_numbers(files)
+    require_bounded(config, name)
+    lines = line_numbers(files)
+    config = users_as_written(config, files, command_line)
     raw = _with_user_overrides(config)
     try:
         return Study.model_validate(raw)
@@ -121,6 +124,8 @@ def _explain(detail: ErrorDetails, path: KeyPath) -> str:
         return str(context["error"])
     if kind == "string_pattern_mismatch":
         return f"{shown(value)} is not a safe name; it must match {context['pattern']}"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f"YAML reads this as {shown(value)}, not as a text; put it in quotes"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{shown(value)} is not allowed; {message}"
 
@@ -148,94 +153,6 @@ def _place(path: KeyPath, lines: dict[KeyPath, str]) -> str:
         if path[:length] in lines:
             return f"{lines[path[:length]]}: "
     return ""
-
-
-def _read_yaml(file: str | Path) -> dict[str, Any]:
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{file}: there is no such file") from None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise UserError(f"{file}: not valid YAML: {error}") from None
-    try:
-        # Before values are made of the nodes, which already takes forever when there are too many.
-        _require_bounded(yaml.compose(text, Loader=yaml.SafeLoader), str(file))
-        value = yaml.safe_load(text)
-    except UserError:
-        raise
-    # An impossible date or number, or a value that does not go with its tag, is an error of any kind in PyYAML.
-    except Exception as error:
-        raise UserError(f"{file}: not valid YAML: {str(error)[:LONGEST_YAML_ERROR]}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{file}: a study is a mapping of keys to values; found {type(value).__name__}")
-    return value
-
-
-def _require_bounded(config: object, name: str) -> None:
-    """Refuse what would take forever to check, or to show in a message; values and YAML nodes alike."""
-    waiting = [(config, 0)]
-    size = 0
-    while waiting:
-        value, depth = waiting.pop()
-        size += len(value) if isinstance(value, str | bytes) else 1
-        if size > MAX_SIZE or depth > MAX_DEPTH:
-            raise UserError(
-                f"{name} is not a valid study: with its YAML aliases written out it is longer than {MAX_SIZE:,} "
-                f"characters or nested more than {MAX_DEPTH} deep"
-            )
-        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
-            raise UserError(f"{name} is not a valid study: a whole number in it has more than {MAX_DIGITS} digits")
-        waiting.extend((child, depth + 1) for child in _children(value))
-
-
-def _children(value: object) -> list[Any]:
-    match value:
-        case yaml.MappingNode():
-            return [node for pair in value.value for node in pair]
-        case yaml.SequenceNode():
-            return list(value.value)
-        case yaml.ScalarNode():
-            return [value.value]
-        case Mapping():
-            return [*value.keys(), *value.values()]
-        case list() | tuple() | set():
-            return list(value)
-    return []
-
-
-def _update(config: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    both = {key for key in newer if isinstance(config.get(key), dict) and isinstance(newer[key], dict)}
-    return {**config, **newer, **{key: _update(config[key], newer[key]) for key in both}}
-
-
-def _line_numbers(files: Sequence[str | Path]) -> dict[KeyPath, str]:
-    """Map every key path to ``file:line``, and refuse a key that stands twice (YAML would keep the last)."""
-    lines: dict[KeyPath, str] = {}
-    for file in files:
-        try:
-            node = yaml.compose(Path(file).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        except (OSError, ValueError, yaml.YAMLError, RecursionError):
-            continue
-        _require_bounded(node, str(file))
-        _collect_lines(node, (), str(file), lines)
-    return lines
-
-
-def _collect_lines(node: yaml.Node | None, path: KeyPath, file: str, lines: dict[KeyPath, str]) -> None:
-    if not isinstance(node, yaml.MappingNode):
-        return
-    seen: dict[str, int] = {}
-    for key_node, value_node in node.value:
-        key = str(key_node.value)
-        line = key_node.start_mark.line + 1
-        if key in seen:
-            where = ".".join((*path, key))
-            raise UserError(f"{file}:{line}: {where} was already set in line {seen[key]}; remove one of the two")
-        seen[key] = line
-        lines[(*path, key)] = f"{file}:{line}"
-        _collect_lines(value_node, (*path, key), file, lines)
 
 
 def schema_text() -> str:

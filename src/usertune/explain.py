@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usertune.data.messages import user_file
+from usertune.data.messages import raw_lines, user_file
 from usertune.data.samples import read_user, request_digest
 from usertune.errors import UserError
 from usertune.fingerprint import step_fingerprint
@@ -162,8 +162,10 @@ def _count_samples(standing: Standing, result: Result, again: set[str], explanat
 
 
 def _raw_lines(standing: Standing, user: str) -> int:
-    with user_file(standing.study.dataset.root, user).open("rb") as lines:
-        return sum(not line.isspace() for line in lines)
+    try:
+        return sum(1 for _ in raw_lines(user_file(standing.study.dataset.root, user).read_bytes()))
+    except UserError:
+        return 0
 
 
 def _samples_in_words(explanation: Explanation) -> str:

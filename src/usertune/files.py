@@ -64,6 +64,29 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     _sync(target.parent)
 
 
+def decode_text(content: bytes) -> str:
+    """Return the text of a file that somebody else wrote: UTF-8, without the byte order mark that some editors add.
+
+    Raises:
+        ValueError: it is not UTF-8; UTF-16 and UTF-32, which some programs write, are named.
+    """
+    if other := other_unicode(content):
+        raise ValueError(f"the file is {other}; save it as UTF-8")
+    return content.decode("utf-8-sig")
+
+
+def other_unicode(content: bytes) -> str | None:
+    """Return UTF-16 or UTF-32, and the order of its bytes, if that is how a JSON or YAML file begins; else None."""
+    found = json.detect_encoding(content)
+    if not found.startswith(("utf-16", "utf-32")):
+        return None
+    # Without a byte order mark it is told by zero bytes, of which a damaged file may have some too.
+    beginning = content[:64].decode(found, errors="ignore")
+    if "\0" in beginning or 2 * sum(character.isascii() for character in beginning) < len(beginning):
+        return None
+    return found.upper()
+
+
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write ``text`` as UTF-8, atomically (see `atomic_writer`)."""
     with atomic_writer(path) as handle:

@@ -11,7 +11,8 @@ from usertune.data.messages import describe_available, image_references, image_s
 from usertune.errors import UserError
 from usertune.experiments import Experiment
 from usertune.fingerprint import digest, digest_file, file_states
-from usertune.study import SPLITS, Study
+from usertune.study import Study
+from usertune.study_files import SPLITS
 from usertune.users import format_users
 
 

@@ -23,10 +23,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from usertune.data.messages import PROMPT_TEXT
 from usertune.errors import UserError, shown
 from usertune.experiments import Experiment, Section, Training
+from usertune.study_files import SPLITS
 from usertune.thresholds import threshold_label
 from usertune.users import parse_users
 
-SPLITS = ("train", "validation", "test")
 RESERVED_EXPERIMENT_NAMES = frozenset(
     {"all", "base_model", "prepare", "train", "predict", "score", "compare", "figure", "audit", "report", "data"}
 )

@@ -87,7 +87,10 @@ def _parts(value: Any, depth: int = 0) -> Iterator[str]:
             raise UserError("a user number has at most 18 digits")
         yield str(value)
     else:
-        raise UserError(f"{shown(value)} does not name users; write numbers, ranges or names such as 1-3,7,alice")
+        quotes = " (a user who is called null needs quotes)" if value is None else ""
+        raise UserError(
+            f"{shown(value)} does not name users; write numbers, ranges or names such as 1-3,7,alice{quotes}"
+        )
 
 
 def _expand(part: str) -> list[str]:
@@ -111,7 +114,9 @@ def _expand(part: str) -> list[str]:
 
 def _number(text: str, part: str) -> int:
     if not _NUMBER.fullmatch(text):
-        raise UserError(f"{shown(part)}: write user numbers without leading zeros and with at most 18 digits")
+        raise UserError(
+            f"{shown(part)}: write user numbers without leading zeros, as 7 (and user_7.jsonl), with at most 18 digits"
+        )
     return int(text)
 
 

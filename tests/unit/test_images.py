@@ -132,6 +132,20 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize("cut", [None, -100], ids=["whole", "second picture cut off"])
+@pytest.mark.parametrize("rotated", [False, True])
+def test_of_a_phones_photo_the_first_picture_is_read(tmp_path: Path, cut: int | None, rotated: bool) -> None:
+    options = {"exif": ROTATED} if rotated else {}
+    preview = Image.new("RGB", (16, 12), "blue")
+    content = encoded(PHOTO, "MPO", save_all=True, append_images=[preview], **options)
+    (tmp_path / "a.jpg").write_bytes(content[:cut])
+    record = describe_image(tmp_path, "a.jpg")
+    (tmp_path / "plain.jpg").write_bytes(encoded(PHOTO, "JPEG", **options))
+    plain = describe_image(tmp_path, "plain.jpg")
+    assert (record["width"], record["height"]) == ((48, 64) if rotated else (64, 48))
+    assert load_image(tmp_path, record).tobytes() == load_image(tmp_path, plain).tobytes()
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_good_images_are_loaded_as_upright_rgb(tmp_path: Path, name: str) -> None:
     (tmp_path / "a.jpg").write_bytes(GOOD[name])

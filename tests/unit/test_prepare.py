@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 from collections.abc import Callable
@@ -52,6 +53,35 @@ def test_a_good_sample_gets_its_defaults_target_and_image_record(prepare: Prepar
     assert first["target"] == {"point": [311.5, 541.2]}
     assert (first["images"][0]["width"], first["images"][0]["height"]) == (96, 160)
     assert request_digest(first) == request_digest(second)
+
+
+BOM = codecs.BOM_UTF8
+
+
+@pytest.mark.parametrize("on_bad_sample", ["error", "skip"])
+@pytest.mark.parametrize("ending", [b"", b"\r"], ids=["lf", "crlf"])
+def test_a_byte_order_mark_and_windows_line_ends_are_read(
+    prepare: Prepare, tmp_path: Path, on_bad_sample: str, ending: bytes
+) -> None:
+    line = json.dumps({"messages": [QUESTION, ANSWER]}).encode()
+    # The third as after `cat a.jsonl b.jsonl`.
+    manifest = prepare(BOM + line + ending, ending, BOM + line + ending, BOM + ending, on_bad_sample=on_bad_sample)
+    assert (manifest["samples"], manifest["skipped"]) == (2, 0)
+    assert image_references(tmp_path / "user_7.jsonl") == {"images/a.png"}
+
+
+@pytest.mark.parametrize("on_bad_sample", ["error", "skip"])
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le"])
+def test_utf_16_is_reported_by_name(prepare: Prepare, tmp_path: Path, encoding: str, on_bad_sample: str) -> None:
+    line = json.dumps({"messages": [QUESTION, ANSWER]}).encode(encoding)
+    with pytest.raises(UserError, match=rf"user_7.jsonl: the file is {encoding[:6].upper()}.*; save it as UTF-8"):
+        prepare(line, on_bad_sample=on_bad_sample)
+    assert image_references(tmp_path / "user_7.jsonl") == set()
+
+
+def test_a_line_of_zeros_is_one_bad_line(prepare: Prepare) -> None:
+    manifest = prepare(bytes(100), {"messages": [QUESTION, ANSWER]}, on_bad_sample="skip")
+    assert [(item["line"], item["field"]) for item in manifest["skipped_samples"]] == [(1, "line")]
 
 
 def test_an_image_of_the_system_turn_moves_to_the_front_of_the_user_turn(prepare: Prepare, tmp_path: Path) -> None:

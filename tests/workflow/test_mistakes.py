@@ -57,6 +57,9 @@ def test_typo(workplace: Workplace, old: str, new: str, said: list[str]) -> None
         ("  root: data", "  root: dtaa", ["dataset.root", "dtaa does not exist"]),
         ("  test: 1-2", "  test: 1-3", ["users.test", "user 3", "found 6 users there: 1-2,11-13,74"]),
         ("/demo/base", "/demo/bsae", ["base_model.path", "/demo/bsae is not a folder"]),
+        ("  test: 1-2", "  test: 010", ["study.yaml:11: users.test: '010'", "leading zeros"]),
+        ("  test: 1-2", "\ttest: 1-2", ["study.yaml:11: not valid YAML", "indent by spaces"]),
+        ("  test: 1-2", "  test: [1, 2", ["study.yaml:12: not valid YAML", "begun in line 11"]),
         ("  test: 1-2", "  test: 1-2,11", ["user 11 is in both train and test", "splits must not overlap"]),
         ("  examples: 2", "  examples: 2\n  examples: 3", ["report.examples was already set in line"]),
         ("  lora:\n    mode: lora", "  train:\n    mode: lora", ["'train' is the name of a workflow step"]),
@@ -67,6 +70,15 @@ def test_what_the_study_names_must_be_there(workplace: Workplace, old: str, new:
     output = _refused(workplace)
     for text in said:
         assert text in output
+
+
+def test_users_of_the_command_line_are_read_as_text(workplace: Workplace) -> None:
+    # Snakemake itself makes the number 10 of it.
+    code, output = workplace.snakemake("-n", "--config", "test_users=010")
+    assert code != 0
+    assert "'010': write user numbers without leading zeros" in output
+    code, output = workplace.snakemake("-n", "--config", "test_users=1_2")
+    assert "no raw data in data for user 1_2" in output
 
 
 def _second_image(workplace: Workplace) -> str:

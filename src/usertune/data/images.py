@@ -117,7 +117,8 @@ def _check_header(image: Image.Image, name: str) -> None:
     if image.mode.startswith("I") or image.mode == "F":
         raise BadImageError(f"the image {name} is of mode {image.mode}; more than 8 bits a channel are not supported")
     frames = getattr(image, "n_frames", 1)
-    if frames > 1:
+    # Phones write MPO files called .jpg: the photo, and then a depth map, a preview or the like.
+    if frames > 1 and image.format != "MPO":
         raise BadImageError(f"the image {name} is animated ({frames} frames)")
 
 

@@ -14,6 +14,7 @@ prediction, and are trained on like the last one.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import re
@@ -25,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from usertune.data.samples import Part, Turn, path_problem
-from usertune.errors import shown
+from usertune.errors import UserError, shown
+from usertune.files import other_unicode
 from usertune.users import format_users, sort_key
 
 ROLES = ("system", "user", "assistant")
@@ -73,7 +75,24 @@ def describe_available(root: str | Path) -> str:
     return f"found {len(users)} users there: {format_users(users)}" if users else "found no user_<id>.jsonl there"
 
 
-def parse_line(line: str, user: str, number: int) -> RawSample:
+def raw_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the 1-based numbers and bytes of a raw file's lines that are not blank.
+
+    Lines end at a line feed and at nothing else; a carriage return before it is white space to JSON. A byte order
+    mark is left out wherever a line begins with one, since files with one are also joined.
+
+    Raises:
+        UserError: the file is UTF-16 or UTF-32.
+    """
+    if other := other_unicode(content):
+        raise UserError(f"the file is {other}; save it as UTF-8")
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        line = line.removeprefix(codecs.BOM_UTF8)
+        if line.strip():
+            yield number, line
+
+
+def parse_line(line: bytes | str, user: str, number: int) -> RawSample:
     """Parse and check one line of a raw file (1-based ``number``), without opening its images.
 
     Images in a system turn are moved to the user turn that follows, because the chat template drops them there.
@@ -82,7 +101,9 @@ def parse_line(line: str, user: str, number: int) -> RawSample:
         BadSampleError: the line does not follow the format of this module.
     """
     try:
-        raw = json.loads(line)
+        raw = json.loads(line if isinstance(line, str) else line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadSampleError("line", f"not valid UTF-8: {error}") from None
     # A ValueError that is no JSONDecodeError is a number of more digits than Python reads.
     except (ValueError, RecursionError) as error:
         raise BadSampleError("line", f"not valid JSON: {error}") from None
@@ -129,9 +150,9 @@ def put_prompt(sample: RawSample, prompt: Mapping[str, str | None]) -> None:
 def image_references(path: Path) -> set[str]:
     """Return the image paths that a raw file names, as far as its lines can be parsed and paths can be images'."""
     references: set[str] = set()
-    # Lines end as they do for `parse_line`: at a line feed, and at nothing else.
-    with path.open("rb") as lines:
-        for line in lines:
+    # A file that cannot be read as a whole is reported when its user is prepared.
+    with suppress(UserError):
+        for _, line in raw_lines(path.read_bytes()):
             try:
                 turns = json.loads(line.decode("utf-8"))["messages"]
                 parts = [part for turn in turns for part in turn["content"] if isinstance(part, dict)]

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from usertune.data.images import BadImageError, describe_image
-from usertune.data.messages import BadSampleError, RawSample, describe_available, parse_line, put_prompt, user_file
+from usertune.data.messages import (
+    BadSampleError,
+    RawSample,
+    describe_available,
+    parse_line,
+    put_prompt,
+    raw_lines,
+    user_file,
+)
 from usertune.data.samples import Image, Sample
 from usertune.errors import UserError
 from usertune.files import write_text
@@ -56,11 +64,14 @@ def prepare_user(
     samples: list[Sample] = []
     problems: list[dict[str, Any]] = []
     content = path.read_bytes()
-    for number, outcome in _check_lines(content, Path(root), user, recipe):
-        if isinstance(outcome, BadSampleError):
-            problems.append({"line": number, "field": outcome.field, "problem": str(outcome)})
-        else:
-            samples.append(outcome)
+    try:
+        for number, outcome in _check_lines(content, Path(root), user, recipe):
+            if isinstance(outcome, BadSampleError):
+                problems.append({"line": number, "field": outcome.field, "problem": str(outcome)})
+            else:
+                samples.append(outcome)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
     if problems and recipe["on_bad_sample"] == "error":
         raise UserError(_problem_list(path, problems))
     for problem in problems:
@@ -95,11 +106,9 @@ def _check_lines(
 ) -> Iterator[tuple[int, Sample | BadSampleError]]:
     lines_of_ids: dict[str, int] = {}
     known_images: dict[str, Image] = {}
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
+    for number, line in raw_lines(content):
         try:
-            raw = parse_line(_decode(line), user, number)
+            raw = parse_line(line, user, number)
             if raw.id in lines_of_ids:
                 raise BadSampleError("id", f"{raw.id!r} was already used in line {lines_of_ids[raw.id]}")
             lines_of_ids[raw.id] = number
@@ -132,13 +141,6 @@ def _canonical(
         "images": [known_images[image_path] for image_path in raw.image_paths],
         "target": target,
     }
-
-
-def _decode(content: bytes) -> str:
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadSampleError("line", f"not valid UTF-8: {error}") from None
 
 
 def _problem_list(path: Path, problems: list[dict[str, Any]]) -> str:
