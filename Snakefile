@@ -1,6 +1,6 @@
 """usertune: fine-tune one vision-language model across many users and evaluate it on each of them.
 
-The study is `config.yaml`, or another file: `snakemake --profile local --configfile configs/my-study.yaml`.
+The study is `config.yaml`, or another file: `snakemake --profile local --configfile configs/mine.yaml`.
 """
 
 from snakemake.utils import min_version
@@ -42,7 +42,7 @@ rule all:
         "The study is complete: {params.report}"
 
 
-# `snakemake vanilla`, `snakemake lora`, ...: one experiment, as far as its scores.
+# `snakemake vanilla --profile local`, and so on: one experiment, as far as its scores.
 for experiment in STUDY.experiments:
 
     rule:

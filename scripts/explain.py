@@ -24,6 +24,12 @@ from usertune.standing import Standing
 
 
 def main(arguments: argparse.Namespace) -> None:
+    for file in arguments.study:
+        if arguments.target is None and file.suffix not in (".yaml", ".yml", ".json"):
+            raise UserError(
+                f"{file}: --study takes every word that follows it; write the result first: "
+                f"python scripts/explain.py {file} --study {arguments.study[0]}"
+            )
     study = load_study(arguments.study)
     check_sources(study)
     standing = Standing(study, Recipes(study, current_code(), installed_versions()))
