@@ -20,10 +20,14 @@ from torch.distributed.checkpoint.state_dict import (
 from transformers.trainer import OPTIMIZER_NAME
 
 from usertune.errors import UserError
+from usertune.tensor_files import Shapes, shapes_in
+from usertune.weights import check_shapes
 
 # Folders that accelerate writes; `torch.distributed.checkpoint` reads them.
 SHARDED_MODEL, SHARDED_OPTIMIZER = "pytorch_model_fsdp_0", "optimizer_0"
 DESCRIPTION = ".metadata"
+# What accelerate saves is one dictionary under this key, which is the first part of each tensor's name.
+STATE_PREFIX = "model."
 _RECORDS = {
     "pathlib": {"PosixPath"},
     "torch": {"Size"},
@@ -48,25 +52,48 @@ def is_sharded(checkpoint: Path) -> bool:
     return (checkpoint / SHARDED_MODEL).is_dir()
 
 
-def check_shards(checkpoint: Path) -> None:
+def check_checkpoint(model: nn.Module, checkpoint: Path) -> None:
+    """Check that a working checkpoint holds exactly the weights of a model, or of the adapter that it carries.
+
+    Args:
+        model: what the checkpoint is to be loaded into, sharded or not.
+        checkpoint: the folder of the checkpoint, sharded or not.
+
+    Raises:
+        UserError: a tensor is missing, unexpected or of another shape, or a file is damaged.
+    """
+    found = check_shards(checkpoint) if is_sharded(checkpoint) else shapes_in(checkpoint)
+    check_shapes(found, model, checkpoint, _advice(checkpoint))
+
+
+def _advice(checkpoint: Path) -> str:
+    return f"delete the folder {checkpoint}, and training continues from the one before, or starts again"
+
+
+def check_shards(checkpoint: Path) -> Shapes:
     """Check that the descriptions of a sharded checkpoint hold what torch writes there, and nothing else.
 
     torch pickles them, and unpickles whatever it finds there; without this, a planted file could run a program.
 
+    Returns:
+        Name -> shape of the model's tensors.
+
     Raises:
         UserError: a description is damaged, or names something else.
     """
-    for folder in (SHARDED_MODEL, SHARDED_OPTIMIZER):
+    shapes: Shapes = {}
+    for folder in (SHARDED_OPTIMIZER, SHARDED_MODEL):
         file = checkpoint / folder / DESCRIPTION
         try:
             with file.open("rb") as content:
-                _DescriptionReader(content).load()
+                tensors = _DescriptionReader(content).load().state_dict_metadata
+            shapes = {name.removeprefix(STATE_PREFIX): tuple(getattr(tensors[name], "size", ())) for name in tensors}
         # Pickle raises what it likes on bytes that are no pickle.
         except Exception as problem:
             raise UserError(
-                f"{file}: not the description of a sharded checkpoint ({problem}); delete the folder {checkpoint}, and "
-                "training goes on from the one before, or begins anew"
+                f"{file}: not the description of a sharded checkpoint ({problem}); {_advice(checkpoint)}"
             ) from None
+    return shapes
 
 
 class _DescriptionReader(pickle.Unpickler):

@@ -34,6 +34,15 @@ class Lora(Section):
     """Share of the adapter's inputs that is dropped in training."""
 
 
+class Freeze(Section):
+    """Parts of the model that full fine-tuning leaves as they are. LoRA never touches them."""
+
+    vision: bool = True
+    """The vision tower, without its mergers."""
+    merger: bool = False
+    """The mergers, which turn the vision tower's outputs into visual tokens (`merger`, `deepstack_merger_list`)."""
+
+
 class Training(Section):
     """How an experiment is trained."""
 
@@ -63,8 +72,8 @@ class Training(Section):
     """Processes that open images while the model computes. Changes no result."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of sample order, adapter initialisation and dropout."""
-    freeze_vision: bool = True
-    """Leave the vision tower and its mergers as they are (in full fine-tuning; LoRA never touches them)."""
+    freeze: Freeze = Freeze()
+    """What full fine-tuning leaves as it is."""
     lora: Lora = Lora()
     """Adapter settings; used by experiments of mode lora only."""
 
@@ -73,6 +82,19 @@ class Training(Section):
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
         return self
+
+
+def with_new_keys(training: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return raw training settings with today's keys for older ones, and what to write instead of each older one."""
+    if "freeze_vision" not in training or "freeze" in training:
+        return training, []
+    settings = {key: value for key, value in training.items() if key != "freeze_vision"}
+    old = training["freeze_vision"]
+    word = str(old).lower()
+    message = (
+        f"training.freeze_vision is an older key, which still works; write freeze: {{vision: {word}, merger: {word}}}"
+    )
+    return {**settings, "freeze": {"vision": old, "merger": old}}, [message]
 
 
 class Experiment(Section):

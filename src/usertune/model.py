@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
 from usertune import job_record
+from usertune.tensor_files import tensor_shapes
+from usertune.weights import check_finite, check_loaded, check_shapes, loading
 
 ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 # PEFT matches a string against whole module names; the vision tower is model.visual and so stays out.
 ADAPTED_MODULES = rf"model\.language_model\..*\.({'|'.join(ADAPTED_LAYERS)})"
+
+# Where weights that cannot be used come from, and so what to do.
+GET_BASE_AGAIN = "base_model.path needs a complete Qwen3-VL model: download or copy it again"
+TRAIN_AGAIN = "delete this folder, and the experiment is trained again"
+# Names of the two parts of the vision tower that `training.freeze` tells apart, between the dots of a weight's name.
+MERGERS = frozenset({"merger", "deepstack_merger_list"})
 
 
 def load_processor(folder: str | Path, pixels: Mapping[str, int | None]) -> Any:
@@ -35,21 +44,59 @@ def load_processor(folder: str | Path, pixels: Mapping[str, int | None]) -> Any:
     return processor
 
 
-def load_model(folder: str | Path, dtype: str) -> Qwen3VLForConditionalGeneration:
-    """Load the weights of a local model folder as ``dtype`` ("float32" or "bfloat16"), on the CPU."""
+def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> Qwen3VLForConditionalGeneration:
+    """Load the weights of a local model folder as ``dtype`` ("float32" or "bfloat16"), on the CPU.
+
+    Args:
+        folder: the model's folder.
+        dtype: number format of the loaded weights.
+        advice: what a person can do where the weights are not complete.
+
+    Raises:
+        UserError: a tensor is missing, unexpected, of another shape or not finite, or a file is damaged.
+    """
     job_record.count_model_load()
-    return Qwen3VLForConditionalGeneration.from_pretrained(
-        str(folder), dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, use_safetensors=True
-    )
+    folder = Path(folder)
+    with loading(folder, advice):
+        model, info = Qwen3VLForConditionalGeneration.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            # Then a wrong shape is in the loading information, like a missing tensor.
+            ignore_mismatched_sizes=True,
+        )
+    check_loaded(info, model, folder, advice)
+    check_finite(model, folder, advice)
+    return model
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
+    """Put a saved adapter on a base model.
+
+    Raises:
+        UserError: its tensors are not exactly those that its adapter_config.json asks for, or are not finite, or a file
+            is missing or damaged.
+    """
+    folder = Path(folder)
+    with loading(folder, TRAIN_AGAIN):
+        adapted = get_peft_model(model, PeftConfig.from_pretrained(str(folder), inference_mode=True))
+        check_shapes(tensor_shapes(folder / SAFETENSORS_WEIGHTS_NAME), adapted, folder, TRAIN_AGAIN)
+        set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu"))
+    check_finite(adapted, folder, TRAIN_AGAIN)
+    return adapted
 
 
 def prepare_for_training(model: Qwen3VLForConditionalGeneration, mode: str, training: Mapping[str, Any]) -> nn.Module:
-    """Choose the weights that an experiment trains, and check that the vision tower is treated as asked.
+    """Choose the weights that an experiment trains, and check that what is to be frozen is.
 
     Args:
         model: the base model.
         mode: "lora" adds adapters to the language model's linear layers; "full" trains the language model.
-        training: the recipe's training settings; ``lora`` (rank, alpha, dropout) or ``freeze_vision`` is read.
+        training: the recipe's training settings; ``lora`` (rank, alpha, dropout) or ``freeze`` (vision, merger) is
+            read.
     """
     if mode == "lora":
         lora = training["lora"]
@@ -61,30 +108,44 @@ def prepare_for_training(model: Qwen3VLForConditionalGeneration, mode: str, trai
             task_type="CAUSAL_LM",
         )
         adapted = get_peft_model(model, settings)
-        check_vision_is_frozen(adapted)
+        check_frozen(adapted, {"vision": True, "merger": True})
         return adapted
-    model.requires_grad_(True)
-    if training["freeze_vision"]:
-        model.model.visual.requires_grad_(False)
-        check_vision_is_frozen(model)
+    freeze = training["freeze"]
+    for name, parameter in model.named_parameters():
+        part = _vision_part(name)
+        parameter.requires_grad_(part is None or not freeze[part])
+    check_frozen(model, freeze)
     return model
 
 
-def check_vision_is_frozen(model: nn.Module) -> None:
-    """Check that nothing in the vision tower or its mergers is trained or carries an adapter.
+def check_frozen(model: nn.Module, freeze: Mapping[str, bool]) -> None:
+    """Check that nothing in the frozen parts of the vision tower is trained or carries an adapter.
+
+    Args:
+        model: the model as it will be trained.
+        freeze: whether ``vision`` (the tower without its mergers) and ``merger`` are frozen.
 
     Raises:
-        RuntimeError: a vision parameter requires a gradient, an adapter sits on the vision tower, no vision
-            parameter was found, or nothing at all is trained.
+        RuntimeError: a frozen parameter requires a gradient, an adapter sits on a frozen part, a part was not found,
+            or nothing at all is trained.
     """
-    vision = {name: value for name, value in model.named_parameters() if "visual" in name.split(".")}
-    trained = [name for name, value in vision.items() if value.requires_grad or "lora_" in name]
-    if not vision:
-        raise RuntimeError("no vision tower was found at model.visual; this is not a Qwen3-VL model")
-    if trained:
-        raise RuntimeError(f"the vision tower is not frozen: {', '.join(trained[:3])}")
+    for part in ("vision", "merger"):
+        found = {name: value for name, value in model.named_parameters() if _vision_part(name) == part}
+        if not found:
+            raise RuntimeError(f"no {part} weights were found under model.visual; this is not a Qwen3-VL model")
+        trained = [name for name, value in found.items() if value.requires_grad or "lora_" in name]
+        if freeze[part] and trained:
+            raise RuntimeError(f"the {part} weights are not frozen: {', '.join(trained[:3])}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RuntimeError("no parameter is trained")
+
+
+def _vision_part(name: str) -> str | None:
+    """Return which key of ``freeze`` a weight of the vision tower belongs to; None elsewhere."""
+    parts = name.split(".")
+    if "visual" not in parts:
+        return None
+    return "merger" if parts[parts.index("visual") + 1] in MERGERS else "vision"
 
 
 def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str | Path | None, dtype: str) -> nn.Module:
@@ -95,10 +156,16 @@ def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str 
         mode: "vanilla", "lora" (adapter put on the base) or "full" (weights_folder holds a whole model).
         weights_folder: what training saved; None for vanilla.
         dtype: number format of the weights.
+
+    Raises:
+        UserError: the weights are not complete, see `load_model` and `load_adapter`.
     """
-    model: nn.Module = load_model(weights_folder if mode == "full" and weights_folder else base_folder, dtype)
-    if mode == "lora":
-        model = PeftModel.from_pretrained(model, str(weights_folder))
+    if mode == "full" and weights_folder:
+        model: nn.Module = load_model(weights_folder, dtype, TRAIN_AGAIN)
+    else:
+        model = load_model(base_folder, dtype)
+    if mode == "lora" and weights_folder:
+        model = load_adapter(model, weights_folder)
     return model.to(device()).eval()
 
 

@@ -5,6 +5,7 @@ The JSON schema in ``schemas/study.schema.json`` is generated from these models 
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from functools import cached_property
@@ -22,10 +23,12 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.data.messages import PROMPT_TEXT
 from usertune.errors import UserError, shown
-from usertune.experiments import Experiment, Section, Training
+from usertune.experiments import Experiment, Section, Training, with_new_keys
 from usertune.study_files import SPLITS
 from usertune.thresholds import threshold_label
 from usertune.users import parse_users
+
+logger = logging.getLogger(__name__)
 
 RESERVED_EXPERIMENT_NAMES = frozenset(
     {"all", "base_model", "prepare", "train", "predict", "score", "compare", "figure", "audit", "report", "data"}
@@ -240,16 +243,21 @@ class Study(Section):
         if not isinstance(raw, dict) or not isinstance(raw.get("experiments"), dict):
             return raw
         training = raw.get("training")
-        shared = training if isinstance(training, dict) else {}
+        shared, messages = with_new_keys(training if isinstance(training, dict) else {})
         experiments = {}
         for name, experiment in raw["experiments"].items():
             if isinstance(experiment, dict) and experiment.get("mode") != "vanilla":
                 own = experiment.get("training")
                 own = {} if own is None else own
                 if isinstance(own, dict):
+                    own, more = with_new_keys(own)
+                    messages += more
                     experiment = {**experiment, "training": _merge(shared, own)}
             experiments[name] = experiment
-        return {**raw, "experiments": experiments}
+        for message in sorted(set(messages)):
+            logger.warning("%s", message)
+        own_training = {"training": shared} if isinstance(training, dict) else {}
+        return {**raw, **own_training, "experiments": experiments}
 
     @model_validator(mode="after")
     def _check(self) -> Study:

@@ -15,7 +15,7 @@ from transformers.trainer import SCHEDULER_NAME
 
 from usertune.batches import Samples, Share, StepBatches
 from usertune.checkpoints import (
-    check_shards,
+    check_checkpoint,
     is_sharded,
     load_model_shards,
     load_optimizer_shards,
@@ -97,8 +97,7 @@ class SparseLossTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
-        if is_sharded(checkpoint):
-            check_shards(checkpoint)
+        check_checkpoint(self.model if model is None else model, checkpoint)
         if is_sharded(checkpoint) == self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         elif self.is_fsdp_enabled:

@@ -40,6 +40,7 @@ TRAINING = {
     "seed": 0,
 }
 LORA = {"rank": 4, "alpha": 32, "dropout": 0.05}
+FROZEN = {"vision": True, "merger": True}
 EXECUTION = {"micro_batch": 4, "gradient_checkpointing": False, "save_every_steps": 100, "loader_workers": 0}
 
 # The beginning of programs that get the arguments of a training as JSON, on their command line.
@@ -87,7 +88,7 @@ class Prepared:
         return [sample for user in users for sample in read_user(self.manifest(user))[1]]
 
     def train_recipe(self, mode: str = "lora", **training: Any) -> dict[str, Any]:
-        extra = {"lora": LORA} if mode == "lora" else {"freeze_vision": True}
+        extra = {"lora": LORA} if mode == "lora" else {"freeze": FROZEN}
         settings = {**TRAINING, **extra, **training}
         return {"step": "train", "mode": mode, "training": settings, "pixels": NO_LIMITS, "dtype": "float32"}
 

@@ -29,13 +29,14 @@ def checkpoint(tmp_path: Path) -> Path:
     optimizer = {"step": torch.tensor(3.0), "lr": 0.1, "betas": (0.9, 0.99), "name": "AdamW", "fused": None}
     folder = tmp_path / "checkpoint-3"
     for state, name in ((weights, SHARDED_MODEL), (optimizer, SHARDED_OPTIMIZER)):
+        state = {"model": state} if name == SHARDED_MODEL else state
         distributed_checkpoint.save(state, checkpoint_id=folder / name, no_dist=True)
     return folder
 
 
 def test_what_torch_writes_passes(checkpoint: Path) -> None:
     assert is_sharded(checkpoint)
-    check_shards(checkpoint)
+    assert check_shards(checkpoint) == {f"torch.{kind}": (3,) for kind in ("float32", "bfloat16", "int64")}
 
 
 @pytest.mark.parametrize("folder", [SHARDED_MODEL, SHARDED_OPTIMIZER])

@@ -75,6 +75,34 @@ def test_experiments_inherit_training_and_override_it() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shared", "own", "expected"),
+    [
+        ({}, {}, (True, False)),
+        ({"freeze_vision": True}, {}, (True, True)),
+        ({"freeze_vision": False}, {}, (False, False)),
+        ({"freeze_vision": False}, {"freeze": {"vision": True}}, (True, False)),
+        ({"freeze": {"merger": False}}, {"freeze_vision": True}, (True, True)),
+        ({"freeze": {"merger": True}}, {"freeze": {"vision": False}}, (False, True)),
+    ],
+)
+def test_freeze_and_its_older_key(
+    shared: dict[str, Any], own: dict[str, Any], expected: tuple[bool, bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {**GOOD, "training": shared, "experiments": {"full": {"mode": "full", "training": own}}}
+    training = study_from_config(config).experiments["full"].training
+    assert training is not None
+    assert (training.freeze.vision, training.freeze.merger) == expected
+    older = sum("freeze_vision" in keys for keys in (shared, own))
+    assert caplog.text.count("write freeze: {vision: ") == older
+
+
+def test_freeze_and_its_older_key_do_not_go_together() -> None:
+    message = message_of(changed("training", {"freeze": {"vision": True}, "freeze_vision": True}))
+    assert "training.freeze_vision: unknown key" in message
+    assert "training.freeze.vision: 'x'" in message_of(changed("training.freeze_vision", "x"))
+
+
+@pytest.mark.parametrize(
     ("path", "value", "expected"),
     [
         ("dataset.rot", "x", ["dataset.rot", "unknown key", "did you mean 'root'"]),

@@ -14,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.conftest import BASE, EXECUTION, LORA, NO_LIMITS, TRAIN_STEP_BY_STEP, TRAINING, Prepared
+from tests.unit.conftest import BASE, EXECUTION, FROZEN, LORA, NO_LIMITS, TRAIN_STEP_BY_STEP, TRAINING, Prepared
 from usertune.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer
-from usertune.errors import LackOfMemoryError, Stopped
+from usertune.errors import LackOfMemoryError, Stopped, UserError
 from usertune.finetune import FineTuning, fine_tune
 from usertune.model import load_model, load_processor
 from usertune.program import EXIT_TRY_AGAIN
@@ -36,7 +36,7 @@ def _uneven(prepared: Prepared, *users: str) -> Any:
 def _run(prepared: Prepared, mode: str = "lora", micro_batch: int = 4, **training: Any) -> FineTuning:
     return FineTuning(
         mode=mode,
-        training={**TRAINING, "lora": LORA, "freeze_vision": True, **training},
+        training={**TRAINING, "lora": LORA, "freeze": FROZEN, **training},
         execution={**EXECUTION, "micro_batch": micro_batch},
         dtype="float32",
         pixels=NO_LIMITS,
@@ -117,12 +117,17 @@ def test_the_validation_loss_is_the_mean_over_all_answer_tokens(prepared: Prepar
     assert _losses(table, "validation")[-1] == pytest.approx(total / tokens, rel=1e-5)
 
 
-def test_full_leaves_the_vision_tower_bitwise_and_changes_the_rest(prepared: Prepared, tmp_path: Path) -> None:
-    _, weights = _train(_run(prepared, "full", epochs=1), tmp_path)
+@pytest.mark.parametrize("merger", [True, False])
+def test_full_leaves_what_is_frozen_bitwise_and_changes_the_rest(
+    prepared: Prepared, tmp_path: Path, merger: bool
+) -> None:
+    _, weights = _train(_run(prepared, "full", epochs=1, freeze={"vision": True, "merger": merger}), tmp_path)
     base = load_file(BASE / "model.safetensors")
     assert weights.keys() == base.keys()
     for name, value in base.items():
-        assert torch.equal(weights[name], value) == name.startswith("model.visual."), name
+        is_merger = name.startswith(("model.visual.merger.", "model.visual.deepstack_merger_list."))
+        frozen = merger if is_merger else name.startswith("model.visual.")
+        assert torch.equal(weights[name], value) == frozen, name
 
 
 def _stop_after(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,6 +173,24 @@ def test_memory_that_runs_out_anywhere_is_named(
     with pytest.raises(LackOfMemoryError, match=r"^out of memory with training\.micro_batch 4 \(CUDA error: CUBLAS_"):
         _train(_run(prepared, epochs=1), tmp_path)
     assert not (tmp_path / "weights").exists()
+
+
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_a_checkpoint_of_other_weights_is_not_resumed_from(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    with monkeypatch.context() as patch:
+        _stop_after(1, patch)
+        with pytest.raises(Stopped):
+            _train(_run(prepared, mode), tmp_path)
+    (file,) = (tmp_path / "work" / "checkpoint-1").glob("*model.safetensors")
+    content = file.read_bytes()
+    # As long as before: sizes are compared earlier.
+    file.write_bytes(content.replace(b"language_model", b"language_modes"))
+    with pytest.raises(UserError, match=r"checkpoint-1: .* missing .* unexpected .*language_modes.*starts again"):
+        _train(_run(prepared, mode), tmp_path)
+    file.write_bytes(content)
+    _train(_run(prepared, mode), tmp_path)
 
 
 def test_a_second_stop_signal_ends_at_once_and_is_no_interruption_by_a_person() -> None:

@@ -14,7 +14,7 @@ from tests.unit.conftest import BASE, LORA, NO_LIMITS
 from usertune.collate import ConversationTokenizer
 from usertune.model import (
     ADAPTED_LAYERS,
-    check_vision_is_frozen,
+    check_frozen,
     load_model,
     load_processor,
     prepare_for_training,
@@ -44,25 +44,31 @@ def test_lora_trains_adapters_of_seven_kinds_of_layer_in_the_language_model_only
     assert len(trained) == len(found)
 
 
-def test_full_trains_everything_but_the_vision_tower_and_its_mergers(model: Any) -> None:
+BOTH = {"vision": True, "merger": True}
+
+
+@pytest.mark.parametrize("vision", [True, False])
+@pytest.mark.parametrize("merger", [True, False])
+def test_full_trains_everything_but_the_frozen_parts(model: Any, vision: bool, merger: bool) -> None:
     every = {name for name, _ in model.named_parameters()}
-    vision = {name for name in every if name.startswith("model.visual.")}
-    parts = {name.split(".")[2] for name in vision}
-    assert {"patch_embed", "blocks", "merger", "deepstack_merger_list"} <= parts
-    assert _trained(prepare_for_training(model, "full", {"freeze_vision": True})) == every - vision
+    mergers = {name for name in every if name.startswith(("model.visual.merger.", "model.visual.deepstack_merger"))}
+    tower = {name for name in every if name.startswith("model.visual.")} - mergers
+    assert {name.split(".")[2] for name in mergers} == {"merger", "deepstack_merger_list"}
+    assert {name.split(".")[2] for name in tower} >= {"patch_embed", "blocks"}
+    frozen = (tower if vision else set()) | (mergers if merger else set())
+    trained = prepare_for_training(model, "full", {"freeze": {"vision": vision, "merger": merger}})
+    assert _trained(trained) == every - frozen
 
 
-def test_full_trains_the_vision_tower_too_when_asked(model: Any) -> None:
-    every = {name for name, _ in model.named_parameters()}
-    assert _trained(prepare_for_training(model, "full", {"freeze_vision": False})) == every
-
-
-@pytest.mark.parametrize("part", ["patch_embed", "merger", "deepstack_merger_list"])
-def test_a_vision_weight_that_is_trained_is_noticed(model: Any, part: str) -> None:
-    prepare_for_training(model, "full", {"freeze_vision": True})
+@pytest.mark.parametrize(
+    ("part", "named"), [("patch_embed", "vision"), ("merger", "merger"), ("deepstack_merger_list", "merger")]
+)
+def test_a_vision_weight_that_is_trained_is_noticed(model: Any, part: str, named: str) -> None:
+    prepare_for_training(model, "full", {"freeze": BOTH})
     getattr(model.model.visual, part).requires_grad_(True)
-    with pytest.raises(RuntimeError, match=rf"not frozen: model\.visual\.{part}"):
-        check_vision_is_frozen(model)
+    with pytest.raises(RuntimeError, match=rf"the {named} weights are not frozen: model\.visual\.{part}"):
+        check_frozen(model, BOTH)
+    check_frozen(model, {**BOTH, named: False})
 
 
 def test_an_adapter_on_the_vision_tower_is_noticed_even_when_frozen(model: Any) -> None:
@@ -70,18 +76,18 @@ def test_an_adapter_on_the_vision_tower_is_noticed_even_when_frozen(model: Any) 
     for name, value in adapted.named_parameters():
         value.requires_grad = "lora_" in name and "visual" not in name
     with pytest.raises(RuntimeError, match="not frozen"):
-        check_vision_is_frozen(adapted)
+        check_frozen(adapted, BOTH)
 
 
 def test_a_model_in_which_nothing_is_trained_is_noticed(model: Any) -> None:
     model.requires_grad_(False)
     with pytest.raises(RuntimeError, match="no parameter is trained"):
-        check_vision_is_frozen(model)
+        check_frozen(model, BOTH)
 
 
 def test_a_model_without_a_vision_tower_is_noticed(model: Any) -> None:
-    with pytest.raises(RuntimeError, match="no vision tower"):
-        check_vision_is_frozen(model.model.language_model)
+    with pytest.raises(RuntimeError, match="no vision weights"):
+        check_frozen(model.model.language_model, BOTH)
 
 
 @pytest.mark.parametrize(
