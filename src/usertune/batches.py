@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,11 +12,22 @@ from usertune.collate import TokenizedConversation
 from usertune.data.samples import Sample
 
 TokenizedSample = tuple[Sample, TokenizedConversation]
+# With the sample's number.
+Row = tuple[Sample, TokenizedConversation, int]
 
 BLANK = -1
+NUMBERS = "sample_numbers"
 
 
-class Samples(Dataset[TokenizedSample]):
+def numbered_batch(
+    collate: Callable[[Sequence[TokenizedSample]], dict[str, torch.Tensor]], rows: Sequence[Row]
+) -> dict[str, torch.Tensor]:
+    """Return the batch that ``collate`` makes of the rows, and in it the samples' numbers, which are no model input."""
+    batch = collate([(sample, tokens) for sample, tokens, _ in rows])
+    return {**batch, NUMBERS: torch.tensor([number for *_, number in rows])}
+
+
+class Samples(Dataset[Row]):
     """Tokenized samples by number, and a blank one (`BLANK`), of whose answer no token counts."""
 
     def __init__(self, samples: Sequence[TokenizedSample]) -> None:
@@ -26,8 +37,9 @@ class Samples(Dataset[TokenizedSample]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, number: int) -> TokenizedSample:
-        return self._blank() if number == BLANK else self.samples[number]
+    def __getitem__(self, number: int) -> Row:
+        sample, tokens = self._blank() if number == BLANK else self.samples[number]
+        return sample, tokens, number
 
     def _blank(self) -> TokenizedSample:
         with_image = [pair for pair, image in zip(self.samples, self.has_image, strict=True) if image]

@@ -11,6 +11,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from usertune.checkpoints import weights_are_finite
 from usertune.errors import Stopped, UserError
 from usertune.files import sync_folder
 from usertune.parallel import highest, wait_for_all
@@ -24,7 +25,7 @@ CHECKPOINT_MARKER = "complete.json"
 
 
 def newest_checkpoint(work: Path) -> Path | None:
-    """Return the newest working checkpoint that is whole; unfinished and damaged ones are removed."""
+    """Return the newest working checkpoint that is whole and finite; damaged ones, and newer ones, are removed."""
     complete = []
     for folder in work.glob("checkpoint-*"):
         if _is_whole(folder):
@@ -32,7 +33,17 @@ def newest_checkpoint(work: Path) -> Path | None:
         else:
             logger.warning("%s: unfinished or damaged; not used", folder)
             shutil.rmtree(folder)
-    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    for folder in sorted(complete, key=step_of, reverse=True):
+        if weights_are_finite(folder):
+            return folder
+        logger.warning("%s: its weights are not finite; not used", folder)
+        shutil.rmtree(folder)
+    return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return after how many optimizer steps a working checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _is_whole(checkpoint: Path) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import checkpoint as distributed_checkpoint
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
     get_model_state_dict,
@@ -94,6 +98,33 @@ def check_shards(checkpoint: Path) -> Shapes:
                 f"{file}: not the description of a sharded checkpoint ({problem}); {_advice(checkpoint)}"
             ) from None
     return shapes
+
+
+def weights_are_finite(checkpoint: Path) -> bool:
+    """Whether all weights of a working checkpoint are finite. Reads them, one at a time.
+
+    Raises:
+        UserError: the descriptions of a sharded checkpoint are damaged.
+    """
+    if is_sharded(checkpoint):
+        check_shards(checkpoint)
+        return all(bool(weights.isfinite().all()) for weights in _shards(checkpoint / SHARDED_MODEL))
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as content:
+                if not all(bool(content.get_tensor(name).isfinite().all()) for name in content.keys()):  # noqa: SIM118
+                    return False
+        except SafetensorError:
+            return False
+    return True
+
+
+def _shards(folder: Path) -> Iterator[torch.Tensor]:
+    for name, entry in FileSystemReader(folder).read_metadata().state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata) and entry.properties.dtype.is_floating_point:
+            state = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
+            distributed_checkpoint.load(state, checkpoint_id=folder, no_dist=True)
+            yield state[name]
 
 
 class _DescriptionReader(pickle.Unpickler):

@@ -19,6 +19,10 @@ class LackOfMemoryError(UserError):
     """Memory ran out, or seems to have: another attempt may help that takes less."""
 
 
+class FinalError(UserError):
+    """Another attempt with the same settings ends in the same way, so none is made."""
+
+
 class Stopped(KeyboardInterrupt):
     """A stop signal came: the process is to leave, keeping what was finished.
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,13 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from usertune.batches import Samples
-from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint
+from usertune.batches import Samples, numbered_batch
+from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint, step_of
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
 from usertune.errors import Stopped
 from usertune.files import check_writable, naming, sync_folder, write_text
+from usertune.finite import StopIfNotFinite, advice_for
 from usertune.memory import lack_named
 from usertune.model import (
     device_name,
@@ -87,6 +89,7 @@ def fine_tune(
     Raises:
         Stopped: a stop signal came; a working checkpoint was saved first, unless it ended the loader's workers too.
         LackOfMemoryError: the micro-batch is to be made smaller.
+        FinalError: a loss, the gradients or the weights are not finite; no checkpoint holds such weights.
         UserError: several processes could not be set up as asked.
         OSError: the disk is full or cannot be written.
     """
@@ -111,13 +114,16 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
         args=_arguments(run, work),
         train_dataset=train,
         eval_dataset=validation if len(validation) else None,
-        data_collator=Collator(conversations, run.dataset_root).training_batch,
+        data_collator=partial(numbered_batch, Collator(conversations, run.dataset_root).training_batch),
         callbacks=[SayProgress(len(train)), ValidateAtEnd(len(validation) > 0), MarkCheckpoints(), stop],
     )
     # The Trainer prints every log entry; SayProgress says what a person needs.
     trainer.remove_callback(PrinterCallback)
     reduce_in_float32(trainer)
     trainer.add_callback(_CheckParallel(trainer, run.processes))
+    finite = StopIfNotFinite(trainer, advice_for(run.training, run.dtype))
+    trainer.check_validation = finite.check_validation
+    trainer.add_callback(finite)
     resumed_from = from_first(lambda: newest_checkpoint(work))
     if resumed_from:
         logger.info("resuming from %s", resumed_from)
@@ -125,6 +131,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
         _run(trainer, resumed_from, stop)
     if stop.signal:
         raise Stopped(stop.signal)
+    finite.check_weights()
     seconds = time.monotonic() - started
     if rank() == 0:
         write_text(log_file, _loss_table(trainer.state.log_history))
@@ -267,7 +274,7 @@ def _measurements(
     trainer: SparseLossTrainer, run: FineTuning, seconds: float, resumed_from: Path | None
 ) -> dict[str, Any]:
     state = trainer.state
-    first_step = int(resumed_from.name.rpartition("-")[2]) if resumed_from else 0
+    first_step = step_of(resumed_from) if resumed_from else 0
     share = (state.global_step - first_step) / max(1, state.global_step)
     validation = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
     samples = len(trainer.train_dataset) * trainer.args.num_train_epochs * share

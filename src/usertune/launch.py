@@ -20,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from usertune.errors import LackOfMemoryError, Stopped, UserError
+from usertune.errors import FinalError, LackOfMemoryError, Stopped, UserError
 from usertune.files import read_json, write_json, write_text
 from usertune.launchers import no_launcher
 from usertune.processes import Processes
@@ -49,6 +49,7 @@ def train_together(task: Mapping[str, Any], processes: Processes, work: Path) ->
     Raises:
         Stopped: a stop signal came.
         LackOfMemoryError: in a process, or one was killed, perhaps therefore.
+        FinalError: another attempt would end in the same way.
         UserError: something else that the person can mend went wrong in a process.
         OSError: a process could not write.
         RuntimeError: a process failed otherwise.
@@ -139,6 +140,8 @@ def _outcome(exchange: Path, processes: Processes, exit_code: int, own_signal: i
     kinds = {kind: [rank for rank in reports if reports[rank]["kind"] == kind] for kind in REPORTS}
     for rank in kinds["lack_of_memory"]:
         raise LackOfMemoryError(reports[rank]["message"])
+    for rank in kinds["final"]:
+        raise FinalError(reports[rank]["message"])
     for rank in kinds["user_error"]:
         raise UserError(reports[rank]["message"])
     for rank in kinds["disk"]:
@@ -175,7 +178,7 @@ def _raise_failure(exchange: Path, processes: Processes, exit_code: int, reports
 
 
 # What a process can say of its end.
-REPORTS = ("done", "stopped", "lack_of_memory", "user_error", "disk", "failed")
+REPORTS = ("done", "stopped", "lack_of_memory", "final", "user_error", "disk", "failed")
 
 
 def report_file(exchange: Path, rank: int) -> Path:

@@ -13,7 +13,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
 
-from usertune.errors import UserError
+from usertune.errors import FinalError
 from usertune.processes import Processes
 
 # Each of these modules of Qwen3-VL is sharded, gathered and freed by itself.
@@ -65,7 +65,7 @@ def check_parallel(trainer: Trainer, processes: Processes) -> None:
         processes: what the study asks for.
 
     Raises:
-        UserError: something else was set up.
+        FinalError: something else was set up.
     """
     asked = _set_up(processes.total, processes.strategy)
     found = _set_up(trainer.accelerator.num_processes, _strategy_found(trainer))
@@ -79,7 +79,7 @@ def check_parallel(trainer: Trainer, processes: Processes) -> None:
         if no_gpu
         else "set gpus, nodes and parallel of this experiment to what this machine can do"
     )
-    raise UserError(f"training was to run as {asked}, but was set up as {found}; {advice}")
+    raise FinalError(f"training was to run as {asked}, but was set up as {found}; {advice}")
 
 
 def _set_up(processes: int, strategy: str) -> str:

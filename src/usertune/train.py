@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune import gpu, launch
+from usertune.attempts import final_failures_kept
 from usertune.base_model import model_files
 from usertune.clock import utc_now
 from usertune.data.samples import Sample, read_user
@@ -65,12 +66,14 @@ def train_experiment(
         log_file: CSV to write: step, epoch, split, loss, learning_rate.
         gpus: GPUs to hold while training; 0 trains on the CPU.
         processes: how many train together, and where; without effect on what comes out.
-        attempt: 1, 2, ... in one run of the workflow; later ones take fewer samples at once if memory ran out.
+        attempt: 1, 2, ... in one run of the workflow; later ones take fewer samples at once if memory ran out,
+            and end at once if the one before ended with a `FinalError`.
 
     Returns:
         The manifest.
 
     Raises:
+        FinalError: no further attempt of this run is made.
         LackOfMemoryError: another attempt takes fewer samples at once.
         UserError: an input is missing or damaged, or several processes cannot work together as asked.
     """
@@ -87,6 +90,7 @@ def train_experiment(
         if result is None:
             share = recipe["training"]["batch_size"] // processes.total
             with (
+                final_failures_kept(work, attempt),
                 gpu.lease(gpus) as devices,
                 micro_batch_of_attempt(work, attempt, execution["micro_batch"], share) as micro_batch,
             ):

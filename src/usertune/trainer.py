@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate.data_loader import DataLoaderShard
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.nn.functional import cross_entropy
 from transformers import Trainer, TrainerControl
 from transformers.trainer import SCHEDULER_NAME
 
-from usertune.batches import Samples, Share, StepBatches
+from usertune.batches import NUMBERS, Samples, Share, StepBatches
 from usertune.checkpoints import (
     check_checkpoint,
     is_sharded,
@@ -23,6 +26,9 @@ from usertune.checkpoints import (
     load_whole_optimizer,
 )
 from usertune.collate import IGNORED_LABEL
+
+# Of a micro-batch: its part of the loss, and the numbers of its samples.
+Losses = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -35,7 +41,7 @@ def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torc
         model: a Qwen3-VL model, with or without adapters.
         batch: as from `Collator.training_batch`.
     """
-    inputs = {key: value for key, value in batch.items() if key != "labels"}
+    inputs = {key: value for key, value in batch.items() if key not in ("labels", NUMBERS)}
     # The logits at position t predict the token at t + 1.
     next_labels = batch["labels"][:, 1:]
     positions = (next_labels != IGNORED_LABEL).any(dim=0).nonzero().squeeze(1)
@@ -56,6 +62,22 @@ class SparseLossTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self.seen_tokens = 0
+        self.step_losses: Losses = []
+        """Of the micro-batches of the step that is being computed."""
+        self.gradient_norm = math.nan
+        """Of the last step, over all processes, before clipping."""
+        self.check_validation: Callable[[Losses, float], None] = lambda *_: None
+        self._note_gradient_norm()
+
+    def _note_gradient_norm(self) -> None:
+        clip = self.accelerator.clip_grad_norm_
+
+        def noting(*arguments: Any, **settings: Any) -> Any:
+            norm = clip(*arguments, **settings)
+            self.gradient_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+            return norm
+
+        self.accelerator.clip_grad_norm_ = noting
 
     def get_train_dataloader(self) -> DataLoaderShard:
         """Return this process's micro-batches of an epoch."""
@@ -93,6 +115,7 @@ class SparseLossTrainer(Trainer):
         if self.args.average_tokens_across_devices and self.accelerator.num_processes > 1:
             # Gradients are averaged over processes, while the tokens were counted over all of them.
             loss = loss * self.accelerator.num_processes
+        self.step_losses.append((loss.detach(), inputs[NUMBERS]))
         return (loss, None) if return_outputs else loss
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
@@ -117,18 +140,33 @@ class SparseLossTrainer(Trainer):
     @torch.no_grad()
     def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
         """Return the mean loss over all answer tokens of the validation samples."""
-        model = self._wrap_model(self.model, training=False)
-        model.eval()
+        losses: Losses = []
         total = torch.zeros(2, dtype=torch.float64)
-        for batch in self.get_eval_dataloader():
-            batch = self._prepare_inputs(batch)
-            with self.compute_loss_context_manager(), self.accelerator.autocast():
-                loss = answer_loss_sum(model, batch)
+        for loss, batch in self._losses(self.get_eval_dataloader()):
+            losses.append((loss, batch[NUMBERS]))
             total[0] += loss.cpu().double()
             total[1] += (batch["labels"][:, 1:] != IGNORED_LABEL).sum().cpu()
-        model.train()
         gathered = self.accelerator.reduce(total.float().to(self.args.device), reduction="sum").cpu()
         metrics = {f"{metric_key_prefix}_loss": float(gathered[0] / gathered[1])}
+        self.check_validation(losses, metrics[f"{metric_key_prefix}_loss"])
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @torch.no_grad()
+    def losses_of_one_micro_batch(self) -> Losses:
+        """Return the summed loss of one micro-batch of training samples; each process has one of its own."""
+        return [(loss, batch[NUMBERS]) for loss, batch in islice(self._losses(self.get_train_dataloader()), 1)]
+
+    def _losses(self, batches: Iterable[Any]) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Yield the summed loss of every batch, computed without dropout, and the batch."""
+        model = self._wrap_model(self.model, training=False)
+        model.eval()
+        try:
+            for batch in batches:
+                batch = self._prepare_inputs(batch)
+                with self.compute_loss_context_manager(), self.accelerator.autocast():
+                    loss = answer_loss_sum(model, batch)
+                yield loss, batch
+        finally:
+            model.train()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from usertune import program
-from usertune.errors import LackOfMemoryError, Stopped, UserError
+from usertune.errors import FinalError, LackOfMemoryError, Stopped, UserError
 from usertune.files import read_json, write_json
 from usertune.launch import STOP_REQUEST, report_file
 from usertune.launchers import PARENT, launched_rank
@@ -48,7 +48,7 @@ def main(task_file: Path) -> int:
     except Stopped as stopped:
         report("stopped", signal=stopped.signal)
     except UserError as error:
-        report("lack_of_memory" if isinstance(error, LackOfMemoryError) else "user_error", message=str(error))
+        report(_kind(error), message=str(error))
         return program.EXIT_USER_ERROR
     except OSError as error:
         report("disk", number=error.errno, message=error.strerror or str(error), file=error.filename)
@@ -64,6 +64,12 @@ def main(task_file: Path) -> int:
         report("done", measured=measured)
     _part()
     return 0
+
+
+def _kind(error: UserError) -> str:
+    if isinstance(error, LackOfMemoryError):
+        return "lack_of_memory"
+    return "final" if isinstance(error, FinalError) else "user_error"
 
 
 def _train(task: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch) -> dict[str, Any]:

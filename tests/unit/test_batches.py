@@ -70,7 +70,8 @@ def test_every_pass_of_several_processes_has_an_image_if_any_sample_has_one(
 
 
 def test_no_token_of_a_blank_sample_counts_and_it_has_an_image_where_there_is_one() -> None:
-    sample, tokens = _samples([False, True, True])[BLANK]
+    sample, tokens, number = _samples([False, True, True])[BLANK]
+    assert number == BLANK
     assert sample["images"] == ["one"]
     assert tokens == TokenizedConversation([1] * 4, [False] * 4)
     assert _samples([False])[BLANK][0]["images"] == []

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tests.unit.conftest import BASE, EXECUTION, FROZEN, LORA, NO_LIMITS, TRAIN_STEP_BY_STEP, TRAINING, Prepared
+from usertune.batches import NUMBERS
 from usertune.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer
-from usertune.errors import LackOfMemoryError, Stopped, UserError
+from usertune.errors import FinalError, LackOfMemoryError, Stopped, UserError
 from usertune.finetune import FineTuning, fine_tune
-from usertune.model import load_model, load_processor
+from usertune.model import load_model, load_processor, prepare_for_training
 from usertune.program import EXIT_TRY_AGAIN
 from usertune.sealed import write_result
 from usertune.trainer import answer_loss_sum
@@ -215,6 +219,106 @@ def test_an_unfinished_or_damaged_checkpoint_is_removed_and_not_resumed_from(tmp
     (tmp_path / "checkpoint-18" / "optimizer.pt").unlink()
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-2"]
+
+
+def _never_again(prepared: Prepared, tmp_path: Path, run: FineTuning) -> str:
+    """Let a training stop for numbers that are not finite, and return its message."""
+    with pytest.raises(FinalError) as stopped:
+        _train(run, tmp_path)
+    assert not (tmp_path / "weights").exists()
+    return str(stopped.value)
+
+
+NO_WARM_UP = {"learning_rate": 1e30, "warmup_steps": 0}
+
+
+@pytest.mark.parametrize(
+    ("mode", "settings", "validated", "expected"),
+    [
+        # The first update makes weights of 1e30, of which the next loss is nan.
+        ("lora", {}, False, r"at step 2 of 6, .*: the loss is nan, the norm of the gradients nan \(samples: 1[12]-"),
+        ("full", {"validate_every_steps": 1}, True, r"after step 1 of 6, .*: the validation loss is nan \(samples: 74"),
+        # A single step, after which no loss is computed.
+        ("lora", {"batch_size": 12, "epochs": 1}, False, r"after the last step of 1, .*the loss of training samples"),
+    ],
+    ids=["train", "validation", "last step"],
+)
+def test_a_loss_that_is_not_finite_ends_training_before_a_checkpoint_holds_it(
+    prepared: Prepared, tmp_path: Path, mode: str, settings: dict[str, Any], validated: bool, expected: str
+) -> None:
+    run = _run(prepared, mode, **NO_WARM_UP, **settings)
+    run = replace(run, validation_samples=run.validation_samples if validated else [])
+    message = _never_again(prepared, tmp_path, run)
+    assert re.match(rf"training stopped {expected}", message), message
+    assert "lower training.learning_rate (it is 1e+30), or try a longer warm-up" in message
+    assert newest_checkpoint(tmp_path / "work") is None
+
+
+def test_the_samples_whose_loss_is_not_finite_are_named(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def loss(model: Any, batch: Any) -> torch.Tensor:
+        return answer_loss_sum(model, batch) * (math.inf if 5 in batch[NUMBERS] else 1)
+
+    monkeypatch.setattr("usertune.trainer.answer_loss_sum", loss)
+    run = _run(prepared, micro_batch=1)
+    message = _never_again(prepared, tmp_path, run)
+    sample = run.train_samples[5]
+    assert f"the loss is inf, the norm of the gradients nan (samples: {sample['id']} (user 11));" in message
+
+
+def test_gradients_that_are_not_finite_end_training_though_the_loss_is(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = prepare_for_training
+
+    def with_a_hook(*arguments: Any) -> Any:
+        model = prepare(*arguments)
+        next(value for value in model.parameters() if value.requires_grad).register_hook(lambda grad: grad * math.inf)
+        return model
+
+    monkeypatch.setattr("usertune.finetune.prepare_for_training", with_a_hook)
+    message = _never_again(prepared, tmp_path, _run(prepared, "full"))
+    assert re.match(
+        r"training stopped at step 1 of 6, .*: the loss is \d.*, the norm of the gradients (inf|nan) ", message
+    )
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = StopOnSignal.on_step_end
+
+    def on_step_end(self: Any, args: Any, state: Any, control: Any, model: Any, **rest: Any) -> Any:
+        if state.global_step == 2:
+            next(value for value in model.parameters() if value.requires_grad).data[0] = math.inf
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, args, state, control, **rest)
+
+    monkeypatch.setattr(StopOnSignal, "on_step_end", on_step_end)
+    message = _never_again(prepared, tmp_path, _run(prepared))
+    assert re.match(r"training stopped after step 2 of 6, .*: trained weights are not finite;", message)
+    assert newest_checkpoint(tmp_path / "work") is None
+
+
+def test_a_checkpoint_that_is_not_finite_is_not_resumed_from(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _run(prepared)
+    run = replace(run, execution={**run.execution, "save_every_steps": 2})
+    undisturbed = _train(run, tmp_path / "undisturbed")
+    with monkeypatch.context() as patch:
+        _stop_after(4, patch)
+        with pytest.raises(Stopped):
+            _train(run, tmp_path / "run")
+    weights = tmp_path / "run/work/checkpoint-4/adapter_model.safetensors"
+    size = weights.stat().st_size
+    save_file({name: value * math.nan for name, value in load_file(weights).items()}, weights, {"format": "pt"})
+    assert weights.stat().st_size == size
+    assert newest_checkpoint(tmp_path / "run/work") == tmp_path / "run/work/checkpoint-2"
+    table, trained = _train(run, tmp_path / "run")
+    assert table == undisturbed[0]
+    assert _same(trained, undisturbed[1])
 
 
 def test_sigterm_to_a_training_process_leaves_a_checkpoint(

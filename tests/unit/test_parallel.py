@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from tests.unit.conftest import BASE, EXECUTION, LORA, WITH_ARGUMENTS, Prepared
 from usertune.callbacks import newest_checkpoint
-from usertune.errors import UserError
+from usertune.errors import FinalError, UserError
 from usertune.launch import EXCHANGE
 from usertune.processes import Processes
 from usertune.program import EXIT_TRY_AGAIN, EXIT_USER_ERROR
@@ -174,6 +174,16 @@ def test_sharding_without_gpus_is_refused_and_not_replaced_by_something_else(
         "and FSDP shards on GPUs only: set parallel: ddp for this experiment"
     )
     assert not (tmp_path / "manifest.json").exists()
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_one_message(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    arguments = _arguments(prepared, tmp_path, save_every_steps=1)
+    arguments["recipe"]["training"] |= {"learning_rate": 1e30, "warmup_steps": 0}
+    with pytest.raises(FinalError, match=r"^training stopped at step 2 of 10, .* the loss is nan, .*samples: 1"):
+        train_experiment(**arguments, processes=TWO)
+    assert not list(tmp_path.rglob(WEIGHTS))
 
 
 def test_two_nodes_need_a_slurm_job(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tests.synthetic_study import StandInTrainer, without_a_model
-from tests.unit.conftest import TRAIN_STEP_BY_STEP, WITH_ARGUMENTS, Prepared
+from tests.unit.conftest import EXECUTION, TRAIN_STEP_BY_STEP, WITH_ARGUMENTS, Prepared
+from usertune.errors import FinalError
 from usertune.fingerprint import digest_file, digest_folder
 from usertune.made_with import UNKNOWN, made_with
 from usertune.sealed import read_result, write_result
@@ -118,6 +119,23 @@ def test_variables_that_a_launcher_left_behind_do_not_count(
     assert "ignoring variables of a launcher that did not start this process: ACCELERATE_MIXED_PRECISION, " in error
     record = json.loads((tmp_path / "train.progress.json").read_text())
     assert record["progress"]["done"] == 2
+
+
+def test_after_a_failure_that_is_final_only_a_new_run_tries_again(
+    prepared: Prepared, tmp_path: Path, run_python: Start
+) -> None:
+    recipe = prepared.train_recipe(learning_rate=1e30, warmup_steps=0)
+    arguments = {**prepared.train_arguments(tmp_path, recipe), "execution": {**EXECUTION, "save_every_steps": 1}}
+    with pytest.raises(FinalError, match="training stopped at") as first:
+        train_experiment(**arguments)
+    process = run_python(WITHOUT_TORCH, {**arguments, "attempt": 2})
+    _, error = process.communicate(timeout=60)
+    last = f"{first.value} (so ended the attempt before; this one would too, and did not begin)"
+    assert error.splitlines()[-1].endswith(last)
+    assert not list(tmp_path.rglob("weights"))
+    with pytest.raises(FinalError) as again:
+        train_experiment(**arguments)
+    assert str(again.value) == str(first.value)
 
 
 @pytest.mark.parametrize("damage", ["deleted", "truncated"])
