@@ -86,6 +86,37 @@ wildcard_constraints:
     figure="|".join(FIGURE_NAMES),
 
 
+# A resource for each training, which it needs whole, and of which every job that should come before trainings takes a
+# small part: they wait for one another only while such a job runs or could run. An edge between the jobs would make
+# Snakemake train again, or forget to (docs/decisions.md).
+WHOLE = 1_000_000
+for name in TRAINED:
+    workflow.register_resource(f"before_{name}", WHOLE)
+
+
+def before_training(is_before=lambda wildcards: True):
+    """Resources of jobs that come before any training, as far as this says so of their wildcards."""
+    return {
+        f"before_{name}": lambda wildcards: 1 if is_before(wildcards) else None
+        for name in TRAINED
+    }
+
+
+def after_others():
+    """Resources of a training, which waits for the jobs that come before."""
+    return {
+        f"before_{name}": lambda wildcards, name=name: (
+            WHOLE if wildcards.experiment == name else None
+        )
+        for name in TRAINED
+    }
+
+
+def is_untrained(wildcards):
+    """Whether an experiment has no training: its answers show in minutes whether prompt and parser work."""
+    return wildcards.experiment not in TRAINED
+
+
 def recipe_of(manifest):
     """The recipe of the result with this manifest; it differs from the last one where the result is damaged."""
     return lambda wildcards: STANDING.recipe(manifest.format(**wildcards))

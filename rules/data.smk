@@ -16,6 +16,7 @@ rule prepare:
     conda:
         "../envs/cpu.yaml"
     resources:
+        **before_training(),
         mem_mb=1000,
         runtime="30m",
     params:

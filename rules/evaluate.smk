@@ -10,10 +10,13 @@ rule predict:
         "<results>/predictions/{experiment}/users_{batch}.json",
     log:
         "<results>/logs/predict/{experiment}/users_{batch}.log",
+    # Before any training that could start.
+    priority: 5
     conda:
         "../envs/gpu.yaml"
     threads: 4
     resources:
+        **before_training(is_untrained),
         gpu=one_gpu,
         nodes=1,
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
@@ -45,13 +48,18 @@ rule score:
         metrics="<results>/scores/{experiment}/user_{user}.json",
     log:
         "<results>/logs/score/{experiment}/user_{user}.log",
+    # At once, since it says how many answers could be read.
+    priority: 8
     retries: 0
     localrule: True
     conda:
         "../envs/cpu.yaml"
     resources:
+        **before_training(is_untrained),
         mem_mb=500,
         runtime="10m",
+        # Not a param, whose change would start the job again.
+        expected_parse_rate=str(STUDY.evaluation.expected_parse_rate),
     params:
         recipe=recipe_of("scores/{experiment}/user_{user}.json"),
         store=f"{STUDY.results}/store/scores",
@@ -60,7 +68,8 @@ rule score:
     shell:
         'python "$USERTUNE_SCRIPTS"/score.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
         " --user {wildcards.user:q} --samples {input.samples:q} --predictions {input.predictions:q}"
-        " --rows {output.rows:q} --metrics {output.metrics:q} --store {params.store:q} --log {log:q}"
+        " --rows {output.rows:q} --metrics {output.metrics:q} --store {params.store:q}"
+        " --expected-parse-rate {resources.expected_parse_rate} --log {log:q}"
 
 
 rule compare:

@@ -15,6 +15,7 @@ rule train:
         "../envs/gpu.yaml"
     threads: lambda wildcards: 8 * STUDY.experiments[wildcards.experiment].gpus
     resources:
+        **after_others(),
         gpu=gpus_of_training,
         nodes=of_experiment("nodes"),
         gpus_per_node=of_experiment("gpus"),

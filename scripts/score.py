@@ -15,7 +15,9 @@ import argparse
 from pathlib import Path
 
 from usertune import program
-from usertune.score import score_user
+from usertune.score import score_user, texts_of_user
+from usertune.sealed import read_result
+from usertune.unread import warn_if_unread
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -37,6 +39,9 @@ def main(arguments: argparse.Namespace) -> None:
         metrics["samples"],
         100 * metrics["click_accuracy"],
     )
+    predictions = read_result(arguments.predictions)
+    texts = texts_of_user(predictions, arguments.predictions, arguments.experiment, arguments.user)
+    warn_if_unread(metrics, arguments.rows, texts, arguments.expected_parse_rate)
 
 
 if __name__ == "__main__":
@@ -51,4 +56,11 @@ if __name__ == "__main__":
     parser.add_argument("--rows", required=True, type=Path, metavar="CSV", help="output: one row per sample")
     parser.add_argument("--metrics", required=True, type=Path, metavar="JSON", help="output: the user's metrics")
     parser.add_argument("--store", required=True, type=Path, metavar="FOLDER", help="every score, by its fingerprint")
+    parser.add_argument(
+        "--expected-parse-rate",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="warn, with three of the answers, where fewer of them could be read (0 to 1; default: 0, never)",
+    )
     program.run(parser, main)

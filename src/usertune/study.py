@@ -169,6 +169,8 @@ class Evaluation(Section):
     """Longest answer, in tokens; generation ends earlier at the end-of-turn token."""
     thresholds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (140,)
     """Distances (0-1000 space) within which a click is a hit; the first is the one that is compared."""
+    expected_parse_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of answers below which a warning shows some of them, as soon as they are scored; changes no result."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Level of the confidence intervals."""
 

@@ -66,7 +66,7 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
         ({"report": {"title": "x"}}, {"report"}),
         ({"rerun": {"on_code_change": False}}, set()),
         ({"report": {"figures": {"loss_curves": {"colours": {}}}}}, set()),
-        ({"evaluation": {"batch_size": 2, "users_per_job": 2}}, set()),
+        ({"evaluation": {"batch_size": 2, "users_per_job": 2, "expected_parse_rate": 1}}, set()),
         (
             {"experiments": {**BASE["experiments"], "vanilla": {"mode": "vanilla", "max_new_tokens": 5}}},  # type: ignore[dict-item]
             {"predict vanilla", "score vanilla", "compare", *LAST},

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, Workplace
+from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
 
 pytestmark = pytest.mark.workflow
 NOTHING = "Nothing to be done"
@@ -94,3 +94,28 @@ def test_local_profile_is_found_at_the_root(workplace: Workplace) -> None:
     output = done.stdout + done.stderr
     assert done.returncode == 0, output
     assert "Training lora" in output
+
+
+def test_no_training_starts_before_untrained_experiments_are_through(workplace: Workplace) -> None:
+    """On a machine with room for all jobs at once. The model is a stand-in that fails after a while."""
+    broken = workplace.folder / "broken"
+    broken.mkdir()
+    (broken / "torch.py").write_text("import time\ntime.sleep(2)\nraise ImportError('torch is broken')\n")
+    workplace.environment["PYTHONPATH"] = str(broken)
+    code, output = workplace.snakemake("--keep-going", cores=64)
+    assert code != 0
+    assert "torch is broken" in output
+    ended = workplace.json("logs/predict/vanilla/users_1-2.progress.json")["ended"]
+    checked = [workplace.json(f"logs/prepare/user_{user}.progress.json")["ended"] for user in (1, 2, 11, 12, 13, 74)]
+    trainings = [workplace.json(f"logs/train/{name}.progress.json") for name in TRAINED]
+    assert ended > max(checked)
+    assert min(training["started"] for training in trainings) > ended
+    together = max(training["started"] for training in trainings) < min(training["ended"] for training in trainings)
+    assert together, "trainings do not wait for each other"
+
+
+def test_unread_answers_are_shown_at_once(workplace: Workplace) -> None:
+    workplace.replace("  max_new_tokens: 40", "  max_new_tokens: 3")
+    output = workplace.run("vanilla")
+    assert "warning: vanilla, user 1: only 0 of 5 answers could be read" in output
+    assert output.count('  1-0000: "```') == 1

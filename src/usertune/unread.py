@@ -1,0 +1,55 @@
+"""What is said at once of answers that could not be read, before more GPU time goes into more of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+ANSWERS_SHOWN = 3
+LONGEST_ANSWER = 160
+
+
+def warn_if_unread(
+    metrics: Mapping[str, Any], rows_file: Path, texts: Mapping[str, str], expected_parse_rate: float
+) -> bool:
+    """Warn, with some of the answers, where fewer of one user's answers could be read than expected.
+
+    Args:
+        metrics: what `usertune.score.score_user` returned.
+        rows_file: the rows that it wrote, with ``id`` and ``parsed`` (0 or 1).
+        texts: ``{sample id: answer}`` of this user.
+        expected_parse_rate: share of answers, 0 to 1, below which to warn.
+
+    Returns:
+        Whether there was a warning.
+    """
+    if metrics["parse_rate"] >= expected_parse_rate:
+        return False
+    with rows_file.open(encoding="utf-8", newline="") as lines:
+        unread = [row["id"] for row in csv.DictReader(lines) if row["parsed"] == "0"]
+    answers = "\n".join(f"  {identity}: {printable(texts[identity])}" for identity in unread[:ANSWERS_SHOWN])
+    logger.warning(
+        "warning: %s, user %s: only %d of %d answers could be read (evaluation.expected_parse_rate: %g). Does the "
+        "prompt (dataset.prompt) ask for the form that docs/data.md describes, and is max_new_tokens enough? Some of "
+        "the others:\n%s",
+        metrics["experiment"],
+        metrics["user"],
+        metrics["parsed"],
+        metrics["samples"],
+        expected_parse_rate,
+        answers,
+    )
+    return True
+
+
+def printable(text: str) -> str:
+    """Return a text in one line of bounded length, in quotes, without characters that a terminal would obey."""
+    cut = text if len(text) <= LONGEST_ANSWER else f"{text[:LONGEST_ANSWER]}..."
+    quoted = json.dumps(cut, ensure_ascii=False)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in quoted)
