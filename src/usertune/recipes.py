@@ -111,6 +111,7 @@ class Recipes:
         own = {
             "format": dataset.format,
             "task": dataset.task,
+            "frame": dataset.frame,
             "prompt": dataset.prompt.model_dump(),
             "on_bad_sample": dataset.on_bad_sample,
         }

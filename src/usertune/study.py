@@ -107,6 +107,8 @@ class Dataset(Section):
     """The folder that holds the raw data; image paths in the data are relative to it."""
     task: Literal["grounding"] = "grounding"
     """What the model is asked for, and so how its answers are read and scored."""
+    frame: Literal["relative_1000", "relative_1", "pixels"] = "relative_1000"
+    """What the coordinates in the raw data are: 0-1000 or 0-1 on each axis, or pixels of the image."""
     prompt: Prompt = Prompt()
     on_bad_sample: Literal["error", "skip"] = "error"
     """Stop at a sample that does not pass the checks, or leave it out and count it."""

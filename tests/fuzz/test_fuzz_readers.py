@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import tempfile
 from collections.abc import Iterator
@@ -148,7 +149,7 @@ def test_a_raw_file_is_prepared_or_refused(root: Path, content: bytes, on_bad_sa
             assert not list(out.iterdir())
             return
         manifest, samples = read_user(manifest_file)
-    lines = [line for line in content.split(b"\n") if line.strip()]
+    lines = [line for line in content.split(b"\n") if line.removeprefix(codecs.BOM_UTF8).strip()]
     assert manifest["samples"] == len(samples)
     assert manifest["samples"] + manifest["skipped"] == len(lines)
     assert on_bad_sample == "skip" or not manifest["skipped"]

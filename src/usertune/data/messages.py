@@ -147,6 +147,11 @@ def put_prompt(sample: RawSample, prompt: Mapping[str, str | None]) -> None:
         texts[-1]["text"] += after
 
 
+def text_of(turn: Turn) -> str:
+    """Return the texts of a turn as one."""
+    return "".join(part.get("text", "") for part in turn["content"])
+
+
 def image_references(path: Path) -> set[str]:
     """Return the image paths that a raw file names, as far as its lines can be parsed and paths can be images'."""
     references: set[str] = set()
@@ -212,7 +217,7 @@ def _read_turns(raw: Any, sample: RawSample) -> None:
         raise BadSampleError("messages", "the last turn must be the assistant's answer")
     if not any(turn["role"] == "user" for turn in sample.messages):
         raise BadSampleError("messages", "a user turn is needed before the answer")
-    if not "".join(part.get("text", "") for part in sample.messages[-1]["content"]).strip():
+    if not text_of(sample.messages[-1]).strip():
         raise BadSampleError("messages", "the answer is empty")
     if waiting:
         raise BadSampleError("messages", "the image of the system turn has no user turn to move to")

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from usertune.data.frames import (
+    DEFAULT_FRAME,
+    Parse,
+    Reading,
+    convert_answer,
+    frame_problem,
+    looks_like_fraction,
+    read_point,
+)
 from usertune.data.images import BadImageError, describe_image
 from usertune.data.messages import (
     BadSampleError,
@@ -16,6 +25,7 @@ from usertune.data.messages import (
     parse_line,
     put_prompt,
     raw_lines,
+    text_of,
     user_file,
 )
 from usertune.data.samples import Image, Sample
@@ -43,8 +53,9 @@ def prepare_user(
     """Check one user's raw samples and write them in canonical form.
 
     Args:
-        recipe: ``format``, ``task``, ``on_bad_sample`` ("error" or "skip") and optionally ``prompt``: ``system``
-            (None keeps each sample's own) and ``user``, where ``{text}`` stands for the text of the last user turn.
+        recipe: ``format``, ``task``, ``on_bad_sample`` ("error" or "skip") and optionally ``frame`` (see
+            `usertune.data.frames`) and ``prompt``: ``system`` (None keeps each sample's own) and ``user``, where
+            ``{text}`` stands for the text of the last user turn.
         root: folder of the raw data.
         user: the user's id.
         samples_file: JSON lines to write, one canonical sample each.
@@ -55,23 +66,17 @@ def prepare_user(
         The manifest.
 
     Raises:
-        UserError: the user has no raw file, no good sample, or (with "error") a bad one; the message names
-            file, line and field of each.
+        UserError: the user has no raw file, no good sample, (with "error") a bad one, or targets that are not in the
+            declared frame; the message names file, line and field of each.
     """
     path = user_file(root, user)
     if not path.is_file():
         raise UserError(f"{path}: user {user} of the study has no raw data; {describe_available(root)}")
-    samples: list[Sample] = []
-    problems: list[dict[str, Any]] = []
     content = path.read_bytes()
-    try:
-        for number, outcome in _check_lines(content, Path(root), user, recipe):
-            if isinstance(outcome, BadSampleError):
-                problems.append({"line": number, "field": outcome.field, "problem": str(outcome)})
-            else:
-                samples.append(outcome)
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    samples, problems, readings = _check_file(content, path, user, recipe)
+    frame = recipe.get("frame", DEFAULT_FRAME)
+    if wrong := frame_problem(readings, frame):
+        raise UserError(f"{path}: the targets of user {user} are not in the frame dataset.frame: {frame}: {wrong}")
     if problems and recipe["on_bad_sample"] == "error":
         raise UserError(_problem_list(path, problems))
     for problem in problems:
@@ -101,36 +106,59 @@ def prepare_user(
     return manifest
 
 
-def _check_lines(
-    content: bytes, root: Path, user: str, recipe: Mapping[str, Any]
-) -> Iterator[tuple[int, Sample | BadSampleError]]:
+def _check_file(
+    content: bytes, path: Path, user: str, recipe: Mapping[str, Any]
+) -> tuple[list[Sample], list[dict[str, Any]], list[Reading]]:
+    """Return the good samples, what is wrong with the others, and all targets as they are in the file."""
+    samples: list[Sample] = []
+    problems: list[dict[str, Any]] = []
+    readings: list[Reading] = []
     lines_of_ids: dict[str, int] = {}
     known_images: dict[str, Image] = {}
-    for number, line in raw_lines(content):
-        try:
-            raw = parse_line(line, user, number)
-            if raw.id in lines_of_ids:
-                raise BadSampleError("id", f"{raw.id!r} was already used in line {lines_of_ids[raw.id]}")
-            lines_of_ids[raw.id] = number
-            yield number, _canonical(raw, root, user, recipe, known_images)
-        except BadSampleError as problem:
-            yield number, problem
+    try:
+        for number, line in raw_lines(content):
+            try:
+                raw = parse_line(line, user, number)
+                if raw.id in lines_of_ids:
+                    raise BadSampleError("id", f"{raw.id!r} was already used in line {lines_of_ids[raw.id]}")
+                lines_of_ids[raw.id] = number
+                samples.append(_canonical(raw, number, path.parent, user, recipe, known_images, readings))
+            except BadSampleError as problem:
+                problems.append({"line": number, "field": problem.field, "problem": str(problem)})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return samples, problems, readings
 
 
 def _canonical(
-    raw: RawSample, root: Path, user: str, recipe: Mapping[str, Any], known_images: dict[str, Image]
+    raw: RawSample,
+    number: int,
+    root: Path,
+    user: str,
+    recipe: Mapping[str, Any],
+    known_images: dict[str, Image],
+    readings: list[Reading],
 ) -> Sample:
-    answer = "".join(part.get("text", "") for part in raw.messages[-1]["content"])
+    frame = recipe.get("frame", DEFAULT_FRAME)
+    task = get_task(recipe["task"])
+    answer = text_of(raw.messages[-1])
+    point = read_point(answer, task.parse, frame)
+    problem = _describe_images(raw, root, known_images)
+    images = [known_images[path] for path in raw.image_paths if path in known_images]
+    if point:
+        # The last image is the current screen; earlier ones, if any, are history.
+        size = (images[-1]["width"], images[-1]["height"]) if images and not problem else None
+        readings.append(Reading(number, point, size))
+    if problem:
+        raise problem
+    _convert(raw, images, frame, task.parse)
+    where = f"messages[{len(raw.messages) - 1}].content"
+    if frame == DEFAULT_FRAME and point and looks_like_fraction(point):
+        raise BadSampleError(where, f"the point {list(point)} looks like fractions of 1, but dataset.frame is {frame}")
     try:
-        target = get_task(recipe["task"]).target_from_answer(answer)
+        target = task.target_from_answer(text_of(raw.messages[-1]))
     except ValueError as error:
-        raise BadSampleError(f"messages[{len(raw.messages) - 1}].content", str(error)) from None
-    for image_path in raw.image_paths:
-        if image_path not in known_images:
-            try:
-                known_images[image_path] = describe_image(root, image_path)
-            except BadImageError as error:
-                raise BadSampleError("image", str(error)) from None
+        raise BadSampleError(where, str(error)) from None
     put_prompt(raw, recipe.get("prompt") or {})
     return {
         "id": raw.id,
@@ -138,9 +166,36 @@ def _canonical(
         "episode": raw.episode,
         "step": raw.step,
         "messages": raw.messages,
-        "images": [known_images[image_path] for image_path in raw.image_paths],
+        "images": images,
         "target": target,
     }
+
+
+def _describe_images(raw: RawSample, root: Path, known_images: dict[str, Image]) -> BadSampleError | None:
+    """Look at the images of a sample, unless they are known; return what is wrong with the first bad one."""
+    for image_path in raw.image_paths:
+        if image_path not in known_images:
+            try:
+                known_images[image_path] = describe_image(root, image_path)
+            except BadImageError as error:
+                return BadSampleError("image", str(error))
+    return None
+
+
+def _convert(raw: RawSample, images: list[Image], frame: str, parse: Parse) -> None:
+    """Write the points of all assistant turns in 0-1000, in place; those of an earlier turn by its own screen."""
+    if frame == DEFAULT_FRAME:
+        return
+    seen = 0
+    for index, turn in enumerate(raw.messages):
+        seen += sum(part["type"] == "image" for part in turn["content"])
+        if turn["role"] != "assistant" or not (point := read_point(text_of(turn), parse, frame)):
+            continue
+        size = (images[seen - 1]["width"], images[seen - 1]["height"]) if seen else None
+        try:
+            turn["content"] = [{"type": "text", "text": convert_answer(text_of(turn), point, frame, size)}]
+        except ValueError as error:
+            raise BadSampleError(f"messages[{index}].content", str(error)) from None
 
 
 def _problem_list(path: Path, problems: list[dict[str, Any]]) -> str:
