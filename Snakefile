@@ -26,6 +26,7 @@ if workflow.output_settings.dryrun:
 
 onstart:
     hold_results_or_stop()
+    write_study_down()
     # Once more, now that the folder of results is there.
     show_folders_to_containers(make_cache=True)
 

@@ -30,6 +30,7 @@ from usertune.config import study_from_config
 from usertune.container import check_container, container_environment, hub_home
 from usertune.data.messages import user_file
 from usertune.errors import UserError
+from usertune.files import write_text
 from usertune.locks import hold_results
 from usertune.made_with import installed_versions
 from usertune.recipes import Recipes, current_code
@@ -38,6 +39,7 @@ from usertune.slurm.ledger import PLACE
 from usertune.slurm.names import job_name
 from usertune.standing import Standing
 from usertune.study import FIGURE_NAMES
+from usertune.study_copy import read_written, study_text
 from usertune.users import batch_label
 
 IN_CONTAINERS = (
@@ -65,6 +67,7 @@ os.environ.update(
 RECIPES = Recipes(STUDY, current_code(), installed_versions())
 STANDING = Standing(STUDY, RECIPES)
 AUDIT = audit_place(RECIPES)
+STUDY_TEXT = f"{STUDY.results}/logs/study.yaml"
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in users}
@@ -243,6 +246,18 @@ def hold_results_or_stop():
     except UserError as error:
         # A WorkflowError from here would be shown with lines of this file, which are not where to look.
         logger.error(str(error))
+        sys.exit(1)
+
+
+def write_study_down():
+    """Write the study down as this run has read it; the report copies it."""
+    if not workflow.is_main_process:
+        return
+    files = [os.path.relpath(file) for file in workflow.configfiles]
+    try:
+        write_text(STUDY_TEXT, study_text(STUDY, read_written(files)))
+    except OSError as error:
+        logger.error(f"{STUDY_TEXT}: cannot be written: {error.strerror or error}")
         sys.exit(1)
 
 

@@ -68,6 +68,7 @@ rule audit:
 rule report:
     input:
         audit=rules.audit.output,
+        base_model=rules.base_model.output,
         tables=rules.compare.output,
         figures=expand(rules.figure.output.svg, figure=FIGURE_NAMES),
         training=expand(
@@ -81,6 +82,7 @@ rule report:
         samples=expand("<results>/data/user_{user}.jsonl", user=STUDY.users.test),
     output:
         report="<results>/report.html",
+        study="<results>/study.yaml",
         provenance="<results>/provenance.json",
         manifest="<results>/report.manifest.json",
     log:
@@ -94,6 +96,8 @@ rule report:
         runtime="20m",
     params:
         recipe=recipe_of("report.manifest.json"),
+        # By its name alone: a comment in the study changes no report.
+        study=STUDY_TEXT,
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         root=STUDY.dataset.root,
     message:
@@ -102,5 +106,6 @@ rule report:
         'python "$USERTUNE_SCRIPTS"/report.py --recipe {params.recipe:q} --tables {params.tables:q}'
         " --figures {input.figures:q} --audit {input.audit:q} --training-manifests {input.training:q}"
         " --predictions {input.predictions:q} --samples {input.samples:q}"
-        " --dataset-root {params.root:q} --out {output.report:q} --provenance {output.provenance:q}"
-        " --manifest {output.manifest:q} --log {log:q}"
+        " --study {params.study:q} --base-model {input.base_model:q}"
+        " --dataset-root {params.root:q} --out {output.report:q} --study-copy {output.study:q}"
+        " --provenance {output.provenance:q} --manifest {output.manifest:q} --log {log:q}"

@@ -8,8 +8,9 @@ read. Example:
         --tables results/tables --figures results/figures/accuracy_by_user.svg \
         --predictions results/predictions/vanilla/users_1-2.json \
         --samples results/data/user_1.jsonl results/data/user_2.jsonl --dataset-root data \
-        --audit results/audit/0123456789abcdef.json --out results/report.html --provenance results/provenance.json \
-        --manifest results/report.manifest.json
+        --study results/logs/study.yaml --base-model results/base_model/manifest.json \
+        --audit results/audit/0123456789abcdef.json --out results/report.html --study-copy results/study.yaml \
+        --provenance results/provenance.json --manifest results/report.manifest.json
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from usertune.report import ReportFiles, make_report
 
 def main(arguments: argparse.Namespace) -> None:
     files = ReportFiles(
+        study=arguments.study,
+        base_model=arguments.base_model,
         tables=arguments.tables,
         figures=arguments.figures,
         audit=arguments.audit,
@@ -31,14 +34,18 @@ def main(arguments: argparse.Namespace) -> None:
         samples=arguments.samples,
         dataset_root=arguments.dataset_root,
     )
-    make_report(arguments.recipe, files, arguments.out, arguments.provenance, arguments.manifest)
+    make_report(arguments.recipe, files, arguments.out, arguments.study_copy, arguments.provenance, arguments.manifest)
 
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     program.add_recipe(
-        parser, 'keys: "step", "study", "title", "examples", "experiments", "users", "thresholds", "upstream"'
+        parser,
+        'keys: "step", "study", "title", "examples", "experiments", "users", "thresholds", "splits", "dataset" and '
+        '"upstream"',
     )
+    parser.add_argument("--study", required=True, type=Path, metavar="YAML", help="the study, to be copied")
+    parser.add_argument("--base-model", required=True, type=Path, metavar="JSON", help="manifest of the base model")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
     for option, kind, meaning in (
         ("--figures", "SVG", "the figures, in the order of the report"),
@@ -50,6 +57,7 @@ if __name__ == "__main__":
     parser.add_argument("--dataset-root", required=True, type=Path, metavar="FOLDER", help="where image paths start")
     parser.add_argument("--audit", required=True, type=Path, metavar="JSON", help="the audit, which found nothing")
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="output: the report")
+    parser.add_argument("--study-copy", required=True, type=Path, metavar="YAML", help="output: copy of the study")
     parser.add_argument("--provenance", required=True, type=Path, metavar="JSON", help="output: RO-Crate metadata")
     parser.add_argument("--manifest", required=True, type=Path, metavar="JSON", help="output: what it was made from")
     program.run(parser, main)

@@ -31,10 +31,11 @@ from usertune.made_with import installed_versions
 from usertune.plan import sources_state
 from usertune.predict import predict_users
 from usertune.recipes import Recipes, current_code
-from usertune.results import COMPARISON, REPORT, Result, audit_place, results_of
+from usertune.results import BASE_MODEL, COMPARISON, REPORT, Result, audit_place, results_of
 from usertune.score import score_user
 from usertune.store import Prediction
 from usertune.study import FIGURE_NAMES, Study
+from usertune.study_copy import study_text
 from usertune.train import train_experiment
 
 MODES = {"vanilla": "vanilla", "lora": "lora", "full_tuned": "full"}
@@ -322,7 +323,11 @@ class SyntheticStudy:
     def _report(self, recipe: Mapping[str, Any], out: Path) -> None:
         from usertune.report import ReportFiles, make_report
 
+        study = self.root / "logs/study.yaml"
+        write_text(study, study_text(self.study, {}))
         files = ReportFiles(
+            study=study,
+            base_model=self.root / BASE_MODEL,
             tables=(self.root / COMPARISON).parent,
             figures=[self.root / f"figures/{name}.svg" for name in FIGURE_NAMES],
             audit=self.audit_file,
@@ -331,4 +336,5 @@ class SyntheticStudy:
             samples=[self.samples_of(user) for user in self.users],
             dataset_root=self.dataset,
         )
-        make_report(recipe, files, self.root / "report.html", self.root / "provenance.json", out)
+        outputs = [self.root / name for name in ("report.html", "study.yaml", "provenance.json")]
+        make_report(recipe, files, *outputs, out)

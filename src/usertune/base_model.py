@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +60,8 @@ def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) ->
 
     Args:
         recipe: ``path`` and ``revision`` of the study's base model.
-        manifest_file: JSON object to write: the local folder, the hub commit, and the digest of every file.
+        manifest_file: JSON object to write: the local folder, what `about_model` finds there, and the digest of every
+            file.
 
     Returns:
         The manifest. Its ``fingerprint`` depends on the files' content alone, so a copy is the same model.
@@ -79,6 +82,7 @@ def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) ->
         "step": "base_model",
         "recipe": dict(recipe),
         "folder": str(folder),
+        "about": about_model(folder),
         "model_files": files,
         "model_state": state,
         "fingerprint": base_model_fingerprint(files),
@@ -87,6 +91,19 @@ def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) ->
     }
     write_result(manifest_file, manifest)
     return manifest
+
+
+def about_model(folder: Path) -> dict[str, Any]:
+    """Return what people call a model by: ``model_type``, and ``commit``, that of the hub (None if it is not known).
+
+    The hub client names a snapshot's folder by its commit, and leaves a note in folders that it was told to fill.
+    """
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
+    with suppress(OSError, ValueError):
+        commit = commit or note.read_text(encoding="utf-8").split("\n")[0].strip()
+    known = commit if commit and re.fullmatch("[0-9a-f]{40}", commit) else None
+    return {"model_type": read_json(folder / "config.json").get("model_type"), "commit": known}
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -26,7 +26,7 @@ STEP_MODULES = {
 }
 # Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out.
 NO_PART = [
-    "attempts", "code_version", "errors", "gpu", "job_record", "launch", "launchers", "made_with", "memory",
+    "attempts", "clock", "code_version", "errors", "gpu", "job_record", "launch", "launchers", "made_with", "memory",
     "micro_batch", "processes", "progress", "signals",
 ]  # fmt: skip
 WITHOUT_EFFECT = frozenset(f"{PACKAGE}.{name}" for name in NO_PART)

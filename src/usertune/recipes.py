@@ -19,6 +19,8 @@ from usertune.code_version import STEP_MODULES, code_version
 from usertune.experiments import Experiment
 from usertune.fingerprint import NOT_IN_FINGERPRINT, canonical_json, digest
 from usertune.study import FIGURE_NAMES, Rerun, Study
+from usertune.study_files import SPLITS
+from usertune.users import format_users
 
 # Settings of `training` that change how fast or how safely a run goes, not what comes out of it.
 EXECUTION_KEYS = frozenset({"micro_batch", "gradient_checkpointing", "save_every_steps", "loader_workers"})
@@ -95,6 +97,8 @@ class Recipes:
             "title": study.report.title,
             "examples": study.report.examples,
             "study_sha256": self.study_digest,
+            "splits": {split: format_users(getattr(study.users, split)) for split in SPLITS},
+            "dataset": {key: value for key, value in self._prepare.items() if key not in NOT_IN_FINGERPRINT},
             **self._design,
         }
         return canonical_json(_recipe("report", own, {"compare": digest(self._compare), "audit": digest(self.audit())}))

@@ -21,11 +21,12 @@ from usertune.compare import reading_note
 from usertune.errors import UserError
 from usertune.examples import MARKER_RADIUS, collect_examples
 from usertune.files import write_json, write_text
-from usertune.fingerprint import digest_bytes, digest_file
+from usertune.fingerprint import digest_file
 from usertune.headline import headline
 from usertune.looks import looks
 from usertune.made_with import made_with
 from usertune.report_origin import fingerprint_rows, maker_rows, version_rows
+from usertune.report_study import base_model_rows, data_rows, date_rows, setting_rows, split_rows
 from usertune.ro_crate import crate_of, link_as_crate
 from usertune.sealed import read_result, write_result
 from usertune.step_fingerprints import report_fingerprint
@@ -65,9 +66,12 @@ FIGURE_TEXTS = {
 class ReportFiles:
     """What the report is made from.
 
-    ``samples`` are files called ``user_<id>.jsonl``; each of ``figures`` (SVG) has its manifest beside it.
+    ``samples`` are files called ``user_<id>.jsonl``; each of ``figures`` (SVG) has its manifest beside it; ``study`` is
+    the text of the study (see `usertune.study_copy`), and ``base_model`` the manifest of its base model.
     """
 
+    study: Path
+    base_model: Path
     tables: Path
     figures: Sequence[Path]
     audit: Path
@@ -78,60 +82,42 @@ class ReportFiles:
 
 
 def make_report(
-    recipe: Mapping[str, Any], files: ReportFiles, out: Path, provenance_file: Path, manifest_file: Path
+    recipe: Mapping[str, Any],
+    files: ReportFiles,
+    out: Path,
+    study_file: Path,
+    provenance_file: Path,
+    manifest_file: Path,
 ) -> None:
     """Write the report of a study as one self-contained HTML file, then its provenance for machines.
 
     Args:
-        recipe: keys ``title``, ``study``, ``experiments``, ``users``, ``thresholds``, and ``examples`` (how many
-            users to show one sample of).
+        recipe: keys ``title``, ``study``, ``experiments``, ``users``, ``thresholds``, ``splits`` (the users of each, in
+            the short notation), ``dataset`` (how the data were read), and ``examples`` (how many users to show one
+            sample of).
         files: what the report is made from.
         out: HTML to write.
+        study_file: YAML to write, a copy of the study.
         provenance_file: RO-Crate metadata to write, see `usertune.ro_crate`; ``ro-crate-metadata.json`` beside it
             is made a link to it where links are possible.
-        manifest_file: JSON to write: fingerprint of the report, digests of the other two.
+        manifest_file: JSON to write: fingerprint of the report, digests of the others.
 
     Raises:
         UserError: an input is missing, malformed or of another study.
     """
-    design, thresholds = design_of(recipe), thresholds_of(recipe)
-    summary, differences, users, samples = (
-        _table(files.tables / name, design)
-        for name in (table_names.SUMMARY, table_names.DIFFERENCES, table_names.USERS, table_names.SAMPLES)
-    )
+    design = design_of(recipe)
     predictions = [_of_study(read_result(path), path, design) for path in files.predictions]
     trainings = _by_experiment([_of_study(read_result(path), path, design) for path in files.training_manifests])
     origin = read_result(files.tables / table_names.MANIFEST)
     figures = [read_result(path.with_suffix(".manifest.json")) for path in files.figures]
+    base_model = read_result(files.base_model)
     fingerprint = report_fingerprint(recipe, origin, figures)
-    examples = collect_examples(
-        design,
-        int(recipe.get("examples", 0)),
-        thresholds[0],
-        {path.stem.removeprefix("user_"): path for path in files.samples},
-        files.dataset_root,
-        _texts(predictions),
-        samples,
-    )
+    study = _read_study(files.study)
     page = _render(
         {
-            "title": str(recipe.get("title") or "Comparison of experiments"),
-            "study": str(recipe.get("study") or ""),
-            "headline": headline(design, summary, differences),
-            "reading_note": reading_note(summary, thresholds),
-            "few_users": len(design.users) < FEW_USERS,
-            "users": design.users,
-            "experiments": design.names,
-            "looks": looks(design),
-            "further": [threshold_label(threshold) for threshold in thresholds[1:]],
-            "summary": _summary_rows(summary),
-            "figures": [_figure(path) for path in files.figures],
-            "by_user": _user_rows(design, users),
-            "trainings": [_training_row(name, trainings[name]) for name in design.names if name in trainings],
-            "answers": [_answer_row(name, predictions, samples) for name in design.names],
-            "examples": examples,
-            "marker_radius": MARKER_RADIUS,
-            "threshold": threshold_label(thresholds[0]),
+            **_results(recipe, design, files, trainings, predictions),
+            **_study(recipe, design, base_model, trainings, predictions, origin),
+            "study_file": study_file.name,
             "fingerprint": fingerprint,
             "origin": origin,
             "fingerprints": fingerprint_rows(origin),
@@ -141,7 +127,9 @@ def make_report(
         }
     )
     write_text(out, page)
-    crate = crate_of(recipe, origin, {**_digests(files, origin, figures), out.name: digest_bytes(page.encode("utf-8"))})
+    write_text(study_file, study)
+    digests = {path.name: digest_file(path) for path in (out, study_file)}
+    crate = crate_of(recipe, origin, {**_digests(files, origin, figures), **digests}, base_model=base_model)
     write_json(provenance_file, crate)
     link_as_crate(provenance_file)
     manifest = {
@@ -149,9 +137,84 @@ def make_report(
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
         "made_with": [made_with("report")],
-        "files": {path.name: digest_file(path) for path in (out, provenance_file)},
+        "files": {**digests, provenance_file.name: digest_file(provenance_file)},
     }
     write_result(manifest_file, manifest)
+
+
+def _results(
+    recipe: Mapping[str, Any],
+    design: Design,
+    files: ReportFiles,
+    trainings: Mapping[str, Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return what the template shows of the results: tables, figures, trainings, answers and examples."""
+    thresholds = thresholds_of(recipe)
+    summary, differences, users, samples = (
+        _table(files.tables / name, design)
+        for name in (table_names.SUMMARY, table_names.DIFFERENCES, table_names.USERS, table_names.SAMPLES)
+    )
+    examples = collect_examples(
+        design,
+        int(recipe.get("examples", 0)),
+        thresholds[0],
+        {path.stem.removeprefix("user_"): path for path in files.samples},
+        files.dataset_root,
+        _texts(predictions),
+        samples,
+    )
+    return {
+        "title": str(recipe.get("title") or "Comparison of experiments"),
+        "study": str(recipe.get("study") or ""),
+        "headline": headline(design, summary, differences),
+        "reading_note": reading_note(summary, thresholds),
+        "few_users": len(design.users) < FEW_USERS,
+        "users": design.users,
+        "experiments": design.names,
+        "looks": looks(design),
+        "further": [threshold_label(threshold) for threshold in thresholds[1:]],
+        "summary": _summary_rows(summary),
+        "figures": [_figure(path) for path in files.figures],
+        "by_user": _user_rows(design, users),
+        "trainings": [_training_row(name, trainings[name]) for name in design.names if name in trainings],
+        "answers": [_answer_row(name, predictions, samples) for name in design.names],
+        "examples": examples,
+        "marker_radius": MARKER_RADIUS,
+        "threshold": threshold_label(thresholds[0]),
+    }
+
+
+def _study(
+    recipe: Mapping[str, Any],
+    design: Design,
+    base_model: Mapping[str, Any],
+    trainings: Mapping[str, Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the template shows of the study, see `usertune.report_study`."""
+    thresholds = [threshold_label(threshold) for threshold in thresholds_of(recipe)]
+    modes = {experiment.name: experiment.mode for experiment in design.experiments}
+    first = design.names[0]
+    answered = sum(len(batch["predictions"]) for batch in predictions if batch["experiment"] == first)
+    confidence = origin["recipe"].get("confidence")
+    return {
+        "splits": split_rows(recipe.get("splits", {}), trainings, answered),
+        "settings": setting_rows(modes, trainings, predictions),
+        "shared": [
+            *base_model_rows(base_model),
+            *data_rows(recipe.get("dataset", {}), thresholds, confidence),
+        ],
+        "dates": date_rows(design.names, trainings, predictions, origin),
+    }
+
+
+def _read_study(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); every run of the workflow writes it") from None
 
 
 def _digests(files: ReportFiles, origin: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -182,7 +182,7 @@ def _comparison(study: Study, recipes: Recipes) -> Iterator[Result]:
     figures = tuple(f"figures/{name}.manifest.json" for name in FIGURE_NAMES)
     audit = audit_place(recipes)
     yield Result("audit", "audit", audit, (), json.loads(recipes.audit()), (COMPARISON, *figures))
-    files = ("report.html", "provenance.json")
+    files = ("report.html", "study.yaml", "provenance.json")
     yield Result("report", "report", REPORT, files, json.loads(recipes.report()), (audit, COMPARISON, *figures))
 
 

@@ -35,6 +35,7 @@ METADATA_NAME = "ro-crate-metadata.json"
 # The specification demands a license and allows a text; usertune knows of none and must not invent one.
 LICENSE = "Not specified. Whoever ran the study decides how its results may be used."
 REPORT = "report.html"
+STUDY = "study.yaml"
 FILE_DESCRIPTIONS = {
     table_names.SUMMARY: "One row for each experiment: click accuracy and its interval, distances, answers parsed",
     table_names.SUMMARY_MD: "The summary, rounded, as Markdown",
@@ -42,6 +43,7 @@ FILE_DESCRIPTIONS = {
     table_names.DIFFERENCES: "One row for each pair of experiments: difference in click accuracy and its interval",
     table_names.USERS: "One row for each experiment and user: what was measured on that user's samples",
     table_names.SAMPLES: "One row for each experiment and sample: predicted point, target, distance and hits",
+    STUDY: "The study: data, splits, base model and the settings of every experiment, with every default written out",
     REPORT: "The comparison in one file: tables, figures, examples, and where the numbers come from",
 }
 # Written out, since Python's module mimetypes answers by what the machine has installed.
@@ -52,6 +54,7 @@ FORMATS = {
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".tex": "text/x-tex",
+    ".yaml": "application/yaml",
 }
 FIGURE_FORMATS = {".png": "PNG", ".svg": "SVG"}
 UNKNOWN_FORMAT = "application/octet-stream"
@@ -64,6 +67,7 @@ def crate_of(
     origin: Mapping[str, Any],
     digests: Mapping[str, str],
     published: datetime | None = None,
+    base_model: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the RO-Crate metadata (JSON-LD) of a study's results.
 
@@ -72,6 +76,7 @@ def crate_of(
         origin: what `usertune.provenance.trace` found.
         digests: SHA-256 of tables, figures and report, by their place in the folder of results.
         published: when the report was written, with its time zone; now unless told.
+        base_model: the manifest of the base model, which says where it was and which commit of the hub it is.
 
     Returns:
         The root dataset, with its files; an action for each experiment's training (if it was trained) and prediction,
@@ -87,6 +92,8 @@ def crate_of(
     crate.metadata.extra_contexts.append(PROFILE_CONTEXT)
     files = [_file(crate, place, digests[place]) for place in sorted(digests)]
     actions = []
+    if base_model:
+        _describe_base_model(crate, base_model)
     for experiment in recipe["experiments"]:
         actions.extend(_experiment(crate, experiment, origin["experiments"][experiment["name"]]))
     actions.append(_comparison(crate, recipe, origin, files, date))
@@ -180,8 +187,22 @@ def _experiment(crate: ROCrate, experiment: Mapping[str, Any], origin: Mapping[s
     return [training, _prediction(crate, name, label, model, origin)]
 
 
+def _describe_base_model(crate: ROCrate, manifest: Mapping[str, Any]) -> None:
+    """Add the base model with what its manifest says of it: the study's name for it, and its commit on the hub."""
+    entity = _base_model(crate, manifest["fingerprint"])
+    entity["name"] = f"Base model {manifest['recipe']['path']}"
+    about = manifest.get("about", {})
+    if about.get("commit"):
+        entity["version"] = about["commit"]
+    known = {"model type": about.get("model_type"), "parameters": about.get("parameters")}
+    if found := [_property(crate, name, value) for name, value in known.items() if value is not None]:
+        entity["additionalProperty"] = _compact(found)
+
+
 def _base_model(crate: ROCrate, fingerprint: str) -> ContextEntity:
     digits = fingerprint[:ID_DIGITS]
+    if found := crate.get(_id("base-model", digits)):
+        return found
     properties = {
         "name": "Base model",
         "description": "The model that the study began with; its fingerprint is that of its files' content",

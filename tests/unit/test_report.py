@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from tests.synthetic_study import StandInGenerator
 from usertune.code_version import code_version
+from usertune.config import study_from_config
 from usertune.errors import UserError
 from usertune.examples import LONGEST_TEXT, printable
 from usertune.fingerprint import digest_file
 from usertune.headline import headline
 from usertune.made_with import installed_versions
+from usertune.report_study import NONE, date_text
 from usertune.results import COMPARISON, REPORT
 from usertune.sealed import read_result
 from usertune.step_fingerprints import report_fingerprint
@@ -30,7 +34,7 @@ HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> \x00\u202e"
 class Page(HTMLParser):
     """Collects tags with their attributes, and checks that they are closed in order."""
 
-    VOID = frozenset({"meta", "link", "img", "br", "circle", "rect", "path", "ellipse"})
+    VOID = frozenset({"meta", "link", "img", "br", "circle", "rect", "path", "ellipse", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -54,7 +58,7 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
     assert page.open == []
     names = [name for name, _ in page.tags]
     assert "script" not in names
-    assert names.count("table") == 7
+    assert names.count("table") == 11
     for name, attributes in page.tags:
         assert not any(key.startswith("on") or key == "style" for key in attributes)
         for key in ("src", "href"):
@@ -79,7 +83,7 @@ def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -
     study = make_study()
     page = study.report()
     text, manifest = page.read_text(encoding="utf-8"), read_result(study.root / REPORT)
-    outputs = [page, study.root / "provenance.json"]
+    outputs = [page, study.root / "study.yaml", study.root / "provenance.json"]
     assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
     figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
     assert manifest["fingerprint"] == report_fingerprint(
@@ -104,6 +108,33 @@ def test_the_time_of_the_answers_outlives_a_rerun_that_finds_them_all(make_study
     assert study.report().read_text(encoding="utf-8").count(cells) == 3
 
 
+def test_the_report_says_what_was_done_with_what_and_when(make_study: Maker) -> None:
+    study = make_study(changes={"experiments": {"lora": {"mode": "lora"}, "full_tuned": {"mode": "full"}}})
+    text = study.report().read_text(encoding="utf-8")
+    section = text[text.index('<section id="study"') : text.index('<section id="training"')]
+    cells = [
+        [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.S)]
+        for row in re.findall("<tr.*?</tr>", section, re.S)
+    ]
+    rows = {row[0].strip(): row[1:] for row in cells}
+    assert rows["train"] == ["t1,t2", "2", "24"]
+    assert rows["validation"] == ["v1", "1", "12"]
+    assert rows["test"] == ["1-2,10,ana", "4", "48"]
+    assert rows["learning_rate differs"] == ["1e-4", "1e-5"]
+    assert rows["epochs"] == ["1", "1"]
+    assert rows["lora.rank"] == ["8", NONE]
+    assert rows["micro_batch"] == ["1", "1"]
+    assert rows["max_new_tokens"] == ["128", "128"]
+    assert rows["base model"] == [str(study.root / "base")]
+    assert rows["type"] == ["qwen3_vl"]
+    assert rows["dataset.prompt.user"] == ["{text}"]
+    assert rows["evaluation.thresholds"] == ["140, 70.5"]
+    trained = read_result(study.root / "checkpoints/lora/manifest.json")["finished"]
+    (scored,) = {read_result(path)["scored"][:16] for path in (study.root / "scores/lora").glob("*.json")}
+    assert rows["lora"] == [date_text(trained), "2026-03-04 10:00 UTC", date_text(scored)]
+    assert study_from_config(yaml.safe_load((study.root / "study.yaml").read_text())) == study.study
+
+
 def test_differing_versions_are_flagged(make_study: Maker) -> None:
     pages = [make_study().report(), make_study("other", other_versions={"lora": {"transformers": "9.9"}}).report()]
     alike, text = (page.read_text(encoding="utf-8") for page in pages)
@@ -118,6 +149,7 @@ def test_differing_versions_are_flagged(make_study: Maker) -> None:
 def test_untrained_study_without_examples(make_study: Maker) -> None:
     text = make_study(experiments=["vanilla"]).report(examples=0).read_text(encoding="utf-8")
     assert "No experiment of this study is trained." in text
+    assert text.count(">not used<") == 2, "train and validation users"
     assert 'id="examples"' not in text
     assert "image/jpeg" not in text
 

@@ -105,6 +105,22 @@ def results(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_base_model_is_named_with_its_commit() -> None:
+    recipe, origin = study(list(MODES), ["1"])
+    base = {
+        "recipe": {"path": "Qwen/Qwen3-VL-8B-Instruct", "revision": "main"},
+        "fingerprint": fingerprint_of("base_model"),
+        "about": {"model_type": "qwen3_vl", "commit": "0" * 40, "parameters": 8_767_123_696},
+    }
+    plain, named = (entities(crate_of(recipe, origin, digests(), DATE, model)) for model in (None, base))
+    place = ids(named["#model/lora"]["isBasedOn"])[0]
+    assert named[place]["name"] == "Base model Qwen/Qwen3-VL-8B-Instruct"
+    assert named[place]["version"] == "0" * 40
+    assert values(named, named[place]) == {"model type": "qwen3_vl", "parameters": 8_767_123_696}
+    assert named[place]["identifier"] == plain[place]["identifier"]
+    assert place in ids(named["#action/predict/vanilla"]["object"])
+
+
 def test_the_folder_of_results_opens_as_a_crate_with_every_file(results: Path) -> None:
     crate = ROCrate(results)
     assert sorted(unquote(entity.id) for entity in crate.data_entities) == sorted(PLACES)

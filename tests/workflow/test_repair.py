@@ -28,6 +28,7 @@ RESULTS = (
     "tables/manifest.json",
     "figures/loss_curves.svg",
     "report.html",
+    "study.yaml",
     "provenance.json",
 )
 

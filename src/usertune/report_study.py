@@ -1,0 +1,182 @@
+"""Rows of the report's section on the study: base model, data, splits, settings and dates.
+
+All of it is read from the manifests of the results, which the audit has compared with the study, so the report says
+what was done and not what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from usertune import presentation
+from usertune.fingerprint import NOT_IN_FINGERPRINT
+from usertune.presentation import NOT_AVAILABLE
+from usertune.users import parse_users
+
+Manifest = Mapping[str, Any]
+Row = dict[str, Any]
+
+NONE = "\N{EN DASH}"
+SPLIT_ORDER = ("train", "validation", "test")
+# Keys of recipes that are named otherwise in the study.
+STUDY_KEYS = {"pixels.min": "min_pixels", "pixels.max": "max_pixels"}
+# The order in which people look for them; keys that are not here follow by name. Without "training.", which most have.
+ORDER = (
+    "mode", "epochs", "learning_rate", "schedule", "warmup_steps", "warmup_share", "batch_size", "weight_decay",
+    "max_grad_norm", "seed", "lora.rank", "lora.alpha", "lora.dropout", "freeze.vision", "freeze.merger", "keep",
+    "dtype", "min_pixels", "max_pixels", "max_new_tokens",
+)  # fmt: skip
+# No settings, or shown elsewhere in the report.
+HIDDEN = frozenset({"step", "mode", "users", *NOT_IN_FINGERPRINT})
+
+
+def base_model_rows(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return what is known of the base model, as (label, value): what the study says, and what was found there."""
+    recipe, about = manifest.get("recipe", {}), manifest.get("about", {})
+    asked, commit = recipe.get("revision"), about.get("commit")
+    return [
+        ("base model", str(recipe.get("path", NOT_AVAILABLE))),
+        ("revision asked for", NONE if asked is None else str(asked)),
+        ("commit on the hub", NOT_AVAILABLE if commit is None else str(commit)),
+        ("type", str(about.get("model_type", NOT_AVAILABLE))),
+        ("parameters", presentation.count(about.get("parameters"))),
+        ("fingerprint of its files", str(manifest.get("fingerprint", NOT_AVAILABLE))),
+    ]
+
+
+def data_rows(dataset: Mapping[str, Any], thresholds: Sequence[str], confidence: float | None) -> list[tuple[str, str]]:
+    """Return how the data were read and the answers measured, as (key of the study, value)."""
+    rows = [(f"dataset.{key}", value_text(value)) for key, value in _flat(dataset) if key not in HIDDEN]
+    rows.append(("evaluation.thresholds", ", ".join(thresholds)))
+    return [*rows, ("evaluation.confidence", value_text(confidence))]
+
+
+def split_rows(splits: Mapping[str, str], trainings: Mapping[str, Manifest], test_samples: int) -> list[Row]:
+    """Return one row a split: its users, and how many samples of theirs were used.
+
+    Args:
+        splits: the users of each split, in the short notation.
+        trainings: the training manifests, which say how many samples of the other splits were used.
+        test_samples: samples that every experiment answered.
+    """
+    trained: Manifest = next(iter(trainings.values()), {})
+    samples = {"test": test_samples, **{split: trained.get(f"{split}_samples") for split in splits if split != "test"}}
+    return [
+        {
+            "split": split,
+            "users": users or NONE,
+            "count": f"{len(parse_users(users)) if users else 0:,}",
+            "samples": "not used" if users and samples[split] is None else f"{samples[split] or 0:,}",
+        }
+        for split, users in sorted(splits.items(), key=lambda item: SPLIT_ORDER.index(item[0]))
+    ]
+
+
+def setting_rows(
+    modes: Mapping[str, str], trainings: Mapping[str, Manifest], predictions: Iterable[Manifest]
+) -> list[Row]:
+    """Return one row a setting, with its value in every experiment and whether the values differ.
+
+    Args:
+        modes: the mode of each experiment, in the order of the report.
+        trainings: the training manifests, by experiment.
+        predictions: the predictions of every experiment; all of one experiment have one recipe.
+    """
+    found: dict[str, dict[str, Any]] = {name: {"mode": mode} for name, mode in modes.items()}
+    for batch in predictions:
+        found[batch["experiment"]] |= _of_recipe(batch["recipe"])
+    for name, manifest in trainings.items():
+        found[name] |= _of_recipe(manifest["recipe"]) | _execution(manifest)
+    keys = {key for settings in found.values() for key in settings}
+    rows = []
+    for key in sorted(keys, key=_rank):
+        cells = [value_text(settings[key]) if key in settings else NONE for settings in found.values()]
+        own = {value_text(settings[key]) for settings in found.values() if key in settings}
+        rows.append({"key": key, "cells": cells, "differs": len(own) > 1})
+    return rows
+
+
+def date_rows(
+    names: Iterable[str], trainings: Mapping[str, Manifest], predictions: Sequence[Manifest], origin: Manifest
+) -> list[Row]:
+    """Return for each experiment when it was trained, predicted and scored, as its results recorded it."""
+    rows = []
+    for name in names:
+        batches = [batch["answered"] for batch in predictions if batch["experiment"] == name and batch.get("answered")]
+        answered = [min(first for first, _ in batches), max(last for _, last in batches)] if batches else None
+        trained = trainings[name].get("finished") if name in trainings else None
+        rows.append(
+            {
+                "experiment": name,
+                "trained": NONE if name not in trainings else date_text(trained),
+                "predicted": span_text(answered),
+                "scored": span_text(origin["experiments"][name].get("scored")),
+            }
+        )
+    return rows
+
+
+def date_text(time: str | None) -> str:
+    """Return a recorded time as ``2026-11-27 18:03 UTC``; times of older releases' results are not known."""
+    return NOT_AVAILABLE if time is None else f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M} UTC"
+
+
+def span_text(times: Sequence[str] | None) -> str:
+    """Return the first and the last of some recorded times; one of them where both are the same minute."""
+    if not times:
+        return NOT_AVAILABLE
+    first, last = (datetime.fromisoformat(time) for time in (times[0], times[-1]))
+    begin = f"{first:%Y-%m-%d %H:%M}"
+    if f"{last:%Y-%m-%d %H:%M}" == begin:
+        return f"{begin} UTC"
+    end = f"{last:%H:%M}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M}"
+    return f"{begin} to {end} UTC"
+
+
+def value_text(value: Any) -> str:
+    """Return a setting's value about as a study writes it: ``1e-4``, ``true``, ``null``."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case float() if value and abs(value) < 1e-3:
+            mantissa, exponent = f"{value:e}".split("e")
+            return f"{float(mantissa):g}e{int(exponent)}"
+        case float():
+            return f"{value:.15g}"
+        case list() | tuple():
+            return ", ".join(value_text(item) for item in value) or NONE
+    return str(value)
+
+
+def _of_recipe(recipe: Manifest) -> dict[str, Any]:
+    shown = ((key, value) for key, value in _flat(recipe) if key.split(".")[0] not in HIDDEN)
+    return {STUDY_KEYS.get(key, key.removeprefix("training.")): value for key, value in shown}
+
+
+def _execution(manifest: Manifest) -> dict[str, Any]:
+    """Return how a training went, as far as it has no part in its recipe; values are those of the last attempt."""
+    found = dict(manifest.get("execution", {}))
+    if "micro_batch" in manifest:
+        found["micro_batch"] = manifest["micro_batch"]
+    if "processes" in manifest:
+        found["processes (gpus x nodes)"] = manifest["processes"]
+    if manifest.get("parallel"):
+        found["parallel"] = manifest["parallel"]
+    return found
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        found += (
+            _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [(f"{prefix}{key}", value)]
+        )
+    return found
+
+
+def _rank(key: str) -> tuple[int, str]:
+    return (ORDER.index(key), "") if key in ORDER else (len(ORDER), key)

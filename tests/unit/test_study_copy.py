@@ -1,0 +1,56 @@
+"""The copy of a study reads as the same study, whatever its author wrote."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from usertune.config import load_study, study_from_config
+from usertune.study_copy import read_written, study_text
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+GOOD = {
+    "name": "small",
+    "dataset": {"root": "data"},
+    "users": {"train": "4-6,10", "test": ["1-3", "ana", "1_2"]},
+    "base_model": {"path": "base"},
+    "experiments": {"vanilla": {"mode": "vanilla"}, "full": {"mode": "full", "gpus": 2}},
+}
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "configs/qwen3-vl-8b.yaml", "configs/reference.yaml"])
+def test_the_copy_of_a_study_is_that_study_and_holds_what_was_written(file: str, tmp_path: Path) -> None:
+    study = load_study([REPOSITORY / file])
+    copy = tmp_path / "study.yaml"
+    copy.write_text(study_text(study, read_written([str(REPOSITORY / file)])), encoding="utf-8")
+    assert load_study([copy]) == study
+    for line in (REPOSITORY / file).read_text().splitlines():
+        assert f"#   {line}".rstrip() in copy.read_text().splitlines()
+
+
+def test_what_the_command_line_changed_is_in_the_copy() -> None:
+    study = study_from_config({**GOOD, "test_users": "2"})
+    assert yaml.safe_load(study_text(study, {}))["users"] == {"train": "4-6,10", "validation": [], "test": "2"}
+
+
+@given(title=TEXT, prompt=TEXT, written=TEXT)
+@settings(max_examples=200, deadline=None)
+def test_any_text_is_kept(title: str, prompt: str, written: str) -> None:
+    study = study_from_config(
+        {**GOOD, "report": {"title": title}, "dataset": {"root": "data", "prompt": {"user": "{text}" + prompt}}}
+        if "{text}" not in prompt
+        else {**GOOD, "report": {"title": title}}
+    )
+    text = study_text(study, {f"{written}.yaml": written})
+    assert study_from_config(yaml.safe_load(text)) == study
+
+
+def test_a_file_that_is_gone_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "there.yaml").write_bytes(b"\xef\xbb\xbfname: x\r\n")
+    files = [str(tmp_path / name) for name in ("there.yaml", "gone.yaml")]
+    assert read_written(files) == {files[0]: "name: x\r\n".replace("\r\n", "\n")}
