@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +16,7 @@ from usertune.fingerprint import digest_file, file_states, list_files
 from usertune.made_with import made_with
 from usertune.sealed import write_result
 from usertune.step_fingerprints import base_model_fingerprint
+from usertune.tensor_files import shapes_in
 
 logger = logging.getLogger(__name__)
 
@@ -94,16 +96,24 @@ def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) ->
 
 
 def about_model(folder: Path) -> dict[str, Any]:
-    """Return what people call a model by: ``model_type``, and ``commit``, that of the hub (None if it is not known).
+    """Return what a model is known by: ``model_type``, ``parameters`` (numbers in its files) and ``commit`` on the hub.
 
-    The hub client names a snapshot's folder by its commit, and leaves a note in folders that it was told to fill.
+    Parameters and commit are None where they cannot be told. The hub client names a snapshot's folder by its commit,
+    and leaves a note in folders that it was told to fill.
     """
     commit = folder.name if folder.parent.name == "snapshots" else None
     note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
     with suppress(OSError, ValueError):
         commit = commit or note.read_text(encoding="utf-8").split("\n")[0].strip()
     known = commit if commit and re.fullmatch("[0-9a-f]{40}", commit) else None
-    return {"model_type": read_json(folder / "config.json").get("model_type"), "commit": known}
+    parameters = None
+    with suppress(UserError):
+        parameters = sum(math.prod(shape) for shape in shapes_in(folder).values())
+    return {
+        "model_type": read_json(folder / "config.json").get("model_type"),
+        "parameters": parameters,
+        "commit": known,
+    }
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 
+from tests.unit.conftest import BASE
 from usertune.base_model import about_model
 
 COMMIT = "0c351dd01ed87e9c1b53cbc748cba10e6187ff3b"
@@ -25,7 +27,19 @@ def note(folder: Path, text: str) -> None:
 
 def test_a_snapshot_of_the_hub_is_known_by_its_commit(tmp_path: Path) -> None:
     folder = model(tmp_path / "models--Qwen--Qwen3-VL-8B-Instruct" / "snapshots" / COMMIT)
-    assert about_model(folder) == {"model_type": "qwen3_vl", "commit": COMMIT}
+    assert about_model(folder) == {"model_type": "qwen3_vl", "parameters": 0, "commit": COMMIT}
+
+
+def test_parameters_are_counted_from_headers() -> None:
+    with safe_open(BASE / "model.safetensors", "np") as weights:
+        expected = sum(weights.get_tensor(name).size for name in weights.keys())  # noqa: SIM118 (not a dict)
+    assert about_model(BASE)["parameters"] == expected > 100_000
+
+
+def test_parameters_of_damaged_weights_are_not_known(tmp_path: Path) -> None:
+    folder = model(tmp_path / "model")
+    (folder / "model.safetensors").write_bytes((BASE / "model.safetensors").read_bytes()[:-1])
+    assert about_model(folder)["parameters"] is None
 
 
 def test_a_folder_that_the_hub_client_filled_is_known_by_its_note(tmp_path: Path) -> None:
