@@ -27,10 +27,11 @@ for loaded in [name for name in sys.modules if name.split(".")[0] == "usertune"]
 
 from usertune import explain, gpu, plan
 from usertune.config import study_from_config
-from usertune.container import check_container, container_environment, hub_home
+from usertune.container import check_container, container_environment
 from usertune.data.messages import user_file
 from usertune.errors import UserError
 from usertune.files import write_text
+from usertune.hub import hub_home
 from usertune.locks import hold_results
 from usertune.made_with import installed_versions
 from usertune.recipes import Recipes, current_code

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,7 @@ from usertune.study import FIGURE_NAMES, Study
 from usertune.study_copy import study_text
 from usertune.train import train_experiment
 
+BASE = Path(__file__).parents[1] / "demo" / "base"
 MODES = {"vanilla": "vanilla", "lora": "lora", "full_tuned": "full"}
 # Chance of a hit in each mode.
 SKILL = {"vanilla": 0.2, "lora": 0.5, "full": 0.8}
@@ -194,12 +196,7 @@ class SyntheticStudy:
         """Write raw data and base model, and make everything up to the predictions."""
         for user in self.study.all_users:
             self.write_raw(user)
-        for name, text in (
-            ("config.json", '{"model_type": "qwen3_vl"}'),
-            ("tokenizer_config.json", "{}"),
-            ("model.safetensors", "weights of the base model"),
-        ):
-            write_text(self.root / "base" / name, text)
+        shutil.copytree(BASE, self.root / "base", dirs_exist_ok=True)
         self.make_all("prepare", "base_model", "train", "predict")
         return self
 

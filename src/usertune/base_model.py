@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,15 +15,15 @@ from typing import Any
 from usertune.errors import UserError
 from usertune.files import read_json
 from usertune.fingerprint import digest_file, file_states, list_files
+from usertune.hub import cached_models, cached_snapshot, download, hub_cache, is_offline
 from usertune.made_with import made_with
+from usertune.model_folder import ModelFolder, looks_like_a_folder, pixel_problems, similar_folders
 from usertune.sealed import write_result
 from usertune.step_fingerprints import base_model_fingerprint
 from usertune.tensor_files import shapes_in
 
 logger = logging.getLogger(__name__)
 
-SUPPORTED_MODEL_TYPES = ("qwen3_vl",)
-NEEDED_FILES = ("config.json", "tokenizer_config.json")
 # Files that say something about the model but take no part in what it answers.
 DESCRIPTIONS = ("README.md", "LICENSE", "pretraining.json", ".gitattributes")
 
@@ -36,32 +38,82 @@ def is_local(path: str) -> bool:
     return Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
 
 
-def check_local(path: str) -> None:
+def check_base_model(path: str, revision: str | None, pixels: Mapping[str, int | None]) -> None:
+    """Check while jobs are planned that a base model can be used, as far as this machine has it.
+
+    Small files and headers are read, no weights. Of a hub name only what is in the cache is looked at, and only where
+    the hub's client may not download the rest.
+
+    Args:
+        path: ``base_model.path`` of the study.
+        revision: ``base_model.revision``.
+        pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
+
+    Raises:
+        UserError: the folder is not there, or lacks something; all problems in one message.
+    """
+    if is_local(path):
+        check_local(path, pixels)
+        return
+    snapshot = cached_snapshot(path, revision, os.environ)
+    if snapshot is None and revision is None and (hint := looks_like_a_folder(path)):
+        raise UserError(
+            f"base_model.path: {path} is not a folder, but looks like one: {hint}; if it is meant as a name on the "
+            "hub, say so by base_model.revision: main"
+        )
+    if not is_offline(os.environ):
+        return
+    if snapshot is None:
+        raise UserError(
+            f"base_model.path: {path} is no folder here, and as a name on the hub it is not in the cache "
+            f"{hub_cache(os.environ)}, while HF_HUB_OFFLINE forbids to download it{_similar(path)}"
+        )
+    _check_snapshot(path, snapshot, pixels)
+
+
+def check_local(path: str, pixels: Mapping[str, int | None]) -> None:
     """Check that a local base model can be used, without loading it.
 
     Raises:
-        UserError: the folder or one of its needed files is missing, or holds another kind of model.
+        UserError: the folder or something in it is missing or damaged, or it holds another kind of model.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise UserError(f"base_model.path: {path} is not a folder with a model")
-    for name in NEEDED_FILES:
-        if not (folder / name).is_file():
-            raise UserError(f"base_model.path: {path} has no {name}; a model with its processor is needed there")
-    if not any(folder.glob("*.safetensors")):
-        raise UserError(f"base_model.path: {path} has no *.safetensors weights")
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind not in SUPPORTED_MODEL_TYPES:
-        raise UserError(
-            f"base_model.path: {path} holds a model of type {kind!r}; supported: {', '.join(SUPPORTED_MODEL_TYPES)}"
-        )
+        form = "" if path.count("/") == 1 else "; a name on the hub has the form owner/name"
+        what = "a file; name the folder that it is in" if folder.is_file() else f"not a folder{_similar(path)}{form}"
+        raise UserError(f"base_model.path: {path} is {what}")
+    _check_folder(path, folder, pixels, "")
+
+
+def _check_snapshot(name: str, snapshot: Path, pixels: Mapping[str, int | None]) -> None:
+    advice = f"where there is a network, complete the copy in the cache: hf download {name}"
+    _check_folder(f"{name} ({snapshot})", snapshot, pixels, f"\n  {advice}")
+
+
+def _check_folder(name: str, folder: Path, pixels: Mapping[str, int | None], advice: str) -> None:
+    model = ModelFolder(folder)
+    problems = model.inspect()
+    limits = model.image_size()
+    if limits is not None:
+        problems += pixel_problems(limits, pixels)
+    if len(problems) == 1:
+        raise UserError(f"base_model.path: {name}: {problems[0]}{advice}")
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"base_model.path: {name} cannot be used ({len(problems)} problems):\n{listed}{advice}")
+
+
+def _similar(path: str) -> str:
+    """Return, as the rest of a sentence, what has a name like this one: folders here, and models in the hub's cache."""
+    close = difflib.get_close_matches(path, cached_models(os.environ), n=3, cutoff=0.6)
+    return similar_folders(path) + (f"; similar models in the hub's cache: {', '.join(close)}" if close else "")
 
 
 def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) -> dict[str, Any]:
     """Find the base model (downloading it when it is a hub name) and write its manifest.
 
     Args:
-        recipe: ``path`` and ``revision`` of the study's base model.
+        recipe: ``path``, ``revision`` and ``pixels`` of the study's base model.
         manifest_file: JSON object to write: the local folder, what `about_model` finds there, and the digest of every
             file.
 
@@ -72,8 +124,12 @@ def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) ->
         UserError: the model cannot be found, downloaded or used.
     """
     path, revision = recipe["path"], recipe["revision"]
-    folder = Path(path).expanduser() if is_local(path) else _download(path, revision)
-    check_local(str(folder))
+    if is_local(path):
+        folder = Path(path).expanduser()
+        check_local(path, recipe["pixels"])
+    else:
+        folder = download(path, revision, _similar(path))
+        _check_snapshot(path, folder, recipe["pixels"])
     files = {}
     names = model_files(folder)
     state = file_states(folder, names)
@@ -114,20 +170,3 @@ def about_model(folder: Path) -> dict[str, Any]:
         "parameters": parameters,
         "commit": known,
     }
-
-
-def _download(name: str, revision: str | None) -> Path:
-    # Imported here: the hub client is needed only for models that are not in a local folder.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    patterns = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
-    except RepositoryNotFoundError:
-        raise UserError(f"base_model.path: {name} is neither a folder here nor a model on the hub") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"base_model.path: {name} cannot be downloaded ({type(error).__name__}); "
-            "download it where there is a network, and set HF_HOME to that cache or path to its folder"
-        ) from None

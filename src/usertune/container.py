@@ -9,6 +9,7 @@ from pathlib import Path
 
 from usertune.base_model import is_local
 from usertune.errors import UserError, shown
+from usertune.hub import hub_home
 from usertune.study import Study
 
 # Apptainer reads variables of both names, SingularityCE those of the second; equal values are one setting.
@@ -65,14 +66,6 @@ def container_environment(
         **{f"{program}_BIND": ",".join(binds) for program in PROGRAMS},
         **{f"{program}ENV_PYTHONPATH": source for program in PROGRAMS},
     }
-
-
-def hub_home(environment: Mapping[str, str]) -> Path:
-    """Return where the hub's client keeps its files outside of containers."""
-    if home := environment.get("HF_HOME"):
-        return Path(home).expanduser()
-    caches = environment.get("XDG_CACHE_HOME")
-    return (Path(caches) if caches else Path("~/.cache").expanduser()) / "huggingface"
 
 
 def _outermost(folders: Sequence[str]) -> list[str]:

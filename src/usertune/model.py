@@ -35,6 +35,9 @@ def load_processor(folder: str | Path, pixels: Mapping[str, int | None]) -> Any:
         pixels: ``min`` and ``max`` pixels of an image after resizing; None keeps the processor's setting.
     """
     processor = AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if processor.chat_template is None:
+        # transformers does not look for the processor's template where older models keep it.
+        processor.chat_template = processor.tokenizer.chat_template
     size = dict(processor.image_processor.size)
     if pixels["min"] is not None:
         size["shortest_edge"] = pixels["min"]

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from usertune.base_model import check_local, is_local, model_files
+from usertune.base_model import check_base_model, is_local, model_files
 from usertune.data.messages import describe_available, image_references, image_stats, user_file
 from usertune.errors import UserError
 from usertune.experiments import Experiment
@@ -32,8 +32,8 @@ def check_sources(study: Study) -> None:
             raise UserError(
                 f"users.{split}: no raw data in {root} for user {format_users(missing)}; {describe_available(root)}"
             )
-    if is_local(study.base_model.path):
-        check_local(study.base_model.path)
+    base = study.base_model
+    check_base_model(base.path, base.revision, {"min": base.min_pixels, "max": base.max_pixels})
 
 
 def base_model_sources(study: Study) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,16 @@ _BITS = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
     **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
 }
+# What a file may hold although no weight has that name, and why. Nothing else may be missing or unexpected, but for
+# names of one and the same tensor, of which any one is enough.
+MAY_BE_EXTRA = {
+    r"(.*\.)?rotary_(pos_)?emb\.inv_freq": "computed from the configuration; older releases saved it",
+}
+
+
+def is_computed(name: str) -> bool:
+    """Whether a tensor of this name may be in a file although no weight has it, see `MAY_BE_EXTRA`."""
+    return any(re.fullmatch(pattern, name) for pattern in MAY_BE_EXTRA)
 
 
 def is_lfs_pointer(path: Path) -> bool:

@@ -5,7 +5,6 @@ transformers and PEFT give a tensor that a file lacks random or zero values, and
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,13 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from usertune.errors import UserError
-from usertune.tensor_files import Shapes, differences
-
-# What a file may hold although no weight has that name, and why. Nothing else may be missing or unexpected, but for
-# names of one and the same tensor (`tied_names`), of which any one is enough.
-MAY_BE_EXTRA = {
-    r"(.*\.)?rotary_(pos_)?emb\.inv_freq": "computed from the configuration; older releases saved it",
-}
+from usertune.tensor_files import Shapes, differences, is_computed
 
 
 def check_loaded(info: Mapping[str, Any], model: nn.Module, folder: Path, advice: str) -> None:
@@ -123,7 +116,7 @@ def loading(folder: Path, advice: str) -> Iterator[None]:
 
 
 def _extra(names: Collection[str]) -> list[str]:
-    return [name for name in names if not any(re.fullmatch(pattern, name) for pattern in MAY_BE_EXTRA)]
+    return [name for name in names if not is_computed(name)]
 
 
 def _two_shapes(name: str, found: Any, needed: Any) -> str:

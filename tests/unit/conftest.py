@@ -130,7 +130,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     study = Prepared(folder / "dataset", folder / "data")
     make_dataset(study.root, [int(user) for user in USERS], 0, Counts(train=6, validation=3, test=5))
     study.folder.mkdir()
-    describe_base_model({"path": str(BASE), "revision": None}, study.base_manifest)
+    describe_base_model({"path": str(BASE), "revision": None, "pixels": NO_LIMITS}, study.base_manifest)
     recipe = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}
     for user in USERS:
         prepare_user(recipe, study.root, user, study.folder / f"user_{user}.jsonl", study.manifest(user))

@@ -59,7 +59,7 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
         ({"training": {"epochs": 2}}, ALL_TRAINING | {"compare", *LAST}),
         ({"users": {**BASE["users"], "train": "3-5,7"}}, ALL_TRAINING | {"compare", *LAST}),  # type: ignore[dict-item]
         ({"users": {**BASE["users"], "test": "1"}}, {"compare", *LAST}),  # type: ignore[dict-item]
-        ({"base_model": {"path": "base", "max_pixels": 9}}, ALL_BUT_SOURCES),
+        ({"base_model": {"path": "base", "max_pixels": 9}}, ALL_BUT_SOURCES | {"base_model"}),
         ({"base_model": {"path": "other"}}, ALL_BUT_SOURCES | {"base_model"}),
         ({"dataset": {"root": "data", "on_bad_sample": "skip"}}, ALL_BUT_SOURCES | {"prepare"}),
         ({"dataset": {"root": "elsewhere"}}, set()),
