@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from usertune.base_model import is_local
 from usertune.study import Study
 from usertune.study_files import SPLITS
 from usertune.users import format_users
@@ -22,11 +23,11 @@ def study_text(study: Study, written: Mapping[str, str]) -> str:
         study: the study, with what the command line changed.
         written: the text of the files that the study was read from, by name.
     """
-    values = study.model_dump(mode="json")
+    values = _with_absolute_paths(study.model_dump(mode="json", include=set(Study.model_json_schema()["properties"])))
     values["users"] = {split: format_users(getattr(study.users, split)) or [] for split in SPLITS}
     parts = [
         f"# The study {study.name} as it was run: every default, and what the command line changed, is written out.",
-        "# Paths are as the study has them.",
+        "# Paths are absolute, so that this file can be read as a study from wherever it lies.",
         yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH).rstrip("\n"),
     ]
     for name, text in written.items():
@@ -43,6 +44,23 @@ def read_written(files: list[str]) -> dict[str, str]:
         except (OSError, ValueError):
             continue
     return found
+
+
+def _with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
+    base = values["base_model"]
+    model = _absolute(base["path"]) if is_local(base["path"]) else base["path"]
+    return {
+        **values,
+        "results": _absolute(values["results"]),
+        "dataset": {**values["dataset"], "root": _absolute(values["dataset"]["root"])},
+        "base_model": {**base, "path": model},
+        "container": _absolute(values["container"]) if values["container"] else None,
+    }
+
+
+def _absolute(path: str) -> str:
+    # Links keep the names that people gave them.
+    return str(Path(path).expanduser().absolute())
 
 
 class _Dumper(yaml.SafeDumper):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usertune.config import load_study, study_from_config
+from usertune.study import Study
 from usertune.study_copy import read_written, study_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,12 +24,35 @@ GOOD = {
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
+def same(copy: Study, study: Study) -> bool:
+    """Whether two studies are the same but for paths, of which the copy's are absolute."""
+    paths = [[one.results, one.dataset.root, one.base_model.path, one.container or ""] for one in (copy, study)]
+    for after, before in zip(*paths, strict=True):
+        assert after in (before, str(Path(before).absolute()))
+    place = {"results": "r", "container": None}
+    first, second = (
+        one.model_copy(
+            update={
+                **place,
+                "dataset": one.dataset.model_copy(update={"root": "d"}),
+                "base_model": one.base_model.model_copy(update={"path": "b"}),
+            }
+        )
+        for one in (copy, study)
+    )
+    return first.model_dump() == second.model_dump()
+
+
 @pytest.mark.parametrize("file", ["config.yaml", "configs/qwen3-vl-8b.yaml", "configs/reference.yaml"])
-def test_the_copy_of_a_study_is_that_study_and_holds_what_was_written(file: str, tmp_path: Path) -> None:
-    study = load_study([REPOSITORY / file])
-    copy = tmp_path / "study.yaml"
-    copy.write_text(study_text(study, read_written([str(REPOSITORY / file)])), encoding="utf-8")
-    assert load_study([copy]) == study
+def test_the_copy_of_a_study_is_that_study_and_holds_what_was_written(
+    file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    study = load_study([file])
+    copy = tmp_path / "elsewhere" / "study.yaml"
+    copy.parent.mkdir()
+    copy.write_text(study_text(study, read_written([file])), encoding="utf-8")
+    assert same(load_study([copy]), study)
     for line in (REPOSITORY / file).read_text().splitlines():
         assert f"#   {line}".rstrip() in copy.read_text().splitlines()
 
@@ -47,7 +71,14 @@ def test_any_text_is_kept(title: str, prompt: str, written: str) -> None:
         else {**GOOD, "report": {"title": title}}
     )
     text = study_text(study, {f"{written}.yaml": written})
-    assert study_from_config(yaml.safe_load(text)) == study
+    assert same(study_from_config(yaml.safe_load(text)), study)
+
+
+def test_a_hub_name_stays_a_name() -> None:
+    study = study_from_config({**GOOD, "base_model": {"path": "Qwen/Qwen3-VL-8B-Instruct"}})
+    copy = yaml.safe_load(study_text(study, {}))
+    assert copy["base_model"]["path"] == "Qwen/Qwen3-VL-8B-Instruct"
+    assert copy["dataset"]["root"] == str(Path("data").absolute())
 
 
 def test_a_file_that_is_gone_is_left_out(tmp_path: Path) -> None:
