@@ -80,6 +80,7 @@ rule report:
             batch=BATCHES,
         ),
         samples=expand("<results>/data/user_{user}.jsonl", user=STUDY.users.test),
+        data=user_manifests(STUDY.all_users),
     output:
         report="<results>/report.html",
         study="<results>/study.yaml",
@@ -99,6 +100,7 @@ rule report:
         # By its name alone: a comment in the study changes no report.
         study=STUDY_TEXT,
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
+        data=lambda wildcards, input: os.path.dirname(input.data[0]),
         root=STUDY.dataset.root,
     message:
         "Writing the report"
@@ -106,6 +108,6 @@ rule report:
         'python "$USERTUNE_SCRIPTS"/report.py --recipe {params.recipe:q} --tables {params.tables:q}'
         " --figures {input.figures:q} --audit {input.audit:q} --training-manifests {input.training:q}"
         " --predictions {input.predictions:q} --samples {input.samples:q}"
-        " --study {params.study:q} --base-model {input.base_model:q}"
+        " --study {params.study:q} --base-model {input.base_model:q} --data {params.data:q}"
         " --dataset-root {params.root:q} --out {output.report:q} --study-copy {output.study:q}"
         " --provenance {output.provenance:q} --manifest {output.manifest:q} --log {log:q}"

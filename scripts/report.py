@@ -4,10 +4,11 @@ Samples are files called user_<id>.jsonl; only those of the first users, as many
 read. Example:
 
     python scripts/report.py --recipe '{"step": "report", "study": "demo", "title": "Demo", "examples": 2,
-        "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "thresholds": [140]}' \
+        "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "thresholds": [140],
+        "splits": {"test": "1-2"}}' \
         --tables results/tables --figures results/figures/accuracy_by_user.svg \
         --predictions results/predictions/vanilla/users_1-2.json \
-        --samples results/data/user_1.jsonl results/data/user_2.jsonl --dataset-root data \
+        --samples results/data/user_1.jsonl results/data/user_2.jsonl --data results/data --dataset-root data \
         --study results/logs/study.yaml --base-model results/base_model/manifest.json \
         --audit results/audit/0123456789abcdef.json --out results/report.html --study-copy results/study.yaml \
         --provenance results/provenance.json --manifest results/report.manifest.json
@@ -32,6 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         training_manifests=arguments.training_manifests,
         predictions=arguments.predictions,
         samples=arguments.samples,
+        data=arguments.data,
         dataset_root=arguments.dataset_root,
     )
     make_report(arguments.recipe, files, arguments.out, arguments.study_copy, arguments.provenance, arguments.manifest)
@@ -54,6 +56,7 @@ if __name__ == "__main__":
         ("--samples", "JSONL", "canonical samples of the users to show"),
     ):
         parser.add_argument(option, nargs="*", default=[], type=Path, metavar=kind, help=meaning)
+    parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="manifests of all users' samples")
     parser.add_argument("--dataset-root", required=True, type=Path, metavar="FOLDER", help="where image paths start")
     parser.add_argument("--audit", required=True, type=Path, metavar="JSON", help="the audit, which found nothing")
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="output: the report")

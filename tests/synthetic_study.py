@@ -331,6 +331,7 @@ class SyntheticStudy:
             training_manifests=[path.with_name("manifest.json") for path in self.training_logs().values()],
             predictions=[self.root / place for place in self.results if place.startswith("predictions/")],
             samples=[self.samples_of(user) for user in self.users],
+            data=self.samples_of(self.users[0]).parent,
             dataset_root=self.dataset,
         )
         outputs = [self.root / name for name in ("report.html", "study.yaml", "provenance.json")]

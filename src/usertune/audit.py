@@ -254,7 +254,8 @@ def _audit(_study: Study, result: Result, _manifests: Mapping[str, Manifest]) ->
 
 def _report(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
     figures = [manifests[place] for place in result.upstream if place.startswith("figures/")]
-    return report_fingerprint(result.recipe, manifests[COMPARISON], figures)
+    data = [manifests[place] for place in result.upstream if place.startswith("data/")]
+    return report_fingerprint(result.recipe, manifests[COMPARISON], figures, data)
 
 
 _FINGERPRINTS: dict[str, Callable[[Study, Result, Mapping[str, Manifest]], str]] = {

@@ -29,6 +29,7 @@ from usertune.report_origin import fingerprint_rows, maker_rows, version_rows
 from usertune.report_study import base_model_rows, data_rows, date_rows, setting_rows, split_rows
 from usertune.ro_crate import crate_of, link_as_crate
 from usertune.sealed import read_result, write_result
+from usertune.skipped import read_data, skipped, skipped_note
 from usertune.step_fingerprints import report_fingerprint
 from usertune.tables import Design, design_of, read_table, records, require_experiments
 from usertune.thresholds import threshold_label, thresholds_of
@@ -67,7 +68,8 @@ class ReportFiles:
     """What the report is made from.
 
     ``samples`` are files called ``user_<id>.jsonl``; each of ``figures`` (SVG) has its manifest beside it; ``study`` is
-    the text of the study (see `usertune.study_copy`), and ``base_model`` the manifest of its base model.
+    the text of the study (see `usertune.study_copy`), ``base_model`` the manifest of its base model, and ``data`` the
+    folder with the manifests of all users' prepared data.
     """
 
     study: Path
@@ -78,6 +80,7 @@ class ReportFiles:
     training_manifests: Sequence[Path]
     predictions: Sequence[Path]
     samples: Sequence[Path]
+    data: Path
     dataset_root: Path
 
 
@@ -111,12 +114,15 @@ def make_report(
     origin = read_result(files.tables / table_names.MANIFEST)
     figures = [read_result(path.with_suffix(".manifest.json")) for path in files.figures]
     base_model = read_result(files.base_model)
-    fingerprint = report_fingerprint(recipe, origin, figures)
+    data = read_data(files.data, recipe["splits"])
+    fingerprint = report_fingerprint(recipe, origin, figures, [manifest for _, manifest in data])
     study = _read_study(files.study)
     page = _render(
         {
             **_results(recipe, design, files, trainings, predictions),
             **_study(recipe, design, base_model, trainings, predictions, origin),
+            "skipped_note": skipped_note(data),
+            "skipped": list(skipped(data)),
             "study_file": study_file.name,
             "fingerprint": fingerprint,
             "origin": origin,

@@ -183,7 +183,8 @@ def _comparison(study: Study, recipes: Recipes) -> Iterator[Result]:
     audit = audit_place(recipes)
     yield Result("audit", "audit", audit, (), json.loads(recipes.audit()), (COMPARISON, *figures))
     files = ("report.html", "study.yaml", "provenance.json")
-    yield Result("report", "report", REPORT, files, json.loads(recipes.report()), (audit, COMPARISON, *figures))
+    data = tuple(map(_data, study.all_users))
+    yield Result("report", "report", REPORT, files, json.loads(recipes.report()), (audit, COMPARISON, *figures, *data))
 
 
 def _data(user: str) -> str:

@@ -68,7 +68,10 @@ def figure_fingerprint(recipe: Manifest, tables: Manifest, training_logs: Mappin
     return step_fingerprint(recipe, {"tables": tables["fingerprint"], "training_logs": dict(training_logs)})
 
 
-def report_fingerprint(recipe: Manifest, tables: Manifest, figures: Sequence[Manifest]) -> str:
-    """Return the fingerprint of the report, from the manifests of the tables and of the figures."""
+def report_fingerprint(
+    recipe: Manifest, tables: Manifest, figures: Sequence[Manifest], data: Sequence[Manifest]
+) -> str:
+    """Return the fingerprint of the report, from the manifests of the tables, the figures and all users' data."""
     drawn = {figure["name"]: figure["fingerprint"] for figure in figures}
-    return step_fingerprint(recipe, {"tables": tables["fingerprint"], "figures": drawn})
+    skipped = {user["user"]: digest([user["samples"], user["skipped_samples"]]) for user in data}
+    return step_fingerprint(recipe, {"tables": tables["fingerprint"], "figures": drawn, "skipped": digest(skipped)})

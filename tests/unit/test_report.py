@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from html import unescape
@@ -86,8 +87,9 @@ def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -
     outputs = [page, study.root / "study.yaml", study.root / "provenance.json"]
     assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
     figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
+    data = [read_result(study.root / place) for place in study.results if place.startswith("data/")]
     assert manifest["fingerprint"] == report_fingerprint(
-        study.recipe(REPORT), read_result(study.root / COMPARISON), figures
+        study.recipe(REPORT), read_result(study.root / COMPARISON), figures, data
     )
     assert [record["code"] for record in manifest["made_with"]] == [code_version("report")]
     for place in study.results:
@@ -133,6 +135,27 @@ def test_the_report_says_what_was_done_with_what_and_when(make_study: Maker) -> 
     (scored,) = {read_result(path)["scored"][:16] for path in (study.root / "scores/lora").glob("*.json")}
     assert rows["lora"] == [date_text(trained), "2026-03-04 10:00 UTC", date_text(scored)]
     assert study_from_config(yaml.safe_load((study.root / "study.yaml").read_text())) == study.study
+
+
+def test_skipped_samples_are_shown_with_their_reasons(make_study: Maker) -> None:
+    study = make_study()
+    text = study.report().read_text(encoding="utf-8")
+    count = sum(read_result(study.root / place)["samples"] for place in study.results if place.startswith("data/"))
+    assert f"No sample was skipped: all {count} samples of" in text
+    assert 'id="skipped"' not in text
+    trained = study.study.users.train[0]
+    for user, name in ((study.users[0], "<b>bold</b>"), (trained, "missing")):
+        with (study.dataset / f"user_{user}.jsonl").open("a") as raw:
+            raw.writelines(json.dumps({"messages": [], f"{name}{number}": 1}) + "\n" for number in range(7))
+        recipe = {**study.recipe(f"data/user_{user}.manifest.json"), "on_bad_sample": "skip"}
+        study.make(f"data/user_{user}.manifest.json", recipe)
+    study.make(REPORT)
+    text = (study.root / "report.html").read_text(encoding="utf-8")
+    assert Page(text).open == []
+    assert f"14 of {count + 14} samples, of 2 of {len(study.study.all_users)} users" in text
+    assert f'<th scope="row">{trained}</th>\n        <td class="text">train</td>' in text
+    assert "&lt;b&gt;bold&lt;/b&gt;0: unknown key" in text
+    assert text.count("and 2 more; the user&#39;s manifest lists all") == 2
 
 
 def test_differing_versions_are_flagged(make_study: Maker) -> None:
