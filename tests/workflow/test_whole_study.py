@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
+from usertune.config import load_study
 
 pytestmark = pytest.mark.workflow
 NOTHING = "Nothing to be done"
@@ -39,6 +40,27 @@ def test_whole_study(finished: Workplace) -> None:
 
 def test_second_run_does_nothing(finished: Workplace) -> None:
     assert NOTHING in finished.run()
+
+
+def test_everything_again_keeps_times_and_dates(finished: Workplace) -> None:
+    """Nothing is trained or generated in the second run; what it cost is still in the report."""
+
+    def shown() -> str:
+        report = (finished.results / "report.html").read_text()
+        # All of it but provenance, which names the comparison and the report of today.
+        return report[: report.index('<section id="provenance"')]
+
+    first, batches = shown(), {name: finished.predictions(name) for name in EXPERIMENTS}
+    finished.run("--forceall")
+    for name, before in batches.items():
+        after = finished.predictions(name)
+        assert (after["generated"], after["timed_answers"]) == (0, 10)
+        assert after["answer_seconds"] == before["answer_seconds"] > 0
+        assert after["answered"] == before["answered"]
+    assert shown() == first
+    copy, study = (load_study([path]) for path in (finished.results / "study.yaml", finished.study))
+    assert copy.experiments == study.experiments
+    assert copy.results == str(finished.results)
 
 
 def test_planning_imports_nothing_heavy(finished: Workplace, tmp_path: Path) -> None:
