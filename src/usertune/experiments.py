@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from usertune.processes import Strategy
+from usertune.schedule import WARMUP
 
 
 class Section(BaseModel):
@@ -52,8 +53,10 @@ class Training(Section):
     """Peak learning rate of AdamW; null: 1e-4 for experiments of mode lora, 1e-5 for mode full."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate goes on after warm-up."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 50
-    """Optimizer steps over which the learning rate rises from 0."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = WARMUP
+    """Share of the optimizer steps over which the learning rate rises from 0; rounded up, but never all of them."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """The same as a number of steps, in place of `warmup`; must be less than there are."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -81,6 +84,11 @@ class Training(Section):
     def _check(self) -> Training:
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
+        if self.warmup_steps is not None and "warmup" in self.model_fields_set:
+            raise ValueError(
+                f"warmup ({self.warmup:g}, a share of the steps) and warmup_steps ({self.warmup_steps}) say the same "
+                "thing; keep one of them"
+            )
         return self
 
 

@@ -36,6 +36,7 @@ from usertune.model import (
     prepare_for_training,
     used_gpus,
 )
+from usertune.moved import WeightSample, adapter_change, warn_if_hardly
 from usertune.parallel import (
     check_parallel,
     from_first,
@@ -47,6 +48,7 @@ from usertune.parallel import (
     whole_state,
 )
 from usertune.processes import ALONE, Processes
+from usertune.schedule import warm_up
 from usertune.trainer import SparseLossTrainer
 
 logger = logging.getLogger(__name__)
@@ -109,6 +111,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     # Weights that are trained are kept in float32: bf16 steps at small learning rates round to nothing.
     model = load_model(run.base_folder, run.dtype if run.mode == "lora" else "float32")
     trained = prepare_for_training(model, run.mode, run.training)
+    before = None if run.mode == "lora" else _sample_of_trained(trained, run.dtype)
     trainer = SparseLossTrainer(
         model=trained,
         args=_arguments(run, work),
@@ -136,8 +139,13 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     if rank() == 0:
         write_text(log_file, _loss_table(trainer.state.log_history))
     with _disk_problems_named(work):
-        _save_weights(trainer, processor, run, weights_folder)
-    return _measurements(trainer, run, seconds, resumed_from)
+        moved = _save_weights(trainer, processor, run, weights_folder, before)
+    return {**_measurements(trainer, run, seconds, resumed_from), "weights_moved": moved}
+
+
+def _sample_of_trained(model: nn.Module, dtype: str) -> WeightSample:
+    trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+    return WeightSample(trained, getattr(torch, dtype))
 
 
 class _CheckParallel(TrainerCallback):
@@ -196,7 +204,7 @@ def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
         gradient_accumulation_steps=training["batch_size"] // (micro_batch * run.processes.total),
         learning_rate=training["learning_rate"],
         lr_scheduler_type=training["schedule"],
-        warmup_steps=training["warmup_steps"],
+        warmup_steps=warm_up(training, len(run.train_samples)),
         weight_decay=training["weight_decay"],
         max_grad_norm=training["max_grad_norm"],
         bf16=run.dtype == "bfloat16",
@@ -243,10 +251,19 @@ def _loss_table(history: Sequence[Mapping[str, Any]]) -> str:
     return table.getvalue()
 
 
-def _save_weights(trainer: SparseLossTrainer, processor: Any, run: FineTuning, folder: Path) -> None:
-    """Save into a neighbour and rename, so that ``folder`` is complete whenever it exists."""
+def _save_weights(
+    trainer: SparseLossTrainer, processor: Any, run: FineTuning, folder: Path, before: WeightSample | None
+) -> float:
+    """Save into a neighbour and rename, so that ``folder`` is complete whenever it exists.
+
+    Returns:
+        How far training moved the weights, in the first process (see `usertune.moved`).
+    """
     trained: Any = _unsharded(trainer, run) if trainer.is_fsdp_enabled else trainer.model
+    moved = 0.0
     if rank() == 0:
+        moved = before.change(trained.named_parameters()) if before else adapter_change(trained)
+        warn_if_hardly(moved)
         temporary = folder.with_name(folder.name + ".tmp")
         for leftover in (temporary, folder):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -257,6 +274,7 @@ def _save_weights(trainer: SparseLossTrainer, processor: Any, run: FineTuning, f
         sync_folder(temporary)
         temporary.rename(folder)
     wait_for_all()
+    return moved
 
 
 def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:

@@ -11,6 +11,7 @@ from usertune.data.messages import describe_available, image_references, image_s
 from usertune.errors import UserError
 from usertune.experiments import Experiment
 from usertune.fingerprint import digest, digest_file, file_states
+from usertune.schedule import optimizer_steps, warm_up
 from usertune.study import Study
 from usertune.study_files import SPLITS
 from usertune.users import format_users
@@ -32,8 +33,25 @@ def check_sources(study: Study) -> None:
             raise UserError(
                 f"users.{split}: no raw data in {root} for user {format_users(missing)}; {describe_available(root)}"
             )
+    _check_warm_up(study, root)
     base = study.base_model
     check_base_model(base.path, base.revision, {"min": base.min_pixels, "max": base.max_pixels})
+
+
+def _check_warm_up(study: Study, root: Path) -> None:
+    """Check that no warm-up in steps reaches the steps that there can be at most: skipped samples make them fewer."""
+    for name, experiment in study.experiments.items():
+        training = experiment.training
+        if training is None or training.warmup_steps is None:
+            continue
+        samples = 0
+        for user in study.users.train:
+            with user_file(root, user).open("rb") as file:
+                samples += sum(1 for line in file if line.strip())
+            if optimizer_steps(samples, training.batch_size, training.epochs) > training.warmup_steps:
+                break
+        else:
+            warm_up(training.model_dump(), samples, name)
 
 
 def base_model_sources(study: Study) -> list[str]:

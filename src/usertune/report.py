@@ -25,6 +25,7 @@ from usertune.fingerprint import digest_file
 from usertune.headline import headline
 from usertune.looks import looks
 from usertune.made_with import made_with
+from usertune.movement import did_not_move
 from usertune.report_origin import fingerprint_rows, maker_rows, version_rows
 from usertune.report_study import base_model_rows, data_rows, date_rows, setting_rows, split_rows
 from usertune.ro_crate import crate_of, link_as_crate
@@ -326,7 +327,7 @@ def _user_rows(design: Design, users: pd.DataFrame) -> list[dict[str, Any]]:
     ]
 
 
-def _training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, str]:
+def _training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     memory = manifest.get("peak_memory_bytes")
     loss = manifest.get("final_validation_loss")
     return {
@@ -339,7 +340,16 @@ def _training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, str]:
         "tokens_per_second": _number(manifest.get("tokens_per_second")),
         "memory": presentation.NOT_AVAILABLE if memory is None else f"{memory / 2**30:,.1f} GiB",
         "loss": presentation.NOT_AVAILABLE if loss is None else f"{loss:.4f}",
+        "moved": _moved(manifest),
+        "not_moved": did_not_move(manifest),
     }
+
+
+def _moved(manifest: Mapping[str, Any]) -> str:
+    moved = manifest.get("weights_moved")
+    if did_not_move(manifest):
+        return f"did not move ({moved:.0e})"
+    return presentation.NOT_AVAILABLE if moved is None else f"{100 * moved:.3g} %"
 
 
 def _answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.DataFrame) -> dict[str, str]:

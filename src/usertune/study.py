@@ -256,7 +256,11 @@ class Study(Section):
                 if isinstance(own, dict):
                     own, more = with_new_keys(own)
                     messages += more
-                    experiment = {**experiment, "training": _merge(shared, own)}
+                    # Where an experiment says one of two keys for the same thing, the study's other one does not count.
+                    other = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
+                    hidden = {other[key] for key in own if key in other and own[key] is not None}
+                    merged = {key: value for key, value in shared.items() if key not in hidden}
+                    experiment = {**experiment, "training": _merge(merged, own)}
             experiments[name] = experiment
         for message in sorted(set(messages)):
             logger.warning("%s", message)

@@ -21,6 +21,7 @@ from usertune.locks import one_at_a_time
 from usertune.made_with import UNKNOWN, MadeWith, differences, distinct, made_with
 from usertune.micro_batch import micro_batch_of_attempt
 from usertune.processes import ALONE, Processes
+from usertune.schedule import warm_up
 from usertune.sealed import read_result, write_result
 from usertune.step_fingerprints import train_fingerprint
 
@@ -88,6 +89,8 @@ def train_experiment(
             _discard_what_others_made(work)
         result = _completed(work)
         if result is None:
+            # Before a GPU is waited for: a study's training settings may not fit its samples.
+            warm_up(recipe["training"], len(train), experiment)
             share = recipe["training"]["batch_size"] // processes.total
             with (
                 final_failures_kept(work, attempt),

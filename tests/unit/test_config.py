@@ -283,3 +283,30 @@ def test_a_long_mistake_has_a_short_message() -> None:
     config = changed("name", "x y" * 100_000)
     config["x" * 100_000] = ["x" * 100_000] * 5
     assert max(map(len, message_of(config).splitlines())) < 500
+
+
+def _training(config: Any, experiment: str = "lora") -> Any:
+    return study_from_config(config).experiments[experiment].training
+
+
+def test_the_warm_up_is_a_share_of_the_steps_or_a_number_of_them() -> None:
+    assert (_training(GOOD).warmup, _training(GOOD).warmup_steps) == (0.03, None)
+    assert _training(changed("training.warmup_steps", 20)).warmup_steps == 20
+    both = message_of(changed("training", {"warmup": 0.1, "warmup_steps": 20}))
+    assert "warmup (0.1, a share of the steps) and warmup_steps (20) say the same thing; keep one of them" in both
+    assert "training.warmup: " in message_of(changed("training.warmup", 1))
+
+
+@pytest.mark.parametrize(
+    ("shared", "own", "expected"),
+    [
+        ({"warmup_steps": 20}, {"warmup": 0.1}, (0.1, None)),
+        ({"warmup": 0.1}, {"warmup_steps": 20}, (0.03, 20)),
+        ({"warmup_steps": 20}, {"warmup_steps": None}, (0.03, None)),
+    ],
+)
+def test_an_experiments_own_warm_up_counts(
+    shared: dict[str, Any], own: dict[str, Any], expected: tuple[float, int | None]
+) -> None:
+    config = {**changed("training", shared), "experiments": {"lora": {"mode": "lora", "training": own}}}
+    assert (_training(config).warmup, _training(config).warmup_steps) == expected

@@ -92,6 +92,22 @@ def test_loss_and_gradients_are_those_of_transformers(prepared: Prepared, count:
             assert value.grad is None
 
 
+@pytest.mark.parametrize("mode", ["lora", "full"])
+def test_weights_that_did_not_move_are_measured_as_such(
+    prepared: Prepared, tmp_path: Path, mode: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    still, moving = (_run(prepared, mode, learning_rate=rate, epochs=1) for rate in (0.0, 2e-3))
+    assert _measured(still, tmp_path / "still")["weights_moved"] == 0
+    assert "the weights did not move" in caplog.text
+    caplog.clear()
+    assert 1e-4 < _measured(moving, tmp_path / "moving")["weights_moved"] < 1
+    assert "did not move" not in caplog.text
+
+
+def _measured(run: FineTuning, out: Path) -> dict[str, Any]:
+    return fine_tune(run, out / "work", out / "weights", out / "log.csv")
+
+
 def test_the_micro_batch_changes_nothing(prepared: Prepared, tmp_path: Path) -> None:
     plain = {**LORA, "dropout": 0.0}
     table, weights = _train(_run(prepared, micro_batch=4, lora=plain), tmp_path / "4")

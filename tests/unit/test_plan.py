@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from usertune.config import study_from_config
 from usertune.errors import UserError
 from usertune.experiments import Experiment
-from usertune.plan import gpus_here
+from usertune.plan import check_sources, gpus_here
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,25 @@ def test_what_this_machine_cannot_do_is_told_before_anything_runs(
 ) -> None:
     with pytest.raises(UserError, match=message):
         gpus_here("one", Experiment(mode="full", **settings), available)
+
+
+def test_a_warm_up_that_reaches_the_number_of_steps_is_refused_while_jobs_are_planned(tmp_path: Path) -> None:
+    data, base = tmp_path / "data", Path(__file__).parents[2] / "demo/base"
+    data.mkdir()
+    for user, lines in (("1", 5), ("11", 30), ("12", 2)):
+        (data / f"user_{user}.jsonl").write_text("{}\n" * lines + "\n")
+
+    def check(warmup_steps: int) -> None:
+        study = {
+            "name": "small",
+            "dataset": {"root": str(data)},
+            "users": {"train": "11-12", "test": 1},
+            "base_model": {"path": str(base)},
+            "experiments": {"lora": {"mode": "lora"}},
+            "training": {"warmup_steps": warmup_steps, "batch_size": 8, "epochs": 2},
+        }
+        check_sources(study_from_config(study))
+
+    check(7)
+    with pytest.raises(UserError, match=r"warmup_steps of experiment lora is 8, .* 8 steps \(32 samples, .* write war"):
+        check(8)

@@ -21,6 +21,7 @@ from usertune.examples import LONGEST_TEXT, printable
 from usertune.fingerprint import digest_file
 from usertune.headline import headline
 from usertune.made_with import installed_versions
+from usertune.report import _training_row
 from usertune.report_study import NONE, date_text
 from usertune.results import COMPARISON, REPORT
 from usertune.sealed import read_result
@@ -240,3 +241,17 @@ def test_headline_of_a_setback_and_of_missing_intervals() -> None:
     assert sentence(["lora"], [0.5], {}) == "On 1,200 samples of 2 users, lora hits 50.0 % [10.0, 90.0]."
     pair = sentence(["lora", "full"], [0.5, 0.9], {("full", "lora"): (0.4, 0.3, 0.5)})
     assert "full beats lora by 40.0 points" in pair
+
+
+@pytest.mark.parametrize(
+    ("moved", "shown", "flagged"),
+    [
+        (0.0123, "1.23 %", False),
+        (0.0, "did not move (0e+00)", True),
+        (5e-7, "did not move (5e-07)", True),
+        (None, "n/a", False),
+    ],
+)
+def test_weights_that_did_not_move_are_flagged(moved: float | None, shown: str, flagged: bool) -> None:
+    row = _training_row("lora", {"weights_moved": moved})
+    assert (row["moved"], row["not_moved"]) == (shown, flagged)

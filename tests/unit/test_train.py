@@ -68,7 +68,14 @@ def test_the_manifest_says_what_was_trained_and_how(trained: dict[str, Any], tmp
         "steps": 2,
         "gpus": [],
     }.items() <= manifest.items()
-    measured = ("wall_seconds", "samples_per_second", "tokens_per_second", "peak_memory_bytes", "trainable_parameters")
+    measured = (
+        "wall_seconds",
+        "samples_per_second",
+        "tokens_per_second",
+        "peak_memory_bytes",
+        "trainable_parameters",
+        "weights_moved",
+    )
     assert all(manifest[key] > 0 for key in measured)
     assert manifest["weights_files"] == digest_folder(_weights(tmp_path))
     assert manifest["files"] == {"log.csv": digest_file(tmp_path / "log.csv")}
@@ -81,6 +88,14 @@ def test_the_manifest_says_what_was_trained_and_how(trained: dict[str, Any], tmp
     assert header == "step,epoch,split,loss,learning_rate"
     assert [row.split(",")[2] for row in rows] == ["train", "train", "validation"]
     assert not list(tmp_path.rglob("checkpoint-*"))
+
+
+def test_a_warm_up_that_reaches_the_number_of_steps_is_refused_before_torch_is_loaded(
+    prepared: Prepared, tmp_path: Path, run_python: Start
+) -> None:
+    arguments = prepared.train_arguments(tmp_path, prepared.train_recipe(warmup_steps=4))
+    _, error = run_python(WITHOUT_TORCH, arguments).communicate(timeout=60)
+    assert "training.warmup_steps of experiment lora is 4, but training takes only 4 steps" in error.splitlines()[-1]
 
 
 def test_a_second_call_trains_nothing_and_needs_no_torch(
