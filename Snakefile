@@ -20,7 +20,7 @@ include: "rules/evaluate.smk"
 include: "rules/report.smk"
 
 
-if workflow.output_settings.dryrun:
+if workflow.output_settings.dryrun and not DATA_ALONE:
     logger.info(explain.in_words(explain.explain(STANDING)) + "\n")
 
 
@@ -29,6 +29,10 @@ onstart:
     write_study_down()
     # Once more, now that the folder of results is there.
     show_folders_to_containers(make_cache=True)
+
+
+onerror:
+    check_users_that_are_left()
 
 
 rule all:

@@ -2,7 +2,9 @@
 
 import os
 import re
+import subprocess
 import sys
+import time
 from functools import cache
 from operator import attrgetter
 from pathlib import Path
@@ -28,6 +30,7 @@ for loaded in [name for name in sys.modules if name.split(".")[0] == "usertune"]
 from usertune import explain, gpu, plan
 from usertune.config import study_from_config
 from usertune.container import check_container, container_environment
+from usertune.data.check import failed_since
 from usertune.data.messages import user_file
 from usertune.errors import UserError
 from usertune.files import write_text
@@ -41,11 +44,15 @@ from usertune.slurm.names import job_name
 from usertune.standing import Standing
 from usertune.study import FIGURE_NAMES
 from usertune.study_copy import read_written, study_text
-from usertune.users import batch_label
+from usertune.users import batch_label, format_users
 
 IN_CONTAINERS = (
     DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 )
+
+# `snakemake check --profile local` needs no base model. Snakemake itself does not know its targets yet.
+DATA_ALONE = "check" in sys.argv[1:]
+STARTED = time.time()
 
 try:
     STUDY = study_from_config(
@@ -53,7 +60,7 @@ try:
         [os.path.relpath(file) for file in workflow.configfiles],
         workflow.config_settings.config_args or (),
     )
-    plan.check_sources(STUDY)
+    plan.check_sources(STUDY, base_model=not DATA_ALONE)
     if IN_CONTAINERS:
         check_container(STUDY)
 except UserError as error:
@@ -260,6 +267,43 @@ def write_study_down():
     except OSError as error:
         logger.error(f"{STUDY_TEXT}: cannot be written: {error.strerror or error}")
         sys.exit(1)
+
+
+def check_users_that_are_left():
+    """After a failed check of data, check the users whose turn had not come, so that one run reports all bad users."""
+    if not workflow.is_main_process:
+        return
+    waiting = {
+        job.wildcards.user
+        for job in workflow.dag.needrun_jobs()
+        if job.rule.name == "prepare"
+    }
+    users = [user for user in STUDY.all_users if user in waiting]
+    if len(users) < 2 or not failed_since(
+        Path(STUDY.results) / "logs/prepare", users, STARTED
+    ):
+        return
+    logger.info(
+        f"Checking all {len(users)} users whose data are not prepared, so that every problem is reported at once"
+    )
+    settings = workflow.resource_settings
+    cores = min(filter(None, (settings.cores, settings.local_cores)), default=1)
+    command = [sys.executable, f"{workflow.basedir}/scripts/check.py"]
+    study = ["--resolved-study", STUDY.model_dump_json()]
+    try:
+        subprocess.run(
+            [
+                *command,
+                *study,
+                "--users",
+                format_users(users),
+                "--processes",
+                f"{cores}",
+            ],
+            check=False,
+        )
+    except KeyboardInterrupt:
+        logger.info("interrupted; not all users were checked")
 
 
 def show_folders_to_containers(make_cache=False):

@@ -31,9 +31,18 @@ rule prepare:
         " --samples {output.samples:q} --manifest {output.manifest:q} --log {log:q}"
 
 
+rule check:
+    """Check the data of all users, and nothing else."""
+    input:
+        user_manifests(STUDY.all_users),
+    localrule: True
+    message:
+        "The data of all users passed the checks"
+
+
 rule base_model:
     input:
-        plan.base_model_sources(STUDY),
+        lambda wildcards: plan.base_model_sources(STUDY),
     output:
         "<results>/base_model/manifest.json",
     log:
@@ -47,7 +56,7 @@ rule base_model:
         runtime="2h",
     params:
         recipe=recipe_of("base_model/manifest.json"),
-        files=plan.base_model_state(STUDY),
+        files=lambda wildcards: plan.base_model_state(STUDY),
     message:
         "Looking up the base model"
     shell:

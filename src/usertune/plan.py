@@ -17,8 +17,12 @@ from usertune.study_files import SPLITS
 from usertune.users import format_users
 
 
-def check_sources(study: Study) -> None:
+def check_sources(study: Study, base_model: bool = True) -> None:
     """Check that the dataset, every user's raw file and a local base model are there.
+
+    Args:
+        study: the study.
+        base_model: whether the base model is looked at too.
 
     Raises:
         UserError: something is missing; the message names the key of the study and says what to do.
@@ -27,12 +31,18 @@ def check_sources(study: Study) -> None:
     if not root.is_dir():
         hint = " (the demo's screens are drawn by: make demo-data)" if study.name == "demo" else ""
         raise UserError(f"dataset.root: the folder {root} does not exist{hint}")
-    for split in SPLITS:
-        missing = [user for user in getattr(study.users, split) if not user_file(root, user).is_file()]
-        if missing:
-            raise UserError(
-                f"users.{split}: no raw data in {root} for user {format_users(missing)}; {describe_available(root)}"
-            )
+    missing = {
+        split: [user for user in getattr(study.users, split) if not user_file(root, user).is_file()] for split in SPLITS
+    }
+    lines = [
+        f"users.{split}: no raw data in {root} for user {format_users(users)}"
+        for split, users in missing.items()
+        if users
+    ]
+    if lines:
+        raise UserError("\n".join(lines) + f"; {describe_available(root)}")
+    if not base_model:
+        return
     _check_warm_up(study, root)
     base = study.base_model
     check_base_model(base.path, base.revision, {"min": base.min_pixels, "max": base.max_pixels})

@@ -31,7 +31,20 @@ from usertune.users import parse_users
 logger = logging.getLogger(__name__)
 
 RESERVED_EXPERIMENT_NAMES = frozenset(
-    {"all", "base_model", "prepare", "train", "predict", "score", "compare", "figure", "audit", "report", "data"}
+    {
+        "all",
+        "base_model",
+        "prepare",
+        "train",
+        "predict",
+        "score",
+        "compare",
+        "figure",
+        "audit",
+        "report",
+        "data",
+        "check",
+    }
 )
 
 

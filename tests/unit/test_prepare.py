@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from usertune.data.check import bad_users, failed_since, in_words
 from usertune.data.messages import available_users, image_references, image_stats
-from usertune.data.prepare import prepare_user
+from usertune.data.prepare import ADVICE, prepare_user
 from usertune.data.samples import read_samples, read_user, request_digest
 from usertune.errors import UserError
 
@@ -82,6 +84,35 @@ def test_utf_16_is_reported_by_name(prepare: Prepare, tmp_path: Path, encoding: 
 def test_a_line_of_zeros_is_one_bad_line(prepare: Prepare) -> None:
     manifest = prepare(bytes(100), {"messages": [QUESTION, ANSWER]}, on_bad_sample="skip")
     assert [(item["line"], item["field"]) for item in manifest["skipped_samples"]] == [(1, "line")]
+
+
+def test_the_problems_of_all_users_are_reported_at_once(prepare: Prepare, tmp_path: Path) -> None:
+    good = {"messages": [QUESTION, ANSWER]}
+    prepare(good)
+    (tmp_path / "user_8.jsonl").write_bytes(b"{}\n" * 30)
+    (tmp_path / "user_9.jsonl").write_bytes(json.dumps({**good, "messages": [IMAGE]}).encode())
+    before = sorted(tmp_path.rglob("*"))
+    bad = bad_users(RECIPE, tmp_path, ["9", "7", "8", "10"], processes=2)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert list(bad) == ["9", "8", "10"]
+    text = in_words(bad, 4)
+    assert text.startswith("the data of 3 of 4 users did not pass the checks:\nuser 9:\n  ")
+    assert "user_9.jsonl:1: messages[0].role" in text
+    assert "user_8.jsonl:6: messages" in text
+    assert "... and 15 more lines for this user" in text
+    assert "user 10 of the study has no raw data" in text
+    assert text.count(ADVICE) == 1
+    assert in_words(bad_users(RECIPE, tmp_path, ["7"], processes=2), 1) == "the data of all 1 users passed the checks"
+
+
+def test_only_checks_that_failed_in_this_run_and_were_not_stopped_count(tmp_path: Path) -> None:
+    for user, state in (("1", "failed"), ("2", "ended"), ("3", "stopped"), ("4", "{")):
+        (tmp_path / f"user_{user}.progress.json").write_text(state if state == "{" else json.dumps({"state": state}))
+    now = time.time()
+    assert failed_since(tmp_path, ["1", "2", "4", "5"], now - 60)
+    assert not failed_since(tmp_path, ["1", "2"], now + 60)
+    assert not failed_since(tmp_path, ["1", "3"], now - 60)
+    assert not failed_since(tmp_path, ["2", "4"], now - 60)
 
 
 def test_an_image_of_the_system_turn_moves_to_the_front_of_the_user_turn(prepare: Prepare, tmp_path: Path) -> None:

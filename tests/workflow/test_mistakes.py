@@ -105,6 +105,36 @@ def test_bad_image_stops_before_any_gpu_job(workplace: Workplace, how: str) -> N
     assert not (workplace.results / "data/user_1.manifest.json").exists()
 
 
+@pytest.mark.parametrize("options", [(), ("--keep-going",)], ids=["stop", "keep going"])
+def test_one_run_reports_all_bad_users_and_check_needs_no_base_model(
+    workplace: Workplace, options: tuple[str, ...]
+) -> None:
+    workplace.replace("/demo/base", "/demo/bsae")
+    for user in (1, 12, 74):
+        with (workplace.data / f"user_{user}.jsonl").open("a") as raw:
+            raw.write('{"messages": []}\n')
+    output = workplace.run("check", "-n")
+    assert "prepare" in output
+    assert "train" not in output.replace("train:", "")
+    code, output = workplace.snakemake("check", *options, cores=1)
+    assert code != 0
+    assert "Traceback" not in output
+    summary = output[output.index("users did not pass the checks") :]
+    for user in (1, 12, 74):
+        assert f"user {user}:\n  data/user_{user}.jsonl:" in summary
+        assert not (workplace.results / f"data/user_{user}.manifest.json").exists()
+    assert "Training" not in output
+    assert not (workplace.results / "base_model").exists()
+    for user in (1, 12, 74):
+        raw = workplace.data / f"user_{user}.jsonl"
+        raw.write_text("".join(raw.read_text().splitlines(keepends=True)[:-1]))
+    output = workplace.run("check")
+    assert sorted(path.name for path in workplace.results.glob("data/*.manifest.json")) == sorted(
+        f"user_{user}.manifest.json" for user in (1, 2, 11, 12, 13, 74)
+    )
+    assert sorted(path.name for path in workplace.results.iterdir() if path.is_dir()) == ["data", "logs"]
+
+
 def test_bad_samples_can_be_skipped(workplace: Workplace) -> None:
     image = _second_image(workplace)
     (workplace.data / image).unlink()

@@ -40,6 +40,7 @@ from usertune.tasks import get_task
 logger = logging.getLogger(__name__)
 
 MAX_REPORTED_PROBLEMS = 20
+ADVICE = "fix these samples, or set dataset.on_bad_sample: skip to leave bad samples out"
 
 
 def prepare_user(
@@ -69,20 +70,10 @@ def prepare_user(
         UserError: the user has no raw file, no good sample, (with "error") a bad one, or targets that are not in the
             declared frame; the message names file, line and field of each.
     """
-    path = user_file(root, user)
-    if not path.is_file():
-        raise UserError(f"{path}: user {user} of the study has no raw data; {describe_available(root)}")
-    content = path.read_bytes()
-    samples, problems, readings = _check_file(content, path, user, recipe)
-    frame = recipe.get("frame", DEFAULT_FRAME)
-    if wrong := frame_problem(readings, frame):
-        raise UserError(f"{path}: the targets of user {user} are not in the frame dataset.frame: {frame}: {wrong}")
-    if problems and recipe["on_bad_sample"] == "error":
-        raise UserError(_problem_list(path, problems))
+    samples, problems, content = check_user(recipe, root, user)
     for problem in problems:
-        logger.warning("%s:%s: skipped: %s: %s", path, problem["line"], problem["field"], problem["problem"])
-    if not samples:
-        raise UserError(f"{path}: no good sample in this file ({len(problems)} bad ones)")
+        path, line = user_file(root, user), problem["line"]
+        logger.warning("%s:%s: skipped: %s: %s", path, line, problem["field"], problem["problem"])
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     samples_sha256 = digest_bytes(text.encode("utf-8"))
     manifest = {
@@ -104,6 +95,40 @@ def prepare_user(
     write_result(manifest_file, manifest)
     logger.info("user %s: %d samples, %d skipped", user, len(samples), len(problems))
     return manifest
+
+
+def check_user(
+    recipe: Mapping[str, Any], root: str | Path, user: str
+) -> tuple[list[Sample], list[dict[str, Any]], bytes]:
+    """Check one user's raw samples, and write nothing.
+
+    Args:
+        recipe: see `prepare_user`.
+        root: folder of the raw data.
+        user: the user's id.
+
+    Returns:
+        The canonical samples, the problems of samples that are left out, and the bytes of the raw file.
+
+    Raises:
+        UserError: see `prepare_user`.
+    """
+    path = user_file(root, user)
+    if not path.is_file():
+        raise UserError(f"{path}: user {user} of the study has no raw data; {describe_available(root)}")
+    content = path.read_bytes()
+    samples, problems, readings = _check_file(content, path, user, recipe)
+    frame = recipe.get("frame", DEFAULT_FRAME)
+    if wrong := frame_problem(readings, frame):
+        # Those of answers are likely due to the frame; the others come on top of it.
+        others = [problem for problem in problems if not problem["field"].endswith(".content")]
+        also = f"\n{_problem_list(path, others)}" if others and recipe["on_bad_sample"] == "error" else ""
+        raise UserError(f"{path}: the targets of user {user} are not in dataset.frame: {frame}: {wrong}{also}")
+    if problems and recipe["on_bad_sample"] == "error":
+        raise UserError(_problem_list(path, problems))
+    if not samples:
+        raise UserError(f"{path}: no good sample in this file ({len(problems)} bad ones)")
+    return samples, problems, content
 
 
 def _check_file(
@@ -202,4 +227,4 @@ def _problem_list(path: Path, problems: list[dict[str, Any]]) -> str:
     lines = [f"{path}:{item['line']}: {item['field']}: {item['problem']}" for item in problems]
     if len(lines) > MAX_REPORTED_PROBLEMS:
         lines[MAX_REPORTED_PROBLEMS:] = [f"... and {len(lines) - MAX_REPORTED_PROBLEMS} more in this file"]
-    return "\n".join([*lines, "mend these samples, or set dataset.on_bad_sample: skip to leave bad samples out"])
+    return "\n".join([*lines, ADVICE])
