@@ -71,6 +71,9 @@ class StandInGenerator:
             StandInGenerator.generated += len(batch)
             yield [(sample, self._prediction(sample)) for sample in batch]
 
+    def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
+        return {"probes": len(samples[:4]), "largest_change": 2.5} if self.mode == "lora" else None
+
     def _prediction(self, sample: Sample) -> Prediction:
         x, y = sample["target"]["point"]
         off = 30 if random.Random(f"{self.mode} {sample['id']}").random() < SKILL[self.mode] else 400

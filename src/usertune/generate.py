@@ -11,11 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
 from usertune.clock import utc_now
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
+from usertune.effect import PROBES, adapter_effect, full_effect
 from usertune.errors import UserError
 from usertune.memory import lack_named, ran_out
 from usertune.model import device, load_for_prediction, load_processor
@@ -55,8 +58,43 @@ class Generator:
         self.collator = Collator(self.conversations, dataset_root)
         self.max_new_tokens = max_new_tokens
         self.made_with = made_with
+        self.mode, self.base_folder, self.weights_folder = mode, Path(base_folder), weights_folder
         with lack_named("out of memory while the model was loaded", "use a machine or a GPU with more memory"):
             self.model: Any = load_for_prediction(base_folder, mode, weights_folder, dtype)
+        self.end_ids = self._end_ids()
+
+    def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
+        """Show on a few samples that the trained weights change what the base model says.
+
+        Returns:
+            For an adapter ``probes`` (samples) and ``largest_change`` (of an answer token's log-probability). A full
+            model is compared with the base model's files: None, or a change of 0 on no samples where they are the same.
+            For the base model None.
+
+        Raises:
+            UserError: an adapter that is not zero changes nothing, or memory runs out.
+        """
+        if self.mode == "vanilla" or self.weights_folder is None:
+            return None
+        folder = Path(self.weights_folder)
+        if self.mode == "full":
+            return full_effect(self.base_folder, folder)
+        advice = "lower base_model.max_pixels or use a GPU with more memory"
+        with lack_named("out of memory while the adapter was tried on a sample", advice):
+            return adapter_effect(self.model, [self._probe(sample) for sample in samples[:PROBES]], folder)
+
+    def _probe(self, sample: Sample) -> dict[str, torch.Tensor]:
+        batch = self.collator.training_batch([(sample, self.conversations.conversation(sample))])
+        return {key: value.to(device()) for key, value in batch.items()}
+
+    def _end_ids(self) -> list[int]:
+        """Return the tokens that end an answer: those of the base model, and the end of a turn, which is trained."""
+        own = self.model.generation_config.eos_token_id
+        if (self.base_folder / GENERATION_CONFIG_NAME).exists():
+            own = GenerationConfig.from_pretrained(str(self.base_folder), local_files_only=True).eos_token_id
+        listed = [own] if isinstance(own, int) else list(own or ())
+        ends = {self.conversations.end_of_turn_id, self.conversations.tokenizer.eos_token_id, *listed}
+        return sorted(end for end in ends if end is not None)
 
     def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
         """Answer samples, longest prompt first, and yield each batch as soon as it is done.
@@ -107,14 +145,15 @@ class Generator:
             top_k=None,
             repetition_penalty=1.0,
             max_new_tokens=self.max_new_tokens,
-            eos_token_id=self.conversations.end_of_turn_id,
+            eos_token_id=self.end_ids,
             pad_token_id=self.conversations.padding_id,
         )
         return [self._prediction(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
 
     def _prediction(self, ids: list[int]) -> Prediction:
-        end = self.conversations.end_of_turn_id
-        stopped = end in ids
-        answer = ids[: ids.index(end)] if stopped else ids
+        # What follows the first of them is padding, which may be one of them itself.
+        length = next((position for position, token in enumerate(ids) if token in self.end_ids), len(ids))
+        stopped = length < len(ids)
+        answer = ids[:length]
         text = self.conversations.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped, made_with=self.made_with)

@@ -110,6 +110,7 @@ def predict_users(
         "generation_seconds": round(time.monotonic() - started, 2) if missing else 0.0,
         "loading_seconds": loading,
         **_times_of({(sample["user"], request): stored[sample["user"]][request] for sample, request in requests}),
+        "adapter_effect": store.effect(),
         "gpus": devices,
         "gpus_used": computed_on,
         "files": {},
@@ -147,6 +148,7 @@ def _generate(
         made_with=store.remember(made_with("predict", device_name())),
     )
     loading = round(time.monotonic() - started, 2)
+    store.remember_effect(generator.effect(samples))
     progress = Progress(len(samples), "samples")
     with store.writer() as writer:
         for batch in generator.answer(samples, batch_size):

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, Any
 
 from usertune.errors import UserError
 from usertune.files import naming
@@ -29,6 +29,7 @@ from usertune.sealed import read_result, write_result
 logger = logging.getLogger(__name__)
 
 CHECK_DIGITS = 16
+EFFECT = "adapter_effect.json"
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,20 @@ class PredictionStore:
             except UserError as problem:
                 logger.warning("%s", problem)
         return found
+
+    def remember_effect(self, effect: dict[str, Any] | None) -> None:
+        """Keep how much the model's trained weights change what the base model says; None is not kept."""
+        if effect is not None:
+            write_result(self.folder / EFFECT, effect)
+
+    def effect(self) -> dict[str, Any] | None:
+        """Return what `remember_effect` kept: ``probes`` and ``largest_change``; None if it is not known."""
+        try:
+            found = read_result(self.folder / EFFECT) if (self.folder / EFFECT).exists() else {}
+            return {key: found[key] for key in ("probes", "largest_change")} if found else None
+        except (UserError, KeyError) as problem:
+            logger.warning("%s", problem)
+            return None
 
     def writer(self) -> PredictionWriter:
         """Return a context manager that appends predictions."""

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.unit.conftest import BASE, NO_LIMITS, Prepared
 from usertune.clock import utc_now
+from usertune.collate import ConversationTokenizer
 from usertune.data.samples import Sample
 from usertune.errors import LackOfMemoryError, UserError
 from usertune.generate import Generator
+from usertune.model import load_processor
 from usertune.store import Prediction
 
 
@@ -49,6 +55,48 @@ def test_answers_end_at_the_end_of_the_turn(prepared: Prepared) -> None:
         assert answer.made_with == "key"
         assert "<|" not in answer.text
         assert 1 < answer.new_tokens <= 48
+
+
+END, OTHER_END = "<|im_end|>", "<|endoftext|>"
+
+
+def _ending_otherwise(folder: Path, ends: Any) -> Path:
+    """Copy the base model so that it gives the same answers, but ends them with the other token."""
+    shutil.copytree(BASE, folder)
+    tokens = ConversationTokenizer(load_processor(folder, NO_LIMITS)).tokenizer.get_vocab()
+    weights = load_file(folder / "model.safetensors")
+    head = weights["model.language_model.embed_tokens.weight"].clone()
+    head[[tokens[END], tokens[OTHER_END]]] = head[[tokens[OTHER_END], tokens[END]]]
+    save_file({**weights, "lm_head.weight": head}, folder / "model.safetensors", {"format": "pt"})
+    for name, key, value in (
+        ("config.json", "tie_word_embeddings", False),
+        ("generation_config.json", "eos_token_id", [tokens[end] for end in ends] if ends else tokens[OTHER_END]),
+    ):
+        content = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps({**content, key: value}))
+    return folder
+
+
+@pytest.mark.parametrize("ends", [(OTHER_END, END), (END, OTHER_END), (OTHER_END,), None])
+def test_the_base_models_own_ends_end_an_answer(prepared: Prepared, tmp_path: Path, ends: Any) -> None:
+    samples = prepared.samples("1", "2")
+    base = _ending_otherwise(tmp_path / "base", ends)
+    generator = Generator(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48, "key")
+    found, expected = _answers(generator, samples, 4), _answers(_generator(prepared), samples, 4)
+    assert all(answer.stopped for answer in found.values())
+    assert found == expected
+
+
+def test_the_end_of_a_turn_ends_an_answer_whatever_the_base_model_says(prepared: Prepared, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(BASE, tmp_path / "base"))
+    for content in ('{"eos_token_id": 413}', "{}", None):
+        if content is None:
+            (base / "generation_config.json").unlink()
+        else:
+            (base / "generation_config.json").write_text(content)
+        generator = Generator(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48, "key")
+        found = _answers(generator, prepared.samples("1"), 5)
+        assert found == _answers(_generator(prepared), prepared.samples("1"), 5)
 
 
 def test_answers_that_are_cut_short_say_so(prepared: Prepared) -> None:
