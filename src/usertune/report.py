@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from usertune import presentation, table_names
 from usertune.compare import reading_note
@@ -27,7 +29,7 @@ from usertune.looks import looks
 from usertune.made_with import made_with
 from usertune.movement import did_not_move
 from usertune.report_origin import fingerprint_rows, maker_rows, version_rows
-from usertune.report_study import base_model_rows, data_rows, date_rows, setting_rows, split_rows
+from usertune.report_study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
 from usertune.ro_crate import crate_of, link_as_crate
 from usertune.sealed import read_result, write_result
 from usertune.skipped import read_data, skipped, skipped_note
@@ -136,7 +138,8 @@ def make_report(
     write_text(out, page)
     write_text(study_file, study)
     digests = {path.name: digest_file(path) for path in (out, study_file)}
-    crate = crate_of(recipe, origin, {**_digests(files, origin, figures), **digests}, base_model=base_model)
+    contents = {**_digests(files, origin, figures), **digests}
+    crate = crate_of(recipe, origin, contents, base_model=base_model, times=times_of(trainings, predictions))
     write_json(provenance_file, crate)
     link_as_crate(provenance_file)
     manifest = {
@@ -213,7 +216,7 @@ def _study(
             *base_model_rows(base_model),
             *data_rows(recipe.get("dataset", {}), thresholds, confidence),
         ],
-        "dates": date_rows(design.names, trainings, predictions, origin),
+        "dates": date_rows(design.names, trainings, times_of(trainings, predictions), origin),
     }
 
 
@@ -237,10 +240,16 @@ def _render(context: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["breakable"] = _breakable
     style = loader.get_source(environment, "report.css")[0]
     digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
     template = environment.get_template("report.html.jinja")
     return template.render(**context, style=style, style_digest=digest)
+
+
+def _breakable(key: str) -> Markup:
+    """Return a key as HTML that may be broken after its dots and underscores."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._])", key))
 
 
 def _table(path: Path, design: Design) -> pd.DataFrame:

@@ -98,33 +98,51 @@ def setting_rows(
     return rows
 
 
+def times_of(trainings: Mapping[str, Manifest], predictions: Sequence[Manifest]) -> dict[str, dict[str, list[str]]]:
+    """Return for each experiment when its training ended (``train``) and its answers were generated (``predict``).
+
+    Times are the first and the last of what is known, so a training has one; steps without times are left out.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for name, manifest in trainings.items():
+        if manifest.get("finished"):
+            found.setdefault(name, {})["train"] = [manifest["finished"]]
+    for batch in predictions:
+        if batch.get("answered"):
+            steps = found.setdefault(batch["experiment"], {})
+            times = sorted([*steps.get("predict", []), *batch["answered"]])
+            steps["predict"] = [times[0], times[-1]]
+    return found
+
+
 def date_rows(
-    names: Iterable[str], trainings: Mapping[str, Manifest], predictions: Sequence[Manifest], origin: Manifest
+    names: Iterable[str], trained: Iterable[str], times: Mapping[str, Mapping[str, Sequence[str]]], origin: Manifest
 ) -> list[Row]:
-    """Return for each experiment when it was trained, predicted and scored, as its results recorded it."""
-    rows = []
-    for name in names:
-        batches = [batch["answered"] for batch in predictions if batch["experiment"] == name and batch.get("answered")]
-        answered = [min(first for first, _ in batches), max(last for _, last in batches)] if batches else None
-        trained = trainings[name].get("finished") if name in trainings else None
-        rows.append(
-            {
-                "experiment": name,
-                "trained": NONE if name not in trainings else date_text(trained),
-                "predicted": span_text(answered),
-                "scored": span_text(origin["experiments"][name].get("scored")),
-            }
-        )
-    return rows
+    """Return for each experiment when it was trained, predicted and scored, as its results recorded it.
 
-
-def date_text(time: str | None) -> str:
-    """Return a recorded time as ``2026-11-27 18:03 UTC``; times of older releases' results are not known."""
-    return NOT_AVAILABLE if time is None else f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M} UTC"
+    Args:
+        names: the experiments, in the order of the report.
+        trained: those of them that are trained.
+        times: see `times_of`.
+        origin: what `usertune.provenance.trace` found.
+    """
+    with_training = set(trained)
+    return [
+        {
+            "experiment": name,
+            "trained": span_text(times.get(name, {}).get("train")) if name in with_training else NONE,
+            "predicted": span_text(times.get(name, {}).get("predict")),
+            "scored": span_text(origin["experiments"][name].get("scored")),
+        }
+        for name in names
+    ]
 
 
 def span_text(times: Sequence[str] | None) -> str:
-    """Return the first and the last of some recorded times; one of them where both are the same minute."""
+    """Return the first and the last of some recorded times as ``2026-11-27 18:03 to 19:12 UTC``, or the only minute.
+
+    Times of results that older releases made are not known.
+    """
     if not times:
         return NOT_AVAILABLE
     first, last = (datetime.fromisoformat(time) for time in (times[0], times[-1]))

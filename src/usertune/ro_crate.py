@@ -68,6 +68,7 @@ def crate_of(
     digests: Mapping[str, str],
     published: datetime | None = None,
     base_model: Mapping[str, Any] | None = None,
+    times: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
 ) -> dict[str, Any]:
     """Return the RO-Crate metadata (JSON-LD) of a study's results.
 
@@ -77,6 +78,7 @@ def crate_of(
         digests: SHA-256 of tables, figures and report, by their place in the folder of results.
         published: when the report was written, with its time zone; now unless told.
         base_model: the manifest of the base model, which says where it was and which commit of the hub it is.
+        times: for each experiment when it was trained and predicted, see `usertune.report_study.times_of`.
 
     Returns:
         The root dataset, with its files; an action for each experiment's training (if it was trained) and prediction,
@@ -96,6 +98,13 @@ def crate_of(
         _describe_base_model(crate, base_model)
     for experiment in recipe["experiments"]:
         actions.extend(_experiment(crate, experiment, origin["experiments"][experiment["name"]]))
+    for name, steps in (times or {}).items():
+        for step, known in steps.items():
+            action = crate.get(_id("action", step, name))
+            # A training's time is that of its end; it may have been interrupted, and resumed.
+            if len(known) > 1:
+                action["startTime"] = known[0]
+            action["endTime"] = known[-1]
     actions.append(_comparison(crate, recipe, origin, files, date))
     _describe_root(crate, recipe, origin, actions, date)
     metadata: dict[str, Any] = crate.metadata.generate()

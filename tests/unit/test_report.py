@@ -22,7 +22,7 @@ from usertune.fingerprint import digest_file
 from usertune.headline import headline
 from usertune.made_with import installed_versions
 from usertune.report import _training_row
-from usertune.report_study import NONE, date_text
+from usertune.report_study import NONE, span_text
 from usertune.results import COMPARISON, REPORT
 from usertune.sealed import read_result
 from usertune.step_fingerprints import report_fingerprint
@@ -134,7 +134,7 @@ def test_the_report_says_what_was_done_with_what_and_when(make_study: Maker) -> 
     assert rows["evaluation.thresholds"] == ["140, 70.5"]
     trained = read_result(study.root / "checkpoints/lora/manifest.json")["finished"]
     (scored,) = {read_result(path)["scored"][:16] for path in (study.root / "scores/lora").glob("*.json")}
-    assert rows["lora"] == [date_text(trained), "2026-03-04 10:00 UTC", date_text(scored)]
+    assert rows["lora"] == [span_text([trained]), "2026-03-04 10:00 UTC", span_text([scored])]
     assert study_from_config(yaml.safe_load((study.root / "study.yaml").read_text())) == study.study
 
 

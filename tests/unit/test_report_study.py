@@ -10,10 +10,10 @@ from usertune.report_study import (
     NONE,
     base_model_rows,
     date_rows,
-    date_text,
     setting_rows,
     span_text,
     split_rows,
+    times_of,
     value_text,
 )
 
@@ -89,17 +89,27 @@ def test_dates_are_those_of_the_results() -> None:
         {"experiment": "lora", "answered": None},
         {"experiment": "old"},
     ]
-    origin = {"experiments": {"lora": {"scored": [f"{day}23:59:00+00:00", "2026-03-05T00:01:00+00:00"]}, "old": {}}}
-    assert date_rows(["lora", "old"], {"lora": {}}, predictions, origin) == [
+    origin = {
+        "experiments": {
+            "lora": {"scored": [f"{day}23:59:00+00:00", "2026-03-05T00:01:00+00:00"]},
+            "old": {},
+            "vanilla": {},
+        }
+    }
+    trainings = {"lora": {"finished": f"{day}09:00:00+00:00"}, "old": {}}
+    times = times_of(trainings, predictions)
+    assert times["lora"]["predict"] == [f"{day}09:59:00+00:00", f"{day}10:30:00+00:00"]
+    assert date_rows(["lora", "old", "vanilla"], trainings, times, origin) == [
         {
             "experiment": "lora",
-            "trained": "n/a",
+            "trained": "2026-03-04 09:00 UTC",
             "predicted": "2026-03-04 09:59 to 10:30 UTC",
             "scored": "2026-03-04 23:59 to 2026-03-05 00:01 UTC",
         },
-        {"experiment": "old", "trained": NONE, "predicted": "n/a", "scored": "n/a"},
+        {"experiment": "old", "trained": "n/a", "predicted": "n/a", "scored": "n/a"},
+        {"experiment": "vanilla", "trained": NONE, "predicted": "n/a", "scored": "n/a"},
     ]
-    assert date_text(f"{day}10:00:59+00:00") == span_text([f"{day}10:00:01+00:00"] * 2) == "2026-03-04 10:00 UTC"
+    assert span_text([f"{day}10:00:01+00:00", f"{day}10:00:59+00:00"]) == "2026-03-04 10:00 UTC"
 
 
 def test_a_base_model_of_an_older_release_is_shown_without_what_it_lacks() -> None:

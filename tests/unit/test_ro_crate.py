@@ -121,6 +121,15 @@ def test_the_base_model_is_named_with_its_commit() -> None:
     assert place in ids(named["#action/predict/vanilla"]["object"])
 
 
+def test_actions_say_when_they_were() -> None:
+    times = {"lora": {"train": ["2026-11-27T10:00:00+00:00"], "predict": ["2026-11-27T11:00:00+00:00", "2026-11-28"]}}
+    found = entities(crate_of(*study(list(MODES), ["1"]), digests(), DATE, times=times))
+    spans = {name: (found[name].get("startTime"), found[name].get("endTime")) for name in found if "action" in name}
+    assert spans["#action/train/lora"] == (None, "2026-11-27T10:00:00+00:00")
+    assert spans["#action/predict/lora"] == ("2026-11-27T11:00:00+00:00", "2026-11-28")
+    assert spans["#action/predict/full"] == (None, None)
+
+
 def test_the_folder_of_results_opens_as_a_crate_with_every_file(results: Path) -> None:
     crate = ROCrate(results)
     assert sorted(unquote(entity.id) for entity in crate.data_entities) == sorted(PLACES)
