@@ -48,6 +48,7 @@ from usertune.parallel import (
     whole_state,
 )
 from usertune.processes import ALONE, Processes
+from usertune.sample_dropout import draw_by_sample
 from usertune.schedule import warm_up
 from usertune.trainer import SparseLossTrainer
 
@@ -113,6 +114,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     trained = prepare_for_training(model, run.mode, run.training)
     before = None if run.mode == "lora" else _sample_of_trained(trained, run.dtype)
     trainer = SparseLossTrainer(
+        dropout=draw_by_sample(trained, run.training["seed"]),
         model=trained,
         args=_arguments(run, work),
         train_dataset=train,

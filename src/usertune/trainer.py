@@ -26,6 +26,7 @@ from usertune.checkpoints import (
     load_whole_optimizer,
 )
 from usertune.collate import IGNORED_LABEL
+from usertune.sample_dropout import Draw
 
 # Of a micro-batch: its part of the loss, and the numbers of its samples.
 Losses = list[tuple[torch.Tensor, torch.Tensor]]
@@ -52,12 +53,18 @@ def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torc
 
 
 class SparseLossTrainer(Trainer):
-    """Trainer whose loss is `answer_loss_sum`, weighted by tokens over the whole effective batch."""
+    """Trainer whose loss is `answer_loss_sum`, weighted by tokens over the whole effective batch.
+
+    Args:
+        dropout: how the adapters' dropout is drawn; None where there is none.
+        settings: those of the Trainer.
+    """
 
     control: TrainerControl
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, dropout: Draw | None = None, **settings: Any) -> None:
         super().__init__(**settings)
+        self.dropout = dropout
         # Qwen3-VL says False, which would average micro-batches whatever their number of answer tokens.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -109,6 +116,8 @@ class SparseLossTrainer(Trainer):
     ) -> Any:
         """Return the batch's part of the mean loss over all answer tokens of the optimizer step."""
         self.seen_tokens += int(inputs["attention_mask"].sum())
+        if self.dropout is not None:
+            self.dropout.begin(inputs[NUMBERS], inputs["input_ids"].shape[1], self.state.global_step)
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
         loss = answer_loss_sum(model, inputs) / num_items_in_batch

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.unit.conftest import BASE, EXECUTION, LORA, WITH_ARGUMENTS, Prepared
+from tests.unit.conftest import BASE, EXECUTION, WITH_ARGUMENTS, Prepared
 from usertune.callbacks import newest_checkpoint
 from usertune.errors import FinalError, UserError
 from usertune.launch import EXCHANGE
@@ -105,8 +105,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 def _arguments(prepared: Prepared, out: Path, mode: str = "lora", epochs: int = 2, **execution: Any) -> dict[str, Any]:
     """Return a training on 17 samples in steps of 4: the last step of an epoch has one."""
-    settings = {"lora": {**LORA, "dropout": 0.0}} if mode == "lora" else {}
-    arguments = prepared.train_arguments(out, prepared.train_recipe(mode, epochs=epochs, **settings))
+    arguments = prepared.train_arguments(out, prepared.train_recipe(mode, epochs=epochs))
     arguments["train_manifests"] = [prepared.manifest(user) for user in ("11", "12", "1")]
     arguments["execution"] = {**EXECUTION, "micro_batch": 1, **execution}
     return arguments
