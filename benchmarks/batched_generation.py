@@ -31,6 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
         pixels={"min": None, "max": None},
         dataset_root=arguments.dataset,
         max_new_tokens=64,
+        made_with="",
     )
     sizes = (1, arguments.batch_size)
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
