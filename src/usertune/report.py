@@ -27,8 +27,8 @@ from usertune.fingerprint import digest_file
 from usertune.headline import headline
 from usertune.looks import looks
 from usertune.made_with import made_with
-from usertune.movement import did_not_move
 from usertune.report_origin import fingerprint_rows, maker_rows, version_rows
+from usertune.report_runs import answer_row, training_row
 from usertune.report_study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
 from usertune.ro_crate import crate_of, link_as_crate
 from usertune.sealed import read_result, write_result
@@ -187,8 +187,8 @@ def _results(
         "summary": _summary_rows(summary),
         "figures": [_figure(path) for path in files.figures],
         "by_user": _user_rows(design, users),
-        "trainings": [_training_row(name, trainings[name]) for name in design.names if name in trainings],
-        "answers": [_answer_row(name, predictions, samples) for name in design.names],
+        "trainings": [training_row(name, trainings[name]) for name in design.names if name in trainings],
+        "answers": [answer_row(name, predictions, samples) for name in design.names],
         "examples": examples,
         "marker_radius": MARKER_RADIUS,
         "threshold": threshold_label(thresholds[0]),
@@ -334,56 +334,3 @@ def _user_rows(design: Design, users: pd.DataFrame) -> list[dict[str, Any]]:
         }
         for user in design.users
     ]
-
-
-def _training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    memory = manifest.get("peak_memory_bytes")
-    loss = manifest.get("final_validation_loss")
-    return {
-        "experiment": name,
-        "samples": _number(manifest.get("train_samples")),
-        "steps": _number(manifest.get("steps")),
-        "parameters": presentation.count(manifest.get("trainable_parameters")),
-        "time": presentation.duration(manifest.get("wall_seconds")),
-        "samples_per_second": _number(manifest.get("samples_per_second"), 2),
-        "tokens_per_second": _number(manifest.get("tokens_per_second")),
-        "memory": presentation.NOT_AVAILABLE if memory is None else f"{memory / 2**30:,.1f} GiB",
-        "loss": presentation.NOT_AVAILABLE if loss is None else f"{loss:.4f}",
-        "moved": _moved(manifest),
-        "not_moved": did_not_move(manifest),
-    }
-
-
-def _moved(manifest: Mapping[str, Any]) -> str:
-    moved = manifest.get("weights_moved")
-    if did_not_move(manifest):
-        return f"did not move ({moved:.0e})"
-    return presentation.NOT_AVAILABLE if moved is None else f"{100 * moved:.3g} %"
-
-
-def _answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.DataFrame) -> dict[str, str]:
-    batches = [batch for batch in predictions if batch["experiment"] == name]
-    answers = [answer for batch in batches for answer in batch["predictions"]]
-    lengths = [answer["new_tokens"] for answer in answers if answer.get("new_tokens") is not None]
-    own = samples[samples["experiment"] == name]
-    return {
-        "experiment": name,
-        "answers": _number(len(own)),
-        "unparsed": _number(int((own["parsed"] == 0).sum())),
-        "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
-        "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else presentation.NOT_AVAILABLE,
-        **_time_of_answers(batches),
-    }
-
-
-def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return how long an experiment's answers took; answers that an older release stored have no time."""
-    seconds = sum(batch.get("answer_seconds", 0) for batch in batches)
-    timed = sum(batch.get("timed_answers", 0) for batch in batches)
-    if not timed:
-        return {"time": presentation.NOT_AVAILABLE, "per_second": presentation.NOT_AVAILABLE}
-    return {"time": presentation.duration(seconds), "per_second": _number(timed / seconds, 2) if seconds else ""}
-
-
-def _number(value: float | None, digits: int = 0) -> str:
-    return presentation.NOT_AVAILABLE if value is None else f"{value:,.{digits}f}"

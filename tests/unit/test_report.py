@@ -21,7 +21,7 @@ from usertune.examples import LONGEST_TEXT, printable
 from usertune.fingerprint import digest_file
 from usertune.headline import headline
 from usertune.made_with import installed_versions
-from usertune.report import _training_row
+from usertune.report_runs import training_row
 from usertune.report_study import NONE, span_text
 from usertune.results import COMPARISON, REPORT
 from usertune.sealed import read_result
@@ -253,5 +253,5 @@ def test_headline_of_a_setback_and_of_missing_intervals() -> None:
     ],
 )
 def test_weights_that_did_not_move_are_flagged(moved: float | None, shown: str, flagged: bool) -> None:
-    row = _training_row("lora", {"weights_moved": moved})
+    row = training_row("lora", {"weights_moved": moved})
     assert (row["moved"], row["not_moved"]) == (shown, flagged)

@@ -1,0 +1,66 @@
+"""Rows of the report's section on training and answers: what they cost, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from usertune import presentation
+from usertune.movement import did_not_move
+
+
+def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a trained experiment, from the manifest of its training."""
+    memory = manifest.get("peak_memory_bytes")
+    loss = manifest.get("final_validation_loss")
+    return {
+        "experiment": name,
+        "samples": _number(manifest.get("train_samples")),
+        "steps": _number(manifest.get("steps")),
+        "parameters": presentation.count(manifest.get("trainable_parameters")),
+        "time": presentation.duration(manifest.get("wall_seconds")),
+        "samples_per_second": _number(manifest.get("samples_per_second"), 2),
+        "tokens_per_second": _number(manifest.get("tokens_per_second")),
+        "memory": presentation.NOT_AVAILABLE if memory is None else f"{memory / 2**30:,.1f} GiB",
+        "loss": presentation.NOT_AVAILABLE if loss is None else f"{loss:.4f}",
+        "moved": _moved(manifest),
+        "not_moved": did_not_move(manifest),
+    }
+
+
+def _moved(manifest: Mapping[str, Any]) -> str:
+    moved = manifest.get("weights_moved")
+    if did_not_move(manifest):
+        return f"did not move ({moved:.0e})"
+    return presentation.NOT_AVAILABLE if moved is None else f"{100 * moved:.3g} %"
+
+
+def answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.DataFrame) -> dict[str, str]:
+    """Return the row of an experiment's answers, from all predictions and the table of scored samples."""
+    batches = [batch for batch in predictions if batch["experiment"] == name]
+    answers = [answer for batch in batches for answer in batch["predictions"]]
+    lengths = [answer["new_tokens"] for answer in answers if answer.get("new_tokens") is not None]
+    own = samples[samples["experiment"] == name]
+    return {
+        "experiment": name,
+        "answers": _number(len(own)),
+        "unparsed": _number(int((own["parsed"] == 0).sum())),
+        "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
+        "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else presentation.NOT_AVAILABLE,
+        **_time_of_answers(batches),
+    }
+
+
+def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return how long an experiment's answers took; answers that an older release stored have no time."""
+    seconds = sum(batch.get("answer_seconds", 0) for batch in batches)
+    timed = sum(batch.get("timed_answers", 0) for batch in batches)
+    if not timed:
+        return {"time": presentation.NOT_AVAILABLE, "per_second": presentation.NOT_AVAILABLE}
+    return {"time": presentation.duration(seconds), "per_second": _number(timed / seconds, 2) if seconds else ""}
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return presentation.NOT_AVAILABLE if value is None else f"{value:,.{digits}f}"
