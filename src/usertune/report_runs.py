@@ -21,6 +21,7 @@ def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "steps": _number(manifest.get("steps")),
         "parameters": presentation.count(manifest.get("trainable_parameters")),
         "time": presentation.duration(manifest.get("wall_seconds")),
+        "attempts": manifest.get("attempts", 1),
         "samples_per_second": _number(manifest.get("samples_per_second"), 2),
         "tokens_per_second": _number(manifest.get("tokens_per_second")),
         "memory": presentation.NOT_AVAILABLE if memory is None else f"{memory / 2**30:,.1f} GiB",
@@ -49,6 +50,7 @@ def answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.
         "unparsed": _number(int((own["parsed"] == 0).sum())),
         "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
         "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else presentation.NOT_AVAILABLE,
+        "effect": _effect_text(effect_of(batches)),
         **_time_of_answers(batches),
     }
 
@@ -60,6 +62,29 @@ def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     if not timed:
         return {"time": presentation.NOT_AVAILABLE, "per_second": presentation.NOT_AVAILABLE}
     return {"time": presentation.duration(seconds), "per_second": _number(timed / seconds, 2) if seconds else ""}
+
+
+def effect_of(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return how much trained weights changed what the base model says (see `usertune.effect`); None if not known."""
+    return next((batch["adapter_effect"] for batch in reversed(batches) if batch.get("adapter_effect")), None)
+
+
+def cautions(
+    trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """Return the trained experiments whose answers are those of the base model, and why: (experiment, reason)."""
+    found = []
+    for name, manifest in trainings.items():
+        effect = effect_of([batch for batch in predictions if batch["experiment"] == name])
+        if did_not_move(manifest):
+            found.append((name, "training did not move its weights; train longer, or with a higher learning rate"))
+        elif effect and effect["largest_change"] == 0:
+            found.append((name, "its weights change no answer; train longer, or with a higher learning rate"))
+    return found
+
+
+def _effect_text(effect: Mapping[str, Any] | None) -> str:
+    return "\N{EN DASH}" if effect is None else f"{effect['largest_change']:.2g}"
 
 
 def _number(value: float | None, digits: int = 0) -> str:

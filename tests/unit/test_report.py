@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.synthetic_study import StandInGenerator
+from tests.synthetic_study import MEASURED, StandInGenerator
 from usertune.code_version import code_version
 from usertune.config import study_from_config
 from usertune.errors import UserError
@@ -21,7 +21,7 @@ from usertune.examples import LONGEST_TEXT, printable
 from usertune.fingerprint import digest_file
 from usertune.headline import headline
 from usertune.made_with import installed_versions
-from usertune.report_runs import training_row
+from usertune.report_runs import cautions, training_row
 from usertune.report_study import NONE, span_text
 from usertune.results import COMPARISON, REPORT
 from usertune.sealed import read_result
@@ -255,3 +255,28 @@ def test_headline_of_a_setback_and_of_missing_intervals() -> None:
 def test_weights_that_did_not_move_are_flagged(moved: float | None, shown: str, flagged: bool) -> None:
     row = training_row("lora", {"weights_moved": moved})
     assert (row["moved"], row["not_moved"]) == (shown, flagged)
+
+
+def test_experiments_that_answer_like_the_base_model_are_named_before_the_numbers(
+    make_study: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "gives the answers of the base model" not in make_study("moved").report().read_text(encoding="utf-8")
+    monkeypatch.setitem(MEASURED, "weights_moved", 0.0)
+    monkeypatch.setitem(MEASURED, "attempts", 3)
+    text = make_study("still").report().read_text(encoding="utf-8")
+    summary = text[text.index('id="summary"') : text.index("<tbody>")]
+    assert summary.count("gives the answers of the base model") == 2
+    assert "lora gives" in summary
+    assert "full_tuned gives" in summary
+    assert text.count("<small>3 attempts</small>") == 2
+
+
+def test_an_adapter_that_changes_no_answer_is_a_caution() -> None:
+    trainings: dict[str, Any] = {"lora": {"weights_moved": 0.1}, "full": {"weights_moved": 0.1}, "old": {}}
+    predictions = [
+        {"experiment": "lora", "adapter_effect": {"probes": 4, "largest_change": 0.0}},
+        {"experiment": "lora", "adapter_effect": None},
+        {"experiment": "full", "adapter_effect": {"probes": 4, "largest_change": 1e-3}},
+        {"experiment": "old"},
+    ]
+    assert [name for name, _ in cautions(trainings, predictions)] == ["lora"]
