@@ -35,8 +35,9 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile rules
 
-schema: setup  ## Write schemas/study.schema.json from the typed study
+schema: setup  ## Write what is derived from the code: schemas/study.schema.json, the tables of docs/answers.md
 	$(BIN)/python scripts/write_schema.py schemas/study.schema.json
+	$(BIN)/python scripts/write_answers.py docs/answers.md
 
 bench: setup demo-data  ## Run the benchmarks; minutes
 	$(BIN)/python benchmarks/batched_generation.py

@@ -128,7 +128,7 @@ def printable(text: str) -> str:
 
 def _answer(name: str, text: str, row: Mapping[str, Any], threshold: float, size: tuple[int, int]) -> Answer:
     if math.isnan(row["distance"]):
-        return Answer(name, printable(text), "not parsed, a miss", None)
+        return Answer(name, printable(text), f"not parsed ({row['form']}), a miss", None)
     kind = "hit" if row[hit_column(threshold)] else "miss"
     outcome = f"{kind}, {row['distance']:,.0f} from the target"
     if 0 <= row["x"] <= 1000 and 0 <= row["y"] <= 1000:

@@ -11,6 +11,7 @@ import io
 import logging
 import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,8 +107,9 @@ def score_samples(
 ) -> list[Row]:
     """Return one row per sample, in the order of ``samples``.
 
-    A row has id, user, episode, step, parsed (0 or 1), x, y, target_x, target_y (0-1000), distance (L2 in that
-    space) and one 0/1 column per threshold. An unparsed answer has no x, y and distance (None) and hits nothing.
+    A row has id, user, episode, step, parsed (0 or 1), form (how the answer names its point, or why it is unparsed),
+    x, y, target_x, target_y (0-1000), distance (L2 in that space) and one 0/1 column per threshold. An unparsed answer
+    has no x, y and distance (None) and hits nothing.
 
     Raises:
         UserError: the task is unknown or a sample's target is not one of this task.
@@ -122,10 +124,10 @@ def score_samples(
                 f"{samples_file}: sample {sample['id']!r}: {error}; "
                 "check the dataset's answer for it, then prepare the user again"
             ) from None
-        point = task.parse(texts[sample["id"]])
+        point, form = task.read(texts[sample["id"]])
         distance = None if point is None else task.distance(point, sample["target"])
         row: Row = {name: sample[name] for name in ("id", "user", "episode", "step")}
-        row |= {"parsed": int(point is not None), "x": point and point[0], "y": point and point[1]}
+        row |= {"parsed": int(point is not None), "form": form, "x": point and point[0], "y": point and point[1]}
         row |= {"target_x": target[0], "target_y": target[1], "distance": distance}
         for threshold in thresholds:
             row[hit_column(threshold)] = int(distance is not None and distance <= threshold)
@@ -138,7 +140,7 @@ def summarise(rows: Sequence[Row], thresholds: Sequence[float]) -> dict[str, Any
 
     ``parse_rate`` and ``click_accuracy`` are fractions of all samples: unparsed answers are misses.
     ``mean_l2`` and ``median_l2`` (0-1000 space) are over the parsed answers only, since the others have no
-    distance; they are None when nothing was parsed. Read them beside the parse rate.
+    distance; they are None when nothing was parsed. Read them beside the parse rate. ``forms`` counts the rows by form.
     """
     distances = [row["distance"] for row in rows if row["parsed"]]
     accuracy = {
@@ -149,6 +151,7 @@ def summarise(rows: Sequence[Row], thresholds: Sequence[float]) -> dict[str, Any
         "samples": len(rows),
         "parsed": len(distances),
         "parse_rate": len(distances) / len(rows),
+        "forms": dict(sorted(Counter(row["form"] for row in rows).items())),
         "click_accuracy": accuracy[threshold_label(thresholds[0])],
         "click_accuracy_at": accuracy,
         "mean_l2": math.fsum(distances) / len(distances) if distances else None,

@@ -12,7 +12,7 @@ import pandas as pd
 from usertune.errors import UserError
 
 # Text stays text: a user called "007" or "NA" is neither a number nor missing.
-TEXT_COLUMNS = ("experiment", "baseline", "mode", "user", "id", "episode", "provenance")
+TEXT_COLUMNS = ("experiment", "baseline", "mode", "user", "id", "episode", "form", "provenance")
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,7 @@ def test_tables_agree_with_the_rows(make_study: Maker) -> None:
     assert list(users["user"]) == study.users * 3
     assert len(samples) == 3 * len(study.users) * study.samples
     assert set(samples["episode"]) == {"007"}
+    assert set(samples["form"]) == {"grounding_block", "none"}
     rates = samples.groupby("experiment")["hit_140"].mean()
     by_name = summary.set_index("experiment")
     assert by_name["click_accuracy"].to_dict() == pytest.approx(rates.to_dict())

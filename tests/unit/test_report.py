@@ -60,7 +60,7 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
     assert page.open == []
     names = [name for name, _ in page.tags]
     assert "script" not in names
-    assert names.count("table") == 11
+    assert names.count("table") == 12
     for name, attributes in page.tags:
         assert not any(key.startswith("on") or key == "style" for key in attributes)
         for key in ("src", "href"):
@@ -72,6 +72,16 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
     assert "A &lt;b&gt;bold&lt;/b&gt; study" in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
     assert "\x00" not in text
+
+
+def test_the_report_counts_the_forms_of_answers(make_study: Maker) -> None:
+    study = make_study(samples=20)
+    rows = re.findall(r'<th scope="row">(?:not parsed: )?(\w+)</th>(.*?)</tr>', study.report().read_text(), re.S)
+    counts = {form: re.findall(r"<td>([\d,]+)</td>", row) for form, row in rows if form in ("grounding_block", "none")}
+    samples = pd.read_csv(study.root / "tables/samples.csv")
+    expected = samples.groupby(["form", "experiment"]).size().unstack(fill_value=0)[list(study.experiments)]
+    assert {form: [int(count) for count in row] for form, row in counts.items()} == expected.T.to_dict("list")
+    assert expected.loc["none"].tolist()[0] > 0
 
 
 def test_equal_inputs_give_equal_bytes(make_study: Maker) -> None:

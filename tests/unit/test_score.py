@@ -55,6 +55,14 @@ def test_metrics_count_unparsed_answers_as_misses_without_distance() -> None:
     assert metrics["median_l2"] == 100
 
 
+def test_every_row_and_the_metrics_say_how_answers_were_read() -> None:
+    rows = rows_of(["[100, 100]", "```grounding\n[1, 2]\n```", "[100, 10", "scroll(1, 2)", "[3, 4]"])
+    assert [row["form"] for row in rows] == ["line", "grounding_block", "cut_off", "not_a_click", "line"]
+    assert [row["parsed"] for row in rows] == [1, 1, 0, 0, 1]
+    forms = summarise(rows, [140])["forms"]
+    assert forms == {"cut_off": 1, "grounding_block": 1, "line": 2, "not_a_click": 1}
+
+
 def test_nothing_parsed_has_no_distance() -> None:
     metrics = summarise(rows_of(["?"]), [140, 70])
     assert metrics["mean_l2"] is None
@@ -79,7 +87,7 @@ def test_files_hold_rows_and_metrics(make_study: Maker) -> None:
     assert metrics["made_with"] == predictions["made_with"]
     assert len(rows) == metrics["samples"] == study.samples
     assert list(rows[0]) == [
-        *("id", "user", "episode", "step", "parsed", "x", "y", "target_x", "target_y", "distance"),
+        *("id", "user", "episode", "step", "parsed", "form", "x", "y", "target_x", "target_y", "distance"),
         *("hit_140", "hit_70.5"),
     ]
     assert rows[0]["episode"] == "007"
