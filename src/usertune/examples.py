@@ -36,12 +36,15 @@ class Answer:
     text: str
     outcome: str
     place: tuple[float, float] | None
-    """Pixels of the thumbnail, origin top left; None if unparsed or outside the screenshot."""
+    """Pixels of the thumbnail, origin top left; None if unparsed, outside the screenshot, or there is none."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One sample as the report shows it; places and radii are in pixels of the thumbnail."""
+    """One sample as the report shows it; places and radii are in pixels of the thumbnail.
+
+    A sample of text alone has an empty ``thumbnail``, of width and height 0.
+    """
 
     user: str
     sample: str
@@ -89,6 +92,7 @@ def collect_examples(
             raise UserError(f"samples: the file of user {user} is needed for the examples; add it to --samples")
         sample = read_samples(samples_files[user], user)[0]
         thumbnail = _thumbnail(dataset_root, sample, samples_files[user])
+        size = thumbnail.size if thumbnail else (0, 0)
         answers = []
         for name in design.names:
             key = (name, user, sample["id"])
@@ -97,7 +101,7 @@ def collect_examples(
                     f"sample {sample['id']!r} of user {user}: no prediction or score of experiment {name!r}; "
                     "run snakemake again"
                 )
-            answers.append(_answer(name, texts[key], rows[key], threshold, thumbnail.size))
+            answers.append(_answer(name, texts[key], rows[key], threshold, size))
         target = rows[design.names[0], user, sample["id"]]
         examples.append(
             Example(
@@ -105,11 +109,11 @@ def collect_examples(
                 sample=sample["id"],
                 instruction=printable(_text_of_role(sample, "user")),
                 reference=printable(_text_of_role(sample, "assistant")),
-                thumbnail=_data_uri(thumbnail),
-                width=thumbnail.width,
-                height=thumbnail.height,
-                target=_place(target["target_x"], target["target_y"], thumbnail.size),
-                hit_radii=_place(threshold, threshold, thumbnail.size),
+                thumbnail=_data_uri(thumbnail) if thumbnail else "",
+                width=size[0],
+                height=size[1],
+                target=_place(target["target_x"], target["target_y"], size),
+                hit_radii=_place(threshold, threshold, size),
                 answers=tuple(answers),
             )
         )
@@ -132,6 +136,8 @@ def _answer(name: str, text: str, row: Mapping[str, Any], threshold: float, size
     kind = "hit" if row[hit_column(threshold)] else "miss"
     outcome = f"{kind}, {row['distance']:,.0f} from the target"
     if 0 <= row["x"] <= 1000 and 0 <= row["y"] <= 1000:
+        if not any(size):
+            return Answer(name, printable(text), outcome, None)
         return Answer(name, printable(text), outcome, _place(row["x"], row["y"], size))
     return Answer(name, printable(text), f"{outcome}, outside the screenshot", None)
 
@@ -141,10 +147,10 @@ def _place(x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
     return round(x / 1000 * size[0], 1), round(y / 1000 * size[1], 1)
 
 
-def _thumbnail(root: Path, sample: Mapping[str, Any], samples_file: Path) -> Image.Image:
+def _thumbnail(root: Path, sample: Mapping[str, Any], samples_file: Path) -> Image.Image | None:
     images: Sequence[Any] = sample.get("images") or []
     if not images:
-        raise UserError(f"{samples_file}: sample {sample['id']!r} has no image; prepare the user again")
+        return None
     try:
         # The last image is the current screen; earlier ones, if any, are history.
         image = load_image(root, images[-1])

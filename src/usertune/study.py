@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from usertune.data.messages import PROMPT_TEXT
+from usertune.data.messages import PROMPT_TEXT, placeholder_problem
 from usertune.errors import UserError, shown
 from usertune.experiments import Experiment, Section, Training, with_new_keys
 from usertune.study_files import SPLITS
@@ -108,6 +108,9 @@ class Prompt(Section):
     def _check(self) -> Prompt:
         if self.user.count(PROMPT_TEXT) != 1:
             raise ValueError(f"user: {self.user!r} must hold {PROMPT_TEXT} once, where the sample's text goes")
+        for key, text in (("user", self.user), ("system", self.system or "")):
+            if problem := placeholder_problem(text):
+                raise ValueError(f"{key}: {problem}")
         return self
 
 

@@ -107,6 +107,8 @@ def test_freeze_and_its_older_key_do_not_go_together() -> None:
     [
         ("dataset.rot", "x", ["dataset.rot", "unknown key", "did you mean 'root'"]),
         ("dataset.on_bad_sample", "skipp", ["dataset.on_bad_sample", "'skipp'", "'error' or 'skip'"]),
+        ("dataset.frame", "pixel", ["dataset.frame", "'pixel'", "'relative_1000', 'relative_1' or 'pixels'"]),
+        ("dataset.prompt.user", "<image>{text}", ["user: '<image>' is in the text", '"type": "image"']),
         ("dataset.root", "data/{user}", ["dataset.root", "Snakemake takes for placeholders", "symbolic link"]),
         ("dataset.root", "<path>", ["dataset.root", "Snakemake takes for placeholders"]),
         ("dataset.root", "-data", ["dataset.root", "write ./ before it"]),

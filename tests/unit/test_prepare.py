@@ -86,6 +86,49 @@ def test_a_line_of_zeros_is_one_bad_line(prepare: Prepare) -> None:
     assert [(item["line"], item["field"]) for item in manifest["skipped_samples"]] == [(1, "line")]
 
 
+PLACEHOLDERS = [
+    *("<image>", "<video>", "<audio>", "<image_pad>", "<ref-object>", "<bbox>"),
+    *("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<img>a.png</img>"),
+]
+
+
+@pytest.mark.parametrize("placeholder", PLACEHOLDERS)
+def test_a_placeholder_left_in_a_text_is_refused(prepare: Prepare, placeholder: str) -> None:
+    question = {"role": "user", "content": [IMAGE, {"type": "text", "text": f"{placeholder}\nWhere is mail?"}]}
+    with pytest.raises(UserError, match=r"user_7.jsonl:1: messages\[0\].content\[1\].text: '<.*>' is in the text"):
+        prepare({"messages": [question, ANSWER]})
+    system = {"role": "system", "content": f"See {placeholder}."}
+    manifest = prepare({"messages": [QUESTION, ANSWER]}, {"messages": [system, QUESTION, ANSWER]}, on_bad_sample="skip")
+    (skipped,) = manifest["skipped_samples"]
+    assert skipped["field"] == "messages[0].content[0].text"
+    assert repr(placeholder) in skipped["problem"]
+    assert '{"type": "image", "image": PATH}' in skipped["problem"]
+
+
+@pytest.mark.parametrize(
+    "text", ["a < image > b", "&lt;image&gt;", "<Image>", "<img src='a'>", "the image", "<im_age>"]
+)
+def test_other_texts_with_angle_brackets_are_read(prepare: Prepare, text: str) -> None:
+    question = {"role": "user", "content": [IMAGE, {"type": "text", "text": text}]}
+    assert prepare({"messages": [question, ANSWER]})["samples"] == 1
+
+
+def test_samples_of_the_reference_experiment_are_read(prepare: Prepare, tmp_path: Path) -> None:
+    system = {"role": "system", "content": [IMAGE, {"type": "text", "text": "Point."}]}
+    prepare({"messages": [system, ANSWER]})
+    (sample,) = read_samples(tmp_path / "out" / "user_7.jsonl", "7")
+    assert [turn["role"] for turn in sample["messages"]] == ["system", "user", "assistant"]
+    assert sample["messages"][1]["content"] == [{"type": "image"}]
+    assert [image["path"] for image in sample["images"]] == ["images/a.png"]
+    with pytest.raises(UserError, match=r"user_7.jsonl:1: messages\[1\].content: .*no point"):
+        prepare({"messages": [system, {"role": "assistant", "content": "nowhere"}]})
+
+
+def test_a_sample_of_text_alone_is_read(prepare: Prepare) -> None:
+    manifest = prepare({"messages": [{"role": "user", "content": "Where?"}, ANSWER]})
+    assert (manifest["samples"], manifest["images"]) == (1, 0)
+
+
 def test_the_problems_of_all_users_are_reported_at_once(prepare: Prepare, tmp_path: Path) -> None:
     good = {"messages": [QUESTION, ANSWER]}
     prepare(good)

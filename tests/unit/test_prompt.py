@@ -41,7 +41,7 @@ def prompted(turns: list[dict[str, Any]], **prompt: str | None) -> list[Turn]:
 
 
 def replaced(sample: RawSample, messages: list[Turn]) -> RawSample:
-    return RawSample(sample.id, sample.episode, sample.step, messages, sample.image_paths)
+    return RawSample(sample.id, sample.episode, sample.step, messages, sample.image_paths, sample.numbers)
 
 
 QUESTION = user(IMAGE, text("Where is mail?"))
@@ -83,6 +83,24 @@ def test_the_system_text_replaces_that_of_the_sample_and_keeps_its_image() -> No
     assert [turn["role"] for turn in turns] == ["system", "user"]
     assert [part["type"] for part in turns[1]["content"]] == ["image", "image", "text"]
     assert prompted([QUESTION], system="Be exact.")[0] == turns[0]
+
+
+def test_an_image_of_a_system_turn_before_the_answer_becomes_a_user_turn() -> None:
+    """The samples of the reference experiment: a system turn with the image, then the answer."""
+    own = {"role": "system", "content": [IMAGE, text("Point at what is tapped next.")]}
+    assert prompted([own]) == [
+        {"role": "system", "content": [text("Point at what is tapped next.")]},
+        {"role": "user", "content": [{"type": "image"}]},
+    ]
+    assert prompted([own], user="{text}Answer with a point.")[1]["content"] == [
+        {"type": "image"},
+        text("Answer with a point."),
+    ]
+    assert prompted([own], system="Be exact.")[0]["content"] == [text("Be exact.")]
+    # A system turn without any text is no turn.
+    assert [turn["role"] for turn in prompted([{"role": "system", "content": [IMAGE]}])] == ["user"]
+    earlier = [own, {"role": "assistant", "content": "Here."}, user(text("And now?"))]
+    assert [turn["role"] for turn in prompted(earlier)] == ["system", "user", "assistant", "user"]
 
 
 @pytest.mark.parametrize("prompt", [{}, {"system": None}, {"system": None, "user": "{text}"}])

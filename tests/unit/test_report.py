@@ -148,6 +148,23 @@ def test_the_report_says_what_was_done_with_what_and_when(make_study: Maker) -> 
     assert study_from_config(yaml.safe_load((study.root / "study.yaml").read_text())) == study.study
 
 
+def test_a_sample_of_text_alone_is_shown_without_a_screenshot(make_study: Maker) -> None:
+    study = make_study()
+    user = study.users[0]
+    raw = study.dataset / f"user_{user}.jsonl"
+    first, *rest = raw.read_text().splitlines()
+    sample = json.loads(first)
+    sample["messages"][0]["content"].pop(0)
+    raw.write_text("\n".join([json.dumps(sample), *rest]))
+    study.make_all("prepare", "train", "predict", "score", "compare", "figure", "audit")
+    text = study.report(examples=2).read_text(encoding="utf-8")
+    assert Page(text).open == []
+    examples = text[text.index('<section id="examples"') : text.index('<section id="provenance"')]
+    assert examples.count("<article") == 2
+    assert examples.count("This sample has no screenshot.") == examples.count("<img") == 1
+    assert examples.count("from the target") == 2 * len(study.experiments)
+
+
 def test_skipped_samples_are_shown_with_their_reasons(make_study: Maker) -> None:
     study = make_study()
     text = study.report().read_text(encoding="utf-8")

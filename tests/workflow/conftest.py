@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.workplace import Workplace, new_workplace
+from tests.workflow.workplace import Workplace, new_workplace, write_otherwise
 
 
 @pytest.fixture
@@ -19,8 +19,9 @@ def workplace(tmp_path: Path) -> Workplace:
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A study that was run whole; tests must not change it."""
+    """A study that was run whole, some of whose data are written in less usual ways; tests must not change it."""
     workplace = new_workplace(tmp_path_factory.mktemp("finished") / "place")
+    write_otherwise(workplace)
     workplace.run(timeout=400)
     return workplace
 

@@ -35,6 +35,9 @@ def test_whole_study(finished: Workplace) -> None:
         assert finished.predictions(experiment)["generated"] > 0
     report = (finished.results / "report.html").read_text()
     assert all(experiment in report for experiment in EXPERIMENTS)
+    assert report.count("This sample has no screenshot.") == 1
+    assert "No sample was skipped: all 29 samples of 6 users passed the checks." in report
+    assert finished.json("data/user_13.manifest.json")["samples"] == 5
     assert not list(finished.results.glob("checkpoints/*/*/checkpoint-*")), "working checkpoints are removed"
 
 

@@ -240,3 +240,27 @@ def new_workplace(folder: Path, counts: Counts | None = None, users: tuple[int, 
     workplace = Workplace(folder)
     workplace.study.write_text(STUDY)
     return workplace
+
+
+def write_otherwise(workplace: Workplace) -> None:
+    """Write some users' raw data in other ways that are allowed.
+
+    The first samples of users 2 (test) and 11 are text alone; user 12's are a system turn with the image, then the
+    answer, as in the reference experiment; user 13's file is one of Windows, with a byte order mark.
+    """
+    for user, change in ((2, _without_image), (11, _without_image), (12, _in_system_turn)):
+        path = workplace.data / f"user_{user}.jsonl"
+        samples = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        for sample in samples if user == 12 else samples[:1]:
+            change(sample["messages"])
+        path.write_text("".join(json.dumps(sample) + "\n" for sample in samples), encoding="utf-8")
+    path = workplace.data / "user_13.jsonl"
+    path.write_bytes(path.read_text(encoding="utf-8").replace("\n", "\r\n").encode("utf-8-sig"))
+
+
+def _without_image(messages: list[dict[str, Any]]) -> None:
+    messages[0]["content"] = [part for part in messages[0]["content"] if part["type"] == "text"]
+
+
+def _in_system_turn(messages: list[dict[str, Any]]) -> None:
+    messages[0]["role"] = "system"

@@ -36,6 +36,11 @@ SAMPLE_KEYS = frozenset({"id", "episode", "step", "user", "messages"})
 PROMPT_TEXT = "{text}"
 LARGEST_STEP = 10**18 - 1
 LONGEST_NAME = 200
+# Of LLaVA and Qwen JSON, of ms-swift, of Qwen3-VL's chat template, and of Qwen-VL.
+_PLACEHOLDER = re.compile(
+    r"<(?:image|video|audio|image_pad|video_pad|ref-object|bbox|ImageHere|IMG_CONTEXT)>"
+    r"|<\|(?:image_pad|video_pad|vision_start|vision_end|vision_pad|image)\|>|<img>[^<\n]*</img>"
+)
 _FILE = re.compile(r"user_([A-Za-z0-9_.-]+)\.jsonl")
 
 
@@ -49,13 +54,17 @@ class BadSampleError(ValueError):
 
 @dataclass
 class RawSample:
-    """One line of a raw file, with images by path and not yet opened."""
+    """One line of a raw file, with images by path and not yet opened.
+
+    ``numbers`` are the places that the turns have in the raw file, for messages.
+    """
 
     id: str
     episode: str
     step: int
     messages: list[Turn]
     image_paths: list[str] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
 
 
 def user_file(root: str | Path, user: str) -> Path:
@@ -95,7 +104,8 @@ def raw_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
 def parse_line(line: bytes | str, user: str, number: int) -> RawSample:
     """Parse and check one line of a raw file (1-based ``number``), without opening its images.
 
-    Images in a system turn are moved to the user turn that follows, because the chat template drops them there.
+    Images in a system turn are moved to the user turn that follows, because the chat template drops them there. Where
+    the answer follows at once, they become a user turn of their own. A system turn without any text is left out.
 
     Raises:
         BadSampleError: the line does not follow the format of this module.
@@ -145,6 +155,20 @@ def put_prompt(sample: RawSample, prompt: Mapping[str, str | None]) -> None:
     if texts:
         texts[0]["text"] = before + texts[0]["text"]
         texts[-1]["text"] += after
+
+
+def placeholder_problem(text: str) -> str | None:
+    """Say that a text holds a placeholder which another program would have replaced; None if it does not.
+
+    Here images are parts of their own, so a model would read the placeholder as text.
+    """
+    if not (found := _PLACEHOLDER.search(text)):
+        return None
+    return (
+        f"{shown(found[0])} is in the text, where other programs put an image or an object in its place; here a model "
+        'would read it as text. Give an image as a part {"type": "image", "image": PATH} and leave the placeholder '
+        "out (if these characters are meant, write them otherwise, as &lt;image&gt;)"
+    )
 
 
 def text_of(turn: Turn) -> str:
@@ -210,17 +234,22 @@ def _read_turns(raw: Any, sample: RawSample) -> None:
             raise BadSampleError(f"{where}.content", "an assistant turn cannot hold images")
         if role == "system":
             waiting, parts = images, [part for part in parts if part["type"] == "text"]
+            if images and not parts:
+                continue
         elif role == "user":
             parts, waiting = waiting + parts, []
+        elif waiting:
+            sample.messages.append({"role": "user", "content": waiting})
+            sample.numbers.append(0)
+            waiting = []
         sample.messages.append({"role": role, "content": parts})
-    if sample.messages[-1]["role"] != "assistant":
+        sample.numbers.append(index)
+    if not sample.messages or sample.messages[-1]["role"] != "assistant":
         raise BadSampleError("messages", "the last turn must be the assistant's answer")
     if not any(turn["role"] == "user" for turn in sample.messages):
         raise BadSampleError("messages", "a user turn is needed before the answer")
     if not text_of(sample.messages[-1]).strip():
         raise BadSampleError("messages", "the answer is empty")
-    if waiting:
-        raise BadSampleError("messages", "the image of the system turn has no user turn to move to")
 
 
 def _read_parts(content: Any, where: str, sample: RawSample) -> Iterator[Part]:
@@ -233,7 +262,10 @@ def _read_parts(content: Any, where: str, sample: RawSample) -> Iterator[Part]:
         if not isinstance(part, dict):
             raise BadSampleError(place, "a part is an object with a type, text or image")
         if part.get("type") == "text":
-            yield {"type": "text", "text": _text(part.get("text"), f"{place}.text")}
+            text = _text(part.get("text"), f"{place}.text")
+            if problem := placeholder_problem(text):
+                raise BadSampleError(f"{place}.text", problem)
+            yield {"type": "text", "text": text}
         elif part.get("type") == "image":
             sample.image_paths.append(_text(part.get("image", part.get("path")), f"{place}.image"))
             yield {"type": "image"}

@@ -177,7 +177,7 @@ def _canonical(
     if problem:
         raise problem
     _convert(raw, images, frame, task.parse)
-    where = f"messages[{len(raw.messages) - 1}].content"
+    where = f"messages[{raw.numbers[-1]}].content"
     if frame == DEFAULT_FRAME and point and looks_like_fraction(point):
         raise BadSampleError(where, f"the point {list(point)} looks like fractions of 1, but dataset.frame is {frame}")
     try:
@@ -220,7 +220,7 @@ def _convert(raw: RawSample, images: list[Image], frame: str, parse: Parse) -> N
         try:
             turn["content"] = [{"type": "text", "text": convert_answer(text_of(turn), point, frame, size)}]
         except ValueError as error:
-            raise BadSampleError(f"messages[{index}].content", str(error)) from None
+            raise BadSampleError(f"messages[{raw.numbers[index]}].content", str(error)) from None
 
 
 def _problem_list(path: Path, problems: list[dict[str, Any]]) -> str:
