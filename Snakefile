@@ -3,6 +3,8 @@
 The study is `config.yaml`, or another file: `snakemake --profile local --configfile configs/mine.yaml`.
 """
 
+from pathlib import Path
+
 from snakemake.utils import min_version
 
 min_version("9.10")
@@ -10,7 +12,10 @@ min_version("9.10")
 # Snakemake merges --configfile into this one; a study must not inherit experiments from the demo.
 if not workflow.overwrite_configfiles:
 
-    configfile: "config.yaml"
+    # The one in the working directory, else, for runs from elsewhere, the one beside this file.
+    folder = "" if Path("config.yaml").exists() else workflow.basedir
+
+    configfile: str(Path(folder, "config.yaml"))
 
 
 include: "rules/common.smk"
@@ -42,7 +47,7 @@ rule all:
         every_result(),
     localrule: True
     params:
-        report=lambda wildcards: f"{STUDY.results}/report.html",
+        report=lambda wildcards: f"{STUDY.results}/{STUDY.origin.outcomes}report.html",
     message:
         "The study is complete: {params.report}"
 

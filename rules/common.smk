@@ -27,7 +27,7 @@ for variable, folder in {
 for loaded in [name for name in sys.modules if name.split(".")[0] == "usertune"]:
     del sys.modules[loaded]
 
-from usertune import explain, gpu, plan
+from usertune import explain, gpu, plan, results
 from usertune.config import study_from_config
 from usertune.container import check_container, container_environment
 from usertune.data.check import failed_since
@@ -38,7 +38,7 @@ from usertune.hub import hub_home
 from usertune.locks import hold_results
 from usertune.made_with import installed_versions
 from usertune.recipes import Recipes, current_code
-from usertune.results import audit_place
+from usertune.results_folder import check_owner, check_writable, claim
 from usertune.slurm.ledger import PLACE
 from usertune.slurm.names import job_name
 from usertune.standing import Standing
@@ -60,6 +60,13 @@ try:
         [os.path.relpath(file) for file in workflow.configfiles],
         workflow.config_settings.config_args or (),
     )
+    if workflow.is_main_process:
+        logger.info(
+            f"Study {STUDY.name}: {', '.join(map(os.path.relpath, workflow.configfiles)) or 'no file'}, "
+            f"results in {STUDY.results}/{STUDY.origin.outcomes}"
+        )
+    check_owner(STUDY)
+    check_writable(STUDY)
     plan.check_sources(STUDY, base_model=not DATA_ALONE)
     if IN_CONTAINERS:
         check_container(STUDY)
@@ -74,8 +81,8 @@ os.environ.update(
 
 RECIPES = Recipes(STUDY, current_code(), installed_versions())
 STANDING = Standing(STUDY, RECIPES)
-AUDIT = audit_place(RECIPES)
-STUDY_TEXT = f"{STUDY.results}/logs/study.yaml"
+AUDIT = results.audit_place(RECIPES)
+STUDY_TEXT = f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.yaml"
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in users}
@@ -83,6 +90,8 @@ BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in use
 
 pathvars:
     results=STUDY.results,
+    # Tables, figures, audit and report: of other users than the study's, beside those of the study.
+    outcomes=f"{STUDY.results}/{STUDY.origin.outcomes}".rstrip("/"),
 
 
 if IN_CONTAINERS:
@@ -251,6 +260,7 @@ def hold_results_or_stop():
         return
     try:
         hold_results(Path(STUDY.results))
+        claim(STUDY)
     except UserError as error:
         # A WorkflowError from here would be shown with lines of this file, which are not where to look.
         logger.error(str(error))

@@ -56,8 +56,9 @@ rule base_model:
         runtime="2h",
     params:
         recipe=recipe_of("base_model/manifest.json"),
+        path=STUDY.base_model.path,
         files=lambda wildcards: plan.base_model_state(STUDY),
     message:
         "Looking up the base model"
     shell:
-        'python "$USERTUNE_SCRIPTS"/base_model.py --recipe {params.recipe:q} --manifest {output:q} --log {log:q}'
+        'python "$USERTUNE_SCRIPTS"/base_model.py --recipe {params.recipe:q} --path {params.path:q} --manifest {output:q} --log {log:q}'

@@ -77,13 +77,13 @@ rule compare:
         metrics=all_scores(".json"),
         rows=all_scores(".csv"),
     output:
-        summary=multiext("<results>/tables/summary", ".csv", ".md", ".tex"),
+        summary=multiext("<outcomes>/tables/summary", ".csv", ".md", ".tex"),
         details=expand(
-            "<results>/tables/{name}.csv", name=["differences", "users", "samples"]
+            "<outcomes>/tables/{name}.csv", name=["differences", "users", "samples"]
         ),
-        manifest="<results>/tables/manifest.json",
+        manifest="<outcomes>/tables/manifest.json",
     log:
-        "<results>/logs/compare.log",
+        "<outcomes>/logs/compare.log",
     retries: 0
     localrule: True
     conda:
@@ -92,7 +92,7 @@ rule compare:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of("tables/manifest.json"),
+        recipe=recipe_of(results.comparison_place(STUDY)),
         tables=lambda wildcards, output: os.path.dirname(output.summary[0]),
     message:
         "Comparing the experiments"

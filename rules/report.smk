@@ -6,11 +6,11 @@ rule figure:
         tables=rules.compare.output,
         losses=training_logs,
     output:
-        svg="<results>/figures/{figure}.svg",
-        png="<results>/figures/{figure}.png",
-        manifest="<results>/figures/{figure}.manifest.json",
+        svg="<outcomes>/figures/{figure}.svg",
+        png="<outcomes>/figures/{figure}.png",
+        manifest="<outcomes>/figures/{figure}.manifest.json",
     log:
-        "<results>/logs/figure/{figure}.log",
+        "<outcomes>/logs/figure/{figure}.log",
     retries: 0
     localrule: True
     conda:
@@ -19,7 +19,7 @@ rule figure:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of("figures/{figure}.manifest.json"),
+        recipe=recipe_of(STUDY.origin.outcomes + "figures/{figure}.manifest.json"),
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         losses=lambda wildcards, input: [
             f"{name}={path}" for name, path in zip(TRAINED, input.losses)
@@ -40,7 +40,7 @@ rule audit:
         # Its name is that of the settings: with others it is missing, whatever Snakemake's records say.
         f"<results>/{AUDIT}",
     log:
-        "<results>/logs/audit.log",
+        "<outcomes>/logs/audit.log",
     retries: 0
     localrule: True
     conda:
@@ -58,10 +58,12 @@ rule audit:
                 "experiments": {"__all__": {"gpus", "nodes", "parallel"}},
             }
         ),
+        origin=STUDY.origin.model_dump_json(),
     message:
         "Auditing the results"
     shell:
         'python "$USERTUNE_SCRIPTS"/audit.py --resolved-study {params.study:q} --recipe {params.recipe:q}'
+        " --origin {params.origin:q}"
         " --out {output:q} --log {log:q}"
 
 
@@ -82,12 +84,12 @@ rule report:
         samples=expand("<results>/data/user_{user}.jsonl", user=STUDY.users.test),
         data=user_manifests(STUDY.all_users),
     output:
-        report="<results>/report.html",
-        study="<results>/study.yaml",
-        provenance="<results>/provenance.json",
-        manifest="<results>/report.manifest.json",
+        report="<outcomes>/report.html",
+        study="<outcomes>/study.yaml",
+        provenance="<outcomes>/provenance.json",
+        manifest="<outcomes>/report.manifest.json",
     log:
-        "<results>/logs/report.log",
+        "<outcomes>/logs/report.log",
     retries: 0
     localrule: True
     conda:
@@ -96,7 +98,7 @@ rule report:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of("report.manifest.json"),
+        recipe=recipe_of(results.report_place(STUDY)),
         # By its name alone: a comment in the study changes no report.
         study=STUDY_TEXT,
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),

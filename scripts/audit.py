@@ -18,14 +18,19 @@ from usertune import program
 from usertune.audit import audit_study, in_words, run_audit
 from usertune.config import load_study
 from usertune.errors import UserError
-from usertune.study import Study
+from usertune.results_folder import check_owner
+from usertune.study import Origin, Study
 
 
 def main(arguments: argparse.Namespace) -> None:
     if arguments.resolved_study is not None:
-        run_audit(Study.model_validate_json(arguments.resolved_study), arguments.recipe, arguments.out)
+        study = Study.model_validate_json(arguments.resolved_study)
+        study = study.model_copy(update={"origin": Origin.model_validate_json(arguments.origin)})
+        run_audit(study, arguments.recipe, arguments.out)
         return
-    audit = audit_study(load_study(arguments.study))
+    study = load_study(arguments.study, arguments.config)
+    check_owner(study)
+    audit = audit_study(study)
     if audit.findings:
         raise UserError(in_words(audit))
     print(in_words(audit))
@@ -33,10 +38,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument(
-        "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
-    )
+    program.add_study(parser)
     parser.add_argument("--resolved-study", metavar="JSON", help="the whole study as JSON; used by the workflow")
+    parser.add_argument("--origin", default="{}", metavar="JSON", help="how it was set; used by the workflow")
     parser.add_argument("--recipe", type=json.loads, metavar="JSON", help="the audit's recipe; used by the workflow")
     parser.add_argument("--out", type=Path, metavar="JSON", help="output; used by the workflow")
     program.run(parser, main)

@@ -10,11 +10,14 @@ from usertune.base_model import describe_base_model
 
 
 def main(arguments: argparse.Namespace) -> None:
-    describe_base_model(arguments.recipe, arguments.manifest)
+    describe_base_model(arguments.recipe, arguments.manifest, arguments.path)
 
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     program.add_recipe(parser, "path and revision of the study's base_model")
+    parser.add_argument(
+        "--path", metavar="PATH", help="its folder as seen from here, or hub name (default: the recipe's)"
+    )
     parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
     program.run(parser, main)

@@ -19,7 +19,7 @@ from usertune.explain import explain, in_words
 from usertune.made_with import installed_versions
 from usertune.plan import check_sources
 from usertune.recipes import Recipes, current_code
-from usertune.results import REPORT
+from usertune.results_folder import check_owner
 from usertune.standing import Standing
 
 
@@ -30,10 +30,11 @@ def main(arguments: argparse.Namespace) -> None:
                 f"{file}: --study takes every word that follows it; write the result first: "
                 f"python scripts/explain.py {file} --study {arguments.study[0]}"
             )
-    study = load_study(arguments.study)
+    study = load_study(arguments.study, arguments.config)
+    check_owner(study)
     check_sources(study)
     standing = Standing(study, Recipes(study, current_code(), installed_versions()))
-    place = REPORT if arguments.target is None else place_in(arguments.target, standing.folder)
+    place = None if arguments.target is None else place_in(arguments.target, standing.folder)
     print(in_words(explain(standing, place)))
 
 
@@ -48,7 +49,5 @@ def place_in(target: Path, folder: Path) -> str:
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
     parser.add_argument("target", nargs="?", type=Path, metavar="FILE", help="a result (default: the report)")
-    parser.add_argument(
-        "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
-    )
+    program.add_study(parser)
     program.run(parser, main)

@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from usertune import program
 from usertune.config import load_study
 from usertune.errors import UserError
+from usertune.results_folder import check_owner
 from usertune.status_watch import StudyWatch, show, watch
 
 
 def main(arguments: argparse.Namespace) -> None:
     if arguments.json and arguments.watch is not None:
         raise UserError("--json shows one moment; leave out --watch")
-    study = StudyWatch(load_study(arguments.study))
+    described = load_study(arguments.study, arguments.config)
+    check_owner(described)
+    study = StudyWatch(described)
     if arguments.watch is not None:
         watch(study, arguments.watch)
     elif not show(study, as_json=arguments.json, times=arguments.times):
@@ -33,9 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = program.argument_parser(__doc__)
-    parser.add_argument(
-        "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
-    )
+    program.add_study(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--watch",

@@ -7,7 +7,9 @@ place, was made by today's recipe, and from exactly the results that are there n
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,9 @@ from usertune.fingerprint import digest_file, file_states, step_fingerprint
 from usertune.made_with import UNKNOWN, differences, installed_versions
 from usertune.plan import sources_state
 from usertune.recipes import RECORDED_STEPS, Recipes, current_code, recipe_changes
-from usertune.results import COMPARISON, Finding, Result, read_checked, results_of
+from usertune.results import COMPARISON, SUBSETS, Finding, Result, comparison_place, read_checked, results_of
 from usertune.score import texts_of_user
-from usertune.sealed import write_result
+from usertune.sealed import read_result, write_result
 from usertune.step_fingerprints import (
     base_model_fingerprint,
     compare_fingerprint,
@@ -37,12 +39,14 @@ from usertune.step_fingerprints import (
     train_fingerprint,
 )
 from usertune.study import Study
+from usertune.users import parse_users
 
 logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
 # Folders of results in which everything should belong to the study.
-LOOKED_THROUGH = ("data", "base_model", "checkpoints", "predictions", "scores", "tables", "figures")
+OUTCOMES = ("tables", "figures")
+LOOKED_THROUGH = ("data", "base_model", "checkpoints", "predictions", "scores", *OUTCOMES)
 
 
 @dataclass
@@ -86,7 +90,7 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
         manifests[place] = manifest
         audit.findings.extend(Finding("stale", place, reason) for reason in _stale(study, result, manifests))
     audit.made_otherwise = _made_otherwise(results, manifests)
-    audit.left_over = _left_over(folder, results)
+    audit.left_over = _left_over(study, results)
     return audit
 
 
@@ -252,10 +256,11 @@ def _audit(_study: Study, result: Result, _manifests: Mapping[str, Manifest]) ->
     return step_fingerprint(result.recipe, {})
 
 
-def _report(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    figures = [manifests[place] for place in result.upstream if place.startswith("figures/")]
+def _report(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    tables = comparison_place(study)
+    figures = [manifests[place] for place in result.upstream if "figures/" in place]
     data = [manifests[place] for place in result.upstream if place.startswith("data/")]
-    return report_fingerprint(result.recipe, manifests[COMPARISON], figures, data)
+    return report_fingerprint(result.recipe, manifests[tables], figures, data)
 
 
 _FINGERPRINTS: dict[str, Callable[[Study, Result, Mapping[str, Manifest]], str]] = {
@@ -292,14 +297,40 @@ def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manif
     ]
 
 
-def _left_over(folder: Path, results: Mapping[str, Result]) -> list[str]:
-    """Return files in the folders of results that belong to no result of the study; weights are not looked at."""
+def _left_over(study: Study, results: Mapping[str, Result]) -> list[str]:
+    """Return files in the folders of results that belong to no result of the study; weights are not looked at.
+
+    What comparisons of other users use is not left over, nor is for them what they do not use.
+    """
+    folder, outcomes = Path(study.results), study.origin.outcomes
     known = {place for result in results.values() for place in (result.manifest, *result.files)}
+    looked_through = [f"{outcomes}{name}" for name in OUTCOMES] if outcomes else LOOKED_THROUGH
+    others = set() if outcomes else _users_of_subsets(folder)
     found = []
-    for name in LOOKED_THROUGH:
+    for name in looked_through:
         pattern = "*/*.*" if name == "checkpoints" else "**/*.*"
         for path in sorted((folder / name).glob(pattern)):
             place = path.relative_to(folder).as_posix()
             if path.is_file() and not path.name.startswith(".") and place not in known:
-                found.append(place)
+                users = _users_in(path.name)
+                if not users or not users <= others:
+                    found.append(place)
     return found
+
+
+def _users_of_subsets(folder: Path) -> set[str]:
+    """Return the users of comparisons that were made beside that of the study."""
+    found: set[str] = set()
+    for path in folder.glob(f"{SUBSETS}/*/{COMPARISON}"):
+        with suppress(UserError, KeyError, TypeError):
+            found.update(read_result(path)["recipe"]["users"])
+    return found
+
+
+def _users_in(name: str) -> set[str]:
+    """Return the users that a file is named after."""
+    label = re.fullmatch(r"users?_(.+?)(\.manifest)?\.(jsonl?|csv)", name)
+    try:
+        return set(parse_users(label[1])) if label else set()
+    except UserError:
+        return set()

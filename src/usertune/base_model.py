@@ -109,11 +109,14 @@ def _similar(path: str) -> str:
     return similar_folders(path) + (f"; similar models in the hub's cache: {', '.join(close)}" if close else "")
 
 
-def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) -> dict[str, Any]:
+def describe_base_model(
+    recipe: Mapping[str, Any], manifest_file: str | Path, path: str | None = None
+) -> dict[str, Any]:
     """Find the base model (downloading it when it is a hub name) and write its manifest.
 
     Args:
         recipe: ``path``, ``revision`` and ``pixels`` of the study's base model.
+        path: the folder as seen from the working directory, or the hub name; as in the recipe where left out.
         manifest_file: JSON object to write: the local folder, what `about_model` finds there, and the digest of every
             file.
 
@@ -123,9 +126,10 @@ def describe_base_model(recipe: Mapping[str, Any], manifest_file: str | Path) ->
     Raises:
         UserError: the model cannot be found, downloaded or used.
     """
-    path, revision = recipe["path"], recipe["revision"]
+    path, revision = path or str(recipe["path"]), recipe["revision"]
     if is_local(path):
-        folder = Path(path).expanduser()
+        # Jobs may be started from another directory. Not Path.resolve: links keep the names that people gave them.
+        folder = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
         check_local(path, recipe["pixels"])
     else:
         folder = download(path, revision, _similar(path))

@@ -13,20 +13,27 @@ from pydantic_core import ErrorDetails
 
 from usertune.errors import UserError, shown
 from usertune.experiments import Experiment
-from usertune.study import Study
+from usertune.study import Origin, Study
 from usertune.study_files import (
     USER_OVERRIDES,
     KeyPath,
     line_numbers,
     merge,
+    read_setting,
     read_yaml,
     require_bounded,
     users_as_written,
 )
+from usertune.study_paths import with_resolved_paths
+from usertune.users import batch_label, parse_users
 
 
-def load_study(files: Sequence[str | Path]) -> Study:
+def load_study(files: Sequence[str | Path], settings: Sequence[str] = ()) -> Study:
     """Read a study from YAML files; in later files a key replaces the same key of earlier ones.
+
+    Args:
+        files: the YAML files.
+        settings: ``name=value`` texts that are merged last, as by Snakemake's ``--config``.
 
     Raises:
         UserError: a file cannot be read, or the study is not valid (all problems in one message).
@@ -34,7 +41,9 @@ def load_study(files: Sequence[str | Path]) -> Study:
     config: dict[str, Any] = {}
     for file in files:
         config = merge(config, read_yaml(file))
-    return study_from_config(config, files)
+    for setting in settings:
+        config = merge(config, read_setting(setting))
+    return study_from_config(config, files, settings)
 
 
 def study_from_config(
@@ -44,9 +53,10 @@ def study_from_config(
 
     Args:
         config: the merged configuration; ``train_users``, ``validation_users`` and ``test_users`` at its
-            top level replace the lists under ``users``.
+            top level replace the lists under ``users``; tables, figures and report then lie in a folder of their own.
         files: where it came from, so that errors can name file and line, and user lists are read as text.
-        command_line: what ``--config`` added, as ``name=value`` texts.
+        command_line: what ``--config`` added, as ``name=value`` texts; paths in it are relative to the working
+            directory, others to the file that sets them.
 
     Raises:
         UserError: the study is not valid; the message lists every problem with line, key, value and remedy.
@@ -55,9 +65,14 @@ def study_from_config(
     require_bounded(config, name)
     lines = line_numbers(files)
     config = users_as_written(config, files, command_line)
-    raw = _with_user_overrides(config)
+    if "origin" in config:
+        raise UserError(
+            f"{_place(('origin',), lines)}origin: unknown key; the keys here are: {', '.join(_allowed_keys(()))}"
+        )
+    raw = with_resolved_paths(_with_user_overrides(config), lines, command_line)
     try:
-        return Study.model_validate(raw)
+        study = Study.model_validate(raw)
+        return study.model_copy(update={"origin": _origin(config, study)})
     except ValidationError as error:
         problems = list(_problems(error, config, lines))
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
@@ -68,6 +83,26 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON schema of `Study`, as written to ``schemas/study.schema.json``."""
     schema = Study.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _origin(config: Mapping[str, Any], study: Study) -> Origin:
+    """Return what is remembered of how a study was set."""
+    users = config.get("users") or {}
+    # Other users than the file says, by split.
+    others = {
+        split: getattr(study.users, split)
+        for key, split in USER_OVERRIDES.items()
+        if key in config and _users_or_none(users.get(split)) != getattr(study.users, split)
+    }
+    label = "_".join(f"{split}_{batch_label(chosen) if chosen else 'none'}" for split, chosen in others.items())
+    return Origin(outcomes=f"subsets/{label}/" if label else "", base_model=config["base_model"]["path"])
+
+
+def _users_or_none(value: Any) -> tuple[str, ...] | None:
+    try:
+        return tuple(parse_users(value)) if value is not None else ()
+    except UserError:
+        return None
 
 
 def _with_user_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -138,7 +173,7 @@ def _allowed_keys(path: KeyPath) -> list[str]:
         model = next(_models_in(model.model_fields[part].annotation))
         if model is Experiment:
             next(parts, None)  # the experiment's name is free
-    return [*model.model_fields, *(USER_OVERRIDES if model is Study else ())]
+    return [*(key for key in model.model_fields if key != "origin"), *(USER_OVERRIDES if model is Study else ())]
 
 
 def _models_in(annotation: object) -> Iterator[type[BaseModel]]:

@@ -12,7 +12,7 @@ from usertune.data.samples import read_user, request_digest
 from usertune.errors import UserError
 from usertune.fingerprint import step_fingerprint
 from usertune.predict import read_stored
-from usertune.results import BASE_MODEL, REPORT, Result, needed_for
+from usertune.results import BASE_MODEL, Result, needed_for, report_place
 from usertune.sealed import read_result
 from usertune.standing import Standing
 from usertune.step_fingerprints import model_of, train_fingerprint
@@ -55,17 +55,18 @@ class Explanation:
     unknown: int = 0
 
 
-def explain(standing: Standing, target: str = REPORT) -> Explanation:
+def explain(standing: Standing, target: str | None = None) -> Explanation:
     """Say why a result would be made again, and at what cost; nothing is run or written.
 
     Args:
         standing: the study's results as they stand.
-        target: place of a result below the folder of results: its manifest or one of its files.
+        target: place of a result below the folder of results: its manifest or one of its files; the report's
+            unless given.
 
     Raises:
         UserError: the study has no such result.
     """
-    manifest = _manifest_of(standing.results, target)
+    manifest = _manifest_of(standing.results, target or report_place(standing.study))
     explanation = Explanation(standing.results[manifest].label)
     again: set[str] = set()
     for place in needed_for(standing.results, manifest):

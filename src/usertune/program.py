@@ -37,6 +37,16 @@ def add_recipe(parser: argparse.ArgumentParser, keys: str) -> None:
     parser.add_argument("--recipe", required=True, type=_json_object, metavar="JSON", help=keys)
 
 
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Add ``--study`` and ``--config``, which say what Snakemake's ``--configfile`` and ``--config`` say."""
+    parser.add_argument(
+        "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
+    )
+    parser.add_argument(
+        "--config", nargs="+", default=[], metavar="NAME=VALUE", help="keys that Snakemake was given by --config"
+    )
+
+
 def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], object]) -> None:
     """Parse the command line, call ``main`` and leave with an exit code.
 

@@ -124,7 +124,8 @@ class Recipes:
     @cached_property
     def _base_model(self) -> Recipe:
         base = self.study.base_model
-        own = {"path": base.path, "revision": base.revision, "pixels": self._pixels}
+        # As it is written, whatever directory the study is run from.
+        own = {"path": self.study.origin.base_model or base.path, "revision": base.revision, "pixels": self._pixels}
         return _recipe("base_model", {**own, **self._made_with("base_model")}, {})
 
     def _made_with(self, step: str) -> Recipe:

@@ -19,6 +19,8 @@ from usertune.users import batch_label
 BASE_MODEL = "base_model/manifest.json"
 COMPARISON = f"tables/{MANIFEST}"
 REPORT = "report.manifest.json"
+# Holds a folder for each comparison of other users than the study's.
+SUBSETS = "subsets"
 
 Kind = Literal["missing", "stale", "foreign", "edited"]
 
@@ -62,7 +64,17 @@ def audit_place(recipes: Recipes) -> str:
 
     So the report, which needs it, cannot be taken for made where the records of the workflow were lost.
     """
-    return f"audit/{digest(json.loads(recipes.audit()))[:16]}.json"
+    return f"{recipes.study.origin.outcomes}audit/{digest(json.loads(recipes.audit()))[:16]}.json"
+
+
+def comparison_place(study: Study) -> str:
+    """Return where the manifest of the tables lies."""
+    return f"{study.origin.outcomes}{COMPARISON}"
+
+
+def report_place(study: Study) -> str:
+    """Return where the manifest of the report lies."""
+    return f"{study.origin.outcomes}{REPORT}"
 
 
 def results_of(study: Study, recipes: Recipes) -> dict[str, Result]:
@@ -168,23 +180,27 @@ def _experiment(study: Study, recipes: Recipes, name: str) -> Iterator[Result]:
 
 
 def _comparison(study: Study, recipes: Recipes) -> Iterator[Result]:
+    folder, tables = study.origin.outcomes, comparison_place(study)
     scores = tuple(f"scores/{name}/user_{user}.json" for name in study.experiments for user in study.users.test)
-    files = tuple(f"tables/{name}" for name in TABLES)
-    yield Result("compare", "tables", COMPARISON, files, json.loads(recipes.compare()), scores)
+    files = tuple(f"{folder}tables/{name}" for name in TABLES)
+    yield Result("compare", "tables", tables, files, json.loads(recipes.compare()), scores)
     trained = tuple(
         f"checkpoints/{name}/manifest.json" for name in study.experiments if study.experiments[name].trained
     )
     for name in FIGURE_NAMES:
-        upstream = (COMPARISON, *(trained if name == "loss_curves" else ()))
-        files = (f"figures/{name}.svg", f"figures/{name}.png")
+        upstream = (tables, *(trained if name == "loss_curves" else ()))
+        place = f"{folder}figures/{name}"
         recipe = json.loads(recipes.figure(name))
-        yield Result("figure", f"figure {name}", f"figures/{name}.manifest.json", files, recipe, upstream)
-    figures = tuple(f"figures/{name}.manifest.json" for name in FIGURE_NAMES)
+        yield Result(
+            "figure", f"figure {name}", f"{place}.manifest.json", (f"{place}.svg", f"{place}.png"), recipe, upstream
+        )
+    figures = tuple(f"{folder}figures/{name}.manifest.json" for name in FIGURE_NAMES)
     audit = audit_place(recipes)
-    yield Result("audit", "audit", audit, (), json.loads(recipes.audit()), (COMPARISON, *figures))
-    files = ("report.html", "study.yaml", "provenance.json")
+    yield Result("audit", "audit", audit, (), json.loads(recipes.audit()), (tables, *figures))
+    files = (f"{folder}report.html", f"{folder}study.yaml", f"{folder}provenance.json")
+    report = report_place(study)
     data = tuple(map(_data, study.all_users))
-    yield Result("report", "report", REPORT, files, json.loads(recipes.report()), (audit, COMPARISON, *figures, *data))
+    yield Result("report", "report", report, files, json.loads(recipes.report()), (audit, tables, *figures, *data))
 
 
 def _data(user: str) -> str:

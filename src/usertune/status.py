@@ -7,6 +7,7 @@ folder of results.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -150,7 +151,8 @@ def log_of(folder: Path, result: Result) -> Path:
     names = {"user": "user_{}", "batch": "users_{}"}
     parts = [names.get(key, "{}").format(value) for key, value in wildcards_of(result).items()]
     place = "/".join([result.step, *parts])
-    return folder / "logs" / f"{place}.log"
+    outcomes = re.match(r"subsets/[^/]+/", result.manifest)
+    return folder / (outcomes[0] if outcomes else "") / "logs" / f"{place}.log"
 
 
 def _label(result: Result) -> str:

@@ -19,6 +19,7 @@ from pydantic import (
     WithJsonSchema,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.data.messages import PROMPT_TEXT, placeholder_problem
@@ -235,13 +236,28 @@ class Rerun(Section):
     """Prepare, train and predict again what was made with other code or packages; the report names it anyway."""
 
 
+class Origin(Section):
+    """Where a study comes from, as far as it matters later. Not part of its file: `usertune.config` fills it in."""
+
+    outcomes: Annotated[str, Field(pattern=r"^(subsets/[A-Za-z0-9_.,-]+/)?$")] = ""
+    """Folder of tables, figures and report below ``results``, with a slash at its end; of other users than the file
+    says, one beside those of the file's."""
+    base_model: str | None = None
+    """``base_model.path`` as it is written."""
+
+
+def default_results(name: str) -> str:
+    """Return the folder of results of a study that names none."""
+    return f"results/{name}"
+
+
 class Study(Section):
     """One whole study."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
     """Short name of the study; it stands in the report and the tables."""
-    results: Folder = "results"
-    """Folder for everything that is produced; give every study its own."""
+    results: Folder = "results/NAME"
+    """Folder for everything that is produced, of this study alone; ``results/`` and its name where left out."""
     dataset: Dataset
     users: Users
     base_model: BaseModelSettings
@@ -255,6 +271,14 @@ class Study(Section):
     rerun: Rerun = Rerun()
     container: ImagePath | None = None
     """Apptainer image that jobs run in with ``--sdm apptainer``; changes no result."""
+    origin: Annotated[SkipJsonSchema[Origin], Field(exclude=True)] = Origin()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_results(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("results") is None and isinstance(raw.get("name"), str):
+            return {**raw, "results": default_results(raw["name"])}
+        return raw
 
     @model_validator(mode="before")
     @classmethod

@@ -42,6 +42,23 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     return value
 
 
+def read_setting(text: str) -> dict[str, Any]:
+    """Read one ``name=value`` of a command line; the value is YAML, and users are a text.
+
+    Raises:
+        UserError: it is none.
+    """
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UserError(f"--config {text}: write NAME=VALUE, as in test_users=1-3")
+    if name in USER_OVERRIDES:
+        return {name: value}
+    try:
+        return {name: yaml.safe_load(value)}
+    except yaml.YAMLError as error:
+        raise UserError(f"--config {text}: the value is not YAML: {error}") from None
+
+
 def merge(config: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
     """Return ``config`` with the keys of ``newer`` in place of its own; mappings are merged key by key."""
     both = {key for key in newer if isinstance(config.get(key), dict) and isinstance(newer[key], dict)}

@@ -92,7 +92,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = text.replace("train: 11-73, validation: 74-83", "train: 11, validation: 74")
         text = text.replace("train: 11-73\n  validation: 74-83", "train: 11\n  validation: 74")
         # An image, for the commands that run jobs in one.
-        path.write_text(re.sub(r"^container: .*\n", "", text, flags=re.M) + "container: usertune.sif\n")
+        path.write_text(re.sub(r"^container: .*\n", "", text, flags=re.M) + f"container: {folder}/usertune.sif\n")
     return folder
 
 

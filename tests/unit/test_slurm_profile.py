@@ -121,7 +121,8 @@ def test_what_slurm_is_asked_for(uncommented: str, tmp_path: Path, with_examples
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "Set slurm-guarded-qos in profiles/slurm/config.yaml" in done.stderr
-    train, predict = map(_options, (tmp_path / "bin" / "asked").read_text().splitlines())
+    asked = map(_options, (tmp_path / "bin" / "asked").read_text().splitlines())
+    predict, train = sorted(asked, key=lambda options: int(options["-t"]))
     assert train["--signal"] == predict["--signal"] == "TERM@180"
     assert "--requeue" in train
     assert "--requeue" in predict

@@ -144,3 +144,45 @@ def test_unread_answers_are_shown_at_once(workplace: Workplace) -> None:
     output = workplace.run("vanilla")
     assert "warning: vanilla, user 1: only 0 of 5 answers could be read" in output
     assert output.count('  1-0000: "```') == 1
+
+
+def _outcomes(results: Path) -> dict[str, bytes]:
+    """Return what the comparison of the study consists of."""
+    paths = [
+        *results.glob("[!.]*.*"),
+        *(path for name in ("tables", "figures", "audit") for path in results.glob(f"{name}/*")),
+    ]
+    return {path.relative_to(results).as_posix(): path.read_bytes() for path in paths if path.is_file()}
+
+
+def test_other_test_users_have_a_report_of_their_own(finished: Workplace) -> None:
+    before = _outcomes(finished.results)
+    finished.options = ("--config", "test_users=1")
+    finished.run()
+    assert _outcomes(finished.results) == before
+    subset = finished.results / "subsets/test_1"
+    assert _outcomes(subset).keys() >= {"report.html", "study.yaml", "tables/summary.csv", "figures/loss_curves.svg"}
+    assert {row["samples"] for row in _rows(subset / "tables/summary.csv")} == {"5"}
+    # Neither report is left over for the other, nor what only one of them uses.
+    for settings in ((), finished.options):
+        code, said = finished.script("audit.py", "--study", "study.yaml", *settings)
+        assert (code, said.count("\n")) == (0, 1), said
+    assert NOTHING in finished.run("report")
+    finished.options = ()
+    assert "Training" not in finished.run()
+
+
+def test_results_of_another_study_are_refused_when_planning(finished: Workplace) -> None:
+    finished.replace("name: tiny", "name: other")
+    code, output = finished.snakemake("--dry-run")
+    assert code != 0
+    assert "results belongs to the study 'tiny'" in output
+    (finished.results / "study.json").unlink()
+    assert "report" in finished.run("--dry-run")
+    # Elsewhere it is as good, from whatever directory.
+    finished.replace("results: results", "results: other")
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--snakefile", str(REPOSITORY / "Snakefile")]
+    command += ["--cores", "1", "--configfile", str(finished.study)]
+    done = subprocess.run(command, cwd=finished.folder.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "results in place/other" in done.stdout
