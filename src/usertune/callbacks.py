@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from usertune.checkpoints import weights_are_finite
+from usertune.effort import Effort
 from usertune.errors import Stopped, UserError
 from usertune.files import sync_folder
 from usertune.parallel import highest, wait_for_all
@@ -131,6 +132,38 @@ class ValidateAtEnd(TrainerCallback):
         if self.has_validation and state.global_step == state.max_steps:
             control.should_evaluate = True
         return control
+
+
+class KeepEffort(TrainerCallback):
+    """Keep count, in the first process, of what a training costs.
+
+    Args:
+        effort: the record.
+        samples: training samples.
+        batch_size: samples of a step.
+        tokens: returns how many tokens this attempt has computed with.
+    """
+
+    def __init__(self, effort: Effort, samples: int, batch_size: int, tokens: Callable[[], int]) -> None:
+        self._effort, self._tokens = effort, tokens
+        self._per_epoch = -(-samples // batch_size)
+        self._full, self._last = batch_size, samples - (self._per_epoch - 1) * batch_size
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self._effort.note()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._effort.steps += 1
+        self._effort.samples += self._full if state.global_step % self._per_epoch else self._last
+        # Those of the others are about as many.
+        self._effort.tokens = self._tokens() * args.world_size
+        if state.is_world_process_zero:
+            self._effort.note(at_once=control.should_save)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero:
+            self._effort.note()
 
 
 class SayProgress(TrainerCallback):

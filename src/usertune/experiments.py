@@ -69,6 +69,10 @@ class Training(Section):
     """Recompute activations instead of keeping them: less memory, about a third slower. Changes no result."""
     validate_every_steps: Annotated[int, Field(gt=0)] = 100
     """Measure the validation loss after so many optimizer steps (and at the end)."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are used: those after the last step, or those of the lowest validation loss."""
+    early_stopping: Annotated[int, Field(gt=0)] | None = None
+    """End training after so many validations in a row without a lower loss; null: after all steps."""
     save_every_steps: Annotated[int, Field(gt=0)] = 100
     """Keep a working checkpoint after so many optimizer steps; a killed job resumes there."""
     loader_workers: Annotated[int, Field(ge=0)] = 2

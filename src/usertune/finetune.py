@@ -8,7 +8,7 @@ import logging
 import resource
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -22,9 +22,19 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from transformers.utils import logging as transformers_logging
 
 from usertune.batches import Samples, numbered_batch
-from usertune.callbacks import MarkCheckpoints, SayProgress, StopOnSignal, ValidateAtEnd, newest_checkpoint, step_of
+from usertune.best import KeepBest, best_of, validations
+from usertune.callbacks import (
+    KeepEffort,
+    MarkCheckpoints,
+    SayProgress,
+    StopOnSignal,
+    ValidateAtEnd,
+    newest_checkpoint,
+    step_of,
+)
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
+from usertune.effort import Effort
 from usertune.errors import Stopped
 from usertune.files import check_writable, naming, sync_folder, write_text
 from usertune.finite import StopIfNotFinite, advice_for
@@ -125,10 +135,19 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     # The Trainer prints every log entry; SayProgress says what a person needs.
     trainer.remove_callback(PrinterCallback)
     reduce_in_float32(trainer)
+    effort = Effort(work, started)
+    batch_size = run.training["batch_size"]
+    trainer.add_callback(KeepEffort(effort, len(train), batch_size, lambda: trainer.seen_tokens))
     trainer.add_callback(_CheckParallel(trainer, run.processes))
     finite = StopIfNotFinite(trainer, advice_for(run.training, run.dtype))
     trainer.check_validation = finite.check_validation
     trainer.add_callback(finite)
+    best = KeepBest(
+        work,
+        partial(_save_weights, trainer, processor, run, before) if run.training.get("keep") == "best" else None,
+        run.training.get("early_stopping"),
+    )
+    trainer.add_callback(best)
     resumed_from = from_first(lambda: newest_checkpoint(work))
     if resumed_from:
         logger.info("resuming from %s", resumed_from)
@@ -137,12 +156,38 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     if stop.signal:
         raise Stopped(stop.signal)
     finite.check_weights()
-    seconds = time.monotonic() - started
+    effort.tokens = sum(gathered(trainer.seen_tokens))
+    cost = effort.total()
     if rank() == 0:
         write_text(log_file, _loss_table(trainer.state.log_history))
     with _disk_problems_named(work):
-        moved = _save_weights(trainer, processor, run, weights_folder, before)
-    return {**_measurements(trainer, run, seconds, resumed_from), "weights_moved": moved}
+        kept = _keep(trainer, best, partial(_save_weights, trainer, processor, run, before), weights_folder, run)
+    return {**_measurements(trainer, run, cost, resumed_from), **kept}
+
+
+def _keep(
+    trainer: SparseLossTrainer,
+    best: KeepBest,
+    save: Callable[[Path], float],
+    weights_folder: Path,
+    run: FineTuning,
+) -> dict[str, Any]:
+    """Put the weights that the study asks for into their folder; return what the manifest says of them."""
+    history = trainer.state.log_history
+    found = best_of(history) if run.training.get("keep") == "best" else None
+    moved = best.take(found[0], weights_folder) if found else save(weights_folder)
+    if rank() == 0:
+        warn_if_hardly(moved)
+    losses = dict(validations(history))
+    step = found[0] if found else trainer.state.global_step
+    patience = run.training.get("early_stopping")
+    ended = f"no lower validation loss in {patience} validation{'s' * (patience != 1)}"
+    return {
+        "weights_moved": moved,
+        "kept_step": step,
+        "kept_validation_loss": losses.get(step),
+        "ended": ended if best.stopped_early else "after all steps",
+    }
 
 
 def _sample_of_trained(model: nn.Module, dtype: str) -> WeightSample:
@@ -254,7 +299,7 @@ def _loss_table(history: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _save_weights(
-    trainer: SparseLossTrainer, processor: Any, run: FineTuning, folder: Path, before: WeightSample | None
+    trainer: SparseLossTrainer, processor: Any, run: FineTuning, before: WeightSample | None, folder: Path
 ) -> float:
     """Save into a neighbour and rename, so that ``folder`` is complete whenever it exists.
 
@@ -265,18 +310,26 @@ def _save_weights(
     moved = 0.0
     if rank() == 0:
         moved = before.change(trained.named_parameters()) if before else adapter_change(trained)
-        warn_if_hardly(moved)
         temporary = folder.with_name(folder.name + ".tmp")
         for leftover in (temporary, folder):
             shutil.rmtree(leftover, ignore_errors=True)
-        if run.mode == "full":
-            trained = trained.to(getattr(torch, run.dtype))
-        trained.save_pretrained(str(temporary))
+        trained.save_pretrained(str(temporary), **_as_saved(trained, run))
         processor.save_pretrained(str(temporary))
         sync_folder(temporary)
         temporary.rename(folder)
     wait_for_all()
     return moved
+
+
+def _as_saved(model: nn.Module, run: FineTuning) -> dict[str, Any]:
+    """Return the weights in the format that they are saved in, where the model, which may train on, has another one."""
+    if run.mode == "lora" or run.dtype == "float32":
+        return {}
+    saved: dict[int, torch.Tensor] = {}
+    for value in model.state_dict().values():
+        # Tied weights stay one tensor.
+        saved.setdefault(value.data_ptr(), value.to("cpu", getattr(torch, run.dtype)))
+    return {"state_dict": {name: saved[value.data_ptr()] for name, value in model.state_dict().items()}}
 
 
 def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:
@@ -291,19 +344,21 @@ def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:
 
 
 def _measurements(
-    trainer: SparseLossTrainer, run: FineTuning, seconds: float, resumed_from: Path | None
+    trainer: SparseLossTrainer, run: FineTuning, cost: Mapping[str, Any], resumed_from: Path | None
 ) -> dict[str, Any]:
     state = trainer.state
-    first_step = step_of(resumed_from) if resumed_from else 0
-    share = (state.global_step - first_step) / max(1, state.global_step)
     validation = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-    samples = len(trainer.train_dataset) * trainer.args.num_train_epochs * share
     return {
-        "wall_seconds": round(seconds, 2),
+        # Over all attempts, with the steps that a kill made necessary twice; ``steps`` counts each step once.
+        "attempts": cost["attempts"],
+        "wall_seconds": cost["wall_seconds"],
+        "computed_steps": cost["steps"],
+        "computed_samples": cost["samples"],
+        "computed_tokens": cost["tokens"],
+        "samples_per_second": round(cost["samples"] / cost["wall_seconds"], 2),
+        "tokens_per_second": round(cost["tokens"] / cost["wall_seconds"], 1),
         "steps": state.global_step,
-        "resumed_from_step": first_step,
-        "samples_per_second": round(samples / seconds, 2),
-        "tokens_per_second": round(sum(gathered(trainer.seen_tokens)) / seconds, 1),
+        "resumed_from_step": step_of(resumed_from) if resumed_from else 0,
         "peak_memory_bytes": max(gathered(_peak_memory_bytes())),
         "final_validation_loss": validation[-1] if validation else None,
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),

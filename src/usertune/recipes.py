@@ -250,5 +250,9 @@ def _recipe(step: str, own: Recipe, upstream: Mapping[str, str]) -> Recipe:
 def _training_settings(experiment: Experiment) -> Recipe:
     assert experiment.training is not None
     hidden = {*EXECUTION_KEYS, "freeze" if experiment.mode == "lora" else "lora"}
+    # Left out where they say nothing, as in recipes of older releases.
+    hidden |= {
+        key for key, usual in (("keep", "last"), ("early_stopping", None)) if getattr(experiment.training, key) == usual
+    }
     hidden.add("warmup_steps" if experiment.training.warmup_steps is None else "warmup")
     return experiment.training.model_dump(mode="json", exclude=hidden)

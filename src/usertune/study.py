@@ -314,6 +314,13 @@ class Study(Section):
                 raise ValueError(f"experiments: {name!r} is the name of a workflow step; choose another name")
             if experiment.trained and not self.users.train:
                 raise ValueError(f"users: train is empty, but experiment {name!r} needs users to be trained on")
+            training = experiment.training
+            if training and not self.users.validation and (training.keep == "best" or training.early_stopping):
+                key = "keep: best" if training.keep == "best" else f"early_stopping: {training.early_stopping}"
+                raise ValueError(
+                    f"users: validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
+                    "name validation users, or remove the key"
+                )
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from usertune import gpu, launch
+from usertune import effort, gpu, launch
 from usertune.attempts import final_failures_kept
 from usertune.base_model import model_files
 from usertune.clock import utc_now
@@ -115,6 +115,7 @@ def train_experiment(
                 result = {**measured, **_digests(work), "execution": how, "finished": utc_now()}
             result["gpus"] = devices
             write_result(work / COMPLETE, result)
+            effort.forget(work)
             _remove_working_checkpoints(work)
         else:
             logger.info("%s is already trained (fingerprint %s); nothing to do", experiment, fingerprint[:16])
@@ -178,6 +179,7 @@ def _discard_what_others_made(work: Path) -> None:
         if changes := [change for record in records for change in differences(record, now)]:
             logger.info("made with other code or packages (%s); training again", ", ".join(changes))
             _remove_working_checkpoints(work)
+            effort.forget(work)
             for stale in (work / COMPLETE, work / f"{MAKERS}.json"):
                 stale.unlink(missing_ok=True)
 
@@ -235,5 +237,6 @@ def _digests(work: Path) -> dict[str, Any]:
 
 
 def _remove_working_checkpoints(work: Path) -> None:
-    for folder in work.glob("checkpoint-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for pattern in ("checkpoint-*", "best-*"):
+        for path in work.glob(pattern):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

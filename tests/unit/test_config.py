@@ -287,6 +287,13 @@ def test_a_long_mistake_has_a_short_message() -> None:
     assert max(map(len, message_of(config).splitlines())) < 500
 
 
+@pytest.mark.parametrize(("key", "value"), [("keep", "best"), ("early_stopping", 3)])
+def test_what_goes_by_the_validation_loss_needs_validation_users(key: str, value: Any) -> None:
+    assert getattr(_training(changed(f"training.{key}", value)), key) == value
+    config = {**changed(f"training.{key}", value), "users": {"train": "3-5", "test": "1-2"}}
+    assert f"validation is empty, but experiment 'lora' has {key}: {value}, which needs" in message_of(config)
+
+
 def _training(config: Any, experiment: str = "lora") -> Any:
     return study_from_config(config).experiments[experiment].training
 

@@ -21,9 +21,11 @@ from tests.unit.conftest import BASE, EXECUTION, FROZEN, LORA, NO_LIMITS, TRAIN_
 from usertune.batches import NUMBERS
 from usertune.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.collate import IGNORED_LABEL, Collator, ConversationTokenizer
+from usertune.effort import RECORD
 from usertune.errors import FinalError, LackOfMemoryError, Stopped, UserError
+from usertune.files import read_json
 from usertune.finetune import FineTuning, fine_tune
-from usertune.model import load_model, load_processor, prepare_for_training
+from usertune.model import load_adapter, load_model, load_processor, prepare_for_training
 from usertune.program import EXIT_TRY_AGAIN
 from usertune.sealed import write_result
 from usertune.trainer import answer_loss_sum
@@ -338,6 +340,73 @@ def test_a_checkpoint_that_is_not_finite_is_not_resumed_from(
     table, trained = _train(run, tmp_path / "run")
     assert table == undisturbed[0]
     assert _same(trained, undisturbed[1])
+
+
+# The validation loss falls, then rises.
+FALLS_AND_RISES = {"learning_rate": 3e-2, "epochs": 4, "validate_every_steps": 2, "schedule": "constant_with_warmup"}
+
+
+def _validation_loss(prepared: Prepared, adapter: Path) -> float:
+    batch = _batch(prepared, _uneven(prepared, "74"))
+    with torch.no_grad():
+        loss = answer_loss_sum(load_adapter(load_model(BASE, "float32"), adapter).eval(), batch)
+    return float(loss) / int((batch["labels"] != IGNORED_LABEL).sum())
+
+
+def test_the_best_weights_are_kept_also_after_a_resume_and_training_stops_early(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = _measured(_run(prepared, **FALLS_AND_RISES), tmp_path / "last")
+    losses = _losses((tmp_path / "last/log.csv").read_text(), "validation")
+    best = next(number for number in range(len(losses) - 1) if losses[number + 1] >= losses[number])
+    assert 0 < best < len(losses) - 2, losses
+    assert (last["kept_step"], last["kept_validation_loss"]) == (last["steps"], losses[-1])
+
+    run = _run(prepared, keep="best", early_stopping=1, **FALLS_AND_RISES)
+    found = _measured(run, tmp_path / "best")
+    assert found["kept_step"] == 2 * (best + 1)
+    assert found["steps"] == 2 * (best + 2) < last["steps"]
+    assert found["ended"] == "no lower validation loss in 1 validation"
+    assert found["kept_validation_loss"] == losses[best]
+    assert _validation_loss(prepared, tmp_path / "best/weights") == pytest.approx(losses[best], rel=1e-5)
+
+    with monkeypatch.context() as patch:
+        # After the best step, which no later validation changes.
+        _stop_after(found["kept_step"] + 1, patch)
+        with pytest.raises(Stopped):
+            _measured(run, tmp_path / "stopped")
+    resumed = _measured(run, tmp_path / "stopped")
+    assert (resumed["attempts"], resumed["resumed_from_step"]) == (2, found["kept_step"] + 1)
+    for key in ("kept_step", "kept_validation_loss", "steps", "ended", "weights_moved"):
+        assert resumed[key] == found[key], key
+    weights = (load_file(tmp_path / out / "weights/adapter_model.safetensors") for out in ("best", "stopped"))
+    assert _same(*weights)
+    assert (tmp_path / "stopped/log.csv").read_text() == (tmp_path / "best/log.csv").read_text()
+
+
+def test_the_cost_is_that_of_all_attempts(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = _run(prepared)
+    run = replace(run, execution={**run.execution, "save_every_steps": 2})
+    undisturbed = _measured(run, tmp_path / "undisturbed")
+    assert (undisturbed["attempts"], undisturbed["computed_steps"], undisturbed["computed_samples"]) == (1, 6, 24)
+
+    def die(*_: Any) -> Any:
+        raise RuntimeError("killed")
+
+    # Dies in step 4, whose predecessor is lost: the checkpoint is that of step 2.
+    with monkeypatch.context() as patch:
+        steps = iter([*[answer_loss_sum] * 3, die])
+        patch.setattr("usertune.trainer.answer_loss_sum", lambda *arguments: next(steps)(*arguments))
+        patch.setattr("usertune.effort.EVERY_SECONDS", 0.0)
+        with pytest.raises(RuntimeError, match="killed"):
+            _measured(run, tmp_path / "killed")
+    first = read_json(tmp_path / "killed/work" / RECORD)["attempts"][0]
+    assert (first["steps"], first["samples"]) == (3, 12)
+    resumed = _measured(run, tmp_path / "killed")
+    assert (resumed["attempts"], resumed["resumed_from_step"], resumed["steps"]) == (2, 2, 6)
+    assert (resumed["computed_steps"], resumed["computed_samples"]) == (3 + 4, 4 * (3 + 4))
+    assert resumed["computed_tokens"] > undisturbed["computed_tokens"]
+    assert resumed["wall_seconds"] > first["wall_seconds"] > 0
 
 
 def test_sigterm_to_a_training_process_leaves_a_checkpoint(
