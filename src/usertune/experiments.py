@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from usertune.processes import Strategy
 from usertune.schedule import WARMUP
@@ -83,6 +90,13 @@ class Training(Section):
     """What full fine-tuning leaves as it is."""
     lora: Lora = Lora()
     """Adapter settings; used by experiments of mode lora only."""
+
+    @model_serializer(mode="wrap")
+    def _one_warmup(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write the warm-up once, so that what is written reads as the same settings."""
+        values: dict[str, Any] = write(self)
+        values.pop("warmup_steps" if self.warmup_steps is None else "warmup", None)
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Training:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -72,6 +74,16 @@ def test_any_text_is_kept(title: str, prompt: str, written: str) -> None:
     )
     text = study_text(study, {f"{written}.yaml": written})
     assert same(study_from_config(yaml.safe_load(text)), study)
+
+
+@pytest.mark.parametrize("shared", [{}, {"warmup": 0.1}, {"warmup_steps": 3}, {"freeze_vision": True}])
+@pytest.mark.parametrize("own", [{}, {"warmup": 0.2}, {"warmup_steps": 4}, {"learning_rate": None}])
+def test_either_way_to_write_a_setting_is_kept(shared: dict[str, Any], own: dict[str, Any]) -> None:
+    experiments = {"full": {"mode": "full", "training": own}, "lora": {"mode": "lora"}}
+    study = study_from_config({**GOOD, "training": shared, "experiments": experiments})
+    assert same(study_from_config(yaml.safe_load(study_text(study, {}))), study)
+    # As the audit gets it.
+    assert study_from_config(json.loads(study.model_dump_json())) == study
 
 
 def test_a_hub_name_stays_a_name() -> None:
