@@ -111,6 +111,8 @@ WRONG = {
     "percentages for pixels": ("pixels", (100, 100, 1), PHONE, 40, "percentages"),
     "0-1000 for 0-1": ("relative_1", (1000, 1000, 0), PHONE, 1, "relative_1000"),
     "pixels for 0-1": ("relative_1", (*PHONE, 0), PHONE, 30, "pixels"),
+    "pixels of small images for 0-1": ("relative_1", (224, 448, 0), (224, 448), 60, "pixels"),
+    "percentages for 0-1": ("relative_1", (100, 100, 1), PHONE, 40, "percentages"),
     "0-1000 for pixels": ("pixels", (1000, 1000, 0), PHONE, 80, "relative_1000"),
     "0-1000 for pixels of small images": ("pixels", (1000, 1000, 0), (540, 960), 30, "relative_1000"),
     "pixels of other images": ("pixels", (*PHONE, 0), (540, 1200), 30, "another size"),
@@ -154,6 +156,13 @@ def test_few_samples_pass(points: list[Point]) -> None:
 def test_a_corner_of_the_screen_alone_passes(points: list[Point]) -> None:
     for frame in ("relative_1000", "pixels"):
         assert frame_problem(set_of(points), frame) is None
+
+
+def test_a_sample_without_an_image_hides_no_wrong_frame() -> None:
+    for declared, scale, size in (("relative_1000", (224, 448), (224, 448)), ("pixels", (1000, 1000), PHONE)):
+        readings = set_of(in_frame(anywhere(100, 2), *scale), size)
+        readings[0] = readings[0]._replace(size=None)
+        assert frame_problem(readings, declared) is not None
 
 
 def test_slips_are_bad_samples_and_no_other_frame() -> None:

@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
 Point = tuple[float, float]
 Parse = Callable[[str], Point | None]
 
+BEYOND = {"relative_1000": "1000", "relative_1": "1", "pixels": "their image"}
 FRAMES = ("relative_1000", "relative_1", "pixels")
 DEFAULT_FRAME = FRAMES[0]
 SCALE = 1000
@@ -112,40 +113,63 @@ def frame_problem(readings: Sequence[Reading], frame: str) -> str | None:
     1000 or beyond the image), and sets of many different targets that all lie in the top left corner which another
     frame would fill. A user with few samples, or who always taps the same corner, passes.
     """
-    if not readings:
+    if not readings or (finding := _finding(readings, frame)) is None:
         return None
-    points = [reading.point for reading in readings]
+    suggested = finding.frame
+    if finding.beyond:
+        others = [other for other in ("relative_1000", "pixels") if other != frame and _fits(readings, other)]
+        suggested = others[0] if others else None
+    return _words(finding, readings, suggested)
+
+
+class _Finding(NamedTuple):
+    """Targets that contradict a frame: which, where they lie, and the frame that they look like, if it is known."""
+
+    found: Sequence[Reading]
+    where: str
+    frame: str | None = None
+    beyond: bool = False
+
+
+def _finding(readings: Sequence[Reading], frame: str) -> _Finding | None:
     if frame != "relative_1":
         fractions = [reading for reading in readings if looks_like_fraction(reading.point)]
-        if all(0 <= value <= 1 for point in points for value in point):
+        if all(0 <= value <= 1 for reading in readings for value in reading.point):
             # A single [0, 0] or [1, 1] is a corner of the screen.
             if fractions or len(readings) >= FEWEST_TARGETS:
-                return _words(readings, readings, "lie within 0-1", "relative_1")
+                return _Finding(readings, "lie within 0-1", "relative_1")
         elif _many(len(fractions), len(readings)):
-            return _words(fractions, readings, "lie within 0-1", "relative_1")
-    limits = {"relative_1000": lambda _: (SCALE, SCALE), "relative_1": lambda _: (1, 1), "pixels": _size}[frame]
-    beyond = [reading for reading in readings if _exceeds(reading, limits(reading))]
+            return _Finding(fractions, "lie within 0-1", "relative_1")
+    largest: Mapping[str, Callable[[Reading], tuple[float, float]]] = {
+        "relative_1000": lambda _: (SCALE, SCALE),
+        "relative_1": lambda _: (1, 1),
+        "pixels": _size,
+    }
+    beyond = [reading for reading in readings if _exceeds(reading, largest[frame](reading))]
     if _many(len(beyond), len(readings)):
-        where = {"relative_1000": "lie beyond 1000", "relative_1": "lie beyond 1", "pixels": "lie beyond their image"}
-        return _words(beyond, readings, where[frame], _frame_beyond(readings, frame))
-    if frame != "relative_1":
-        return _corner_problem(readings, frame)
-    return None
+        return _Finding(beyond, f"lie beyond {BEYOND[frame]}", beyond=True)
+    return None if frame == "relative_1" else _corner(readings, frame)
 
 
-def _corner_problem(readings: Sequence[Reading], frame: str) -> str | None:
-    whole = _sizes(readings) if frame == "pixels" else [(SCALE, SCALE)] * len(readings)
-    if whole is None:
-        return None
-    if _all_in_corner(readings, [(PERCENT, PERCENT)] * len(readings), whole):
-        return _words(readings, readings, f"lie within 0-{PERCENT}", None)
+def _fits(readings: Sequence[Reading], frame: str) -> bool:
+    return (frame != "pixels" or any(reading.size for reading in readings)) and _finding(readings, frame) is None
+
+
+def _corner(readings: Sequence[Reading], frame: str) -> _Finding | None:
+    # Samples without an image, or with a bad one, say nothing about pixels.
+    measured = [reading for reading in readings if reading.size]
+    sizes = [reading.size for reading in readings if reading.size]
+    relative = [(SCALE, SCALE)]
     if frame == "pixels":
-        if _all_in_corner(readings, [(SCALE, SCALE)] * len(readings), whole):
-            return _words(readings, readings, "lie within 0-1000, which is one corner of the images", "relative_1000")
+        if _all_in_corner(measured, [(PERCENT, PERCENT)] * len(sizes), sizes):
+            return _Finding(readings, f"lie within 0-{PERCENT}")
+        if _all_in_corner(measured, relative * len(sizes), sizes):
+            return _Finding(readings, "lie within 0-1000, which is one corner of the images", "relative_1000")
         return None
-    sizes = _sizes(readings)
-    if sizes and _all_in_corner(readings, sizes, whole):
-        return _words(readings, readings, "lie in the corner that their image's size in pixels would fill", "pixels")
+    if _all_in_corner(readings, [(PERCENT, PERCENT)] * len(readings), relative * len(readings)):
+        return _Finding(readings, f"lie within 0-{PERCENT}")
+    if _all_in_corner(measured, sizes, relative * len(sizes)):
+        return _Finding(measured, "lie in the corner that their image's size in pixels would fill", "pixels")
     return None
 
 
@@ -170,28 +194,20 @@ def _all_in_corner(
     return True
 
 
-def _frame_beyond(readings: Sequence[Reading], frame: str) -> str | None:
-    """Return which frame has all the targets, where the declared one has not."""
-    if frame != "relative_1000" and not any(_exceeds(reading, (SCALE, SCALE)) for reading in readings):
-        return "relative_1000"
-    sizes = _sizes(readings)
-    if frame != "pixels" and sizes and not any(map(_exceeds, readings, sizes)):
-        return "pixels"
-    return None
-
-
-def _words(found: Sequence[Reading], readings: Sequence[Reading], where: str, frame: str | None) -> str:
+def _words(finding: _Finding, readings: Sequence[Reading], frame: str | None) -> str:
+    found = finding.found
     count = "all" if len(found) == len(readings) else f"{len(found)} of"
     example = f"{_shown(found[0].point)} in line {found[0].line}"
     size = found[0].size
     screen = f" on an image of {size[0]} x {size[1]} pixels" if size else ""
     if frame:
-        advice = f"it looks like {frame}: set dataset.frame: {frame}, and they are converted"
-    elif where.endswith(str(PERCENT)):
+        converted = "" if frame == DEFAULT_FRAME else ", and they are converted"
+        advice = f"it looks like {frame}: set dataset.frame: {frame}{converted}"
+    elif max(max(reading.point) for reading in readings) <= PERCENT:
         advice = "it looks like percentages: multiply them by 10 (relative_1000)"
     else:
         advice = "it looks like pixels of another size than the images have: scale them to the images"
-    return f"{count} {len(readings)} targets {where}, such as {example}{screen}; {advice}"
+    return f"{count} {len(readings)} targets {finding.where}, such as {example}{screen}; {advice}"
 
 
 def _many(count: int, of: int) -> bool:
@@ -204,11 +220,6 @@ def _exceeds(reading: Reading, limits: tuple[float, float]) -> bool:
 
 def _size(reading: Reading) -> tuple[float, float]:
     return reading.size or (math.inf, math.inf)
-
-
-def _sizes(readings: Sequence[Reading]) -> list[tuple[float, float]] | None:
-    sizes = [reading.size for reading in readings if reading.size]
-    return [*sizes] if len(sizes) == len(readings) else None
 
 
 def _box(text: str, point: Point) -> list[float] | None:
