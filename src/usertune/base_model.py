@@ -115,7 +115,7 @@ def describe_base_model(
     """Find the base model (downloading it when it is a hub name) and write its manifest.
 
     Args:
-        recipe: ``path``, ``revision`` and ``pixels`` of the study's base model.
+        recipe: ``path``, ``revision``, ``pixels`` and, where it is set, ``thinking`` of the study's base model.
         path: the folder as seen from the working directory, or the hub name; as in the recipe where left out.
         manifest_file: JSON object to write: the local folder, what `about_model` finds there, and the digest of every
             file.
@@ -134,6 +134,12 @@ def describe_base_model(
     else:
         folder = download(path, revision, _similar(path))
         _check_snapshot(path, folder, recipe["pixels"])
+    # Imported here: planning, which uses this module too, needs no templates.
+    from usertune.chat_template import ChatTemplate
+
+    model = ModelFolder(folder)
+    template = ChatTemplate(model.chat_template() or "", model.special_tokens())
+    checked = template.check(recipe.get("thinking"))
     files = {}
     names = model_files(folder)
     state = file_states(folder, names)
@@ -147,6 +153,7 @@ def describe_base_model(
         "about": about_model(folder),
         "model_files": files,
         "model_state": state,
+        "chat_template": checked,
         "fingerprint": base_model_fingerprint(files),
         "made_with": [made_with("base_model")],
         "files": {},

@@ -15,13 +15,12 @@ from typing import Any, Literal
 
 import torch
 
+from usertune.chat_template import ANSWER_HEADER, TURN_END, TURN_START, ChatTemplate, prompt_difference
 from usertune.data.images import load_image
 from usertune.data.samples import Part, Sample, Turn
+from usertune.errors import UserError
 
 IGNORED_LABEL = -100
-ANSWER_HEADER = "assistant\n"
-TURN_START = "<|im_start|>"
-TURN_END = "<|im_end|>"
 # Unicode's largest range of characters without a meaning: planes 15 and 16, for private use.
 _MASKS = range(0xF0000, 0x110000)
 
@@ -39,12 +38,17 @@ class ConversationTokenizer:
 
     The answer span is the official one: the response, ``<|im_end|>`` and the newline after it, found by the
     header ``<|im_start|>assistant\n`` (QwenLM/Qwen3-VL, ``qwen-vl-finetune``, ``preprocess_qwen_visual``).
-    The header is tokenized apart from the response, so the ids before an answer are those that generation
-    starts from, even when a response begins with white space.
+    What is asked is tokenized apart from the last response, so the ids before it are those that generation
+    starts from, even when a response begins with white space, or the template opens a thought before it.
+
+    Args:
+        processor: the base model's processor.
+        thinking: the study's ``base_model.thinking``.
     """
 
-    def __init__(self, processor: Any) -> None:
+    def __init__(self, processor: Any, thinking: bool | None = None) -> None:
         self.processor = processor
+        self._variables = ChatTemplate(processor.chat_template).variables(thinking)
         self.tokenizer = processor.tokenizer
         tokens = self.tokenizer.added_tokens_decoder
         self._control_ids = {token.content: token_id for token_id, token in tokens.items() if token.special}
@@ -56,11 +60,28 @@ class ConversationTokenizer:
 
     def prompt(self, sample: Sample) -> list[int]:
         """Return the ids that generation of the sample's last turn starts from."""
-        return self._tokenize(sample["messages"][:-1], self.image_tokens(sample), add_generation_prompt=True).input_ids
+        masked, hidden = self._hide_control_tokens(sample["messages"][:-1])
+        return self._tokenize(
+            self._render(masked, asked=True), hidden, iter(self.image_tokens(sample)), False
+        ).input_ids
 
     def conversation(self, sample: Sample) -> TokenizedConversation:
-        """Return the ids of the whole conversation, every assistant turn marked as an answer."""
-        return self._tokenize(sample["messages"], self.image_tokens(sample), add_generation_prompt=False)
+        """Return the ids of the whole conversation, every assistant turn marked as an answer.
+
+        Raises:
+            UserError: the chat template makes another prompt of this conversation than it would be asked with.
+        """
+        masked, hidden = self._hide_control_tokens(sample["messages"])
+        asked, whole = self._render(masked[:-1], asked=True), self._render(masked, asked=False)
+        if difference := prompt_difference(asked, whole):
+            raise UserError(f"sample {sample['id']!r} of user {sample['user']}: {difference}")
+        counts = iter(self.image_tokens(sample))
+        before = self._tokenize(asked, hidden, counts, False)
+        answer = self._tokenize(whole[len(asked) :], hidden, counts, True)
+        # The last turn's beginning is the template's, with whatever it opens there, and no part of the answer.
+        header = len(before.input_ids) - before.input_ids[::-1].index(self._control_ids[TURN_START])
+        is_answer = before.is_answer[:header] + [False] * (len(before.input_ids) - header)
+        return TokenizedConversation(before.input_ids + answer.input_ids, is_answer + answer.is_answer)
 
     def image_tokens(self, sample: Sample) -> list[int]:
         """Return the number of visual tokens of each of the sample's images."""
@@ -70,25 +91,27 @@ class ConversationTokenizer:
             for image in sample["images"]
         ]
 
+    def _render(self, masked: Sequence[dict[str, Any]], asked: bool) -> str:
+        text: str = self.processor.apply_chat_template(
+            masked, tokenize=False, add_generation_prompt=asked, **self._variables
+        )
+        return text
+
     def _tokenize(
-        self, messages: Sequence[Turn], image_tokens: Sequence[int], add_generation_prompt: bool
+        self, text: str, hidden: dict[str, str], image_tokens: Iterator[int], in_answer: bool
     ) -> TokenizedConversation:
-        masked, hidden = self._hide_control_tokens(messages)
-        text = self.processor.apply_chat_template(masked, tokenize=False, add_generation_prompt=add_generation_prompt)
-        counts = iter(image_tokens)
         ids: list[int] = []
         is_answer: list[bool] = []
-        for token_ids, answer in self._pieces(text, hidden):
+        for token_ids, answer in self._pieces(text, hidden, in_answer):
             if token_ids == [self.image_token_id]:
-                token_ids = token_ids * next(counts)
+                token_ids = token_ids * next(image_tokens)
             ids.extend(token_ids)
             is_answer.extend([answer] * len(token_ids))
         return TokenizedConversation(ids, is_answer)
 
-    def _pieces(self, text: str, hidden: dict[str, str]) -> Iterator[tuple[list[int], bool]]:
+    def _pieces(self, text: str, hidden: dict[str, str], in_answer: bool) -> Iterator[tuple[list[int], bool]]:
         """Yield the ids of each control token and of each stretch of plain text, and whether they are an answer."""
         after = ""
-        in_answer = False
         for piece in self._control_pattern.split(text):
             if piece in self._control_ids:
                 yield [self._control_ids[piece]], in_answer

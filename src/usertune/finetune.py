@@ -79,6 +79,7 @@ class FineTuning:
     train_samples: Sequence[Sample]
     validation_samples: Sequence[Sample]
     processes: Processes = ALONE
+    thinking: bool | None = None
 
 
 def fine_tune(
@@ -116,7 +117,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     transformers_logging.disable_progress_bar()
     set_seed(run.training["seed"])
     processor = load_processor(run.base_folder, run.pixels)
-    conversations = ConversationTokenizer(processor)
+    conversations = ConversationTokenizer(processor, run.thinking)
     train = _tokenize(conversations, run.train_samples)
     validation = _tokenize(conversations, run.validation_samples)
     # Weights that are trained are kept in float32: bf16 steps at small learning rates round to nothing.

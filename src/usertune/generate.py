@@ -39,6 +39,7 @@ class Generator:
         dataset_root: folder of the raw data.
         max_new_tokens: longest answer, in tokens.
         made_with: key of the record of code, packages and machine, for the predictions to carry.
+        thinking: the study's ``base_model.thinking``.
     """
 
     def __init__(
@@ -51,10 +52,11 @@ class Generator:
         dataset_root: str | Path,
         max_new_tokens: int,
         made_with: str,
+        thinking: bool | None = None,
     ) -> None:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        self.conversations = ConversationTokenizer(load_processor(base_folder, pixels))
+        self.conversations = ConversationTokenizer(load_processor(base_folder, pixels), thinking)
         self.collator = Collator(self.conversations, dataset_root)
         self.max_new_tokens = max_new_tokens
         self.made_with = made_with

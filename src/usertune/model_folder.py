@@ -78,11 +78,20 @@ class ModelFolder:
         legacy = self._json("chat_template.json", needed=False) or {}
         candidates = [
             processor.get("chat_template"),
-            self._text("chat_template.jinja"),
             legacy.get("chat_template"),
+            self._text("chat_template.jinja"),
             tokenizer.get("chat_template"),
         ]
         return next((text for text in candidates if isinstance(text, str) and text), None)
+
+    def special_tokens(self) -> dict[str, str]:
+        """Return the tokens that a chat template may use by name, ``bos_token`` and the like."""
+        tokens = {}
+        for name, token in (self._json("tokenizer_config.json", needed=False) or {}).items():
+            text = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(text, str):
+                tokens[name] = text
+        return tokens
 
     def image_size(self) -> dict[str, int] | None:
         """Return the image processor's own limits in pixels: ``min``, ``max`` and ``token``, those of a visual token.

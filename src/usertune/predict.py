@@ -143,6 +143,7 @@ def _generate(
         weights_folder=weights_folder,
         dtype=recipe["dtype"],
         pixels=recipe["pixels"],
+        thinking=recipe.get("thinking"),
         dataset_root=dataset_root,
         max_new_tokens=recipe["max_new_tokens"],
         made_with=store.remember(made_with("predict", device_name())),

@@ -125,7 +125,8 @@ class Recipes:
     def _base_model(self) -> Recipe:
         base = self.study.base_model
         # As it is written, whatever directory the study is run from.
-        own = {"path": self.study.origin.base_model or base.path, "revision": base.revision, "pixels": self._pixels}
+        path = self.study.origin.base_model or base.path
+        own = {"path": path, "revision": base.revision, "pixels": self._pixels, **self._thinking}
         return _recipe("base_model", {**own, **self._made_with("base_model")}, {})
 
     def _made_with(self, step: str) -> Recipe:
@@ -141,6 +142,7 @@ class Recipes:
             "training": _training_settings(experiment),
             "pixels": self._pixels,
             "dtype": self.study.base_model.dtype,
+            **self._thinking,
             "users": {"train": list(users.train), "validation": list(users.validation)},
         }
         return _recipe("train", {**own, **self._made_with("train")}, self._sources)
@@ -150,6 +152,7 @@ class Recipes:
             "max_new_tokens": self.study.max_new_tokens(name),
             "pixels": self._pixels,
             "dtype": self.study.base_model.dtype,
+            **self._thinking,
         }
         upstream = dict(self._sources)
         if self.study.experiments[name].trained:
@@ -199,6 +202,12 @@ class Recipes:
     def _pixels(self) -> Recipe:
         base = self.study.base_model
         return {"min": base.min_pixels, "max": base.max_pixels}
+
+    @cached_property
+    def _thinking(self) -> Recipe:
+        """Nothing where the study says nothing, so that recipes of models that do not think stay as they were."""
+        thinking = self.study.base_model.thinking
+        return {} if thinking is None else {"thinking": thinking}
 
     @cached_property
     def _sources(self) -> Recipe:

@@ -169,6 +169,8 @@ class BaseModelSettings(Section):
     """Smaller images are enlarged to this many pixels; null keeps the processor's own setting."""
     max_pixels: Annotated[int, Field(gt=0)] | None = None
     """Larger images are shrunk to this many pixels (32 x 32 of them make one visual token)."""
+    thinking: bool | None = None
+    """Whether a model that can think before it answers does so; null for a model that does not think (Instruct)."""
 
     @model_validator(mode="after")
     def _check(self) -> BaseModelSettings:

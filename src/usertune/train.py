@@ -218,6 +218,7 @@ def _train(
         execution=execution,
         dtype=recipe["dtype"],
         pixels=recipe["pixels"],
+        thinking=recipe.get("thinking"),
         base_folder=Path(base["folder"]),
         dataset_root=dataset_root,
         train_samples=train,

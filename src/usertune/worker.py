@@ -92,6 +92,7 @@ def _train(task: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch
         execution=task["execution"],
         dtype=recipe["dtype"],
         pixels=recipe["pixels"],
+        thinking=recipe.get("thinking"),
         base_folder=Path(task["base_folder"]),
         dataset_root=Path(task["dataset_root"]),
         train_samples=read_users([Path(path) for path in task["train_manifests"]])[0],
