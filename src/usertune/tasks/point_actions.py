@@ -20,8 +20,8 @@ CLICKS = _names(
 _POINTS = _names("point position coordinate coordinates location")
 # With a place on the screen that is no answer to where to click.
 _POINTING = _names(
-    "scroll scrollat scrolldocument hscroll vscroll swipe fling drag dragto draganddrop leftclickdrag moveto mousemove "
-    "mousemoveto hover hoverat pinch zoom typetextat"
+    "scroll scrollat scrolldocument hscroll vscroll swipe fling drag dragto draganddrop leftclickdrag move moveto "
+    "mousemove mousemoveto hover hoverat pinch zoom typetextat"
 )
 _TYPING = _names("type typetext write typewrite inputtext")
 _OTHERS = _names(
@@ -29,13 +29,13 @@ _OTHERS = _names(
     "openapp launchapp navigateback navigatehome calluser systembutton"
 )
 # Words too common to be actions but as the value of an action.
-_VALUES = _names("key open launch back home recent enter answer status complete screenshot input text move none")
+_VALUES = _names("key open launch back home recent enter answer status complete screenshot input text none")
 
 _CALL = re.compile(r"(?<![\w.])(?P<name>[A-Za-z_][A-Za-z0-9_.]*+)\(|(?P<open>\()|(?P<close>\))")
 # An argument without a name, then others with names.
 _ARGUMENTS = re.compile(rf"\(\s*+(?:(?P<x>{NUMBER})\s*+,\s*+(?P<y>{NUMBER})\s*+,\s*+[A-Za-z_]++\s*+=)?+")
 _ACTION = re.compile(
-    r"(?<![A-Za-z0-9_])[\"']?+(?P<key>actions?|action_type|action_name|operation|function|command|tool_name|name|type)"
+    r"(?<![A-Za-z0-9_])[\"']?+(?P<key>actions?|action_type|action_name|operation|function|command|tool_name|act|op|name|type)"
     r"[\"'*]*+\s*+[:=]\s*+[\"'*]*+(?P<value>[A-Za-z][A-Za-z_]*+)",
     re.IGNORECASE,
 )

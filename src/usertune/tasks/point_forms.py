@@ -214,9 +214,10 @@ _ARGUMENTS = re.compile(
 _NOTATIONS = (
     (re.compile(r"<parameter(?:=|[ ]name=)[\"']?+(\w{1,40})[\"']?+>"), r" \1: "),
     (re.compile(r"<arg_key>[ ]?+(\w{1,40})[ ]?+</arg_key>\s{0,9}+<arg_value>"), r" \1: "),
-    (re.compile(r"<function=(\w{1,40})>"), r" function: \1, "),
+    (re.compile(r"<function=(\w{1,40})>|functions\.(\w{1,40}):\d{1,9}"), r" function: \1\2, "),
+    (re.compile(r"<(action|action_type|action_name|function|tool_name|name|type)>"), r" \1: "),
     (re.compile(r"<([xy])>(?=\s{0,9}[-+.\d])", re.IGNORECASE), r" \1: "),
-    (re.compile(r"</(?:parameter|arg_value|[xy])>", re.IGNORECASE), "\n"),
+    (re.compile(r"</(?:parameter|arg_value|[xy]|action\w{0,5}|function|tool_name|name|type)>", re.IGNORECASE), "\n"),
     (re.compile(r"<\|(?:im_end|im_start|endoftext|eot_id|end)\|>|</s>"), " "),
     (re.compile(r"(?<=coords=)[\"']([\d\s.,;]{1,300}+)[\"']"), r"[\1]"),
 )

@@ -14,7 +14,7 @@ _LIST_NAMES = (
     r"(?:(?:click|tap|target|element|center|centre|predicted|normali[sz]ed|norm|relative|mouse|ui)[_ ])?"
     r"(?:points?(?:_2d)?|coordinates?|coords?|position|pos|location|loc|bbox(?:es)?(?:_2d)?|box(?:es)?(?:_2d)?"
     r"|bounding[_ ]?box(?:es)?|bounds|rect(?:angle)?)"
-    r"|click|tap|center|centre|target|answer|start_box|xy|xyxy|xywh|[xy][ ]?+,[ ]?+[xy]"
+    r"|click|tap|center|centre|target|element|answer|start_box|xy|xyxy|xywh|[xy][ ]?+,[ ]?+[xy]"
     r"|(?:\u70b9\u51fb|\u4e2d\u5fc3)?(?:\u5750\u6807|\u4f4d\u7f6e|\u4e2d\u5fc3\u70b9)"
 )
 _X_FIRST = ("point_2d", "bbox_2d", "box", "start_box")
@@ -159,7 +159,7 @@ def _of_scalars(found: dict[str, Number], opening: str) -> Iterator[Finding]:
         numbers = [number for number in (*corner, found["w"], found["h"]) if number]
         whole = point_of(Group(0, 0, (tuple(numbers),)), Order(box="xywh"))
         yield whole if len(numbers) == 4 else "incomplete"
-    elif {"x", "y"} <= names:
+    elif {"x", "y"} <= names and not names & {"w", "h"}:
         yield point_of(Group(0, 0, ((found["x"], found["y"]),)), Order())
     elif names & {"x", "y", "cx", "cy"}:
         yield "incomplete"

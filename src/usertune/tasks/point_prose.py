@@ -34,10 +34,16 @@ _CUE_BY_NOUN = re.compile(
 _NOT_THIS = re.compile(
     r"\b(?:not|never|no|none|cannot|without|instead|rather|avoid|wrong|previous|earlier|example|e\.g|such as|from"
     r"|between|unlike|next to|besides?|below|above|near|under|behind|left of|right of"
-    r"|scroll(?:s|ing)?|swip(?:es?|ing)|drag(?:s|ging)?|hover(?:s|ing)?)\b|n['\u2019]t\b|\u4e0d|\u6ca1",
+    r"|cells?|rows?|columns?|grid|scroll(?:s|ing)?|swip(?:es?|ing)|drag(?:s|ging)?|hover(?:s|ing)?)\b|n['\u2019]t\b|\u4e0d|\u6ca1",
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?;](?=\s)|[\u3002\uff01\uff1f]")
+# Labels of other numbers than a point's.
+_OTHER_LABEL = re.compile(
+    r"\b(?:times?|dates?|scores?|totals?|prices?|versions?|pages?|counts?|numbers?|ranges?|unread|year|[xy])\W*$",
+    re.IGNORECASE,
+)
+_PIXELS = re.compile(r"\s?(?:px|pixels?)\b", re.IGNORECASE)
 _LABEL = re.compile(r"[^\s:][^:]*:[\s*_`]*$")
 
 
@@ -84,9 +90,9 @@ def in_words(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple
         clause = without_orders(_SENTENCE_END.split(prefix_of(text, group.start))[-1])
         if OTHER_NUMBERS.search(clause) or (group.bare and not _CUE_BY_NOUN.search(clause)):
             continue
-        finding = point_of(group, order)
+        finding = "unclear" if _PIXELS.match(text, group.end) else point_of(group, order)
         opening = group.start <= beginning and not _described(text, group)
-        closing = group.end >= ending and _LABEL.search(clause) and _on_screen(finding) and not _NOT_THIS.search(clause)
+        closing = group.end >= ending and _is_label(clause) and _on_screen(finding)
         if _introduces(clause) or opening or closing or _is_box(clause, group):
             introduced.append(finding)
         elif all(len(row) in (2, 4) for row in group.rows):
@@ -98,6 +104,10 @@ def in_words(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple
 
 def _introduces(clause: str) -> bool:
     return bool((_CUE.search(clause) or _CUE_BY_NOUN.search(clause)) and not _NOT_THIS.search(clause))
+
+
+def _is_label(clause: str) -> bool:
+    return bool(_LABEL.search(clause) and not _OTHER_LABEL.search(clause) and not _NOT_THIS.search(clause))
 
 
 def _is_box(clause: str, group: Group) -> bool:
