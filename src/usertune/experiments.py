@@ -102,8 +102,7 @@ class Training(Section):
     def _check(self) -> Training:
         if self.batch_size % self.micro_batch:
             raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
-        # A study that was written out in full holds the default too.
-        if self.warmup_steps is not None and self.warmup != type(self).model_fields["warmup"].default:
+        if self.warmup_steps is not None and "warmup" in self.model_fields_set:
             raise ValueError(
                 f"warmup ({self.warmup:g}, a share of the steps) and warmup_steps ({self.warmup_steps}) say the same "
                 "thing; keep one of them"

@@ -263,5 +263,4 @@ def _training_settings(experiment: Experiment) -> Recipe:
     hidden |= {
         key for key, usual in (("keep", "last"), ("early_stopping", None)) if getattr(experiment.training, key) == usual
     }
-    hidden.add("warmup_steps" if experiment.training.warmup_steps is None else "warmup")
     return experiment.training.model_dump(mode="json", exclude=hidden)
