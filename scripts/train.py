@@ -39,7 +39,7 @@ if __name__ == "__main__":
         type=json.loads,
         required=True,
         metavar="JSON",
-        help="gradient_checkpointing, save_every_steps and loader_workers: how to train, without effect on the result",
+        help="gradient_checkpointing, save_every_steps and loader_workers: how to train; changes last digits only",
     )
     parser.add_argument("--micro-batch", type=int, required=True, help="samples in memory at once, in each process")
     parser.add_argument(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,11 @@ class Effort:
     Args:
         work: working folder of the training.
         started: when the attempt began, by `time.monotonic`.
+        how: micro-batch, processes and the like, which change the last digits.
     """
 
-    def __init__(self, work: Path, started: float) -> None:
+    def __init__(self, work: Path, started: float, how: Mapping[str, Any]) -> None:
+        self._how = dict(how)
         self._path = work / RECORD
         self._started = started
         self._noted = 0.0
@@ -46,14 +49,27 @@ class Effort:
                 write_json(self._path, {"attempts": [*self._earlier, self._own()]})
 
     def total(self) -> dict[str, Any]:
-        """Return the sums over all attempts, and how many there were."""
+        """Return the sums over all attempts, how many there were, and the ways in which they computed."""
         attempts = [*self._earlier, self._own()]
         sums = {key: sum(attempt[key] for attempt in attempts) for key in _COUNTS}
-        return {"attempts": len(attempts), **sums, "wall_seconds": round(sums["wall_seconds"], 2)}
+        ways = [attempt["how"] for attempt in attempts if attempt["how"]]
+        distinct = [how for number, how in enumerate(ways) if how not in ways[:number]]
+        return {
+            "attempts": len(attempts),
+            "computed_with": distinct,
+            **sums,
+            "wall_seconds": round(sums["wall_seconds"], 2),
+        }
 
-    def _own(self) -> dict[str, float]:
+    def _own(self) -> dict[str, Any]:
         seconds = round(time.monotonic() - self._started, 2)
-        return {"wall_seconds": seconds, "steps": self.steps, "samples": self.samples, "tokens": self.tokens}
+        return {
+            "how": self._how,
+            "wall_seconds": seconds,
+            "steps": self.steps,
+            "samples": self.samples,
+            "tokens": self.tokens,
+        }
 
 
 def forget(work: Path) -> None:
@@ -61,10 +77,10 @@ def forget(work: Path) -> None:
     (work / RECORD).unlink(missing_ok=True)
 
 
-def _read(path: Path) -> list[dict[str, float]]:
+def _read(path: Path) -> list[dict[str, Any]]:
     try:
         attempts = read_json(path)["attempts"] if path.exists() else []
-        return [{key: attempt[key] + 0 for key in _COUNTS} for attempt in attempts]
+        return [{**{key: attempt[key] + 0 for key in _COUNTS}, "how": attempt["how"]} for attempt in attempts]
     except (UserError, KeyError, TypeError) as problem:
         logger.warning("%s: not used: %s", path, problem)
         return []

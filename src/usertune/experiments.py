@@ -71,9 +71,9 @@ class Training(Section):
     batch_size: Annotated[int, Field(gt=0)] = 8
     """Samples for each optimizer step."""
     micro_batch: Annotated[int, Field(gt=0)] = 1
-    """Samples in memory at once, on each GPU; gradients add up to batch_size, by tokens. Changes no result."""
+    """Samples in memory at once, on each GPU; gradients add up to batch_size, by tokens. Changes the last digits."""
     gradient_checkpointing: bool = True
-    """Recompute activations instead of keeping them: less memory, about a third slower. Changes no result."""
+    """Recompute activations instead of keeping them: less memory, about a third slower. Computes the same numbers."""
     validate_every_steps: Annotated[int, Field(gt=0)] = 100
     """Measure the validation loss after so many optimizer steps (and at the end)."""
     keep: Literal["last", "best"] = "last"
@@ -134,9 +134,9 @@ class Experiment(Section):
     """Longest answer in tokens, where it differs from `evaluation.max_new_tokens`."""
 
     gpus: Annotated[int, Field(ge=1)] = 1
-    """GPUs that train it, on each of its nodes. Changes no result."""
+    """GPUs that train it, on each of its nodes. Changes the last digits of a sum."""
     nodes: Annotated[int, Field(ge=1)] = 1
-    """Nodes of the cluster that train it together. Changes no result."""
+    """Nodes of the cluster that train it together. Changes the last digits of a sum."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """How several GPUs share the work: each holds the whole model (ddp), or a share of it (fsdp, for mode full)."""
 

@@ -136,7 +136,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     # The Trainer prints every log entry; SayProgress says what a person needs.
     trainer.remove_callback(PrinterCallback)
     reduce_in_float32(trainer)
-    effort = Effort(work, started)
+    effort = Effort(work, started, _how(run))
     batch_size = run.training["batch_size"]
     trainer.add_callback(KeepEffort(effort, len(train), batch_size, lambda: trainer.seen_tokens))
     trainer.add_callback(_CheckParallel(trainer, run.processes))
@@ -188,6 +188,17 @@ def _keep(
         "kept_step": step,
         "kept_validation_loss": losses.get(step),
         "ended": ended if best.stopped_early else "after all steps",
+    }
+
+
+def _how(run: FineTuning) -> dict[str, Any]:
+    """Return what changes no more than the last digits (see docs/reproducibility.md)."""
+    return {
+        "micro_batch": run.execution["micro_batch"],
+        "gradient_checkpointing": run.execution["gradient_checkpointing"],
+        "processes": run.processes.total,
+        "parallel": run.processes.strategy if run.processes.total > 1 else None,
+        "device": device_name(),
     }
 
 
@@ -352,6 +363,7 @@ def _measurements(
     return {
         # Over all attempts, with the steps that a kill made necessary twice; ``steps`` counts each step once.
         "attempts": cost["attempts"],
+        "computed_with": cost["computed_with"],
         "wall_seconds": cost["wall_seconds"],
         "computed_steps": cost["steps"],
         "computed_samples": cost["samples"],

@@ -128,7 +128,9 @@ class Generator:
             else:
                 waiting = waiting[len(batch) :]
                 seconds, now = round((time.monotonic() - started) / len(batch), 4), utc_now()
-                timed = [replace(prediction, seconds=seconds, at=now) for prediction in predictions]
+                timed = [
+                    replace(prediction, batch_size=batch_size, seconds=seconds, at=now) for prediction in predictions
+                ]
                 yield list(zip(batch, timed, strict=True))
                 continue
             # Outside the except block, where the error no longer holds the failed batch's tensors.

@@ -111,6 +111,8 @@ def predict_users(
         "loading_seconds": loading,
         **_times_of({(sample["user"], request): stored[sample["user"]][request] for sample, request in requests}),
         "adapter_effect": store.effect(),
+        # Of the answers, whenever they were generated; None for those of older releases.
+        "batch_sizes": sorted({answer.batch_size for answer in answers}, key=lambda size: size or 0),
         "gpus": devices,
         "gpus_used": computed_on,
         "files": {},
@@ -199,4 +201,5 @@ def _row(sample: Sample, prediction: Prediction) -> dict[str, Any]:
         "text": prediction.text,
         "new_tokens": prediction.new_tokens,
         "stopped": prediction.stopped,
+        "batch_size": prediction.batch_size,
     }

@@ -22,7 +22,8 @@ from usertune.study import FIGURE_NAMES, Rerun, Study
 from usertune.study_files import SPLITS
 from usertune.users import format_users
 
-# Settings of `training` that change how fast or how safely a run goes, not what comes out of it.
+# Settings of `training` that change how fast or how safely a run goes, and no more than the last digits of what comes
+# out of it (docs/reproducibility.md).
 EXECUTION_KEYS = frozenset({"micro_batch", "gradient_checkpointing", "save_every_steps", "loader_workers"})
 
 # Steps whose work is dear: other code or packages are recorded and reported, and only redone if the study says so.
@@ -76,7 +77,7 @@ class Recipes:
         return canonical_json(self._figure(name))
 
     def execution(self, experiment: str) -> str:
-        """How to train an experiment, as far as it has no effect on what comes out; not part of its recipe."""
+        """How to train an experiment, as far as it changes no more than the last digits; not part of its recipe."""
         training = self.study.experiments[experiment].training
         assert training is not None
         return canonical_json(training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch"})))

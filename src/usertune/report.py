@@ -28,6 +28,7 @@ from usertune.headline import headline
 from usertune.looks import looks
 from usertune.made_with import made_with
 from usertune.report_answers import form_rows
+from usertune.report_computed import computation_notes
 from usertune.report_origin import fingerprint_rows, maker_rows, version_rows
 from usertune.report_runs import answer_row, cautions, training_row
 from usertune.report_study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
@@ -191,6 +192,7 @@ def _results(
         "trainings": [training_row(name, trainings[name]) for name in design.names if name in trainings],
         "answers": [answer_row(name, predictions, samples) for name in design.names],
         "cautions": cautions(trainings, predictions),
+        "computation_notes": computation_notes(trainings, predictions),
         "forms": form_rows(design, samples),
         "examples": examples,
         "marker_radius": MARKER_RADIUS,

@@ -44,6 +44,8 @@ class Prediction:
     stopped: bool
     made_with: str
     """Key of the record of code, packages and machine, see `PredictionStore.made_with`."""
+    batch_size: int | None = field(default=None, compare=False)
+    """Samples that were generated at once, at most; None in lines of older releases."""
     seconds: float | None = field(default=None, compare=False)
     """Its share of the time that its batch took to generate; None in lines of older releases."""
     at: str | None = field(default=None, compare=False)

@@ -185,7 +185,7 @@ class Evaluation(Section):
     users_per_job: Annotated[int, Field(gt=0)] = 10
     """Users that one prediction job takes, so that the base model is loaded once for all of them. Changes no result."""
     batch_size: Annotated[int, Field(gt=0)] = 8
-    """Samples generated at once; halved by itself when memory runs out."""
+    """Samples generated at once; halved by itself when memory runs out. Under bfloat16 a few answers depend on it."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 128
     """Longest answer, in tokens; generation ends earlier at the end-of-turn token."""
     thresholds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (140,)

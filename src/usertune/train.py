@@ -57,7 +57,7 @@ def train_experiment(
     Args:
         recipe: the training recipe.
         execution: ``micro_batch``, ``gradient_checkpointing``, ``save_every_steps`` and ``loader_workers``:
-            how to train, without effect on what comes out.
+            how to train, with no effect on more than the last digits.
         experiment: name of the experiment.
         base_manifest: manifest of the base model.
         train_manifests: manifests of the users to train on.
@@ -66,7 +66,7 @@ def train_experiment(
         manifest_file: JSON object to write.
         log_file: CSV to write: step, epoch, split, loss, learning_rate.
         gpus: GPUs to hold while training; 0 trains on the CPU.
-        processes: how many train together, and where; without effect on what comes out.
+        processes: how many train together, and where; with no effect on more than the last digits.
         attempt: 1, 2, ... in one run of the workflow; later ones take fewer samples at once if memory ran out,
             and end at once if the one before ended with a `FinalError`.
 

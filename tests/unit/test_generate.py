@@ -49,6 +49,12 @@ def test_batches_give_the_answers_of_one_at_a_time(prepared: Prepared) -> None:
     assert _answers(generator, samples, 10) == alone
 
 
+def test_answers_say_how_many_were_generated_at_once_at_most(prepared: Prepared, monkeypatch: Any) -> None:
+    _limit_memory(monkeypatch, 3, torch.OutOfMemoryError("CUDA out of memory"))
+    answers = _answers(_generator(prepared), _uneven(prepared), 10)
+    assert {answer.batch_size for answer in answers.values()} == {3}
+
+
 def test_answers_end_at_the_end_of_the_turn(prepared: Prepared) -> None:
     for answer in _answers(_generator(prepared), prepared.samples("1"), 5).values():
         assert answer.stopped

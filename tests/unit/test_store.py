@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import subprocess
 import tempfile
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usertune.store import Prediction, PredictionStore
+from usertune.store import Prediction, PredictionStore, _check
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 PREDICTIONS = st.dictionaries(
@@ -176,6 +177,15 @@ def test_a_damaged_record_is_passed_over_and_mended(
     assert str(file) in caplog.text
     assert store.remember({"code": "a"}) == key
     assert store.made_with() == {key: {"code": "a"}, other: {"code": "b"}}
+
+
+def test_lines_of_older_releases_have_no_batch_size(tmp_path: Path) -> None:
+    segment = _write(tmp_path, "a")
+    record = {
+        key: value for key, value in json.loads(segment.read_text()).items() if key not in ("batch_size", "check")
+    }
+    segment.write_text(json.dumps({**record, "check": _check(record)}) + "\n")
+    assert _store(tmp_path).read("7")["a"].batch_size is None
 
 
 def test_only_accepted_predictions_are_read(tmp_path: Path) -> None:

@@ -66,6 +66,11 @@ def test_the_manifest_says_what_was_trained_and_how(trained: dict[str, Any], tmp
         "train_samples": 6,
         "validation_samples": 3,
         "steps": 2,
+        "attempts": 1,
+        "computed_steps": 2,
+        "computed_samples": 6,
+        "kept_step": 2,
+        "ended": "after all steps",
         "gpus": [],
     }.items() <= manifest.items()
     measured = (

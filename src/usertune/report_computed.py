@@ -1,0 +1,43 @@
+"""What a report says where a result was computed in more than one way, which can change it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MEASURED = "docs/reproducibility.md has the measured size"
+
+
+def computation_notes(
+    trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Return a sentence for every experiment whose weights or answers come from several ways to compute.
+
+    Args:
+        trainings: manifests of the trainings, by experiment.
+        predictions: what the predict step wrote, of all experiments and batches of users.
+    """
+    notes = []
+    for name, manifest in trainings.items():
+        ways = manifest.get("computed_with") or []
+        if len(ways) > 1:
+            keys = [key for key in ways[0] if len({str(way.get(key)) for way in ways}) > 1]
+            shown = "; ".join(", ".join(f"{key} {way.get(key)}" for key in keys) for way in ways)
+            notes.append(f"{name}: its attempts at training computed in several ways ({shown}); {_effect(manifest)}.")
+    for name in dict.fromkeys(batch["experiment"] for batch in predictions):
+        own = [batch for batch in predictions if batch["experiment"] == name]
+        sizes = {size for batch in own for size in batch.get("batch_sizes") or []}
+        if len(sizes) > 1 and own[0]["recipe"].get("dtype") == "bfloat16":
+            known = ", ".join(str(size) for size in sorted(size for size in sizes if size is not None))
+            older = " and of unknown size" if None in sizes else ""
+            notes.append(
+                f"{name}: its answers were generated in batches of up to {known}{older} samples under bfloat16, in "
+                f"which a few answers depend on the batch; {MEASURED}."
+            )
+    return notes
+
+
+def _effect(manifest: Mapping[str, Any]) -> str:
+    if manifest.get("recipe", {}).get("dtype") == "bfloat16":
+        return f"under bfloat16 that changes the weights; {MEASURED}"
+    return f"that changes the last digits; {MEASURED}"
