@@ -96,6 +96,8 @@ def _check_folder(name: str, folder: Path, pixels: Mapping[str, int | None], adv
     limits = model.image_size()
     if limits is not None:
         problems += pixel_problems(limits, pixels)
+    if len(problems) == 1 and problems[0].startswith("base_model."):
+        raise UserError(f"{problems[0]} (base_model.path: {name})")
     if len(problems) == 1:
         raise UserError(f"base_model.path: {name}: {problems[0]}{advice}")
     if problems:
@@ -135,9 +137,11 @@ def describe_base_model(
         folder = download(path, revision, _similar(path))
         _check_snapshot(path, folder, recipe["pixels"])
     # Imported here: planning, which uses this module too, needs no templates.
-    from usertune.chat_template import ChatTemplate
+    from usertune.chat_template import IMAGE, TURN_END, TURN_START, ChatTemplate
 
     model = ModelFolder(folder)
+    if missing := model.missing_tokens((TURN_START, TURN_END, IMAGE)):
+        raise UserError(f"base_model.path: {path}: the tokenizer has no {', '.join(missing)}; fetch its files again")
     template = ChatTemplate(model.chat_template() or "", model.special_tokens())
     checked = template.check(recipe.get("thinking"))
     files = {}

@@ -25,7 +25,7 @@ from transformers.trainer import OPTIMIZER_NAME
 
 from usertune.errors import UserError
 from usertune.tensor_files import Shapes, shapes_in
-from usertune.weights import check_shapes
+from usertune.weights import check_shapes, is_finite
 
 # Folders that accelerate writes; `torch.distributed.checkpoint` reads them.
 SHARDED_MODEL, SHARDED_OPTIMIZER = "pytorch_model_fsdp_0", "optimizer_0"
@@ -108,11 +108,11 @@ def weights_are_finite(checkpoint: Path) -> bool:
     """
     if is_sharded(checkpoint):
         check_shards(checkpoint)
-        return all(bool(weights.isfinite().all()) for weights in _shards(checkpoint / SHARDED_MODEL))
+        return all(is_finite(weights) for weights in _shards(checkpoint / SHARDED_MODEL))
     for file in sorted(checkpoint.glob("*.safetensors")):
         try:
             with safe_open(file, framework="pt") as content:
-                if not all(bool(content.get_tensor(name).isfinite().all()) for name in content.keys()):  # noqa: SIM118
+                if not all(is_finite(content.get_tensor(name)) for name in content.keys()):  # noqa: SIM118
                     return False
         except SafetensorError:
             return False

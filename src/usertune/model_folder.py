@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,14 @@ class ModelFolder:
             tokenizer.get("chat_template"),
         ]
         return next((text for text in candidates if isinstance(text, str) and text), None)
+
+    def missing_tokens(self, needed: Sequence[str]) -> list[str]:
+        """Return which of these special tokens the tokenizer does not have; its whole file is read."""
+        tokenizer = self._json("tokenizer.json", needed=False) or {}
+        config = self._json("tokenizer_config.json", needed=False) or {}
+        listed = [*tokenizer.get("added_tokens", []), *config.get("added_tokens_decoder", {}).values()]
+        known = {token.get("content") for token in listed if isinstance(token, dict)}
+        return [token for token in needed if token not in known]
 
     def special_tokens(self) -> dict[str, str]:
         """Return the tokens that a chat template may use by name, ``bos_token`` and the like."""

@@ -489,6 +489,15 @@ def test_the_limits_are_those_that_the_processor_has(base: Path) -> None:
         assert limits == {"min": size["shortest_edge"], "max": size["longest_edge"], "token": 1024}
 
 
+def test_a_tokenizer_without_the_tokens_of_turns_and_images_is_refused(base: Path, tmp_path: Path) -> None:
+    tokenizer = json.loads((base / "tokenizer.json").read_text())
+    kept = [token for token in tokenizer["added_tokens"] if token["content"] not in ("<|im_end|>", "<|image_pad|>")]
+    (base / "tokenizer.json").write_text(json.dumps({**tokenizer, "added_tokens": kept}))
+    recipe = {"path": str(base), "revision": None, "pixels": NO_LIMITS}
+    with pytest.raises(UserError, match=r"the tokenizer has no <\|im_end\|>, <\|image_pad\|>; fetch"):
+        describe_base_model(recipe, tmp_path / "manifest.json")
+
+
 def test_the_step_checks_what_planning_checks(base: Path, tmp_path: Path) -> None:
     recipe = {"path": str(base), "revision": None, "pixels": {"min": None, "max": 100}}
     with pytest.raises(UserError, match="max_pixels is 100"):
