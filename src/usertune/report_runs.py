@@ -10,25 +10,40 @@ import pandas as pd
 from usertune import presentation
 from usertune.movement import did_not_move
 
+# What the manifest of a training says that was not stopped early.
+ALL_STEPS = "after all steps"
+
 
 def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row of a trained experiment, from the manifest of its training."""
-    memory = manifest.get("peak_memory_bytes")
-    loss = manifest.get("final_validation_loss")
+    """Return the row of a trained experiment, from the manifest of its training.
+
+    The loss is that of the weights that are used; ``last_loss`` and ``kept`` are texts where those are not the last.
+    """
+    memory, steps, last = (manifest.get(key) for key in ("peak_memory_bytes", "steps", "final_validation_loss"))
+    kept = manifest.get("kept_step", steps)
+    loss = last if kept == steps else manifest.get("kept_validation_loss")
+    ended = manifest.get("ended", ALL_STEPS)
     return {
         "experiment": name,
         "samples": _number(manifest.get("train_samples")),
-        "steps": _number(manifest.get("steps")),
+        "steps": _number(steps),
+        "kept": "" if kept == steps else f"weights of step {kept:,}",
         "parameters": presentation.count(manifest.get("trainable_parameters")),
         "time": presentation.duration(manifest.get("wall_seconds")),
         "attempts": manifest.get("attempts", 1),
         "samples_per_second": _number(manifest.get("samples_per_second"), 2),
         "tokens_per_second": _number(manifest.get("tokens_per_second")),
         "memory": presentation.NOT_AVAILABLE if memory is None else f"{memory / 2**30:,.1f} GiB",
-        "loss": presentation.NOT_AVAILABLE if loss is None else f"{loss:.4f}",
+        "loss": _loss(loss),
+        "last_loss": "" if kept == steps else f"last {_loss(last)}",
         "moved": _moved(manifest),
         "not_moved": did_not_move(manifest),
+        "ended_early": "" if ended == ALL_STEPS else ended,
     }
+
+
+def _loss(loss: float | None) -> str:
+    return presentation.NOT_AVAILABLE if loss is None else f"{loss:.4f}"
 
 
 def _moved(manifest: Mapping[str, Any]) -> str:

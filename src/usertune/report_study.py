@@ -24,10 +24,12 @@ SPLIT_ORDER = ("train", "validation", "test")
 STUDY_KEYS = {"pixels.min": "min_pixels", "pixels.max": "max_pixels"}
 # The order in which people look for them; keys that are not here follow by name. Without "training.", which most have.
 ORDER = (
-    "mode", "epochs", "learning_rate", "schedule", "warmup_steps", "warmup_share", "batch_size", "weight_decay",
+    "mode", "epochs", "learning_rate", "schedule", "warmup", "warmup_steps", "batch_size", "weight_decay",
     "max_grad_norm", "seed", "lora.rank", "lora.alpha", "lora.dropout", "freeze.vision", "freeze.merger", "keep",
-    "dtype", "min_pixels", "max_pixels", "max_new_tokens",
+    "early_stopping", "dtype", "min_pixels", "max_pixels", "max_new_tokens",
 )  # fmt: skip
+# What a training's recipe leaves out where it is usual.
+UNSAID = {"keep": "last", "early_stopping": None}
 # No settings, or shown elsewhere in the report.
 HIDDEN = frozenset({"step", "mode", "users", *NOT_IN_FINGERPRINT})
 
@@ -88,7 +90,7 @@ def setting_rows(
     for batch in predictions:
         found[batch["experiment"]] |= _of_recipe(batch["recipe"])
     for name, manifest in trainings.items():
-        found[name] |= _of_recipe(manifest["recipe"]) | _execution(manifest)
+        found[name] |= UNSAID | _of_recipe(manifest["recipe"]) | _execution(manifest)
     keys = {key for settings in found.values() for key in settings}
     rows = []
     for key in sorted(keys, key=_rank):

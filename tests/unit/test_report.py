@@ -307,3 +307,28 @@ def test_an_adapter_that_changes_no_answer_is_a_caution() -> None:
         {"experiment": "old"},
     ]
     assert [name for name, _ in cautions(trainings, predictions)] == ["lora"]
+
+
+def test_the_weights_that_are_used_and_their_loss_are_shown() -> None:
+    manifest = {"steps": 90, "kept_step": 40, "final_validation_loss": 0.57, "kept_validation_loss": 0.44}
+    row = training_row("full", {**manifest, "ended": "no lower validation loss in 2 validations"})
+    assert (row["steps"], row["kept"], row["loss"], row["last_loss"]) == (
+        "90",
+        "weights of step 40",
+        "0.4400",
+        "last 0.5700",
+    )
+    assert row["ended_early"] == "no lower validation loss in 2 validations"
+    for rest in ({"kept_step": 90, "ended": "after all steps"}, {}):
+        row = training_row("full", {"steps": 90, "final_validation_loss": 0.57, **rest})
+        assert (row["kept"], row["loss"], row["last_loss"], row["ended_early"]) == ("", "0.5700", "", "")
+
+
+def test_an_early_stop_is_in_the_report(make_study: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEASURED, "kept_step", 20)
+    monkeypatch.setitem(MEASURED, "kept_validation_loss", 0.4)
+    monkeypatch.setitem(MEASURED, "ended", "no lower validation loss in 1 validation")
+    text = make_study().report(examples=0).read_text(encoding="utf-8")
+    assert text.count("30<small>weights of step 20</small>") == 2
+    assert text.count("0.4000<small>last 0.5000</small>") == 2
+    assert "full_tuned was stopped early: no lower validation loss in 1 validation." in text

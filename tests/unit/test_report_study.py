@@ -45,7 +45,7 @@ def test_settings_differ_only_among_experiments_that_have_them() -> None:
     trainings: dict[str, Any] = {
         "lora": {"recipe": {**common, "mode": "lora", "training": {"epochs": 2.0, "lora": {"rank": 8}}}},
         "full": {
-            "recipe": {**common, "mode": "full", "training": {"epochs": 2.0}},
+            "recipe": {**common, "mode": "full", "training": {"epochs": 2.0, "keep": "best"}},
             "execution": {"micro_batch": 4},
             "micro_batch": 2,
             "processes": 4,
@@ -60,6 +60,8 @@ def test_settings_differ_only_among_experiments_that_have_them() -> None:
     assert rows == {
         "mode": (["vanilla", "lora", "full"], True),
         "epochs": ([NONE, "2", "2"], False),
+        "keep": ([NONE, "last", "best"], True),
+        "early_stopping": ([NONE, "null", "null"], False),
         "lora.rank": ([NONE, "8", NONE], False),
         "min_pixels": (["null", "null", "null"], False),
         "max_pixels": (["9", "9", "9"], False),
