@@ -113,7 +113,7 @@ def parse_line(line: bytes | str, user: str, number: int) -> RawSample:
     try:
         raw = json.loads(line if isinstance(line, str) else line.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise BadSampleError("line", f"not valid UTF-8: {error}") from None
+        raise BadSampleError("line", f"not valid UTF-8 (save the file as UTF-8): {error}") from None
     # A ValueError that is no JSONDecodeError is a number of more digits than Python reads.
     except (ValueError, RecursionError) as error:
         raise BadSampleError("line", f"not valid JSON: {error}") from None
