@@ -15,6 +15,7 @@ from transformers import GenerationConfig
 from transformers.utils import GENERATION_CONFIG_NAME
 from transformers.utils import logging as transformers_logging
 
+from usertune.chat_template import THINKING_BEGINS
 from usertune.clock import utc_now
 from usertune.collate import Collator, ConversationTokenizer
 from usertune.data.samples import Sample
@@ -25,6 +26,9 @@ from usertune.model import device, load_for_prediction, load_processor
 from usertune.store import Prediction
 
 logger = logging.getLogger(__name__)
+
+# A prompt that opens a thought ends in fewer tokens than this, however its tokenizer splits them.
+THOUGHT_TOKENS = 20
 
 
 class Generator:
@@ -152,12 +156,17 @@ class Generator:
             eos_token_id=self.end_ids,
             pad_token_id=self.conversations.padding_id,
         )
-        return [self._prediction(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+        rows = output[:, batch["input_ids"].shape[1] :].tolist()
+        return [self._prediction(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
 
-    def _prediction(self, ids: list[int]) -> Prediction:
+    def _prediction(self, ids: list[int], prompt: list[int]) -> Prediction:
         # What follows the first of them is padding, which may be one of them itself.
         length = next((position for position, token in enumerate(ids) if token in self.end_ids), len(ids))
         stopped = length < len(ids)
         answer = ids[:length]
         text = self.conversations.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        # A thought that the prompt opens is part of the answer: without its beginning, one that was cut off would
+        # look like an answer.
+        if self.conversations.tokenizer.decode(prompt[-THOUGHT_TOKENS:]).rstrip().endswith(THINKING_BEGINS):
+            text = f"{THINKING_BEGINS}\n{text}"
         return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped, made_with=self.made_with)

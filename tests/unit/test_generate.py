@@ -21,6 +21,7 @@ from usertune.errors import LackOfMemoryError, UserError
 from usertune.generate import Generator
 from usertune.model import load_processor
 from usertune.store import Prediction
+from usertune.tasks.point_forms import read
 
 
 def _generator(prepared: Prepared, max_new_tokens: int = 48) -> Generator:
@@ -176,3 +177,20 @@ def test_another_error_is_not_taken_for_a_lack_of_memory(prepared: Prepared, mon
     _limit_memory(monkeypatch, 0, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
         list(_generator(prepared).answer(_uneven(prepared), 2))
+
+
+@pytest.mark.parametrize(("opened", "reason"), [("<think>\\n", "unfinished_thinking"), ("<think>\\n</think>\\n", None)])
+def test_a_thought_that_the_prompt_opens_is_part_of_the_answer(
+    prepared: Prepared, tmp_path: Path, opened: str, reason: str | None
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(BASE, base)
+    template = base / "chat_template.jinja"
+    begin = "if add_generation_prompt -%}{{- '<|im_start|>assistant\\n"
+    assert begin in template.read_text()
+    template.write_text(template.read_text().replace(begin, begin + opened))
+    generator = Generator(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 3, "key")
+    (answer, *_) = _answers(generator, prepared.samples("1"), 5).values()
+    assert answer.text.startswith("<think>\n") == (reason is not None)
+    assert answer.new_tokens == 3
+    assert reason in (None, read(answer.text).form)
