@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.conftest import BASE, NO_LIMITS, Prepared
+from usertune.base_model import describe_base_model
 from usertune.clock import utc_now
 from usertune.collate import ConversationTokenizer
 from usertune.data.samples import Sample
@@ -92,6 +93,16 @@ def test_the_base_models_own_ends_end_an_answer(prepared: Prepared, tmp_path: Pa
     found, expected = _answers(generator, samples, 4), _answers(_generator(prepared), samples, 4)
     assert all(answer.stopped for answer in found.values())
     assert found == expected
+
+
+def test_other_ends_make_another_base_model(tmp_path: Path) -> None:
+    # Whose stored answers are others.
+    found = set()
+    for number, ends in enumerate([(OTHER_END, END), (END,)]):
+        folder = _ending_otherwise(tmp_path / str(number), ends)
+        recipe = {"path": str(folder), "revision": None, "pixels": NO_LIMITS}
+        found.add(describe_base_model(recipe, tmp_path / "manifest.json")["fingerprint"])
+    assert len(found) == 2
 
 
 def test_the_end_of_a_turn_ends_an_answer_whatever_the_base_model_says(prepared: Prepared, tmp_path: Path) -> None:
