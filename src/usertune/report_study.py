@@ -87,8 +87,15 @@ def setting_rows(
         predictions: the predictions of every experiment; all of one experiment have one recipe.
     """
     found: dict[str, dict[str, Any]] = {name: {"mode": mode} for name, mode in modes.items()}
+    sizes: dict[str, set[int | None]] = {name: set() for name in modes}
     for batch in predictions:
         found[batch["experiment"]] |= _of_recipe(batch["recipe"])
+        sizes[batch["experiment"]] |= set(batch.get("batch_sizes", []))
+    for name, used in sizes.items():
+        if used:
+            # In bfloat16 the size changes the last digits, and so a few answers (docs/reproducibility.md).
+            texts = ["n/a" if size is None else str(size) for size in sorted(used, key=_or_zero)]
+            found[name]["answers at once"] = ", ".join(texts)
     for name, manifest in trainings.items():
         found[name] |= UNSAID | _of_recipe(manifest["recipe"]) | _execution(manifest)
     keys = {key for settings in found.values() for key in settings}
@@ -196,6 +203,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
             _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else [(f"{prefix}{key}", value)]
         )
     return found
+
+
+def _or_zero(size: int | None) -> int:
+    return size or 0
 
 
 def _rank(key: str) -> tuple[int, str]:

@@ -55,6 +55,8 @@ def test_settings_differ_only_among_experiments_that_have_them() -> None:
     predict = {"step": "predict", "pixels": {"min": None, "max": 9}, "max_new_tokens": 5, "later_key": "x"}
     predictions: list[Any] = [{"experiment": name, "recipe": predict} for name in ("vanilla", "lora", "full")]
     predictions[2]["recipe"] = {**predict, "max_new_tokens": 6}
+    predictions.append({**predictions[1], "batch_sizes": [16, 3]})
+    predictions[1] = {**predictions[1], "batch_sizes": [None, 16]}
     modes = {"vanilla": "vanilla", "lora": "lora", "full": "full"}
     rows = {row["key"]: (row["cells"], row["differs"]) for row in setting_rows(modes, trainings, predictions)}
     assert rows == {
@@ -67,6 +69,7 @@ def test_settings_differ_only_among_experiments_that_have_them() -> None:
         "max_pixels": (["9", "9", "9"], False),
         "max_new_tokens": (["5", "5", "6"], True),
         "later_key": (["x", "x", "x"], False),
+        "answers at once": ([NONE, "n/a, 3, 16", NONE], False),
         "micro_batch": ([NONE, NONE, "2"], False),
         "parallel": ([NONE, NONE, "fsdp"], False),
         "processes (gpus x nodes)": ([NONE, NONE, "4"], False),
