@@ -42,6 +42,7 @@ EXAMPLES = (
         ("```grounding\n512, 30", "cut_off", None),
         ("Referring: tab (2, 3)\nGrounding: [512, 304]", "answer_line"),
         ("Referring: tab (2, 3)", "none", None),
+        ('{"referring": "tab (2, 3)", "grounding": [512, 304]}', "key"),
         ("```referring\nthe tab at [2, 3]\n```", "none", None),
         ("[512, 304]", "line"),
         ("512, 304", "line"),

@@ -14,7 +14,7 @@ _LIST_NAMES = (
     r"(?:(?:click|tap|target|element|center|centre|predicted|normali[sz]ed|norm|relative|mouse|ui)[_ ])?"
     r"(?:points?(?:_2d)?|coordinates?|coords?|position|pos|location|loc|bbox(?:es)?(?:_2d)?|box(?:es)?(?:_2d)?"
     r"|bounding[_ ]?box(?:es)?|bounds|rect(?:angle)?)"
-    r"|click|tap|center|centre|target|element|answer|start_box|xy|xyxy|xywh|[xy][ ]?+,[ ]?+[xy]"
+    r"|click|tap|center|centre|target|element|answer|grounding|start_box|xy|xyxy|xywh|[xy][ ]?+,[ ]?+[xy]"
     r"|(?:\u70b9\u51fb|\u4e2d\u5fc3)?(?:\u5750\u6807|\u4f4d\u7f6e|\u4e2d\u5fc3\u70b9)"
 )
 _X_FIRST = ("point_2d", "bbox_2d", "box", "start_box")
