@@ -155,8 +155,14 @@ def test_another_score_in_its_place_in_the_store_does_not_count(make_study: Make
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"edited"])
 def test_a_damaged_score_in_the_store_is_computed_again(
-    make_study: Maker, scorings: list[int], damage: bytes, caplog: pytest.LogCaptureFixture
+    make_study: Maker,
+    scorings: list[int],
+    damage: bytes,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # The bytes are compared, and hold the time of scoring.
+    monkeypatch.setattr("usertune.score.utc_now", lambda: "2026-11-27T12:00:00+00:00")
     study = make_study()
     inputs = "lora", "1", study.samples_of("1"), study.predictions("lora")
     first = score_user(RECIPE, *inputs, *outputs(study))
