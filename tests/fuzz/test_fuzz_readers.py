@@ -17,6 +17,7 @@ from PIL import Image
 
 from tests.fuzz.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
 from usertune.config import study_from_config
+from usertune.data.frames import FRAMES
 from usertune.data.messages import BadSampleError, image_references, image_stats, parse_line
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import read_samples, read_user, request_digest
@@ -136,10 +137,10 @@ def test_the_images_of_good_samples_are_watched(root: Path, content: bytes) -> N
     assert {image["path"] for sample in samples for image in sample["images"]} <= watched
 
 
-@given(RAW_FILES, st.sampled_from(["error", "skip"]))
-def test_a_raw_file_is_prepared_or_refused(root: Path, content: bytes, on_bad_sample: str) -> None:
+@given(RAW_FILES, st.sampled_from(["error", "skip"]), st.sampled_from(FRAMES))
+def test_a_raw_file_is_prepared_or_refused(root: Path, content: bytes, on_bad_sample: str, frame: str) -> None:
     (root / f"user_{USER}.jsonl").write_bytes(content)
-    recipe = {"format": "messages", "task": "grounding", "on_bad_sample": on_bad_sample}
+    recipe = {"format": "messages", "task": "grounding", "on_bad_sample": on_bad_sample, "frame": frame}
     with new_folder() as out:
         manifest_file = out / f"user_{USER}.manifest.json"
         try:
