@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
 from usertune.config import load_study
@@ -107,8 +108,10 @@ def test_users_from_the_command_line(finished: Workplace) -> None:
     assert finished.json("predictions/lora/users_1.json")["generated"] == 0, "the store has them"
     assert "Scoring user 2" not in output
     assert finished.weights() == weights
-    with (finished.results / "tables/summary.csv").open(newline="") as file:
-        assert {row["users"] for row in csv.DictReader(file)} == {"1"}
+    # A report of their own, with its own copy of the study, next to that of all users.
+    for folder, users, count in ((finished.results / "subsets/test_1", "1", "1"), (finished.results, "1-2", "2")):
+        assert {row["users"] for row in _rows(folder / "tables/summary.csv")} == {count}
+        assert yaml.safe_load((folder / "study.yaml").read_text())["users"]["test"] == users
 
 
 def test_local_profile_is_found_at_the_root(workplace: Workplace) -> None:
