@@ -19,7 +19,7 @@ rule figure:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of(STUDY.origin.outcomes + "figures/{figure}.manifest.json"),
+        recipe=recipe_of(f"{STUDY.origin.outcomes}figures/{{figure}}.manifest.json"),
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         losses=lambda wildcards, input: [
             f"{name}={path}" for name, path in zip(TRAINED, input.losses)
