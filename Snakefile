@@ -41,6 +41,7 @@ onerror:
 
 
 rule all:
+    """Everything: all results of the study, and its report."""
     default_target: True
     input:
         # Every result, not just the report: Snakemake does not miss a file that lies between others.
@@ -65,3 +66,11 @@ for experiment in STUDY.experiments:
                 user=STUDY.users.test,
             ),
         localrule: True
+
+
+for target in workflow.rules:
+    if target.name in STUDY.experiments:
+        target.docstring = f"The experiment {target.name}, as far as its scores."
+
+# `snakemake --list` shows what can be asked for: rules that make a file for each user or experiment cannot, by name.
+workflow.list_rules = lambda only_targets: type(workflow).list_rules(workflow, True)

@@ -1,7 +1,9 @@
 """The study object, and the named functions that tell rules their inputs and resources."""
 
+import logging
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +11,7 @@ from functools import cache
 from operator import attrgetter
 from pathlib import Path
 
+from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
@@ -27,7 +30,12 @@ for variable, folder in {
 for loaded in [name for name in sys.modules if name.split(".")[0] == "usertune"]:
     del sys.modules[loaded]
 
-from usertune import explain, gpu, plan, results
+from usertune import environment
+
+if said := environment.problem():
+    sys.exit(said)
+
+from usertune import explain, gpu, plan, results, targets
 from usertune.config import study_from_config
 from usertune.container import check_container, container_environment
 from usertune.data.check import failed_since
@@ -50,6 +58,63 @@ IN_CONTAINERS = (
     DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
 )
 
+
+def refuse(problem):
+    """End with a message, which a WorkflowError from here would be shown with lines of this file after."""
+    logger.error(str(problem))
+    sys.exit(1)
+
+
+def end_quietly_on_ctrl_c():
+    """After Ctrl-C show no errors of jobs, which were told to leave as well, but what to do."""
+    if not workflow.is_main_process or signal.getsignal(signal.SIGINT) in (
+        signal.SIG_IGN,
+        None,
+    ):
+        return
+    before = signal.getsignal(signal.SIGINT)
+    asked = []
+
+    def note(number, frame):
+        if not asked:
+            logger.warning(
+                "Interrupted. What was finished is kept; the same command goes on from there."
+            )
+        asked.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    logger.addFilter(lambda record: not asked or record.levelno < logging.ERROR)
+
+
+def command_line():
+    """What Snakemake was asked for on the command line; None where it was started in another way."""
+    if not workflow.is_main_process:
+        return None
+    if Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
+        return None
+    return get_argument_parser().parse_known_args(sys.argv[1:])[0]
+
+
+def check_command_line():
+    """Refuse targets that there are not, with those that there are; say which profile is missing."""
+    asked = command_line()
+    if asked is None:
+        return
+    if said := targets.problem(STUDY, STANDING.results, asked.targets or []):
+        refuse(said)
+    settings = ["profile", "executor", "cores", "jobs"]
+    runs_nothing = ["dryrun", "lint", "list_rules", "list_target_rules", "unlock"]
+    runs_nothing += ["summary", "detailed_summary", "dag", "rulegraph", "filegraph"]
+    if "SNAKEMAKE_PROFILE" not in os.environ and not any(
+        getattr(asked, name, None) for name in settings + runs_nothing
+    ):
+        refuse(
+            "How should this run? Add --profile local (this machine) or --profile slurm (a cluster); with -n "
+            "nothing runs."
+        )
+
+
 # `snakemake check --profile local` needs no base model. Snakemake itself does not know its targets yet.
 DATA_ALONE = "check" in sys.argv[1:]
 STARTED = time.time()
@@ -71,7 +136,7 @@ try:
     if IN_CONTAINERS:
         check_container(STUDY)
 except UserError as error:
-    raise WorkflowError(str(error)) from None
+    refuse(error)
 
 os.environ.update(
     USERTUNE_SCRIPTS=str(Path(workflow.basedir) / "scripts"),
@@ -81,6 +146,8 @@ os.environ.update(
 
 RECIPES = Recipes(STUDY, current_code(), installed_versions())
 STANDING = Standing(STUDY, RECIPES)
+check_command_line()
+end_quietly_on_ctrl_c()
 AUDIT = results.audit_place(RECIPES)
 STUDY_TEXT = f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.yaml"
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
@@ -112,6 +179,18 @@ wildcard_constraints:
 WHOLE = 1_000_000
 for name in TRAINED:
     workflow.register_resource(f"before_{name}", WHOLE)
+
+
+@cache
+def repair_what_does_not_hold():
+    """Let jobs run whose results do not hold, although Snakemake's records (`--touch`, or none) say that they do.
+
+    It is called by the first input function, since Snakemake has its graph by then, and has not yet asked what to run.
+    """
+    if workflow.is_main_process:
+        workflow.dag.forcefiles.update(
+            f"{STUDY.results}/{place}" for place in STANDING.to_repair()
+        )
 
 
 def before_training(is_before=lambda wildcards: True):
@@ -158,7 +237,14 @@ def user_manifests(users):
 
 def raw_user_file(wildcards):
     """The raw samples of one user."""
+    repair_what_does_not_hold()
     return str(user_file(STUDY.dataset.root, wildcards.user))
+
+
+def base_model_files(wildcards):
+    """The files of a local base model."""
+    repair_what_does_not_hold()
+    return plan.base_model_sources(STUDY)
 
 
 def trained_weights(wildcards):

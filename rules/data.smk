@@ -2,6 +2,7 @@
 
 
 rule prepare:
+    """Check the samples of one user."""
     input:
         raw_user_file,
     output:
@@ -22,7 +23,7 @@ rule prepare:
     params:
         recipe=recipe_of("data/user_{user}.manifest.json"),
         root=STUDY.dataset.root,
-        sources=lambda wildcards: plan.sources_state(STUDY, wildcards.user),
+        sources=lambda wildcards: STANDING.sources_state(wildcards.user),
     message:
         "Checking the samples of user {wildcards.user}"
     shell:
@@ -41,8 +42,9 @@ rule check:
 
 
 rule base_model:
+    """Look up the base model, and download it where it is named by its hub name."""
     input:
-        lambda wildcards: plan.base_model_sources(STUDY),
+        base_model_files,
     output:
         "<results>/base_model/manifest.json",
     log:

@@ -2,6 +2,7 @@
 
 
 rule predict:
+    """Generate one experiment's answers for a batch of users."""
     input:
         base_model="<results>/base_model/manifest.json",
         trained=trained_weights,
@@ -39,6 +40,7 @@ rule predict:
 
 
 rule score:
+    """Score one experiment's answers for one user."""
     input:
         manifest="<results>/data/user_{user}.manifest.json",
         samples="<results>/data/user_{user}.jsonl",
@@ -73,6 +75,7 @@ rule score:
 
 
 rule compare:
+    """Compare the experiments: the tables."""
     input:
         metrics=all_scores(".json"),
         rows=all_scores(".csv"),

@@ -2,6 +2,7 @@
 
 
 rule figure:
+    """Draw one figure."""
     input:
         tables=rules.compare.output,
         losses=training_logs,
@@ -33,6 +34,7 @@ rule figure:
 
 
 rule audit:
+    """Audit tables and figures, and all that they are made from."""
     input:
         tables=rules.compare.output,
         figures=expand(rules.figure.output.manifest, figure=FIGURE_NAMES),
@@ -68,6 +70,7 @@ rule audit:
 
 
 rule report:
+    """Write the report, after everything it is made from."""
     input:
         audit=rules.audit.output,
         base_model=rules.base_model.output,

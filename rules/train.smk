@@ -2,6 +2,7 @@
 
 
 rule train:
+    """Train one experiment."""
     input:
         base_model="<results>/base_model/manifest.json",
         train=user_manifests(STUDY.users.train),

@@ -14,6 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.audit import audit_study, in_words, run_audit
 from usertune.config import load_study

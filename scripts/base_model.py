@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.base_model import describe_base_model
 

@@ -16,6 +16,8 @@ import json
 import os
 from pathlib import Path
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.config import load_study
 from usertune.data.check import bad_users, in_words

@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.config import load_study
 from usertune.errors import UserError

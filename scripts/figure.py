@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.figures.make import make_figure
 from usertune.figures.sheet import Sources

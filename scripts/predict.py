@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.predict import predict_users
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.config import load_study
 from usertune.errors import UserError

@@ -9,6 +9,8 @@ import argparse
 import json
 from pathlib import Path
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.processes import Processes
 from usertune.train import train_experiment

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import environment  # noqa: F401
+
 from usertune import program
 from usertune.files import write_text
 from usertune.tasks.answers_page import with_examples

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,22 +23,13 @@ from usertune.fingerprint import digest_file, file_states, step_fingerprint
 from usertune.made_with import UNKNOWN, differences, installed_versions
 from usertune.plan import sources_state
 from usertune.recipes import RECORDED_STEPS, Recipes, current_code, recipe_changes
-from usertune.results import COMPARISON, SUBSETS, Finding, Result, comparison_place, read_checked, results_of
-from usertune.score import texts_of_user
+from usertune.results import COMPARISON, SUBSETS, Finding, Result, read_checked, results_of
 from usertune.sealed import read_result, write_result
 from usertune.step_fingerprints import (
     base_model_fingerprint,
-    compare_fingerprint,
-    figure_fingerprint,
-    model_of,
-    predict_fingerprint,
-    prepare_fingerprint,
-    report_fingerprint,
-    samples_digest,
-    score_fingerprint,
-    train_fingerprint,
 )
 from usertune.study import Study
+from usertune.upstream import not_made_from_upstream
 from usertune.users import parse_users
 
 logger = logging.getLogger(__name__)
@@ -128,8 +119,8 @@ def in_words(audit: Audit, shown: int = 20) -> str:
         lines.append(f"note: {len(audit.left_over)} files are not part of this study (no table uses them): {names}")
     if audit.findings:
         lines.append(
-            f"the audit failed: {len(audit.findings)} of {audit.checked} results do not hold. Run snakemake: it makes "
-            "them again. If one stays, delete its file first"
+            f"the audit failed: {len(audit.findings)} of {audit.checked} results do not hold. Run snakemake: one run "
+            "makes them again"
         )
     else:
         lines.append(f"the audit holds: {audit.checked} results are what the study says")
@@ -145,14 +136,10 @@ def _stale(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> I
         return
     try:
         yield from _changed_sources(study, result, manifest)
-        if any(place not in manifests for place in result.upstream):
-            return
-        expected = _FINGERPRINTS[result.step](study, result, manifests)
     except (KeyError, TypeError, ValueError, UserError) as error:
-        yield f"cannot be checked against what it was made from: {error}"
+        yield f"cannot be checked against its sources: {error}"
         return
-    if expected != manifest.get("fingerprint"):
-        yield f"made from something else than {_upstream_in_words(result)} as they are now"
+    yield from not_made_from_upstream(study, result, manifests)
 
 
 def _changed_sources(study: Study, result: Result, manifest: Manifest) -> Iterator[str]:
@@ -202,78 +189,6 @@ def _mended_images(root: Path, raw: Path, manifest: Manifest) -> Iterator[str]:
             except BadImageError:
                 continue
             yield f"line {item['line']} of {raw} was skipped for an image that is good now"
-
-
-def _upstream_in_words(result: Result) -> str:
-    if len(result.upstream) > 4:
-        return f"the {len(result.upstream)} results that it is made from,"
-    return ", ".join(result.upstream) or "its own files,"
-
-
-def _prepare(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    return prepare_fingerprint(result.recipe, samples_digest(manifests[result.manifest]))
-
-
-def _base_model(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    return base_model_fingerprint(manifests[result.manifest]["model_files"])
-
-
-def _train(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    base, *users = (manifests[place] for place in result.upstream)
-    count = len(study.users.train)
-    return train_fingerprint(result.recipe, base, users[:count], users[count:])
-
-
-def _predict(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    base, *rest = (manifests[place] for place in result.upstream)
-    trained = rest.pop(0) if len(rest) > len(result.users) else None
-    own = manifests[result.manifest]
-    if trained and trained["base_model"] != base["fingerprint"]:
-        raise UserError("the training was on another base model")
-    # Rows of another experiment or user would have the right fingerprint, which names inputs and not rows.
-    if {row["user"] for row in own["predictions"]} != set(result.users):
-        raise UserError("it holds other users' rows")
-    return predict_fingerprint(result.recipe, model_of(base, trained), rest)
-
-
-def _score(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    data, predictions = (manifests[place] for place in result.upstream)
-    texts = texts_of_user(predictions, Path(result.upstream[1]), str(result.experiment), result.users[0])
-    return score_fingerprint(result.recipe, samples_digest(data), texts)
-
-
-def _compare(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    return compare_fingerprint(result.recipe, [manifests[place] for place in result.upstream])
-
-
-def _figure(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    tables, *trainings = (manifests[place] for place in result.upstream)
-    logs = {training["experiment"]: training["files"]["training_log.csv"] for training in trainings}
-    return figure_fingerprint(result.recipe, tables, logs)
-
-
-def _audit(_study: Study, result: Result, _manifests: Mapping[str, Manifest]) -> str:
-    return step_fingerprint(result.recipe, {})
-
-
-def _report(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    tables = comparison_place(study)
-    figures = [manifests[place] for place in result.upstream if "figures/" in place]
-    data = [manifests[place] for place in result.upstream if place.startswith("data/")]
-    return report_fingerprint(result.recipe, manifests[tables], figures, data)
-
-
-_FINGERPRINTS: dict[str, Callable[[Study, Result, Mapping[str, Manifest]], str]] = {
-    "prepare": _prepare,
-    "base_model": _base_model,
-    "train": _train,
-    "predict": _predict,
-    "score": _score,
-    "compare": _compare,
-    "figure": _figure,
-    "audit": _audit,
-    "report": _report,
-}
 
 
 def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manifest]) -> list[dict[str, Any]]:

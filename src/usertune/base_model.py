@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from usertune.base_folder import as_recorded
 from usertune.errors import UserError
 from usertune.files import read_json
 from usertune.fingerprint import digest_file, file_states, list_files
@@ -130,8 +131,7 @@ def describe_base_model(
     """
     path, revision = path or str(recipe["path"]), recipe["revision"]
     if is_local(path):
-        # Jobs may be started from another directory. Not Path.resolve: links keep the names that people gave them.
-        folder = Path(os.path.abspath(Path(path).expanduser()))  # noqa: PTH100
+        folder = Path(path).expanduser()
         check_local(path, recipe["pixels"])
     else:
         folder = download(path, revision, _similar(path))
@@ -153,7 +153,7 @@ def describe_base_model(
     manifest = {
         "step": "base_model",
         "recipe": dict(recipe),
-        "folder": str(folder),
+        "folder": as_recorded(folder, manifest_file),
         "about": about_model(folder),
         "model_files": files,
         "model_state": state,

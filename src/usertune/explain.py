@@ -71,7 +71,7 @@ def explain(standing: Standing, target: str | None = None) -> Explanation:
     again: set[str] = set()
     for place in needed_for(standing.results, manifest):
         result = standing.results[place]
-        own = list(standing.reasons(place))
+        own = [*standing.reasons(place), *standing.not_from_upstream(place)]
         for reason in own:
             explanation.causes.setdefault(reason, []).append(result.label)
         if own or any(above in again for above in result.upstream):

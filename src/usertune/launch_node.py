@@ -21,7 +21,7 @@ def main(task_file: Path) -> int:
         The exit code.
     """
     # The workers decide when they stop; torchrun, in this process, would end them at the first signal.
-    for number in (*STOP_SIGNALS, signal.SIGHUP):
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     os.environ[PARENT] = str(os.getpid())

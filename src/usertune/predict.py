@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune import gpu
+from usertune.base_folder import from_record
 from usertune.data.samples import Sample, read_user, request_digest
 from usertune.errors import UserError
 from usertune.fingerprint import step_fingerprint
@@ -58,6 +59,7 @@ def predict_users(
         UserError: an input is missing or damaged, or the weights were trained on another base model.
     """
     base = read_result(base_manifest)
+    base = {**base, "folder": str(from_record(base["folder"], base_manifest))}
     trained = read_result(train_manifest) if train_manifest else None
     if trained and trained["base_model"] != base["fingerprint"]:
         raise UserError(f"{train_manifest}: trained on another base model than {base_manifest}; train again")

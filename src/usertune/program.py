@@ -14,6 +14,7 @@ from typing import Any
 from usertune import job_record
 from usertune.errors import Stopped, UserError
 from usertune.memory import ran_out
+from usertune.signals import obeyed_signals
 
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
@@ -52,13 +53,14 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
 
     A `UserError` and a lack of memory are shown as their message alone (exit code 2); a full or read-only disk
     likewise; anything else with its traceback (exit code 1). SIGTERM and SIGUSR1, which schedulers send before they
-    end a job, unwind like Ctrl-C, so that ``with`` blocks clean up, and give exit code 75: the same command goes on
-    from there.
+    end a job, and SIGHUP of a closed terminal unwind like Ctrl-C, so that ``with`` blocks clean up, and give exit
+    code 75: the same command goes on from there.
     Beside the log a record is kept of how it goes (see `job_record`).
     """
     arguments = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _stop)
+    for number in obeyed_signals():
+        if number != signal.SIGINT:
+            signal.signal(number, _stop)
     try:
         configure_logging(arguments.log)
         with job_record.kept(arguments.log):
@@ -66,6 +68,10 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
     except UserError as error:
         logger.error("%s", error)
         sys.exit(EXIT_USER_ERROR)
+    except BrokenPipeError:
+        # Who read the output has enough of it, as in: ... | head
+        sys.stdout = None  # type: ignore[assignment]
+        sys.exit(EXIT_FAILURE)
     except OSError as error:
         logger.error("%s", error, exc_info=error.filename is None)
         sys.exit(EXIT_FAILURE)

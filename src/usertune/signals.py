@@ -12,11 +12,19 @@ from typing import Any
 
 from usertune.errors import Stopped
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# The last comes when a terminal is closed; a process that ignores it (nohup) goes on ignoring it.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+# Those that schedulers send to every process of a job. Of a closed terminal the program that started them says so.
+JOB_SIGNALS = STOP_SIGNALS[:-1]
 # Of a process that is ended because another one of its group failed: what a shell says of SIGTERM.
 EXIT_ENDED = 128 + signal.SIGTERM
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
+
+
+def obeyed_signals() -> list[signal.Signals]:
+    """Return the stop signals that this process does not ignore as nohup has processes ignore one."""
+    return [number for number in STOP_SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class NotedSignal:
@@ -32,7 +40,7 @@ class NotedSignal:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> None:
-        self._before = {number: signal.signal(number, self._note) for number in STOP_SIGNALS}
+        self._before = {number: signal.signal(number, self._note) for number in obeyed_signals()}
 
     def __exit__(self, *_error: object) -> None:
         for number, handler in self._before.items():
@@ -60,8 +68,8 @@ class SignalWatch(threading.Thread):
         super().__init__(daemon=True)
         self.signal: int | None = None
         self._parent = os.getppid()
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-        for number in STOP_SIGNALS:
+        signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+        for number in JOB_SIGNALS:
             # torchrun's process ignores them, and that is inherited.
             signal.signal(number, signal.SIG_DFL)
         self.start()
@@ -69,7 +77,7 @@ class SignalWatch(threading.Thread):
     def run(self) -> None:
         """Wait for signals for as long as the process lives."""
         while True:
-            arrived = signal.sigwaitinfo(STOP_SIGNALS)
+            arrived = signal.sigwaitinfo(JOB_SIGNALS)
             if arrived.si_signo == signal.SIGTERM and arrived.si_pid == self._parent:
                 os._exit(EXIT_ENDED)
             self.signal = self.signal or arrived.si_signo

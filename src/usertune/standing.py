@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from usertune.base_folder import from_record
 from usertune.base_model import is_local
 from usertune.fingerprint import canonical_json, digest
 from usertune.plan import base_model_state, sources_state
 from usertune.recipes import Recipes, recipe_changes
 from usertune.results import Finding, read_checked, results_of
 from usertune.study import Study
+from usertune.upstream import not_made_from_upstream
 
 
 class Standing:
@@ -26,6 +29,7 @@ class Standing:
         self.study = study
         self.folder = Path(study.results)
         self.results = results_of(study, recipes)
+        self._sources: dict[str, str] = {}
         self._looked: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
 
     def look(self, place: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
@@ -71,8 +75,39 @@ class Standing:
             yield "rerun.on_code_change is set, and it was not yet compared with today's code and packages"
         if not look_at_sources:
             return
-        if result.step == "prepare" and sources_state(self.study, result.users[0]) != manifest["sources_state"]:
+        if result.step == "prepare" and self.sources_state(result.users[0]) != manifest["sources_state"]:
             yield "its raw data have other bytes, sizes or times than when they were prepared"
-        local = result.step == "base_model" and is_local(self.study.base_model.path)
-        if local and base_model_state(self.study) != digest(manifest["model_state"]):
-            yield "the base model's files have other sizes or times than when they were read"
+        if result.step == "base_model" and is_local(self.study.base_model.path):
+            if base_model_state(self.study) != digest(manifest["model_state"]):
+                yield "the base model's files have other sizes or times than when they were read"
+            recorded = from_record(manifest["folder"], self.folder / place)
+            if recorded.resolve() != Path(self.study.base_model.path).expanduser().resolve():
+                yield "the base model is in another folder now"
+
+    def not_from_upstream(self, place: str) -> Iterator[str]:
+        """Yield how a result of today's recipe does not fit to what lies upstream of it, as the audit would."""
+        result = self.results[place]
+        looked = {name: self.look(name)[0] for name in (place, *result.upstream)}
+        manifests = {name: manifest for name, manifest in looked.items() if manifest is not None}
+        if place in manifests and not recipe_changes(manifests[place].get("recipe", {}), result.recipe):
+            yield from not_made_from_upstream(self.study, result, manifests)
+
+    def sources_state(self, user: str) -> str:
+        """Return `usertune.plan.sources_state` of a user's raw data, which is gathered once."""
+        if user not in self._sources:
+            self._sources[user] = sources_state(self.study, user)
+        return self._sources[user]
+
+    def to_repair(self) -> list[str]:
+        """Return the manifests of results that are there and do not hold.
+
+        The workflow's own records do not always say so: after ``--touch``, or without records, it takes them for good.
+        """
+        return [place for place in self.results if (self.folder / place).exists() and self._does_not_hold(place)]
+
+    def _does_not_hold(self, place: str) -> bool:
+        try:
+            return next(chain(self.reasons(place), self.not_from_upstream(place)), None) is not None
+        except (KeyError, TypeError, ValueError):
+            # Of another version of usertune.
+            return True

@@ -47,6 +47,9 @@ def with_resolved_paths(
         if raw.get(path[0]) is None or not isinstance(value, str) or not value or _typed(path, command_line):
             continue
         section[key] = _resolved(path, value, lines)
+    if isinstance(resolved.get("results"), str) and resolved["results"]:
+        # Snakemake compares file names as texts.
+        resolved["results"] = os.path.normpath(resolved["results"])
     return {key: value for key, value in resolved.items() if key in raw or key == "results"}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from usertune import effort, gpu, launch
 from usertune.attempts import final_failures_kept
+from usertune.base_folder import from_record
 from usertune.base_model import model_files
 from usertune.clock import utc_now
 from usertune.data.samples import Sample, read_user
@@ -79,6 +80,7 @@ def train_experiment(
         UserError: an input is missing or damaged, or several processes cannot work together as asked.
     """
     base = read_result(base_manifest)
+    base = {**base, "folder": str(from_record(base["folder"], base_manifest))}
     train, train_users = read_users(train_manifests)
     validation, validation_users = read_users(validation_manifests)
     fingerprint = train_fingerprint(recipe, base, train_users, validation_users)

@@ -140,6 +140,7 @@ def test_every_script_takes_its_arguments(
         return
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "argv", list(words))
+    monkeypatch.syspath_prepend(REPOSITORY / "scripts")
     monkeypatch.setattr(program, "run", lambda parser, main: parser.parse_args())
     runpy.run_path(words[0], run_name="__main__")
     assert capsys.readouterr().err == ""

@@ -38,6 +38,8 @@ def _run(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         ("os.kill(os.getpid(), signal.SIGINT)", 130, "interrupted;"),
         ("os.kill(os.getpid(), signal.SIGTERM)", 75, "interrupted;"),
         ("os.kill(os.getpid(), signal.SIGUSR1)", 75, "interrupted;"),
+        # Of a terminal that is closed.
+        ("os.kill(os.getpid(), signal.SIGHUP)", 75, "interrupted;"),
     ],
 )
 def test_expected_end(body: str, code: int, said: str) -> None:
@@ -45,6 +47,20 @@ def test_expected_end(body: str, code: int, said: str) -> None:
     assert done.returncode == code
     assert done.stderr.startswith(said)
     assert len(done.stderr.splitlines()) == 1, "no traceback"
+
+
+def test_a_closed_terminal_does_not_end_what_nohup_protects() -> None:
+    command = [sys.executable, "-c", PROGRAM.format(body="os.kill(os.getpid(), signal.SIGHUP); raise UserError('on')")]
+    done = subprocess.run(["nohup", *command], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith("on\n")
+
+
+def test_reader_that_has_enough_is_no_error() -> None:
+    done = _run(
+        "print('line'); os.dup2(os.open('/dev/null', os.O_RDONLY), 1); raise BrokenPipeError(32, 'Broken pipe')"
+    )
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("body", ["raise KeyError('unforeseen')", "raise OSError('of no file')"])

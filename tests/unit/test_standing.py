@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from tests.synthetic_study import SyntheticStudy
+from usertune.audit import audit_study
 from usertune.data import messages
 from usertune.fingerprint import step_fingerprint
 from usertune.recipes import Recipes, recipe_changes
 from usertune.results import COMPARISON, REPORT, Finding
-from usertune.sealed import read_result
+from usertune.sealed import read_result, write_result
 from usertune.standing import Standing
 
 HERE = Path()
@@ -175,3 +176,29 @@ def test_results_of_other_code_or_settings_are_told_from_damaged_ones(whole: Syn
     assert [place for place in made_with_other_settings(found) if place in scores] == scores
     # What lies upstream is no reason of their own.
     assert list(found.reasons(COMPARISON)) == []
+
+
+def test_what_the_audit_finds_is_what_is_repaired(whole: SyntheticStudy) -> None:
+    found = standing(whole)
+    assert found.to_repair() == []
+    # Rows of another experiment: whole, of today's recipe, and from something else.
+    place = "predictions/lora/users_1-2.json"
+    other = read_result(whole.root / "predictions/full_tuned/users_1-2.json")
+    own = read_result(whole.root / place)
+    write_result(whole.root / place, {**own, "fingerprint": other["fingerprint"], "predictions": other["predictions"]})
+    found = standing(whole)
+    stale = [item.place for item in audit_study(whole.study).findings]
+    assert place in stale
+    assert found.to_repair() == stale
+    assert any("made from something else" in reason for reason in found.not_from_upstream(place))
+
+
+def test_what_is_missing_needs_no_repair_and_what_is_damaged_does(whole: SyntheticStudy) -> None:
+    (whole.root / "scores/lora/user_1.json").unlink()
+    (whole.root / COMPARISON).write_text("")
+    # Of a version of usertune that wrote less.
+    data = whole.root / "data/user_1.manifest.json"
+    manifest = read_result(data)
+    del manifest["sources_state"]
+    write_result(data, manifest)
+    assert standing(whole).to_repair() == ["data/user_1.manifest.json", COMPARISON]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.work import audit, run
+from tests.workflow.work import NOTHING, audit, run
 from tests.workflow.workplace import EXPERIMENTS, Workplace
 
 pytestmark = pytest.mark.workflow
@@ -107,10 +107,21 @@ def test_failed_training_after_a_change_leaves_no_report_that_passes(finished: W
     assert run(finished).trained == {"lora"}
 
 
-def test_lost_records_of_snakemake_do_not_let_old_results_pass(finished: Workplace) -> None:
+def test_one_run_repairs_what_the_records_of_snakemake_take_for_good(finished: Workplace) -> None:
     finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
+    finished.run("--touch")
+    assert "training.learning_rate: 0.004 -> 0.005" in audit(finished)
+    # A target repairs what it needs, and nothing else.
+    assert NOTHING in finished.run("vanilla")
+    work = run(finished)
+    assert (work.trained, set(work.generated)) == ({"lora"}, {("lora", "1"), ("lora", "2")})
+    assert "the audit holds" in audit(finished)
+    # Elsewhere, and without any records; going back to the settings before costs no GPU time.
+    finished.replace("learning_rate: 5e-3", "learning_rate: 4e-3")
     shutil.rmtree(finished.folder / ".snakemake")
-    code, output = finished.snakemake()
-    assert code != 0
-    assert "stale: checkpoints/lora/manifest.json: made with other settings" in output
-    assert "training.learning_rate: 0.004 -> 0.005" in output
+    (finished.folder / "results").rename(finished.folder / "moved")
+    finished.replace("results: results", "results: moved")
+    output = finished.run()
+    assert "was trained before" in output or "already trained" in output
+    assert NOTHING in finished.run()
+    assert "the audit holds" in audit(finished)
