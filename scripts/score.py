@@ -17,9 +17,9 @@ from pathlib import Path
 import environment  # noqa: F401
 
 from usertune import program
-from usertune.score import score_user, texts_of_user
+from usertune.score import answers_of_user, score_user
 from usertune.sealed import read_result
-from usertune.unread import warn_if_unread
+from usertune.unread import warn_of_unread
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -41,9 +41,10 @@ def main(arguments: argparse.Namespace) -> None:
         metrics["samples"],
         100 * metrics["click_accuracy"],
     )
-    predictions = read_result(arguments.predictions)
-    texts = texts_of_user(predictions, arguments.predictions, arguments.experiment, arguments.user)
-    warn_if_unread(metrics, arguments.rows, texts, arguments.expected_parse_rate)
+    if metrics["parse_rate"] < arguments.expected_parse_rate:
+        predictions = read_result(arguments.predictions)
+        answers = answers_of_user(predictions, arguments.predictions, arguments.experiment, arguments.user)
+        warn_of_unread(metrics, arguments.rows, answers, arguments.expected_parse_rate)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from usertune.clock import utc_now
 from usertune.data.samples import read_samples
@@ -29,6 +29,15 @@ from usertune.thresholds import hit_column, threshold_label, thresholds_of
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What a model answered, and whether it ended by itself or was cut off at its longest length."""
+
+    text: str
+    ended: bool = True
+
+
 REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is remade"
 
 
@@ -61,14 +70,14 @@ def score_user(
     thresholds = thresholds_of(recipe)
     samples = read_samples(samples_file, user)
     predictions = read_result(predictions_file)
-    texts = texts_of_user(predictions, predictions_file, experiment, user)
-    _require_same_ids(samples, texts, samples_file, predictions_file)
+    answers = answers_of_user(predictions, predictions_file, experiment, user)
+    _require_same_ids(samples, answers, samples_file, predictions_file)
 
-    fingerprint = score_fingerprint(recipe, digest_file(samples_file), texts)
+    fingerprint = score_fingerprint(recipe, digest_file(samples_file), answers)
     stored = store_folder / f"{fingerprint[:32]}.json"
     score = _read_stored(stored, fingerprint)
     if score is None:
-        rows = score_samples(str(recipe.get("task")), samples, texts, thresholds, samples_file)
+        rows = score_samples(str(recipe.get("task")), samples, answers, thresholds, samples_file)
         score = {
             "fingerprint": fingerprint,
             "scored": utc_now(),
@@ -101,7 +110,7 @@ def score_user(
 def score_samples(
     task_name: str,
     samples: Sequence[Mapping[str, Any]],
-    texts: Mapping[str, str],
+    answers: Mapping[str, Answer],
     thresholds: Sequence[float],
     samples_file: Path,
 ) -> list[Row]:
@@ -124,7 +133,7 @@ def score_samples(
                 f"{samples_file}: sample {sample['id']!r}: {error}; "
                 "check the dataset's answer for it, then prepare the user again"
             ) from None
-        point, form = task.read(texts[sample["id"]])
+        point, form = task.read(*answers[sample["id"]])
         distance = None if point is None else task.distance(point, sample["target"])
         row: Row = {name: sample[name] for name in ("id", "user", "episode", "step")}
         row |= {"parsed": int(point is not None), "form": form, "x": point and point[0], "y": point and point[1]}
@@ -172,8 +181,8 @@ def _read_stored(path: Path, fingerprint: str) -> dict[str, Any] | None:
     return score
 
 
-def texts_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, str]:
-    """Return ``{sample id: predicted text}`` of one user, sorted by id.
+def answers_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, Answer]:
+    """Return ``{sample id: answer}`` of one user, sorted by id.
 
     Raises:
         UserError: the predictions are of another experiment or lack the user, or a row is malformed or doubled.
@@ -185,7 +194,7 @@ def texts_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, u
         )
     if user not in (predictions.get("users") or []):
         raise UserError(f"{path}: holds users {predictions.get('users')!r}, not {user!r}; give that user's batch")
-    texts: dict[str, str] = {}
+    answers: dict[str, Answer] = {}
     for number, prediction in enumerate(predictions.get("predictions") or []):
         try:
             owner, identity, text = prediction["user"], prediction["id"], prediction["text"]
@@ -195,21 +204,21 @@ def texts_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, u
             continue
         if not isinstance(text, str):
             raise UserError(f"{path}: sample {identity!r}: text is {text!r}, not a string; {REMAKE_PREDICTIONS}")
-        if identity in texts:
+        if identity in answers:
             raise UserError(f"{path}: sample {identity!r} was predicted twice; {REMAKE_PREDICTIONS}")
-        texts[identity] = text
-    return dict(sorted(texts.items()))
+        answers[identity] = Answer(text, prediction.get("stopped") is not False)
+    return dict(sorted(answers.items()))
 
 
 def _require_same_ids(
-    samples: Sequence[Mapping[str, Any]], texts: Mapping[str, str], samples_file: Path, predictions_file: Path
+    samples: Sequence[Mapping[str, Any]], answers: Mapping[str, Answer], samples_file: Path, predictions_file: Path
 ) -> None:
     identities = {sample["id"] for sample in samples}
-    if missing := sorted(identities - texts.keys()):
+    if missing := sorted(identities - answers.keys()):
         raise UserError(
             f"{predictions_file}: no prediction for {_some(missing)} of {samples_file}; {REMAKE_PREDICTIONS}"
         )
-    if foreign := sorted(texts.keys() - identities):
+    if foreign := sorted(answers.keys() - identities):
         raise UserError(
             f"{predictions_file}: has predictions for {_some(foreign)}, not in {samples_file}; {REMAKE_PREDICTIONS}"
         )

@@ -53,9 +53,9 @@ def predict_fingerprint(recipe: Manifest, model: Mapping[str, str], users: Seque
     return step_fingerprint(recipe, {**model, "samples": samples})
 
 
-def score_fingerprint(recipe: Manifest, samples_sha256: str, texts: Mapping[str, str]) -> str:
-    """Return the fingerprint of one user's score; ``texts`` is ``{sample id: predicted text}``."""
-    return step_fingerprint(recipe, {"samples": samples_sha256, "texts": digest(dict(texts))})
+def score_fingerprint(recipe: Manifest, samples_sha256: str, answers: Mapping[str, tuple[str, bool]]) -> str:
+    """Return the fingerprint of a user's score; ``answers`` is ``{sample id: (text, whether it ended by itself)}``."""
+    return step_fingerprint(recipe, {"samples": samples_sha256, "answers": digest(dict(answers))})
 
 
 def compare_fingerprint(recipe: Manifest, scores: Sequence[Manifest]) -> str:

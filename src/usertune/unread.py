@@ -9,31 +9,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from usertune.score import Answer
+
 logger = logging.getLogger(__name__)
 
 ANSWERS_SHOWN = 3
 LONGEST_ANSWER = 160
 
 
-def warn_if_unread(
-    metrics: Mapping[str, Any], rows_file: Path, texts: Mapping[str, str], expected_parse_rate: float
-) -> bool:
-    """Warn, with some of the answers, where fewer of one user's answers could be read than expected.
+def warn_of_unread(
+    metrics: Mapping[str, Any], rows_file: Path, answers: Mapping[str, Answer], expected_parse_rate: float
+) -> None:
+    """Warn that fewer of one user's answers could be read than expected, and show some of the others.
 
     Args:
         metrics: what `usertune.score.score_user` returned.
         rows_file: the rows that it wrote, with ``id`` and ``parsed`` (0 or 1).
-        texts: ``{sample id: answer}`` of this user.
-        expected_parse_rate: share of answers, 0 to 1, below which to warn.
-
-    Returns:
-        Whether there was a warning.
+        answers: this user's answers, by sample id.
+        expected_parse_rate: share of answers, 0 to 1, that was expected.
     """
-    if metrics["parse_rate"] >= expected_parse_rate:
-        return False
     with rows_file.open(encoding="utf-8", newline="") as lines:
         unread = [row["id"] for row in csv.DictReader(lines) if row["parsed"] == "0"]
-    answers = "\n".join(f"  {identity}: {printable(texts[identity])}" for identity in unread[:ANSWERS_SHOWN])
+    shown = "\n".join(f"  {identity}: {printable(answers[identity].text)}" for identity in unread[:ANSWERS_SHOWN])
     logger.warning(
         "warning: %s, user %s: only %d of %d answers could be read (evaluation.expected_parse_rate: %g). Does the "
         "prompt (dataset.prompt) ask for the form that docs/data.md describes, and is max_new_tokens enough? Some of "
@@ -43,9 +40,8 @@ def warn_if_unread(
         metrics["parsed"],
         metrics["samples"],
         expected_parse_rate,
-        answers,
+        shown,
     )
-    return True
 
 
 def printable(text: str) -> str:

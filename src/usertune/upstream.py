@@ -9,7 +9,7 @@ from typing import Any
 from usertune.errors import UserError
 from usertune.fingerprint import step_fingerprint
 from usertune.results import Result, comparison_place
-from usertune.score import texts_of_user
+from usertune.score import answers_of_user
 from usertune.step_fingerprints import (
     base_model_fingerprint,
     compare_fingerprint,
@@ -81,8 +81,8 @@ def _predict(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -
 
 def _score(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
     data, predictions = (manifests[place] for place in result.upstream)
-    texts = texts_of_user(predictions, Path(result.upstream[1]), str(result.experiment), result.users[0])
-    return score_fingerprint(result.recipe, samples_digest(data), texts)
+    answers = answers_of_user(predictions, Path(result.upstream[1]), str(result.experiment), result.users[0])
+    return score_fingerprint(result.recipe, samples_digest(data), answers)
 
 
 def _compare(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:

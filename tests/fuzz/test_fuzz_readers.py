@@ -24,7 +24,7 @@ from usertune.data.samples import read_samples, read_user, request_digest
 from usertune.errors import UserError
 from usertune.files import read_json, write_json
 from usertune.plan import sources_state
-from usertune.score import score_samples
+from usertune.score import Answer, score_samples
 from usertune.sealed import read_result, write_result
 
 USER = "7"
@@ -175,13 +175,13 @@ def test_canonical_samples_are_read_or_refused(content: bytes) -> None:
             return
         assert len({sample["id"] for sample in samples}) == len(samples) > 0
         assert {sample["user"] for sample in samples} == {USER}
-        texts = {sample["id"]: "[1, 2]" for sample in samples}
+        answers = {sample["id"]: Answer("[1, 2]") for sample in samples}
         try:
-            rows = score_samples("grounding", samples, texts, [140], path)
+            rows = score_samples("grounding", samples, answers, [140], path)
         except UserError as error:
             assert "the target is" in str(error)
         else:
-            assert [row["id"] for row in rows] == list(texts)
+            assert [row["id"] for row in rows] == list(answers)
             assert all(isinstance(value, SCALARS) for row in rows for value in row.values())
 
 

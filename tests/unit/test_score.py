@@ -16,7 +16,7 @@ import pytest
 
 from usertune.data.samples import read_samples
 from usertune.errors import UserError
-from usertune.score import score_samples, score_user, summarise
+from usertune.score import Answer, score_samples, score_user, summarise
 from usertune.sealed import read_result, write_result
 from usertune.thresholds import thresholds_of
 
@@ -25,13 +25,13 @@ RECIPE = {"step": "score", "task": "grounding", "thresholds": [140, 70]}
 SAMPLE = {"id": "a", "user": "1", "episode": "e", "step": 1, "messages": [], "images": [], "target": {}}
 
 
-def rows_of(answers: list[str], target: tuple[float, float] = (100, 100)) -> list[dict[str, Any]]:
+def rows_of(answers: list[str], target: tuple[float, float] = (100, 100), ended: bool = True) -> list[dict[str, Any]]:
     samples = [
         {"id": str(index), "user": "1", "episode": "e", "step": index, "target": {"point": list(target)}}
         for index in range(len(answers))
     ]
-    texts = {str(index): text for index, text in enumerate(answers)}
-    return score_samples("grounding", samples, texts, [140, 70], Path("user_1.jsonl"))
+    given = {str(index): Answer(text, ended) for index, text in enumerate(answers)}
+    return score_samples("grounding", samples, given, [140, 70], Path("user_1.jsonl"))
 
 
 def test_an_unparsed_answer_near_the_corner_is_a_miss() -> None:
@@ -61,6 +61,21 @@ def test_every_row_and_the_metrics_say_how_answers_were_read() -> None:
     assert [row["parsed"] for row in rows] == [1, 1, 0, 0, 1]
     forms = summarise(rows, [140])["forms"]
     assert forms == {"cut_off": 1, "grounding_block": 1, "line": 2, "not_a_click": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("512, 30", "cut_off"),
+        ("x=512, y=30", "cut_off"),
+        ("[512, 304]", "line"),
+        ("512, 304\n", "line"),
+        ("```grounding\n[512, 304]\n```\nIt is in row 3", "grounding_block"),
+    ],
+)
+def test_a_number_at_the_end_of_an_answer_that_was_cut_off_may_lack_digits(text: str, form: str) -> None:
+    assert rows_of([text], ended=False)[0]["form"] == form
+    assert rows_of([text])[0]["parsed"] == 1
 
 
 def test_nothing_parsed_has_no_distance() -> None:

@@ -9,38 +9,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usertune.unread import LONGEST_ANSWER, printable, warn_if_unread
+from usertune.score import Answer
+from usertune.unread import LONGEST_ANSWER, printable, warn_of_unread
 
 
-def _warned(folder: Path, parsed: int, expected: float, caplog: pytest.LogCaptureFixture) -> list[str]:
+def _warning(folder: Path, parsed: int, caplog: pytest.LogCaptureFixture) -> str:
     rows = folder / "rows.csv"
     rows.write_text("id,parsed\n" + "".join(f"7-{number},{int(number < parsed)}\n" for number in range(6)))
-    texts = {f"7-{number}": f"I see\n\x1b[2J {number}" for number in range(6)}
+    answers = {f"7-{number}": Answer(f"I see\n\x1b[2J {number}") for number in range(6)}
     metrics = {"experiment": "vanilla", "user": "7", "samples": 6, "parsed": parsed, "parse_rate": parsed / 6}
     with caplog.at_level(logging.WARNING):
-        warned = warn_if_unread(metrics, rows, texts, expected)
-    assert warned == bool(caplog.messages)
-    return caplog.messages
+        warn_of_unread(metrics, rows, answers, 0.9)
+    (said,) = caplog.messages
+    return said
 
 
 def test_three_of_the_unread_answers_are_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (said,) = _warned(tmp_path, 2, 0.5, caplog)
+    said = _warning(tmp_path, 2, caplog)
     assert said.startswith(
-        "warning: vanilla, user 7: only 2 of 6 answers could be read (evaluation.expected_parse_rate: 0.5)"
+        "warning: vanilla, user 7: only 2 of 6 answers could be read (evaluation.expected_parse_rate: 0.9)"
     )
     assert said.splitlines()[1:] == [f'  7-{number}: "I see\\n\\u001b[2J {number}"' for number in (2, 3, 4)]
 
 
 def test_fewer_are_shown_where_there_are_fewer(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (said,) = _warned(tmp_path, 5, 1.0, caplog)
+    said = _warning(tmp_path, 5, caplog)
     assert len(said.splitlines()) == 2
-
-
-@pytest.mark.parametrize(("parsed", "expected"), [(3, 0.5), (0, 0.0), (6, 1.0)])
-def test_no_warning_where_as_many_as_expected_were_read(
-    parsed: int, expected: float, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    assert _warned(tmp_path, parsed, expected, caplog) == []
 
 
 @given(st.text())

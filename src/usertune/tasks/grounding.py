@@ -51,9 +51,17 @@ class GroundingTask:
             )
         return {"point": list(reading.point)}
 
-    def read(self, text: str) -> Reading:
-        """Return the point (x, y) that an answer names and its form, or None and the reason why it is unparsed."""
-        return read(text)
+    def read(self, text: str, ended: bool = True) -> Reading:
+        """Return the point (x, y) that an answer names and its form, or None and the reason why it is unparsed.
+
+        Args:
+            text: the answer.
+            ended: whether it ended by itself; otherwise a number at its very end may lack digits.
+        """
+        reading = read(text)
+        if not ended and text[-1:].isdigit() and read(f"{text}0").point != reading.point:
+            return Reading(None, "cut_off")
+        return reading
 
     def parse(self, text: str) -> Point | None:
         """Return the point (x, y) that an answer names, or None if it is unparsed."""

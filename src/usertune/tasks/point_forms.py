@@ -41,7 +41,7 @@ REASONS = {
     "none": "No point is named.",
     "unfinished_thinking": "The answer ends while the model is still thinking.",
     "not_a_click": "Another action than a click: a scroll, swipe, drag, typed text, …",
-    "cut_off": "The text ends within the numbers.",
+    "cut_off": "The text ends within the numbers, or with a number where the answer reached its longest length.",
     "disagree": "Several points that differ, and no form says which is the answer.",
     "unclear": "Numbers that could be a point, but nothing says so.",
     "count": "A list of other than two or four numbers.",
