@@ -357,12 +357,12 @@ def largest_enlarged(low: int, token: int) -> int:
     )
 
 
-def looks_like_a_folder(name: str) -> str:
-    """Say why something of the form ``owner/name``, which is not here, may be a mistyped folder; "" if it is not."""
+def looks_like_a_folder(name: str, root: Path = Path()) -> str:
+    """Say why something of the form ``owner/name``, not in ``root``, may be a mistyped folder; "" if it is not."""
     owner, _, own = name.partition("/")
-    if Path(owner).is_dir():
-        return f"the folder {owner} is here{similar_folders(name)}"
-    there = [folder for folder in _close_names(Path(owner)) if Path(folder, own).is_dir()]
+    if (root / owner).is_dir():
+        return f"the folder {owner} is here{similar_folders(str(root / name))}"
+    there = [folder for folder in _close_names(root / owner) if (root / folder / own).is_dir()]
     return f"the folder {there[0]}/{own} is here" if there else ""
 
 

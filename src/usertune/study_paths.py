@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from usertune.errors import UserError, shown
+from usertune.model_folder import looks_like_a_folder
 from usertune.study import default_results
 from usertune.study_files import KeyPath
 
@@ -46,6 +47,8 @@ def with_resolved_paths(
         value = section.get(key)
         if raw.get(path[0]) is None or not isinstance(value, str) or not value or _typed(path, command_line):
             continue
+        if path == BASE_MODEL and _is_hub_name(value, section.get("revision"), _folder_of(path, lines)):
+            continue
         section[key] = _resolved(path, value, lines)
     if isinstance(resolved.get("results"), str) and resolved["results"]:
         # Snakemake compares file names as texts.
@@ -58,9 +61,6 @@ def _resolved(path: KeyPath, value: str, lines: Mapping[KeyPath, str]) -> str:
     if Path(value).is_absolute() or value.startswith(("~", "-")) or folder.resolve() == Path.cwd():
         return value
     found = folder / value
-    if path == BASE_MODEL and not found.exists() and not value.startswith(".") and value.count("/") == 1:
-        # A name on the hub.
-        return value
     if not found.exists() and Path(value).exists():
         better = os.path.relpath(value, folder)
         meant = f"; or make the folder {found}, if that is meant" if path == RESULTS else ""
@@ -69,6 +69,14 @@ def _resolved(path: KeyPath, value: str, lines: Mapping[KeyPath, str]) -> str:
             f"{found} is not there, but {value} is in the working directory; write {shown(better)}{meant}"
         )
     return _from(folder, value)
+
+
+def _is_hub_name(value: str, revision: object, folder: Path) -> bool:
+    """Whether ``base_model.path`` is a name on the hub; one that looks like a folder of the study needs a revision."""
+    owner, _, name = value.partition("/")
+    if not owner or not name or "/" in name or value.startswith((".", "~", "-")) or (folder / value).exists():
+        return False
+    return revision is not None or not looks_like_a_folder(value, folder)
 
 
 def _from(folder: Path, value: str) -> str:

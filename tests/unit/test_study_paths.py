@@ -77,6 +77,7 @@ def test_above_the_file_and_absolute(place: Path) -> None:
 def test_a_folder_beside_the_study_comes_before_a_name_on_the_hub(place: Path) -> None:
     assert load_study(["configs/mine.yaml"]).base_model.path == "configs/models/base"
     (place / "project/configs/models/base").rmdir()
+    (place / "project/configs/models").rmdir()
     assert load_study(["configs/mine.yaml"]).base_model.path == "models/base"
 
 
@@ -122,3 +123,13 @@ def test_other_users_have_a_report_of_their_own(settings: list[str], outcomes: s
 def test_origin_is_no_key_of_a_study() -> None:
     with pytest.raises(UserError, match="origin: unknown key"):
         study_from_config({**STUDY, "origin": {"outcomes": "subsets/x/"}})
+
+
+@pytest.mark.parametrize("written", ["models/bsae", "modls/base"])
+def test_a_mistyped_folder_beside_the_study_is_no_name_on_the_hub(place: Path, written: str) -> None:
+    base = {"path": written}
+    (place / "project/configs/mine.yaml").write_text(yaml.safe_dump({**STUDY, "base_model": base}))
+    assert load_study(["configs/mine.yaml"]).base_model.path == f"configs/{written}"
+    meant = {"path": written, "revision": "main"}
+    (place / "project/configs/mine.yaml").write_text(yaml.safe_dump({**STUDY, "base_model": meant}))
+    assert load_study(["configs/mine.yaml"]).base_model.path == written
