@@ -89,6 +89,8 @@ def test_killed_prediction_repeats_at_most_one_batch(tmp_path: Path) -> None:
     workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=30))
     workplace.options = LOCAL_PROFILE
     workplace.replace("  batch_size: 10", "  batch_size: 3")
+    # Of one step, as many as three samples make.
+    workplace.replace("  warmup_steps: 1", "  warmup_steps: 0")
     first = workplace.start("vanilla")
     try:
         wait_until(lambda: len(workplace.stored_lines()) >= 6, first)
