@@ -104,6 +104,27 @@ def test_no_attempt_helps(place: Workplace) -> None:
     assert not (place.folder / FULL).exists()
 
 
+def test_a_training_that_is_not_finite_stops_and_is_not_tried_again_in_the_same_run(place: Workplace) -> None:
+    place.replace("learning_rate: 4e-3", "learning_rate: 1e30")
+    code, output = place.snakemake("results/checkpoints/lora/manifest.json")
+    assert code != 0
+    assert output.count(RETRY) == 2
+    messages = [line for line in output.splitlines() if line.startswith("training stopped ")]
+    assert len(messages) == 3, output
+    assert "not finite" in messages[0] or "is nan" in messages[0]
+    assert "lower training.learning_rate (it is 1e+30)" in messages[0]
+    for again in messages[1:]:
+        assert again == f"{messages[0]} (so ended the attempt before; this one would too, and did not begin)"
+    assert "Traceback" not in output
+    assert "this should not have happened" not in output
+    assert not list(place.results.glob("checkpoints/lora/*/weights"))
+    # The first attempt of another run does begin.
+    code, output = place.snakemake("results/checkpoints/lora/manifest.json", "--retries", "0")
+    assert code != 0
+    assert "did not begin" not in output
+    assert messages[0] in output
+
+
 def test_what_can_only_fail_again_is_tried_once(place: Workplace) -> None:
     (place.data / "user_1.jsonl").write_text("no sample\n")
     code, output = place.snakemake("results/data/user_1.manifest.json")

@@ -89,6 +89,15 @@ def test_damaged_weights_are_trained_again(finished: Workplace, damage: str) -> 
     assert _stable_results(finished) == was
 
 
+def test_an_experiment_whose_folder_is_removed_is_trained_once_more(finished: Workplace) -> None:
+    was, weights = _stable_results(finished), finished.weights()
+    shutil.rmtree(finished.results / "checkpoints/lora")
+    work = run(finished)
+    assert (work.trained, work.generated) == ({"lora"}, {})
+    assert finished.weights() == weights
+    assert _stable_results(finished) == was
+
+
 def test_failed_training_after_a_change_leaves_no_report_that_passes(finished: Workplace) -> None:
     finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
     broken = finished.folder / "broken"
