@@ -50,7 +50,7 @@ def test_an_audit_that_fails_says_what_to_do_and_writes_nothing(whole: Synthetic
         run_audit(whole.study, whole.recipe(whole.audit_file.as_posix()), whole.audit_file)
     first, last = str(caught.value).splitlines()
     assert first == "missing: scores/lora/user_1.csv: the file is not there"
-    assert last.startswith("the audit failed: 1 of 32 results do not hold. Run snakemake: it makes them again.")
+    assert last.startswith("the audit failed: 1 of 32 results do not hold. Run snakemake: one run makes them again")
     assert not whole.audit_file.exists()
 
 
