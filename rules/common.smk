@@ -116,7 +116,7 @@ def check_command_line():
 
 
 # `snakemake check --profile local` needs no base model. Snakemake itself does not know its targets yet.
-DATA_ALONE = "check" in sys.argv[1:]
+DATA_ALONE = getattr(command_line(), "targets", None) == ["check"]
 STARTED = time.time()
 
 try:
@@ -348,9 +348,7 @@ def hold_results_or_stop():
         hold_results(Path(STUDY.results))
         claim(STUDY)
     except UserError as error:
-        # A WorkflowError from here would be shown with lines of this file, which are not where to look.
-        logger.error(str(error))
-        sys.exit(1)
+        refuse(error)
 
 
 def write_study_down():
@@ -361,8 +359,7 @@ def write_study_down():
     try:
         write_text(STUDY_TEXT, study_text(STUDY, read_written(files)))
     except OSError as error:
-        logger.error(f"{STUDY_TEXT}: cannot be written: {error.strerror or error}")
-        sys.exit(1)
+        refuse(f"{STUDY_TEXT}: cannot be written: {error.strerror or error}")
 
 
 def check_users_that_are_left():
