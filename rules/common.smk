@@ -38,11 +38,11 @@ if said := environment.problem():
 from usertune import explain, gpu, plan, results, targets
 from usertune.config import study_from_config
 from usertune.container import check_container, container_environment
-from usertune.data.check import failed_since
 from usertune.data.messages import user_file
 from usertune.errors import UserError
 from usertune.files import write_text
 from usertune.hub import hub_home
+from usertune.job_record import failed_since
 from usertune.locks import hold_results
 from usertune.made_with import installed_versions
 from usertune.recipes import Recipes, current_code
@@ -372,9 +372,9 @@ def check_users_that_are_left():
         if job.rule.name == "prepare"
     }
     users = [user for user in STUDY.all_users if user in waiting]
-    if len(users) < 2 or not failed_since(
-        Path(STUDY.results) / "logs/prepare", users, STARTED
-    ):
+    logs = Path(STUDY.results) / "logs/prepare"
+    records = [logs / f"user_{user}.progress.json" for user in users]
+    if len(users) < 2 or not failed_since(records, STARTED):
         return
     logger.info(
         f"Checking all {len(users)} users whose data are not prepared, so that every problem is reported at once"

@@ -11,7 +11,7 @@ import secrets
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -78,6 +78,21 @@ def kept(log: Path | None) -> Iterator[None]:
         record.write(state=state, error=error, ended=_now())
         del os.environ[FILE_VARIABLE]
         _current = None
+
+
+def failed_since(records: Iterable[Path], since: float) -> bool:
+    """Whether one of some programs failed, and none was stopped by a person.
+
+    Args:
+        records: their records, see `record_file`.
+        since: seconds since the epoch; what ended before does not count.
+    """
+    states = set()
+    for path in records:
+        with suppress(OSError):
+            if path.stat().st_mtime >= since:
+                states.add(_read(path).get("state"))
+    return "failed" in states and "stopped" not in states
 
 
 def note_progress(unit: str, done: int, total: int, rate: float | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import json
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from usertune.data.check import bad_users, failed_since, in_words
+from usertune.data.check import bad_users, in_words
 from usertune.data.messages import available_users, image_references, image_stats
 from usertune.data.prepare import ADVICE, prepare_user
 from usertune.data.samples import read_samples, read_user, request_digest
@@ -146,16 +145,6 @@ def test_the_problems_of_all_users_are_reported_at_once(prepare: Prepare, tmp_pa
     assert "user 10 of the study has no raw data" in text
     assert text.count(ADVICE) == 1
     assert in_words(bad_users(RECIPE, tmp_path, ["7"], processes=2), 1) == "the data of all 1 users passed the checks"
-
-
-def test_only_checks_that_failed_in_this_run_and_were_not_stopped_count(tmp_path: Path) -> None:
-    for user, state in (("1", "failed"), ("2", "ended"), ("3", "stopped"), ("4", "{")):
-        (tmp_path / f"user_{user}.progress.json").write_text(state if state == "{" else json.dumps({"state": state}))
-    now = time.time()
-    assert failed_since(tmp_path, ["1", "2", "4", "5"], now - 60)
-    assert not failed_since(tmp_path, ["1", "2"], now + 60)
-    assert not failed_since(tmp_path, ["1", "3"], now - 60)
-    assert not failed_since(tmp_path, ["2", "4"], now - 60)
 
 
 def test_an_image_of_the_system_turn_moves_to_the_front_of_the_user_turn(prepare: Prepare, tmp_path: Path) -> None:

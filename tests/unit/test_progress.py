@@ -224,3 +224,14 @@ def test_progress_is_said_every_few_seconds(
         "12 of 20 samples, 1.0 samples/s, about 8 s left",
         "20 of 20 samples, 2.0 samples/s, about 0 s left",
     ]
+
+
+def test_only_programs_that_failed_since_then_and_were_not_stopped_count(tmp_path: Path) -> None:
+    for name, state in (("a", "failed"), ("b", "ended"), ("c", "stopped"), ("d", "{")):
+        (tmp_path / name).write_text(state if state == "{" else json.dumps({"state": state}))
+    a, b, c, d, absent = (tmp_path / name for name in "abcde")
+    now = time.time()
+    assert job_record.failed_since([a, b, d, absent], now - 60)
+    assert not job_record.failed_since([a, b], now + 60)
+    assert not job_record.failed_since([a, c], now - 60)
+    assert not job_record.failed_since([b, d], now - 60)

@@ -211,6 +211,7 @@ def test_prediction_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> 
     workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=30))
     workplace.options = LOCAL_PROFILE
     workplace.replace("  batch_size: 10", "  batch_size: 3")
+    workplace.replace("  warmup_steps: 1", "  warmup_steps: 0")
     run = workplace.start("vanilla")
     stored = 0
     try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,23 +50,6 @@ def in_words(bad: Mapping[str, str], checked: int) -> str:
             problems[LINES_OF_A_USER:] = [f"... and {rest} more lines for this user"]
         lines += [f"user {user}:", *(f"  {problem}" for problem in problems)]
     return "\n".join([*lines, *([ADVICE] if advice else [])])
-
-
-def failed_since(logs: Path, users: Sequence[str], since: float) -> bool:
-    """Whether one of the users' prepare jobs failed, and none was stopped by a person.
-
-    Args:
-        logs: folder with the jobs' records (`usertune.job_record`).
-        users: whose jobs.
-        since: seconds since the epoch; what ended before does not count.
-    """
-    states = set()
-    for user in users:
-        record = logs / f"user_{user}.progress.json"
-        with suppress(OSError, ValueError):
-            if record.stat().st_mtime >= since:
-                states.add(json.loads(record.read_text(encoding="utf-8")).get("state"))
-    return "failed" in states and "stopped" not in states
 
 
 def _problem(recipe: Mapping[str, Any], root: Path, user: str) -> str:
