@@ -44,6 +44,7 @@ bench: setup demo-data  ## Run the benchmarks; minutes
 	$(BIN)/python benchmarks/dry_run.py
 	$(BIN)/python benchmarks/one_edit.py
 	$(BIN)/python benchmarks/weight_checks.py
+	$(BIN)/python benchmarks/reproducibility.py
 
 bench-slurm: setup demo-data  ## The same on a SLURM cluster that is started here (SLURM must be installed); minutes
 	$(BIN)/python benchmarks/slurm_study.py
