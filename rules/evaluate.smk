@@ -71,7 +71,7 @@ rule score:
         'python "$USERTUNE_SCRIPTS"/score.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
         " --user {wildcards.user:q} --samples {input.samples:q} --predictions {input.predictions:q}"
         " --rows {output.rows:q} --metrics {output.metrics:q} --store {params.store:q}"
-        " --expected-parse-rate {resources.expected_parse_rate} --log {log:q}"
+        " --expected-parse-rate {resources.expected_parse_rate:q} --log {log:q}"
 
 
 rule compare:

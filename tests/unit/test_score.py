@@ -156,7 +156,10 @@ def test_what_was_scored_before_comes_from_the_store(make_study: Maker, scorings
     assert scorings == [12, 12]
 
 
-def test_another_score_in_its_place_in_the_store_does_not_count(make_study: Maker) -> None:
+def test_another_score_in_its_place_in_the_store_does_not_count(
+    make_study: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("usertune.score.utc_now", lambda: "2026-11-27T12:00:00+00:00")
     study = make_study()
     scores = {
         name: score_user(RECIPE, name, "1", study.samples_of("1"), study.predictions(name), *outputs(study, name))
