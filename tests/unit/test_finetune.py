@@ -409,13 +409,14 @@ def test_the_cost_is_that_of_all_attempts(prepared: Prepared, tmp_path: Path, mo
     assert resumed["wall_seconds"] > first["wall_seconds"] > 0
 
 
-def test_sigterm_to_a_training_process_leaves_a_checkpoint(
-    prepared: Prepared, tmp_path: Path, run_python: Callable[..., subprocess.Popen[str]]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_stop_signal_to_a_training_process_leaves_a_checkpoint(
+    number: int, prepared: Prepared, tmp_path: Path, run_python: Callable[..., subprocess.Popen[str]]
 ) -> None:
     process = run_python(TRAIN_STEP_BY_STEP, prepared.train_arguments(tmp_path))
     assert process.stdout is not None
     assert process.stdout.readline() == "1\n"
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, error = process.communicate("\n" * 9, timeout=60)
     assert process.returncode == EXIT_TRY_AGAIN, error
     assert len(list(tmp_path.glob(f"*/checkpoint-1/{CHECKPOINT_MARKER}"))) == 1
