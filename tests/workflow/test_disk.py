@@ -177,7 +177,11 @@ def test_full_while_training(place: Workplace, disk: Disk, tmp_path: Path) -> No
 
 def test_read_only_results(place: Workplace, disk: Disk) -> None:
     disk.remount("ro")
-    _refused(place, PREPARED, "results: results cannot be written here: ")
+    said = f"results: {place.results} cannot be written to by you"
+    _refused(place, PREPARED, said)
+    code, output = place.snakemake("-n", PREPARED)
+    assert code != 0
+    _check_refusal(output, said)
     disk.remount("rw")
     place.run(PREPARED)
 
