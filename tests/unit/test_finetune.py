@@ -332,11 +332,11 @@ def test_a_checkpoint_that_is_not_finite_is_not_resumed_from(
         _stop_after(4, patch)
         with pytest.raises(Stopped):
             _train(run, tmp_path / "run")
-    weights = tmp_path / "run/work/checkpoint-4/adapter_model.safetensors"
+    weights = tmp_path / "run" / "work" / "checkpoint-4" / "adapter_model.safetensors"
     size = weights.stat().st_size
     save_file({name: value * math.nan for name, value in load_file(weights).items()}, weights, {"format": "pt"})
     assert weights.stat().st_size == size
-    assert newest_checkpoint(tmp_path / "run/work") == tmp_path / "run/work/checkpoint-2"
+    assert newest_checkpoint(tmp_path / "run/work") == tmp_path / "run" / "work" / "checkpoint-2"
     table, trained = _train(run, tmp_path / "run")
     assert table == undisturbed[0]
     assert _same(trained, undisturbed[1])
