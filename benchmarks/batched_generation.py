@@ -16,7 +16,7 @@ from pathlib import Path
 
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import Sample, read_user
-from usertune.generate import Generator
+from usertune.inference.engines.transformers import Generator
 
 RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error", "upstream": {}}
 

@@ -24,15 +24,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from usertune.config import load_study
+from usertune.core.hashing import step_fingerprint
+from usertune.core.manifest import read_result
+from usertune.core.step_fingerprints import model_of
 from usertune.data.samples import read_user, request_digest
 from usertune.demo.dataset import Counts, make_dataset
-from usertune.fingerprint import step_fingerprint
-from usertune.made_with import installed_versions, made_with
-from usertune.recipes import Recipes, current_code
-from usertune.sealed import read_result
-from usertune.step_fingerprints import model_of
-from usertune.store import Prediction, PredictionStore
+from usertune.inference.prediction_store import Prediction, PredictionStore
+from usertune.pipeline.recipes import Recipes, current_code
+from usertune.runtime.provenance import installed_versions, made_with
+from usertune.study.load import load_study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 STUDY = """

@@ -29,16 +29,16 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-from usertune import finetune
-from usertune.base_model import describe_base_model
+from usertune.core.manifest import read_result
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import read_user
-from usertune.generate import Generator
-from usertune.model import load_model, prepare_for_training
-from usertune.processes import ALONE, Processes
-from usertune.sample_dropout import Draw, draw_by_sample
-from usertune.sealed import read_result
-from usertune.train import train_experiment
+from usertune.inference.engines.transformers import Generator
+from usertune.models.base_model import describe_base_model
+from usertune.models.qwen3_vl import load_model, prepare_for_training
+from usertune.training import finetune
+from usertune.training.processes import ALONE, Processes
+from usertune.training.sample_dropout import Draw, draw_by_sample
+from usertune.training.train import train_experiment
 
 PREPARE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error", "upstream": {}}
 PIXELS = {"min": None, "max": None}

@@ -21,8 +21,8 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.slurm.cluster import Cluster, free_ports  # noqa: E402
-from usertune.slurm.ledger import Ledger  # noqa: E402
+from slurm_guard.journal import Ledger  # noqa: E402
+from tests.support.slurm_cluster import Cluster, free_ports  # noqa: E402
 
 WORKFLOW = """
 rule all:

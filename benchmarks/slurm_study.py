@@ -20,7 +20,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from tests.slurm.cluster import Cluster, free_ports  # noqa: E402
+from tests.support.slurm_cluster import Cluster, free_ports  # noqa: E402
 
 
 def main() -> None:

@@ -20,8 +20,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from usertune.model_folder import INDEX, ModelFolder
-from usertune.weights import is_finite
+from usertune.models.model_folder import INDEX, ModelFolder
+from usertune.models.weights import is_finite
 
 BASE = Path(__file__).resolve().parent.parent / "demo" / "base"
 ATTENTION = [f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")]

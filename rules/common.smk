@@ -30,29 +30,33 @@ for variable, folder in {
 for loaded in [name for name in sys.modules if name.split(".")[0] == "usertune"]:
     del sys.modules[loaded]
 
-from usertune import environment
+from usertune.runtime import environment
 
 if said := environment.problem():
     sys.exit(said)
 
-from usertune import explain, gpu, plan, results, targets
-from usertune.config import study_from_config
-from usertune.container import check_container, container_environment
-from usertune.data.messages import user_file
-from usertune.errors import UserError
-from usertune.files import write_text
-from usertune.hub import hub_home
-from usertune.job_record import failed_since
-from usertune.locks import hold_results
-from usertune.made_with import installed_versions
-from usertune.recipes import Recipes, current_code
-from usertune.results_folder import check_owner, check_writable, claim
-from usertune.slurm.ledger import PLACE
-from usertune.slurm.names import job_name
-from usertune.standing import Standing
-from usertune.study import FIGURE_NAMES
-from usertune.study_copy import read_written, study_text
-from usertune.users import batch_label, format_users
+from usertune.checks import explain
+from usertune.runtime import gpus
+from usertune.checks import sources
+from usertune.pipeline import layout
+from usertune.pipeline import targets
+from usertune.study.load import study_from_config
+from usertune.cluster.container import check_container, container_environment
+from usertune.data.readers.messages import user_file
+from usertune.core.errors import UserError
+from usertune.core.files import write_text
+from usertune.models.hub import hub_home
+from usertune.runtime.job_record import failed_since
+from usertune.runtime.locks import hold_results
+from usertune.runtime.provenance import installed_versions
+from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.results_folder import check_owner, check_writable, claim
+from slurm_guard.journal import PLACE
+from usertune.cluster.job_names import job_name
+from usertune.checks.freshness import Standing
+from usertune.study.schema import FIGURE_NAMES
+from usertune.study.copy import read_written, study_text
+from usertune.core.users import batch_label, format_users
 
 IN_CONTAINERS = (
     DeploymentMethod.APPTAINER in workflow.deployment_settings.deployment_method
@@ -132,7 +136,7 @@ try:
         )
     check_owner(STUDY)
     check_writable(STUDY)
-    plan.check_sources(STUDY, base_model=not DATA_ALONE)
+    sources.check_sources(STUDY, base_model=not DATA_ALONE)
     if IN_CONTAINERS:
         check_container(STUDY)
 except UserError as error:
@@ -148,7 +152,7 @@ RECIPES = Recipes(STUDY, current_code(), installed_versions())
 STANDING = Standing(STUDY, RECIPES)
 check_command_line()
 end_quietly_on_ctrl_c()
-AUDIT = results.audit_place(RECIPES)
+AUDIT = layout.audit_place(RECIPES)
 STUDY_TEXT = f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.yaml"
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}
@@ -244,7 +248,7 @@ def raw_user_file(wildcards):
 def base_model_files(wildcards):
     """The files of a local base model."""
     repair_what_does_not_hold()
-    return plan.base_model_sources(STUDY)
+    return sources.base_model_sources(STUDY)
 
 
 def trained_weights(wildcards):
@@ -315,7 +319,7 @@ def gpus_of_training(wildcards):
     if on_a_cluster():
         return experiment.processes
     try:
-        return plan.gpus_here(wildcards.experiment, experiment, gpus_of_this_machine())
+        return sources.gpus_here(wildcards.experiment, experiment, gpus_of_this_machine())
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -336,7 +340,7 @@ def on_several_nodes(value):
 def gpus_of_this_machine():
     """Count the visible GPUs and let no more jobs run at once, unless the profile or command line set a number."""
     if "gpu" not in workflow.global_resources:
-        workflow.register_resource("gpu", len(gpu.visible_gpus()))
+        workflow.register_resource("gpu", len(gpus.visible_gpus()))
     return workflow.global_resources["gpu"].value
 
 

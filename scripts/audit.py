@@ -16,12 +16,12 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.audit import audit_study, in_words, run_audit
-from usertune.config import load_study
-from usertune.errors import UserError
-from usertune.results_folder import check_owner
-from usertune.study import Origin, Study
+from usertune.checks.audit import audit_study, in_words, run_audit
+from usertune.core.errors import UserError
+from usertune.pipeline.results_folder import check_owner
+from usertune.runtime import step_main
+from usertune.study.load import load_study
+from usertune.study.schema import Origin, Study
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -39,10 +39,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_study(parser)
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_study(parser)
     parser.add_argument("--resolved-study", metavar="JSON", help="the whole study as JSON; used by the workflow")
     parser.add_argument("--origin", default="{}", metavar="JSON", help="how it was set; used by the workflow")
     parser.add_argument("--recipe", type=json.loads, metavar="JSON", help="the audit's recipe; used by the workflow")
     parser.add_argument("--out", type=Path, metavar="JSON", help="output; used by the workflow")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.base_model import describe_base_model
+from usertune.models.base_model import describe_base_model
+from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -16,10 +16,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_recipe(parser, "path and revision of the study's base_model")
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_recipe(parser, "path and revision of the study's base_model")
     parser.add_argument(
         "--path", metavar="PATH", help="its folder as seen from here, or hub name (default: the recipe's)"
     )
     parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -18,13 +18,13 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.config import load_study
+from usertune.core.errors import UserError
+from usertune.core.users import parse_users
 from usertune.data.check import bad_users, in_words
-from usertune.errors import UserError
-from usertune.recipes import Recipes
-from usertune.study import Study
-from usertune.users import parse_users
+from usertune.pipeline.recipes import Recipes
+from usertune.runtime import step_main
+from usertune.study.load import load_study
+from usertune.study.schema import Study
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -40,7 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
+    parser = step_main.argument_parser(__doc__)
     parser.add_argument(
         "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
     )
@@ -53,4 +53,4 @@ if __name__ == "__main__":
         help="users that are checked at once (default: the number of cores)",
     )
     parser.add_argument("--resolved-study", metavar="JSON", help="the whole study as JSON; used by the workflow")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.compare import compare
+from usertune.evaluation.compare import compare
+from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -24,10 +24,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_recipe(parser, 'keys: "step", "experiments", "users", "thresholds", "confidence", "upstream"')
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_recipe(parser, 'keys: "step", "experiments", "users", "thresholds", "confidence", "upstream"')
     parser.add_argument(
         "--scores", required=True, nargs="+", type=Path, metavar="JSON", help="metrics of each experiment and user"
     )
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="output: where the tables go")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -7,7 +7,7 @@ from pathlib import Path
 if find_spec("usertune") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from usertune.environment import problem
+from usertune.runtime.environment import problem
 
 if said := problem():
     sys.exit(said)

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.config import load_study
-from usertune.errors import UserError
-from usertune.explain import explain, in_words
-from usertune.made_with import installed_versions
-from usertune.plan import check_sources
-from usertune.recipes import Recipes, current_code
-from usertune.results_folder import check_owner
-from usertune.standing import Standing
+from usertune.checks.explain import explain, in_words
+from usertune.checks.freshness import Standing
+from usertune.checks.sources import check_sources
+from usertune.core.errors import UserError
+from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.results_folder import check_owner
+from usertune.runtime import step_main
+from usertune.runtime.provenance import installed_versions
+from usertune.study.load import load_study
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -49,7 +49,7 @@ def place_in(target: Path, folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
+    parser = step_main.argument_parser(__doc__)
     parser.add_argument("target", nargs="?", type=Path, metavar="FILE", help="a result (default: the report)")
-    program.add_study(parser)
-    program.run(parser, main)
+    step_main.add_study(parser)
+    step_main.run(parser, main)

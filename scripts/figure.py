@@ -16,10 +16,10 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.figures.make import make_figure
-from usertune.figures.sheet import Sources
-from usertune.study import FIGURE_NAMES
+from usertune.reporting.figures.sheet import Sources
+from usertune.reporting.make_figure import make_figure
+from usertune.runtime import step_main
+from usertune.study.schema import FIGURE_NAMES
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -35,8 +35,8 @@ def named_path(text: str) -> tuple[str, Path]:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_recipe(
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_recipe(
         parser, 'keys: "step", "name", "experiments", "users", "thresholds", "confidence", "colours", "upstream"'
     )
     parser.add_argument("--name", required=True, choices=FIGURE_NAMES, help="which figure")
@@ -48,4 +48,4 @@ if __name__ == "__main__":
     parser.add_argument("--svg", required=True, type=Path, metavar="FILE", help="output: the figure as SVG")
     parser.add_argument("--png", required=True, type=Path, metavar="FILE", help="output: the figure as PNG")
     parser.add_argument("--manifest", required=True, type=Path, metavar="FILE", help="output: what it was made from")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
+from usertune.core.errors import UserError
+from usertune.core.users import parse_users
 from usertune.demo.dataset import Counts, make_dataset
-from usertune.errors import UserError
-from usertune.users import parse_users
+from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -27,11 +27,11 @@ def main(arguments: argparse.Namespace) -> None:
             raise UserError(f"--users: {name!r} is not a number; the demo's users are numbers")
     counts = Counts(arguments.samples_train, arguments.samples_validation, arguments.samples_test)
     if not make_dataset(arguments.out, [int(name) for name in names], arguments.seed, counts):
-        program.logger.info("%s is complete already", arguments.out)
+        step_main.logger.info("%s is complete already", arguments.out)
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
+    parser = step_main.argument_parser(__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the dataset")
     parser.add_argument("--users", default="1-83", help="users to draw, such as 1-10,74 (default: 1-83)")
     parser.add_argument("--seed", type=int, default=0, help="decides styles and screens (default: 0)")
@@ -43,4 +43,4 @@ if __name__ == "__main__":
             metavar="N",
             help=f"samples of each {split} user (default: %(default)s)",
         )
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.predict import predict_users
+from usertune.inference.predict import predict_users
+from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -30,8 +30,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_recipe(parser, "max_new_tokens, dtype and pixels of the experiment")
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_recipe(parser, "max_new_tokens, dtype and pixels of the experiment")
     parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
     parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
     parser.add_argument("--trained", type=Path, metavar="JSON", help="manifest of the training; leave out for vanilla")
@@ -43,4 +43,4 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=8, help="samples generated at once (default: 8)")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) generates on the CPU")
     parser.add_argument("--predictions", type=Path, required=True, metavar="JSON", help="predictions to write")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
 from usertune.data.prepare import prepare_user
+from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -18,11 +18,11 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_recipe(parser, "format, task, prompt and on_bad_sample of the study's dataset")
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_recipe(parser, "format, task, prompt and on_bad_sample of the study's dataset")
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--user", required=True, metavar="ID", help="id of the user")
     parser.add_argument("--samples", type=Path, required=True, metavar="JSONL", help="canonical samples to write")
     parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
     parser.add_argument("--sources-state", default="", metavar="DIGEST", help="state of the raw data, to be recorded")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
+from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -22,13 +22,13 @@ def main(arguments: argparse.Namespace) -> None:
 
     torch.set_num_threads(arguments.threads)
     record = pretrain(arguments.out, arguments.seed, arguments.steps_scale)
-    program.logger.info("held-out accuracy: %.3f", record["held_out"]["accuracy"])
+    step_main.logger.info("held-out accuracy: %.3f", record["held_out"]["accuracy"])
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
+    parser = step_main.argument_parser(__doc__)
     parser.add_argument("out", type=Path, metavar="OUT", help="folder for the model")
     parser.add_argument("--seed", type=int, default=0, help="decides weights and screens (default: 0)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--steps-scale", type=float, default=1.0, help="multiplies all step counts")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.report import ReportFiles, make_report
+from usertune.reporting.report import ReportFiles, make_report
+from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -42,8 +42,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_recipe(
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_recipe(
         parser,
         'keys: "step", "study", "title", "examples", "experiments", "users", "thresholds", "splits", "dataset" and '
         '"upstream"',
@@ -65,4 +65,4 @@ if __name__ == "__main__":
     parser.add_argument("--study-copy", required=True, type=Path, metavar="YAML", help="output: copy of the study")
     parser.add_argument("--provenance", required=True, type=Path, metavar="JSON", help="output: RO-Crate metadata")
     parser.add_argument("--manifest", required=True, type=Path, metavar="JSON", help="output: what it was made from")
-    program.run(parser, main)
+    step_main.run(parser, main)

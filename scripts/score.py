@@ -16,10 +16,10 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.score import answers_of_user, score_user
-from usertune.sealed import read_result
-from usertune.unread import warn_of_unread
+from usertune.core.manifest import read_result
+from usertune.evaluation.score import answers_of_user, score_user
+from usertune.evaluation.unread import warn_of_unread
+from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.metrics,
         arguments.store,
     )
-    program.logger.info(
+    step_main.logger.info(
         "%s, user %s: %d of %d answers parsed, click accuracy %.1f %%",
         arguments.experiment,
         arguments.user,
@@ -48,8 +48,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_recipe(parser, 'keys: "step", "task", "thresholds" (the first is the primary one), "code", "upstream"')
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_recipe(
+        parser, 'keys: "step", "task", "thresholds" (the first is the primary one), "code", "upstream"'
+    )
     parser.add_argument("--experiment", required=True, metavar="NAME", help="the experiment to score")
     parser.add_argument("--user", required=True, metavar="ID", help="the user to score")
     parser.add_argument("--samples", required=True, type=Path, metavar="JSONL", help="the user's canonical samples")
@@ -66,4 +68,4 @@ if __name__ == "__main__":
         metavar="SHARE",
         help="warn, with three of the answers, where fewer of them could be read (0 to 1; default: 0, never)",
     )
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -16,11 +16,11 @@ import sys
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.config import load_study
-from usertune.errors import UserError
-from usertune.results_folder import check_owner
-from usertune.status_watch import StudyWatch, show, watch
+from usertune.core.errors import UserError
+from usertune.monitoring.status_watch import StudyWatch, show, watch
+from usertune.pipeline.results_folder import check_owner
+from usertune.runtime import step_main
+from usertune.study.load import load_study
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -32,12 +32,12 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.watch is not None:
         watch(study, arguments.watch)
     elif not show(study, as_json=arguments.json, times=arguments.times):
-        sys.exit(program.EXIT_FAILURE)
+        sys.exit(step_main.EXIT_FAILURE)
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_study(parser)
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_study(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         "--watch",
@@ -49,4 +49,4 @@ if __name__ == "__main__":
     )
     how.add_argument("--times", action="store_true", help="where the newest run's wall time went, job by job")
     parser.add_argument("--json", action="store_true", help="for machines")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.processes import Processes
-from usertune.train import train_experiment
+from usertune.runtime import step_main
+from usertune.training.processes import Processes
+from usertune.training.train import train_experiment
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -34,8 +34,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
-    program.add_recipe(parser, "mode, training, dtype, pixels and users of the experiment")
+    parser = step_main.argument_parser(__doc__)
+    step_main.add_recipe(parser, "mode, training, dtype, pixels and users of the experiment")
     parser.add_argument(
         "--execution",
         type=json.loads,
@@ -63,4 +63,4 @@ if __name__ == "__main__":
     parser.add_argument("--threads", type=int, default=1, help="processor cores for the processes of a node")
     parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
     parser.add_argument("--losses", type=Path, required=True, metavar="CSV", help="table of losses to write")
-    program.run(parser, main)
+    step_main.run(parser, main)

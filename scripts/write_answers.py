@@ -7,9 +7,9 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.files import write_text
-from usertune.tasks.answers_page import with_examples
+from usertune.core.files import write_text
+from usertune.runtime import step_main
+from usertune.tasks.points.page import with_examples
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -17,6 +17,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
+    parser = step_main.argument_parser(__doc__)
     parser.add_argument("page", type=Path, metavar="FILE", help="the page whose tables are written")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune import program
-from usertune.config import schema_text
-from usertune.files import write_text
+from usertune.core.files import write_text
+from usertune.runtime import step_main
+from usertune.study.load import schema_text
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -17,6 +17,6 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = program.argument_parser(__doc__)
+    parser = step_main.argument_parser(__doc__)
     parser.add_argument("out", type=Path, metavar="FILE", help="schema to write")
-    program.run(parser, main)
+    step_main.run(parser, main)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.synthetic_study import SyntheticStudy
+from tests.support.synthetic_study import SyntheticStudy
 
 
 @pytest.fixture

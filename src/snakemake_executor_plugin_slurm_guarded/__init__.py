@@ -3,7 +3,7 @@
 Snakemake finds it by the name of this package: ``--executor slurm-guarded``. Submission is that of
 snakemake-executor-plugin-slurm. What is done otherwise, each because of what release 2.8.0 does:
 
-- **Watching.** One ``squeue`` for all jobs tells how they stand, and `usertune.slurm.fate` what follows. The plugin
+- **Watching.** One ``squeue`` for all jobs tells how they stand, and `slurm_guard.job_states` what follows. The plugin
   drops every job when its question is not answered (controller or database away), and waits for ever for jobs that
   were preempted, held, cancelled under a database, or are not listed any more.
 - **Polling.** Soon after a submission, then less often, at the least every 30 seconds, and at once when a job has
@@ -34,14 +34,14 @@ from snakemake_interface_common.exceptions import WorkflowError
 from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
+from slurm_guard import queue
+from slurm_guard.awaited_results import AwaitedResults
+from slurm_guard.job_states import FateJudge
+from slurm_guard.journal import Ledger
+from slurm_guard.orphans import Identity, Orphans
+from slurm_guard.submission_errors import advice
 from snakemake_executor_plugin_slurm_guarded.config_errors import name_broken_files
-from usertune.fingerprint import digest
-from usertune.slurm import queue
-from usertune.slurm.fate import FateJudge
-from usertune.slurm.ledger import Ledger
-from usertune.slurm.orphans import Identity, Orphans
-from usertune.slurm.refusals import advice
-from usertune.slurm.results import AwaitedResults
+from usertune.core.hashing import digest
 
 # Set by the workflow: the name of its jobs, and where its ledger lies.
 JOB_NAME, LEDGER = "USERTUNE_SLURM_JOB_NAME", "USERTUNE_SLURM_LEDGER"

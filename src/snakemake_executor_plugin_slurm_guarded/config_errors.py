@@ -37,8 +37,8 @@ def name_broken_files() -> None:
 
 def _problem(file: object) -> str | None:
     """Say what is wrong with a file as YAML; None if nothing is, or if it is no file."""
-    from usertune.errors import UserError
-    from usertune.study_files import read_yaml
+    from usertune.core.errors import UserError
+    from usertune.study.files import read_yaml
 
     if not isinstance(file, str | os.PathLike):
         return None

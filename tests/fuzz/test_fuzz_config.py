@@ -12,13 +12,13 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.fuzz.mutations import FRAGMENTS, changed_bytes, changed_value, values
-from usertune.config import load_study, study_from_config
-from usertune.errors import UserError
-from usertune.fingerprint import canonical_json
-from usertune.study import Study
-from usertune.thresholds import thresholds_of
-from usertune.users import batch_label
+from tests.support.mutations import FRAGMENTS, changed_bytes, changed_value, values
+from usertune.core.errors import UserError
+from usertune.core.hashing import canonical_json
+from usertune.core.users import batch_label
+from usertune.evaluation.thresholds import thresholds_of
+from usertune.study.load import load_study, study_from_config
+from usertune.study.schema import Study
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = [REPOSITORY / "config.yaml", *sorted((REPOSITORY / "configs").glob("*.yaml"))]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.fuzz.mutations import HOSTILE_TEXTS, changed_bytes
+from tests.support.mutations import HOSTILE_TEXTS, changed_bytes
 from usertune.data.images import MAX_ASPECT_RATIO, MAX_PIXELS, BadImageError, describe_image, load_image
 
 PICTURE = Image.effect_noise((24, 16), 60).convert("RGB")

@@ -1,6 +1,6 @@
 """Reading a point out of any text a model may write.
 
-The table of `usertune.tasks.answer_examples` says how each example is read; here it is varied, and whatever the
+The table of `usertune.tasks.points.examples` says how each example is read; here it is varied, and whatever the
 variation, an answer is read right or not at all.
 """
 
@@ -13,11 +13,11 @@ import re
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tests.fuzz.mutations import HOSTILE_TEXTS
-from usertune.tasks.answer_examples import EXAMPLES, HERE, Example
+from tests.support.mutations import HOSTILE_TEXTS
 from usertune.tasks.grounding import GroundingTask
-from usertune.tasks.point_forms import FORMS, REASONS
-from usertune.tasks.point_values import LARGEST_COORDINATE
+from usertune.tasks.points.examples import EXAMPLES, HERE, Example
+from usertune.tasks.points.forms import FORMS, REASONS
+from usertune.tasks.points.values import LARGEST_COORDINATE
 
 TASK = GroundingTask()
 # Everything that the forms speak of, and characters that look like it.

@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.fuzz.mutations import values
-from usertune.errors import UserError
-from usertune.users import MAX_USERS, batch_label, format_users, parse_users, sort_key
+from tests.support.mutations import values
+from usertune.core.errors import UserError
+from usertune.core.users import MAX_USERS, batch_label, format_users, parse_users, sort_key
 
 SAFE = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 NAMES = st.from_regex(r"[A-Za-z_]([A-Za-z0-9_.-]{0,20}[A-Za-z0-9_-])?", fullmatch=True)

@@ -15,17 +15,17 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.fuzz.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
-from usertune.config import study_from_config
+from tests.support.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
+from usertune.checks.sources import sources_state
+from usertune.core.errors import UserError
+from usertune.core.files import read_json, write_json
+from usertune.core.manifest import read_result, write_result
 from usertune.data.frames import FRAMES
-from usertune.data.messages import BadSampleError, image_references, image_stats, parse_line
 from usertune.data.prepare import prepare_user
+from usertune.data.readers.messages import BadSampleError, image_references, image_stats, parse_line
 from usertune.data.samples import read_samples, read_user, request_digest
-from usertune.errors import UserError
-from usertune.files import read_json, write_json
-from usertune.plan import sources_state
-from usertune.score import Answer, score_samples
-from usertune.sealed import read_result, write_result
+from usertune.evaluation.score import Answer, score_samples
+from usertune.study.load import study_from_config
 
 USER = "7"
 STUDY = {

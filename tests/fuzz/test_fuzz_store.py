@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.fuzz.mutations import changed_bytes
-from usertune.store import Prediction, PredictionStore
+from tests.support.mutations import changed_bytes
+from usertune.inference.prediction_store import Prediction, PredictionStore
 
 USER = "7"
 REQUESTS = st.text("0123456789abcdef", min_size=1, max_size=64)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.cluster import PROGRAMS, SYSTEM_PATH, Cluster, free_ports
-from tests.workflow.workplace import LOCAL_PROFILE, REPOSITORY, Workplace, new_workplace
+from tests.support.slurm_cluster import PROGRAMS, SYSTEM_PATH, Cluster, free_ports
+from tests.support.workplace import LOCAL_PROFILE, REPOSITORY, Workplace, new_workplace
 from usertune.demo.dataset import Counts
 
 FULL = "results/checkpoints/full/manifest.json"

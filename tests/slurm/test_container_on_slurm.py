@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.slurm.conftest import SLURM_PROFILE
-from tests.workflow.contained import CONTAINER_PROFILE, contain, results, starts
-from tests.workflow.stand_in_apptainer import PYTHON_STARTS
-from tests.workflow.workplace import Workplace
+from tests.support.contained import CONTAINER_PROFILE, contain, results, starts
+from tests.support.stand_in_apptainer import PYTHON_STARTS
+from tests.support.workplace import Workplace
 
 
 def test_submitted_jobs_and_those_of_the_login_node_run_in_the_container(place: Workplace, tmp_path: Path) -> None:

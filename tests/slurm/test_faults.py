@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import FULL, VANILLA, Undisturbed, long_study, on_cluster
-from tests.workflow.workplace import Workplace, kill_group, wait_until
+from tests.support.slurm_cluster import Cluster
+from tests.support.workplace import Workplace, kill_group, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 RETRY = "Trying to restart job"

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.slurm.cluster import Cluster
+from slurm_guard.journal import PLACE
 from tests.slurm.conftest import FULL, VANILLA, Undisturbed
 from tests.slurm.test_faults import job_of, training_job
-from tests.workflow.workplace import Workplace, kill_group, wait_until
-from usertune.slurm.ledger import PLACE
+from tests.support.slurm_cluster import Cluster
+from tests.support.workplace import Workplace, kill_group, wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 WAITING_OR_RUNNING = "pending,running,completing,suspended,configuring"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster, free_ports
 from tests.slurm.conftest import on_cluster
-from tests.workflow.workplace import Workplace, new_workplace
+from tests.support.slurm_cluster import Cluster, free_ports
+from tests.support.workplace import Workplace, new_workplace
 
 pytestmark = pytest.mark.slurm
 DEFAULTS = ("--default-resources", "slurm_extra=''")

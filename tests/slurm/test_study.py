@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.cluster import Cluster
+from slurm_guard.journal import PLACE
 from tests.slurm.conftest import on_cluster
-from tests.workflow.workplace import EXPERIMENTS, LOCAL_PROFILE, TRAINED, Workplace, kill_group, new_workplace
+from tests.support.slurm_cluster import Cluster
+from tests.support.workplace import EXPERIMENTS, LOCAL_PROFILE, TRAINED, Workplace, kill_group, new_workplace
 from usertune.demo.dataset import Counts
-from usertune.slurm.ledger import PLACE
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 USERS = tuple(range(1, 5))

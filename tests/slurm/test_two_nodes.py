@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import Cluster
 from tests.slurm.conftest import on_cluster
-from tests.workflow.workplace import LOCAL_PROFILE, Workplace, new_workplace, wait_until
+from tests.support.slurm_cluster import Cluster
+from tests.support.workplace import LOCAL_PROFILE, Workplace, new_workplace, wait_until
 
 pytestmark = pytest.mark.slurm
 LORA = "results/checkpoints/lora/manifest.json"

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from tests.synthetic_study import SyntheticStudy
-from usertune.base_model import describe_base_model
+from tests.support.synthetic_study import SyntheticStudy
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import Sample, read_user
 from usertune.demo.dataset import Counts, make_dataset
+from usertune.models.base_model import describe_base_model
 
 # Before torch is imported. The model is tiny: threads cost more than they give, above all on cores that are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -57,16 +57,16 @@ for key, value in arguments.items():
 
 # Trains as told. After each step it says which, and waits for a line; signals end it as a program.
 TRAIN_STEP_BY_STEP = f"""{WITH_ARGUMENTS}
-from usertune import program
-from usertune.callbacks import SayProgress
-from usertune.train import train_experiment
+from usertune.runtime import step_main
+from usertune.training.callbacks import SayProgress
+from usertune.training.train import train_experiment
 original = SayProgress.on_step_end
 def on_step_end(self, args, state, control, **rest):
     original(self, args, state, control, **rest)
     print(state.global_step, flush=True)
     sys.stdin.readline()
 SayProgress.on_step_end = on_step_end
-program.run(program.argument_parser("train"), lambda _: train_experiment(**arguments))
+step_main.run(step_main.argument_parser("train"), lambda _: train_experiment(**arguments))
 """
 
 

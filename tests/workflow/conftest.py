@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.workplace import Workplace, new_workplace, write_otherwise
+from tests.support.workplace import Workplace, new_workplace, write_otherwise
 
 
 @pytest.fixture

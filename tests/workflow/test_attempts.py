@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.workplace import LOCAL_PROFILE, REPOSITORY, Workplace, kill_group, new_workplace, wait_until
+from tests.support.workplace import LOCAL_PROFILE, REPOSITORY, Workplace, kill_group, new_workplace, wait_until
 from usertune.demo.dataset import Counts
 
 pytestmark = pytest.mark.workflow

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.contained import CONTAINER_PROFILE, contain, name_image, put_stand_in_on_path, results, starts
-from tests.workflow.stand_in_apptainer import PYTHON_STARTS
-from tests.workflow.workplace import LOCAL_PROFILE, Workplace
+from tests.support.contained import CONTAINER_PROFILE, contain, name_image, put_stand_in_on_path, results, starts
+from tests.support.stand_in_apptainer import PYTHON_STARTS
+from tests.support.workplace import LOCAL_PROFILE, Workplace
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.workplace import REPOSITORY, Workplace
+from tests.support.workplace import REPOSITORY, Workplace
 from usertune.demo.dataset import TEST_USERS, TRAIN_USERS, VALIDATION_USERS, Counts, make_dataset
 
 

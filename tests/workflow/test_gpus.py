@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.workplace import Workplace, new_workplace
+from tests.support.workplace import Workplace, new_workplace
 from usertune.demo.dataset import Counts
 
 pytestmark = pytest.mark.workflow

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow.workplace import Workplace
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.workflow
 

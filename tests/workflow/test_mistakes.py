@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.workflow.workplace import Workplace
+from tests.support.workplace import Workplace
 
 pytestmark = pytest.mark.workflow
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.work import NOTHING, audit, run
-from tests.workflow.workplace import EXPERIMENTS, Workplace
+from tests.support.work import NOTHING, audit, run
+from tests.support.workplace import EXPERIMENTS, Workplace
 
 pytestmark = pytest.mark.workflow
 

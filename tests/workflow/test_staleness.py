@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from tests.workflow.work import NOTHING, Work, audit, run
-from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
+from tests.support.work import NOTHING, Work, audit, run
+from tests.support.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
 from usertune.demo.dataset import Counts, make_dataset
-from usertune.study import FIGURE_NAMES
+from usertune.study.schema import FIGURE_NAMES
 
 pytestmark = pytest.mark.workflow
 

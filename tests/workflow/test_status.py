@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow.workplace import LOCAL_PROFILE, Workplace, kill_group, wait_until
+from tests.support.workplace import LOCAL_PROFILE, Workplace, kill_group, wait_until
 
 pytestmark = pytest.mark.workflow
 STUDY = ("--study", "study.yaml")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.workflow.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
-from usertune.config import load_study
+from tests.support.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
+from usertune.study.load import load_study
 
 pytestmark = pytest.mark.workflow
 NOTHING = "Nothing to be done"

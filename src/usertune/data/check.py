@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from usertune.core.errors import UserError
 from usertune.data.prepare import ADVICE, check_user
-from usertune.errors import UserError
 
 LINES_OF_A_USER = 6
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from usertune.core.errors import shown
 from usertune.data.samples import Image as ImageRecord
 from usertune.data.samples import path_problem
-from usertune.errors import shown
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_BYTES = 1 << 30

@@ -8,6 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from usertune.core.errors import UserError
+from usertune.core.files import write_text
+from usertune.core.hashing import digest_bytes
+from usertune.core.manifest import write_result
+from usertune.core.step_fingerprints import prepare_fingerprint
 from usertune.data.frames import (
     DEFAULT_FRAME,
     Parse,
@@ -18,7 +23,7 @@ from usertune.data.frames import (
     read_point,
 )
 from usertune.data.images import BadImageError, describe_image
-from usertune.data.messages import (
+from usertune.data.readers.messages import (
     BadSampleError,
     RawSample,
     describe_available,
@@ -29,13 +34,8 @@ from usertune.data.messages import (
     user_file,
 )
 from usertune.data.samples import Image, Sample
-from usertune.errors import UserError
-from usertune.files import write_text
-from usertune.fingerprint import digest_bytes
-from usertune.made_with import made_with
-from usertune.sealed import write_result
-from usertune.step_fingerprints import prepare_fingerprint
-from usertune.tasks import get_task
+from usertune.runtime.provenance import made_with
+from usertune.tasks.catalogue import get_task
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def prepare_user(
         user: the user's id.
         samples_file: JSON lines to write, one canonical sample each.
         manifest_file: JSON object to write: counts, digests, and the samples that were skipped.
-        sources_state: `usertune.plan.sources_state` of the raw data when the job was planned, for the audit.
+        sources_state: `usertune.checks.sources.sources_state` of the raw data when the job was planned, for the audit.
 
     Returns:
         The manifest.

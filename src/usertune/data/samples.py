@@ -7,10 +7,10 @@ import unicodedata
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
-from usertune.errors import UserError
-from usertune.fingerprint import digest, digest_file
-from usertune.sealed import read_result
-from usertune.step_fingerprints import samples_digest
+from usertune.core.errors import UserError
+from usertune.core.hashing import digest, digest_file
+from usertune.core.manifest import read_result
+from usertune.core.step_fingerprints import samples_digest
 
 SAMPLE_FIELDS = {"id": str, "user": str, "episode": str, "step": int, "messages": list, "images": list, "target": dict}
 LONGEST_PATH = 1000

@@ -11,10 +11,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from usertune.core.errors import UserError
+from usertune.core.files import read_json, write_json, write_text
 from usertune.demo.screens import PROMPT, Screen, draw_screen, reference_answer
 from usertune.demo.styles import Step, user_steps
-from usertune.errors import UserError
-from usertune.files import read_json, write_json, write_text
 
 # Raised when screens, styles or texts change, so that a dataset drawn by older code is drawn anew.
 DESIGN = 1

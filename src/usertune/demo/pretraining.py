@@ -13,11 +13,11 @@ import torch
 from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
+from usertune.core.errors import UserError
+from usertune.core.files import write_json, write_text
 from usertune.demo.base import build_model, build_processor
 from usertune.demo.screens import PROMPT, Screen, draw_screen, generic_command, generic_screen, parse_point
 from usertune.demo.teaching import settings, teach_language, warm_up_vision
-from usertune.errors import UserError
-from usertune.files import write_json, write_text
 
 HIT_DISTANCE = 140
 MAX_ANSWER_TOKENS = 32

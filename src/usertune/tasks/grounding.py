@@ -10,8 +10,8 @@ the screenshot's size in pixels. The reference answer is two fenced blocks::
     [512, 304]
     ```
 
-Models do not always keep to that form. `usertune.tasks.point_forms` has the forms that are read, and
-`usertune.tasks.answer_examples` an example of each. *Unparsed* is an outcome of its own, with a reason. It is never
+Models do not always keep to that form. `usertune.tasks.points.forms` has the forms that are read, and
+`usertune.tasks.points.examples` an example of each. *Unparsed* is an outcome of its own, with a reason. It is never
 a point such as (0, 0), which could be near a target.
 """
 
@@ -21,9 +21,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from usertune.tasks.point_forms import REASONS, Reading, read
-from usertune.tasks.point_text import Point
-from usertune.tasks.point_values import SCALE
+from usertune.tasks.points.forms import REASONS, Reading, read
+from usertune.tasks.points.text import Point
+from usertune.tasks.points.values import SCALE
 
 
 class GroundingTask:

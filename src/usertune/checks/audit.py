@@ -1,0 +1,251 @@
+"""The audit: every result is looked at, its fingerprint computed anew, and whatever does not fit is named.
+
+It trusts nothing but the study, the raw data and the base model: a result stands only if it is whole, lies in its
+place, was made by today's recipe, and from exactly the results that are there now.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from usertune.checks.sources import sources_state
+from usertune.checks.upstream import not_made_from_upstream
+from usertune.core.errors import UserError
+from usertune.core.hashing import digest_file, file_states, step_fingerprint
+from usertune.core.manifest import read_result, write_result
+from usertune.core.step_fingerprints import (
+    base_model_fingerprint,
+)
+from usertune.core.users import parse_users
+from usertune.data.images import BadImageError, describe_image, resolve_inside
+from usertune.data.readers.messages import parse_line, raw_lines, user_file
+from usertune.data.samples import read_samples
+from usertune.models.base_model import is_local, model_files
+from usertune.pipeline.layout import COMPARISON, SUBSETS, Finding, Result, read_checked, results_of
+from usertune.pipeline.recipes import RECORDED_STEPS, Recipes, current_code, recipe_changes
+from usertune.runtime.provenance import UNKNOWN, differences, installed_versions
+from usertune.study.schema import Study
+
+logger = logging.getLogger(__name__)
+
+Manifest = dict[str, Any]
+# Folders of results in which everything should belong to the study.
+OUTCOMES = ("tables", "figures")
+LOOKED_THROUGH = ("data", "base_model", "checkpoints", "predictions", "scores", *OUTCOMES)
+
+
+@dataclass
+class Audit:
+    """What an audit found.
+
+    Attributes:
+        checked: how many results were looked at.
+        findings: what is wrong.
+        made_otherwise: results that stand, but were made with other code or packages than today's, as
+            ``{"what": label, "changes": [text, ...]}``.
+        left_over: files that are not (or no longer) part of the study; no table is made from them.
+    """
+
+    checked: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    made_otherwise: list[dict[str, Any]] = field(default_factory=list)
+    left_over: list[str] = field(default_factory=list)
+
+
+def audit_study(study: Study, whole: bool = True) -> Audit:
+    """Look at every result of a study.
+
+    Args:
+        study: the study; its ``results`` is the folder to look at.
+        whole: look at the report and the audit on which it is gated, too.
+    """
+    recipes = Recipes(study, current_code(), installed_versions())
+    results = results_of(study, recipes)
+    if not whole:
+        results = {place: result for place, result in results.items() if result.step not in ("audit", "report")}
+    folder = Path(study.results)
+    audit = Audit()
+    manifests: dict[str, Manifest] = {}
+    for place, result in results.items():
+        audit.checked += 1
+        manifest, finding = read_checked(folder, result)
+        if manifest is None:
+            audit.findings.extend([finding] if finding else [])
+            continue
+        manifests[place] = manifest
+        audit.findings.extend(Finding("stale", place, reason) for reason in _stale(study, result, manifests))
+    audit.made_otherwise = _made_otherwise(results, manifests)
+    audit.left_over = _left_over(study, results)
+    return audit
+
+
+def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
+    """Audit what the report is made from, and write the outcome, in place of older ones, if nothing is wrong.
+
+    Args:
+        study: the study.
+        recipe: the audit's own recipe, to be recorded.
+        out: JSON to write.
+
+    Raises:
+        UserError: something is wrong; the message lists it.
+    """
+    audit = audit_study(study, whole=False)
+    if audit.findings:
+        raise UserError(in_words(audit))
+    outcome = asdict(audit)
+    result = {"step": "audit", "recipe": dict(recipe), "fingerprint": step_fingerprint(recipe, {}), **outcome}
+    for older in out.parent.glob("*.json"):
+        older.unlink()
+    write_result(out, {**result, "files": {}})
+    logger.info("%s", in_words(audit))
+    return audit
+
+
+def in_words(audit: Audit, shown: int = 20) -> str:
+    """Return what an audit found as text for people."""
+    lines = [f"{finding.kind}: {finding.place}: {finding.reason}" for finding in audit.findings[:shown]]
+    if len(audit.findings) > shown:
+        lines.append(f"... and {len(audit.findings) - shown} more")
+    lines += [f"note: {item['what']}: made with {', '.join(item['changes'])}" for item in audit.made_otherwise[:shown]]
+    if audit.left_over:
+        names = ", ".join(audit.left_over[:3]) + (", ..." if len(audit.left_over) > 3 else "")
+        lines.append(f"note: {len(audit.left_over)} files are not part of this study (no table uses them): {names}")
+    if audit.findings:
+        lines.append(
+            f"the audit failed: {len(audit.findings)} of {audit.checked} results do not hold. Run snakemake: one run "
+            "makes them again"
+        )
+    else:
+        lines.append(f"the audit holds: {audit.checked} results are what the study says")
+    return "\n".join(lines)
+
+
+def _stale(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield why a result, which is whole, is not what it should be."""
+    manifest = manifests[result.manifest]
+    changes = recipe_changes(manifest.get("recipe", {}), result.recipe)
+    if changes:
+        yield f"made with other settings: {'; '.join(changes)}"
+        return
+    try:
+        yield from _changed_sources(study, result, manifest)
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        yield f"cannot be checked against its sources: {error}"
+        return
+    yield from not_made_from_upstream(study, result, manifests)
+
+
+def _changed_sources(study: Study, result: Result, manifest: Manifest) -> Iterator[str]:
+    """Yield how the raw data or the base model differ from what a result was made from."""
+    if result.step == "prepare":
+        (user,) = result.users
+        root = Path(study.dataset.root)
+        raw = user_file(root, user)
+        if not raw.is_file():
+            yield f"the raw data {raw} are gone"
+        elif sources_state(study, user) != manifest["sources_state"]:
+            # Times may differ although the content is the same, as after a copy.
+            if digest_file(raw) != manifest["raw_sha256"]:
+                yield f"the raw data {raw} changed"
+            elif study.dataset.watch_images != "never":
+                yield from _changed_images(root, Path(study.results) / result.files[0], user)
+                yield from _mended_images(root, raw, manifest)
+    elif result.step == "base_model" and is_local(study.base_model.path):
+        folder = Path(study.base_model.path).expanduser()
+        names = model_files(folder)
+        if file_states(folder, names) != manifest["model_state"] and (
+            base_model_fingerprint({name: digest_file(folder / name) for name in names}) != manifest["fingerprint"]
+        ):
+            yield f"the base model in {folder} changed"
+
+
+def _changed_images(root: Path, samples: Path, user: str) -> Iterator[str]:
+    recorded = {image["path"]: image["sha256"] for sample in read_samples(samples, user) for image in sample["images"]}
+    for name, sha256 in recorded.items():
+        try:
+            path = resolve_inside(root, name)
+            if not path.is_file() or digest_file(path) != sha256:
+                yield f"the image {path} changed"
+        except (BadImageError, OSError) as error:
+            yield f"the image {name} cannot be read: {error}"
+
+
+def _mended_images(root: Path, raw: Path, manifest: Manifest) -> Iterator[str]:
+    """Yield which samples were skipped for an image that is good now."""
+    lines = dict(raw_lines(raw.read_bytes()))
+    for item in manifest["skipped_samples"]:
+        if item["field"] == "image":
+            sample = parse_line(lines[item["line"]], manifest["user"], item["line"])
+            try:
+                for name in sample.image_paths:
+                    describe_image(root, name)
+            except BadImageError:
+                continue
+            yield f"line {item['line']} of {raw} was skipped for an image that is good now"
+
+
+def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manifest]) -> list[dict[str, Any]]:
+    """Return which results were made with other code or packages than today's; alike ones are named together."""
+    versions, code = installed_versions(), current_code()
+    found: dict[tuple[str, ...], list[str]] = {}
+    for place, manifest in manifests.items():
+        result = results[place]
+        if result.step not in RECORDED_STEPS:
+            continue
+        records = manifest.get("made_with", [UNKNOWN])
+        if isinstance(records, dict):
+            records = records.get(result.step, [UNKNOWN])
+        now = {"code": code[result.step], "versions": versions}
+        changes = tuple(dict.fromkeys(change for record in records for change in differences(record, now)))
+        if changes:
+            found.setdefault((result.step, result.experiment or "", *changes), []).append(result.label)
+    return [
+        {"what": labels[0] if len(labels) == 1 else f"{labels[0]} and {len(labels) - 1} more", "changes": list(key[2:])}
+        for key, labels in found.items()
+    ]
+
+
+def _left_over(study: Study, results: Mapping[str, Result]) -> list[str]:
+    """Return files in the folders of results that belong to no result of the study; weights are not looked at.
+
+    What comparisons of other users use is not left over, nor is for them what they do not use.
+    """
+    folder, outcomes = Path(study.results), study.origin.outcomes
+    known = {place for result in results.values() for place in (result.manifest, *result.files)}
+    looked_through = [f"{outcomes}{name}" for name in OUTCOMES] if outcomes else LOOKED_THROUGH
+    others = set() if outcomes else _users_of_subsets(folder)
+    found = []
+    for name in looked_through:
+        pattern = "*/*.*" if name == "checkpoints" else "**/*.*"
+        for path in sorted((folder / name).glob(pattern)):
+            place = path.relative_to(folder).as_posix()
+            if path.is_file() and not path.name.startswith(".") and place not in known:
+                users = _users_in(path.name)
+                if not users or not users <= others:
+                    found.append(place)
+    return found
+
+
+def _users_of_subsets(folder: Path) -> set[str]:
+    """Return the users of comparisons that were made beside that of the study."""
+    found: set[str] = set()
+    for path in folder.glob(f"{SUBSETS}/*/{COMPARISON}"):
+        with suppress(UserError, KeyError, TypeError):
+            found.update(read_result(path)["recipe"]["users"])
+    return found
+
+
+def _users_in(name: str) -> set[str]:
+    """Return the users that a file is named after."""
+    label = re.fullmatch(r"users?_(.+?)(\.manifest)?\.(jsonl?|csv)", name)
+    try:
+        return set(parse_users(label[1])) if label else set()
+    except UserError:
+        return set()

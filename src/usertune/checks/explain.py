@@ -1,0 +1,185 @@
+"""Why a result would be made again, and what that would cost, in plain words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from usertune.checks.freshness import Standing
+from usertune.core.errors import UserError
+from usertune.core.hashing import step_fingerprint
+from usertune.core.manifest import read_result
+from usertune.core.step_fingerprints import model_of, train_fingerprint
+from usertune.data.readers.messages import raw_lines, user_file
+from usertune.data.samples import read_user, request_digest
+from usertune.inference.predict import read_stored
+from usertune.inference.prediction_store import PredictionStore
+from usertune.pipeline.layout import BASE_MODEL, Result, needed_for, report_place
+from usertune.training.train import COMPLETE, work_folder
+
+STEPS_IN_WORDS = {
+    "prepare": ("user to check", "users to check"),
+    "base_model": ("look at the base model", "looks at the base model"),
+    "train": ("training job (GPU)", "training jobs (GPU)"),
+    "predict": ("prediction job (GPU)", "prediction jobs (GPU)"),
+    "score": ("score", "scores"),
+    "compare": ("comparison", "comparisons"),
+    "figure": ("figure", "figures"),
+    "audit": ("audit", "audits"),
+    "report": ("report", "reports"),
+}
+
+
+@dataclass
+class Explanation:
+    """Why a target would be made again.
+
+    Attributes:
+        target: what people call the result that was asked about.
+        causes: what changed: labels of results that have a reason of their own, by that reason.
+        jobs: how many jobs of each step would run.
+        trainings: what is known of each training job that would run, in words.
+        stored: samples whose predictions are in the store.
+        to_generate: samples that would be generated.
+        unknown: samples of which this cannot be told, because the model or the samples may come out as before.
+    """
+
+    target: str
+    causes: dict[str, list[str]] = field(default_factory=dict)
+    jobs: dict[str, int] = field(default_factory=dict)
+    trainings: list[str] = field(default_factory=list)
+    stored: int = 0
+    to_generate: int = 0
+    unknown: int = 0
+
+
+def explain(standing: Standing, target: str | None = None) -> Explanation:
+    """Say why a result would be made again, and at what cost; nothing is run or written.
+
+    Args:
+        standing: the study's results as they stand.
+        target: place of a result below the folder of results: its manifest or one of its files; the report's
+            unless given.
+
+    Raises:
+        UserError: the study has no such result.
+    """
+    manifest = _manifest_of(standing.results, target or report_place(standing.study))
+    explanation = Explanation(standing.results[manifest].label)
+    again: set[str] = set()
+    for place in needed_for(standing.results, manifest):
+        result = standing.results[place]
+        own = [*standing.reasons(place), *standing.not_from_upstream(place)]
+        for reason in own:
+            explanation.causes.setdefault(reason, []).append(result.label)
+        if own or any(above in again for above in result.upstream):
+            again.add(place)
+            explanation.jobs[result.step] = explanation.jobs.get(result.step, 0) + 1
+            if result.step == "train":
+                explanation.trainings.append(_training_in_words(standing, result, again))
+            elif result.step == "predict":
+                _count_samples(standing, result, again, explanation)
+    return explanation
+
+
+def in_words(explanation: Explanation) -> str:
+    """Return an explanation as text for people."""
+    if not explanation.jobs:
+        return f"{explanation.target}: up to date, nothing would run."
+    lines = [f"{explanation.target}: would be made again."]
+    if explanation.causes:
+        lines.append("Why:")
+        lines += [f"  {_some(labels)}: {reason}" for reason, labels in explanation.causes.items()]
+    lines.append("What would run:")
+    for step in STEPS_IN_WORDS:
+        if not (count := explanation.jobs.get(step, 0)):
+            continue
+        lines.append(f"  {count} {STEPS_IN_WORDS[step][count != 1]}")
+        if step == "train":
+            lines += [f"    {training}" for training in explanation.trainings]
+        elif step == "predict":
+            lines.append(f"    {_samples_in_words(explanation)}")
+    return "\n".join(lines)
+
+
+def _manifest_of(results: Mapping[str, Result], target: str) -> str:
+    for place, result in results.items():
+        if target == place or target in result.files:
+            return place
+    examples = ", ".join([*list(results)[:1], *list(results)[-3:]])
+    raise UserError(f"{target}: this study has no such result; results are, for example: {examples}")
+
+
+def _training_in_words(standing: Standing, result: Result, again: set[str]) -> str:
+    """Say whether a training job would train; only what it reads, as it is now, can tell."""
+    if any(place in again for place in result.upstream):
+        return f"{result.label}: trains, unless its samples and base model turn out to be as before"
+    manifests = {place: standing.look(place)[0] or {} for place in result.upstream}
+    users = [manifests[place] for place in result.upstream if place != BASE_MODEL]
+    count = len(standing.study.users.train)
+    fingerprint = train_fingerprint(result.recipe, manifests[BASE_MODEL], users[:count], users[count:])
+    work = work_folder(standing.folder / result.manifest, fingerprint)
+    if (work / COMPLETE).exists() and _seems_complete(work):
+        return f"{result.label}: was trained before, will be found"
+    if any(work.glob("checkpoint-*")):
+        return f"{result.label}: resumes from a working checkpoint"
+    return f"{result.label}: trains from the beginning"
+
+
+def _seems_complete(work: Path) -> bool:
+    try:
+        files: dict[str, Any] = read_result(work / COMPLETE)["weights_files"]
+    except UserError:
+        return False
+    return all((work / "weights" / name).is_file() for name in files)
+
+
+def _count_samples(standing: Standing, result: Result, again: set[str], explanation: Explanation) -> None:
+    """Add the samples of a prediction job to those stored, to be generated, or unknown."""
+    trained = next((place for place in result.upstream if place.startswith("checkpoints/")), None)
+    model_may_change = any(place in again for place in (BASE_MODEL, trained) if place)
+    store = None
+    if not model_may_change:
+        base = standing.look(BASE_MODEL)[0] or {}
+        model = model_of(base, standing.look(trained)[0] if trained else None)
+        namespace = step_fingerprint(result.recipe, model)
+        store = PredictionStore(standing.folder / "store" / "predictions", namespace)
+    for place in result.upstream:
+        if not place.startswith("data/"):
+            continue
+        if standing.look(place)[0] is None:
+            explanation.unknown += _raw_lines(standing, standing.results[place].users[0])
+            continue
+        manifest, samples = read_user(standing.folder / place)
+        if store is None or place in again:
+            explanation.unknown += len(samples)
+            continue
+        stored = read_stored(store, [manifest["user"]], "made_with" in result.recipe)[manifest["user"]]
+        found = sum(request_digest(sample) in stored for sample in samples)
+        explanation.stored += found
+        explanation.to_generate += len(samples) - found
+
+
+def _raw_lines(standing: Standing, user: str) -> int:
+    try:
+        return sum(1 for _ in raw_lines(user_file(standing.study.dataset.root, user).read_bytes()))
+    except UserError:
+        return 0
+
+
+def _samples_in_words(explanation: Explanation) -> str:
+    parts = []
+    if explanation.to_generate or not explanation.unknown:
+        parts.append(f"{explanation.to_generate} samples to generate, {explanation.stored} are stored")
+    if explanation.unknown:
+        parts.append(
+            f"up to {explanation.unknown} samples to generate, fewer if data or model turn out to be as before"
+        )
+    return "; ".join(parts)
+
+
+def _some(labels: Sequence[str], shown: int = 3) -> str:
+    rest = f" and {len(labels) - shown} more" if len(labels) > shown else ""
+    return ", ".join(labels[:shown]) + rest

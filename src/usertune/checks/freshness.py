@@ -1,0 +1,113 @@
+"""How the results of a study stand when jobs are planned: which are whole, and why others will be made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from usertune.checks.sources import base_model_state, sources_state
+from usertune.checks.upstream import not_made_from_upstream
+from usertune.core.hashing import canonical_json, digest
+from usertune.models.base_folder import from_record
+from usertune.models.base_model import is_local
+from usertune.pipeline.layout import Finding, read_checked, results_of
+from usertune.pipeline.recipes import Recipes, recipe_changes
+from usertune.study.schema import Study
+
+
+class Standing:
+    """The results of one study as they stand now; each is looked at once, when it is first asked for.
+
+    Args:
+        study: the study; its ``results`` is the folder to look at.
+        recipes: the recipes by which results should be made.
+    """
+
+    def __init__(self, study: Study, recipes: Recipes) -> None:
+        self.study = study
+        self.folder = Path(study.results)
+        self.results = results_of(study, recipes)
+        self._sources: dict[str, str] = {}
+        self._looked: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
+
+    def look(self, place: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
+        """Return the manifest at a place of `results`, or what is wrong with it."""
+        if place not in self._looked:
+            self._looked[place] = read_checked(self.folder, self.results[place])
+        return self._looked[place]
+
+    def recipe(self, place: str) -> str:
+        """Return the recipe of a result as canonical JSON, for the ``params`` of its rule.
+
+        Where the result is damaged, the key ``remade`` says so, which makes Snakemake run the job. The result keeps
+        the key, and so the recipe stays the same once it is mended. It is no part of the fingerprint.
+        """
+        recipe = dict(self.results[place].recipe)
+        manifest, finding = self.look(place)
+        if manifest is not None:
+            remade = manifest.get("recipe", {}).get("remade")
+        elif finding and (self.folder / place).exists():
+            damaged = self.folder / finding.place
+            state = [damaged.stat().st_size, damaged.stat().st_mtime_ns] if damaged.exists() else None
+            remade = digest([finding.place, finding.reason, state, (self.folder / place).stat().st_mtime_ns])[:16]
+        else:
+            remade = None
+        return canonical_json(recipe if remade is None else {**recipe, "remade": remade})
+
+    def reasons(self, place: str, look_at_sources: bool = True) -> Iterator[str]:
+        """Yield why a result itself, whatever lies upstream, would be made again.
+
+        Args:
+            place: its manifest.
+            look_at_sources: whether raw data and base model are looked at too, which takes a while.
+        """
+        result = self.results[place]
+        manifest, finding = self.look(place)
+        if manifest is None:
+            absent = not (self.folder / place).exists()
+            yield "it is not there yet" if absent or finding is None else f"{finding.place}: {finding.reason}"
+            return
+        yield from recipe_changes(manifest.get("recipe", {}), result.recipe)
+        makers = result.recipe.get("made_with")
+        if makers and manifest.get("recipe", {}).get("made_with") != makers:
+            yield "rerun.on_code_change is set, and it was not yet compared with today's code and packages"
+        if not look_at_sources:
+            return
+        if result.step == "prepare" and self.sources_state(result.users[0]) != manifest["sources_state"]:
+            yield "its raw data have other bytes, sizes or times than when they were prepared"
+        if result.step == "base_model" and is_local(self.study.base_model.path):
+            if base_model_state(self.study) != digest(manifest["model_state"]):
+                yield "the base model's files have other sizes or times than when they were read"
+            recorded = from_record(manifest["folder"], self.folder / place)
+            if recorded.resolve() != Path(self.study.base_model.path).expanduser().resolve():
+                yield "the base model is in another folder now"
+
+    def not_from_upstream(self, place: str) -> Iterator[str]:
+        """Yield how a result of today's recipe does not fit to what lies upstream of it, as the audit would."""
+        result = self.results[place]
+        looked = {name: self.look(name)[0] for name in (place, *result.upstream)}
+        manifests = {name: manifest for name, manifest in looked.items() if manifest is not None}
+        if place in manifests and not recipe_changes(manifests[place].get("recipe", {}), result.recipe):
+            yield from not_made_from_upstream(self.study, result, manifests)
+
+    def sources_state(self, user: str) -> str:
+        """Return `usertune.checks.sources.sources_state` of a user's raw data, which is gathered once."""
+        if user not in self._sources:
+            self._sources[user] = sources_state(self.study, user)
+        return self._sources[user]
+
+    def to_repair(self) -> list[str]:
+        """Return the manifests of results that are there and do not hold.
+
+        The workflow's own records do not always say so: after ``--touch``, or without records, it takes them for good.
+        """
+        return [place for place in self.results if (self.folder / place).exists() and self._does_not_hold(place)]
+
+    def _does_not_hold(self, place: str) -> bool:
+        try:
+            return next(chain(self.reasons(place), self.not_from_upstream(place)), None) is not None
+        except (KeyError, TypeError, ValueError):
+            # Of another version of usertune.
+            return True

@@ -1,0 +1,238 @@
+"""Score: what is measured from one experiment's predictions for one user.
+
+A study scores hundreds of pairs of experiment and user, one short process each, so this room uses only the
+standard library.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from usertune.core.clock import utc_now
+from usertune.core.errors import UserError
+from usertune.core.files import write_text
+from usertune.core.hashing import digest_bytes, digest_file
+from usertune.core.manifest import read_result, write_result
+from usertune.core.step_fingerprints import score_fingerprint
+from usertune.data.samples import read_samples
+from usertune.evaluation.thresholds import hit_column, threshold_label, thresholds_of
+from usertune.tasks.catalogue import get_task
+
+logger = logging.getLogger(__name__)
+
+Row = dict[str, Any]
+
+
+class Answer(NamedTuple):
+    """What a model answered, and whether it ended by itself or was cut off at its longest length."""
+
+    text: str
+    ended: bool = True
+
+
+REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is remade"
+
+
+def score_user(
+    recipe: Mapping[str, Any],
+    experiment: str,
+    user: str,
+    samples_file: Path,
+    predictions_file: Path,
+    rows_file: Path,
+    metrics_file: Path,
+    store_folder: Path,
+) -> dict[str, Any]:
+    """Score one user's predictions and write the rows (CSV), then the metrics (JSON), which are returned.
+
+    What was scored before by the same code at the same thresholds is taken from the store.
+
+    Args:
+        recipe: ``{"step": "score", "task": name, "thresholds": [140, ...], ...}``; the first threshold is the
+            primary one. Thresholds are distances in the 0-1000 space; a hit is a distance <= threshold.
+        samples_file: the user's canonical samples, one JSON object a line.
+        predictions_file: what the predict step wrote for a batch of users that includes this one.
+        store_folder: where every score is kept under its fingerprint.
+
+    Raises:
+        UserError: a file is malformed or belongs to another experiment or user, the user has no sample (a
+            user without samples has no accuracy, and averages would silently cover fewer users), or samples
+            and predictions do not match one to one.
+    """
+    thresholds = thresholds_of(recipe)
+    samples = read_samples(samples_file, user)
+    predictions = read_result(predictions_file)
+    answers = answers_of_user(predictions, predictions_file, experiment, user)
+    _require_same_ids(samples, answers, samples_file, predictions_file)
+
+    fingerprint = score_fingerprint(recipe, digest_file(samples_file), answers)
+    stored = store_folder / f"{fingerprint[:32]}.json"
+    score = _read_stored(stored, fingerprint)
+    if score is None:
+        rows = score_samples(str(recipe.get("task")), samples, answers, thresholds, samples_file)
+        score = {
+            "fingerprint": fingerprint,
+            "scored": utc_now(),
+            "metrics": summarise(rows, thresholds),
+            "rows": _as_csv(rows),
+        }
+        write_result(stored, score)
+        logger.info("%s, user %s: scored", experiment, user)
+    else:
+        logger.info("%s, user %s: was scored before (fingerprint %s)", experiment, user, fingerprint[:16])
+    chain = predictions["chain"]
+    metrics = {
+        "step": "score",
+        "experiment": experiment,
+        "user": user,
+        "recipe": dict(recipe),
+        "fingerprint": fingerprint,
+        "chain": {**chain, "prepare": chain["prepare"][user], "score": fingerprint},
+        "made_with": predictions["made_with"],
+        # A score that an older release stored has no time.
+        "scored": score.get("scored"),
+        "files": {rows_file.name: digest_bytes(score["rows"].encode("utf-8"))},
+        **score["metrics"],
+    }
+    write_text(rows_file, score["rows"])
+    write_result(metrics_file, metrics)
+    return metrics
+
+
+def score_samples(
+    task_name: str,
+    samples: Sequence[Mapping[str, Any]],
+    answers: Mapping[str, Answer],
+    thresholds: Sequence[float],
+    samples_file: Path,
+) -> list[Row]:
+    """Return one row per sample, in the order of ``samples``.
+
+    A row has id, user, episode, step, parsed (0 or 1), form (how the answer names its point, or why it is unparsed),
+    x, y, target_x, target_y (0-1000), distance (L2 in that space) and one 0/1 column per threshold. An unparsed answer
+    has no x, y and distance (None) and hits nothing.
+
+    Raises:
+        UserError: the task is unknown or a sample's target is not one of this task.
+    """
+    task = get_task(task_name)
+    rows: list[Row] = []
+    for sample in samples:
+        try:
+            target = task.target_point(sample["target"])
+        except ValueError as error:
+            raise UserError(
+                f"{samples_file}: sample {sample['id']!r}: {error}; "
+                "check the dataset's answer for it, then prepare the user again"
+            ) from None
+        point, form = task.read(*answers[sample["id"]])
+        distance = None if point is None else task.distance(point, sample["target"])
+        row: Row = {name: sample[name] for name in ("id", "user", "episode", "step")}
+        row |= {"parsed": int(point is not None), "form": form, "x": point and point[0], "y": point and point[1]}
+        row |= {"target_x": target[0], "target_y": target[1], "distance": distance}
+        for threshold in thresholds:
+            row[hit_column(threshold)] = int(distance is not None and distance <= threshold)
+        rows.append(row)
+    return rows
+
+
+def summarise(rows: Sequence[Row], thresholds: Sequence[float]) -> dict[str, Any]:
+    """Return the metrics of at least one row.
+
+    ``parse_rate`` and ``click_accuracy`` are fractions of all samples: unparsed answers are misses.
+    ``mean_l2`` and ``median_l2`` (0-1000 space) are over the parsed answers only, since the others have no
+    distance; they are None when nothing was parsed. Read them beside the parse rate. ``forms`` counts the rows by form.
+    """
+    distances = [row["distance"] for row in rows if row["parsed"]]
+    accuracy = {
+        threshold_label(threshold): sum(row[hit_column(threshold)] for row in rows) / len(rows)
+        for threshold in thresholds
+    }
+    return {
+        "samples": len(rows),
+        "parsed": len(distances),
+        "parse_rate": len(distances) / len(rows),
+        "forms": dict(sorted(Counter(row["form"] for row in rows).items())),
+        "click_accuracy": accuracy[threshold_label(thresholds[0])],
+        "click_accuracy_at": accuracy,
+        "mean_l2": math.fsum(distances) / len(distances) if distances else None,
+        "median_l2": statistics.median(distances) if distances else None,
+    }
+
+
+def _read_stored(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """Return a stored score; None if there is none, or it is damaged or another one."""
+    try:
+        score = read_result(path) if path.exists() else None
+    except UserError as problem:
+        logger.warning("%s", problem)
+        return None
+    if score and score.get("fingerprint") != fingerprint:
+        logger.warning("%s: holds another score than its name says; scoring again", path)
+        return None
+    return score
+
+
+def answers_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, Answer]:
+    """Return ``{sample id: answer}`` of one user, sorted by id.
+
+    Raises:
+        UserError: the predictions are of another experiment or lack the user, or a row is malformed or doubled.
+    """
+    if predictions.get("experiment") != experiment:
+        raise UserError(
+            f"{path}: these are predictions of experiment {predictions.get('experiment')!r}, not {experiment!r}; "
+            "give the file of that experiment"
+        )
+    if user not in (predictions.get("users") or []):
+        raise UserError(f"{path}: holds users {predictions.get('users')!r}, not {user!r}; give that user's batch")
+    answers: dict[str, Answer] = {}
+    for number, prediction in enumerate(predictions.get("predictions") or []):
+        try:
+            owner, identity, text = prediction["user"], prediction["id"], prediction["text"]
+        except (KeyError, TypeError):
+            raise UserError(f"{path}: predictions[{number}] lacks user, id or text; {REMAKE_PREDICTIONS}") from None
+        if owner != user:
+            continue
+        if not isinstance(text, str):
+            raise UserError(f"{path}: sample {identity!r}: text is {text!r}, not a string; {REMAKE_PREDICTIONS}")
+        if identity in answers:
+            raise UserError(f"{path}: sample {identity!r} was predicted twice; {REMAKE_PREDICTIONS}")
+        answers[identity] = Answer(text, prediction.get("stopped") is not False)
+    return dict(sorted(answers.items()))
+
+
+def _require_same_ids(
+    samples: Sequence[Mapping[str, Any]], answers: Mapping[str, Answer], samples_file: Path, predictions_file: Path
+) -> None:
+    identities = {sample["id"] for sample in samples}
+    if missing := sorted(identities - answers.keys()):
+        raise UserError(
+            f"{predictions_file}: no prediction for {_some(missing)} of {samples_file}; {REMAKE_PREDICTIONS}"
+        )
+    if foreign := sorted(answers.keys() - identities):
+        raise UserError(
+            f"{predictions_file}: has predictions for {_some(foreign)}, not in {samples_file}; {REMAKE_PREDICTIONS}"
+        )
+
+
+def _some(identities: Sequence[str], shown: int = 3) -> str:
+    rest = f" and {len(identities) - shown} more" if len(identities) > shown else ""
+    return f"sample {', '.join(repr(identity) for identity in identities[:shown])}{rest}"
+
+
+def _as_csv(rows: Sequence[Row]) -> str:
+    """Return rows as CSV; numbers in Python's shortest exact form, None as an empty field."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,99 @@
+"""The tables of a study: what they compare, and how they are read back without losing a digit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from usertune.core.errors import UserError
+
+# Text stays text: a user called "007" or "NA" is neither a number nor missing.
+TEXT_COLUMNS = ("experiment", "baseline", "mode", "user", "id", "episode", "form", "provenance")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A named row of the study and how its model was made (``vanilla``, ``lora``, ``full``)."""
+
+    name: str
+    mode: str
+
+
+@dataclass(frozen=True)
+class Design:
+    """What is compared: the experiments and test users of a study, both in the study's order."""
+
+    experiments: tuple[Experiment, ...]
+    users: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the experiments."""
+        return [experiment.name for experiment in self.experiments]
+
+    @property
+    def baseline(self) -> str | None:
+        """The first experiment of mode vanilla, which the others are compared with; None if there is none."""
+        return next((item.name for item in self.experiments if item.mode == "vanilla"), None)
+
+
+def design_of(recipe: Mapping[str, Any]) -> Design:
+    """Return the design that a recipe of compare, figure or report names.
+
+    Raises:
+        UserError: experiments or users are missing, empty, malformed or listed twice.
+    """
+    try:
+        experiments = tuple(Experiment(str(item["name"]), str(item["mode"])) for item in recipe["experiments"])
+        users = tuple(str(user) for user in recipe["users"])
+    except (KeyError, TypeError):
+        raise UserError(
+            'recipe: needs "experiments" ([{"name": "lora", "mode": "lora"}, ...]) and "users" (["1", ...])'
+        ) from None
+    design = Design(experiments, users)
+    for key, values in (("experiments", design.names), ("users", list(users))):
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"recipe: {key} is {values}; name at least one, and each once")
+    return design
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table that an earlier step wrote; empty fields of number columns become NaN.
+
+    Raises:
+        UserError: the file is missing or is not such a table.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        # Python's float() is exact in every version; how pandas parses decimals has differed between versions.
+        numbers = {
+            str(name): [float(text or "nan") for text in table[name]] for name in table if name not in TEXT_COLUMNS
+        }
+        return table.assign(**{name: pd.Series(values, dtype=float) for name, values in numbers.items()})
+    except FileNotFoundError:
+        raise UserError(f"{path}: this table does not exist; run snakemake again so that it is made") from None
+    except (ValueError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: not the expected table ({error}); delete it and run snakemake again") from None
+
+
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table as dicts with the column names as keys."""
+    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]
+
+
+def require_experiments(table: pd.DataFrame, path: Path, names: Sequence[str]) -> None:
+    """Check that a table covers exactly the experiments of the study, in whatever order.
+
+    Raises:
+        UserError: an experiment is missing from the table or foreign to the study.
+    """
+    found = set(table["experiment"])
+    if found != set(names):
+        raise UserError(
+            f"{path}: covers the experiments {sorted(found)}, the study has {sorted(names)}; "
+            "delete the file and run snakemake again"
+        )

@@ -1,0 +1,51 @@
+"""What is said at once of answers that could not be read, before more GPU time goes into more of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from usertune.evaluation.score import Answer
+
+logger = logging.getLogger(__name__)
+
+ANSWERS_SHOWN = 3
+LONGEST_ANSWER = 160
+
+
+def warn_of_unread(
+    metrics: Mapping[str, Any], rows_file: Path, answers: Mapping[str, Answer], expected_parse_rate: float
+) -> None:
+    """Warn that fewer of one user's answers could be read than expected, and show some of the others.
+
+    Args:
+        metrics: what `usertune.evaluation.score.score_user` returned.
+        rows_file: the rows that it wrote, with ``id`` and ``parsed`` (0 or 1).
+        answers: this user's answers, by sample id.
+        expected_parse_rate: share of answers, 0 to 1, that was expected.
+    """
+    with rows_file.open(encoding="utf-8", newline="") as lines:
+        unread = [row["id"] for row in csv.DictReader(lines) if row["parsed"] == "0"]
+    shown = "\n".join(f"  {identity}: {printable(answers[identity].text)}" for identity in unread[:ANSWERS_SHOWN])
+    logger.warning(
+        "warning: %s, user %s: only %d of %d answers could be read (evaluation.expected_parse_rate: %g). Does the "
+        "prompt (dataset.prompt) ask for the form that docs/data.md describes, and is max_new_tokens enough? Some of "
+        "the others:\n%s",
+        metrics["experiment"],
+        metrics["user"],
+        metrics["parsed"],
+        metrics["samples"],
+        expected_parse_rate,
+        shown,
+    )
+
+
+def printable(text: str) -> str:
+    """Return a text in one line of bounded length, in quotes, without characters that a terminal would obey."""
+    cut = text if len(text) <= LONGEST_ANSWER else f"{text[:LONGEST_ANSWER]}..."
+    quoted = json.dumps(cut, ensure_ascii=False)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in quoted)

@@ -1,0 +1,172 @@
+"""Greedy answers of a loaded model, in left-padded batches. The only part of prediction that imports torch."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+from transformers.utils import GENERATION_CONFIG_NAME
+from transformers.utils import logging as transformers_logging
+
+from usertune.core.clock import utc_now
+from usertune.core.errors import UserError
+from usertune.data.samples import Sample
+from usertune.inference.effect import PROBES, adapter_effect, full_effect
+from usertune.inference.prediction_store import Prediction
+from usertune.models.chat_template import THINKING_BEGINS
+from usertune.models.conversation import Collator, ConversationTokenizer
+from usertune.models.qwen3_vl import device, load_for_prediction, load_processor
+from usertune.runtime.memory import lack_named, ran_out
+
+logger = logging.getLogger(__name__)
+
+# A prompt that opens a thought ends in fewer tokens than this, however its tokenizer splits them.
+THOUGHT_TOKENS = 20
+
+
+class Generator:
+    """A model that answers samples.
+
+    Args:
+        base_folder: the base model's folder.
+        mode: "vanilla", "lora" or "full".
+        weights_folder: what training saved; None for vanilla.
+        dtype: "float32" or "bfloat16".
+        pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
+        dataset_root: folder of the raw data.
+        max_new_tokens: longest answer, in tokens.
+        made_with: key of the record of code, packages and machine, for the predictions to carry.
+        thinking: the study's ``base_model.thinking``.
+    """
+
+    def __init__(
+        self,
+        base_folder: str | Path,
+        mode: str,
+        weights_folder: str | Path | None,
+        dtype: str,
+        pixels: Mapping[str, int | None],
+        dataset_root: str | Path,
+        max_new_tokens: int,
+        made_with: str,
+        thinking: bool | None = None,
+    ) -> None:
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+        self.conversations = ConversationTokenizer(load_processor(base_folder, pixels), thinking)
+        self.collator = Collator(self.conversations, dataset_root)
+        self.max_new_tokens = max_new_tokens
+        self.made_with = made_with
+        self.mode, self.base_folder, self.weights_folder = mode, Path(base_folder), weights_folder
+        with lack_named("out of memory while the model was loaded", "use a machine or a GPU with more memory"):
+            self.model: Any = load_for_prediction(base_folder, mode, weights_folder, dtype)
+        self.end_ids = self._end_ids()
+
+    def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
+        """Show on a few samples that the trained weights change what the base model says.
+
+        Returns:
+            For an adapter ``probes`` (samples) and ``largest_change`` (of an answer token's log-probability). A full
+            model is compared with the base model's files: None, or a change of 0 on no samples where they are the same.
+            For the base model None.
+
+        Raises:
+            UserError: an adapter that is not zero changes nothing, or memory runs out.
+        """
+        if self.mode == "vanilla" or self.weights_folder is None:
+            return None
+        folder = Path(self.weights_folder)
+        if self.mode == "full":
+            return full_effect(self.base_folder, folder)
+        advice = "lower base_model.max_pixels or use a GPU with more memory"
+        with lack_named("out of memory while the adapter was tried on a sample", advice):
+            return adapter_effect(self.model, [self._probe(sample) for sample in samples[:PROBES]], folder)
+
+    def _probe(self, sample: Sample) -> dict[str, torch.Tensor]:
+        batch = self.collator.training_batch([(sample, self.conversations.conversation(sample))])
+        return {key: value.to(device()) for key, value in batch.items()}
+
+    def _end_ids(self) -> list[int]:
+        """Return the tokens that end an answer: those of the base model, and the end of a turn, which is trained."""
+        own = self.model.generation_config.eos_token_id
+        if (self.base_folder / GENERATION_CONFIG_NAME).exists():
+            own = GenerationConfig.from_pretrained(str(self.base_folder), local_files_only=True).eos_token_id
+        listed = [own] if isinstance(own, int) else list(own or ())
+        ends = {self.conversations.end_of_turn_id, self.conversations.tokenizer.eos_token_id, *listed}
+        return sorted(end for end in ends if end is not None)
+
+    def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
+        """Answer samples, longest prompt first, and yield each batch as soon as it is done.
+
+        The longest go first so that memory runs out, if it does, at the start; the batch size is then halved.
+        Every answer carries an equal share of the time that its batch took, without attempts that ran out of memory.
+
+        Raises:
+            UserError: memory runs out with a single sample.
+        """
+        prompts = {id(sample): self.conversations.prompt(sample) for sample in samples}
+        waiting = sorted(samples, key=lambda sample: len(prompts[id(sample)]), reverse=True)
+        while waiting:
+            batch = waiting[:batch_size]
+            started = time.monotonic()
+            try:
+                predictions = self._answer_batch(batch, [prompts[id(sample)] for sample in batch])
+            except Exception as error:
+                if not ran_out(error):
+                    raise
+                if len(batch) == 1:
+                    name = batch[0]["id"]
+                    raise UserError(
+                        f"sample {name} ({len(prompts[id(batch[0])])} tokens) does not fit into memory alone; "
+                        "lower base_model.max_pixels or use a GPU with more memory"
+                    ) from None
+                batch_size = (len(batch) + 1) // 2
+                logger.warning("out of memory; going on with %d samples at once", batch_size)
+            else:
+                waiting = waiting[len(batch) :]
+                seconds, now = round((time.monotonic() - started) / len(batch), 4), utc_now()
+                timed = [
+                    replace(prediction, batch_size=batch_size, seconds=seconds, at=now) for prediction in predictions
+                ]
+                yield list(zip(batch, timed, strict=True))
+                continue
+            # Outside the except block, where the error no longer holds the failed batch's tensors.
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _answer_batch(self, samples: Sequence[Sample], prompts: Sequence[list[int]]) -> list[Prediction]:
+        batch = {key: value.to(device()) for key, value in self.collator.prompt_batch(samples, prompts).items()}
+        output = self.model.generate(
+            **batch,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=self.end_ids,
+            pad_token_id=self.conversations.padding_id,
+        )
+        rows = output[:, batch["input_ids"].shape[1] :].tolist()
+        return [self._prediction(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+
+    def _prediction(self, ids: list[int], prompt: list[int]) -> Prediction:
+        # What follows the first of them is padding, which may be one of them itself.
+        length = next((position for position, token in enumerate(ids) if token in self.end_ids), len(ids))
+        stopped = length < len(ids)
+        answer = ids[:length]
+        text = self.conversations.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        # A thought that the prompt opens is part of the answer: without its beginning, one that was cut off would
+        # look like an answer.
+        if self.conversations.tokenizer.decode(prompt[-THOUGHT_TOKENS:]).rstrip().endswith(THINKING_BEGINS):
+            text = f"{THINKING_BEGINS}\n{text}"
+        return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped, made_with=self.made_with)

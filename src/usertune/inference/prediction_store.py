@@ -1,0 +1,179 @@
+"""The prediction store: every generated answer is kept under what it was made from, and never made twice.
+
+A folder for each model and generation setting (``namespace``) and in it one for each user hold segments of JSON
+lines. Every writer appends to a segment of its own, so jobs that run at once, or an attempt that a scheduler
+believes dead, cannot damage each other's lines. A line that a crash cut short is passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from usertune.core.errors import UserError
+from usertune.core.files import naming
+from usertune.core.hashing import digest
+from usertune.core.manifest import read_result, write_result
+from usertune.runtime.provenance import MadeWith
+
+logger = logging.getLogger(__name__)
+
+CHECK_DIGITS = 16
+EFFECT = "adapter_effect.json"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model answered: the text, its length in tokens, and whether it ended by itself.
+
+    How long it took, and when, is no part of the answer: predictions that differ in it alone are equal.
+    """
+
+    text: str
+    new_tokens: int
+    stopped: bool
+    made_with: str
+    """Key of the record of code, packages and machine, see `PredictionStore.made_with`."""
+    batch_size: int | None = field(default=None, compare=False)
+    """Samples that were generated at once, at most; None in lines of older releases."""
+    seconds: float | None = field(default=None, compare=False)
+    """Its share of the time that its batch took to generate; None in lines of older releases."""
+    at: str | None = field(default=None, compare=False)
+    """When it was generated, see `usertune.core.clock`; None in lines of older releases."""
+
+
+class PredictionStore:
+    """Predictions of one model with one generation setting.
+
+    Args:
+        folder: the store's folder, shared by all studies that use the same results.
+        namespace: fingerprint of the model and the generation setting.
+    """
+
+    def __init__(self, folder: str | Path, namespace: str) -> None:
+        self.folder = Path(folder) / namespace[:32]
+
+    def read(self, user: str, accept: Callable[[Prediction], bool] | None = None) -> dict[str, Prediction]:
+        """Return the stored predictions of a user's samples, by the digest of the request.
+
+        Args:
+            user: the user's id.
+            accept: says of a prediction whether it counts; all do where this is left out.
+        """
+        found: dict[str, Prediction] = {}
+        for segment in sorted((self.folder / f"user_{user}").glob("*.jsonl")):
+            found.update(item for item in _read_segment(segment) if accept is None or accept(item[1]))
+        return found
+
+    def remember(self, record: MadeWith) -> str:
+        """Keep a record of code, packages and machine; return the key under which predictions name it."""
+        key = digest(record)[:CHECK_DIGITS]
+        if key not in self.made_with():
+            write_result(self.folder / "made_with" / f"{key}.json", record)
+        return key
+
+    def made_with(self) -> dict[str, MadeWith]:
+        """Return the records of what predictions were made with, by key; damaged ones are left out."""
+        found = {}
+        for path in sorted((self.folder / "made_with").glob("*.json")):
+            try:
+                found[path.stem] = read_result(path)
+            except UserError as problem:
+                logger.warning("%s", problem)
+        return found
+
+    def remember_effect(self, effect: dict[str, Any] | None) -> None:
+        """Keep how much the model's trained weights change what the base model says; None is not kept."""
+        if effect is not None:
+            write_result(self.folder / EFFECT, effect)
+
+    def effect(self) -> dict[str, Any] | None:
+        """Return what `remember_effect` kept: ``probes`` and ``largest_change``; None if it is not known."""
+        try:
+            found = read_result(self.folder / EFFECT) if (self.folder / EFFECT).exists() else {}
+            return {key: found[key] for key in ("probes", "largest_change")} if found else None
+        except (UserError, KeyError) as problem:
+            logger.warning("%s", problem)
+            return None
+
+    def writer(self) -> PredictionWriter:
+        """Return a context manager that appends predictions."""
+        return PredictionWriter(self.folder)
+
+
+class PredictionWriter:
+    """Appends predictions to segments of its own; what `append` has returned from survives a crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        # Sorted by name, segments are in the order of time, so that of two answers to a request the newer one counts.
+        self._name = f"{time.time_ns()}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        self._segments: dict[str, IO[bytes]] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> PredictionWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._open.close()
+        except OSError:
+            # On a full disk, closing fails like the write that is already being told.
+            if error is None:
+                raise
+
+    def append(self, predictions: Iterable[tuple[str, str, Prediction]]) -> None:
+        """Store (user, request digest, prediction) rows and flush them to disk.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        touched = set()
+        for user, request, prediction in predictions:
+            record = {"request": request, **asdict(prediction)}
+            line = json.dumps({**record, "check": _check(record)}, ensure_ascii=False)
+            segment = self._segment(user)
+            with naming(segment.name):
+                segment.write(line.encode("utf-8") + b"\n")
+            touched.add(segment)
+        for segment in touched:
+            with naming(segment.name):
+                segment.flush()
+                os.fsync(segment.fileno())
+
+    def _segment(self, user: str) -> IO[bytes]:
+        if user not in self._segments:
+            path = self._folder / f"user_{user}" / self._name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._segments[user] = self._open.enter_context(path.open("ab"))
+        return self._segments[user]
+
+
+def _read_segment(path: Path) -> Iterator[tuple[str, Prediction]]:
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            record = json.loads(line)
+            check = record.pop("check")
+            if check != _check(record):
+                raise ValueError("the line does not match its check digits")
+            yield record.pop("request"), Prediction(**record)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            logger.warning("%s:%d: damaged or unfinished line passed over", path, number)
+
+
+def _check(record: dict[str, object]) -> str:
+    return digest(record)[:CHECK_DIGITS]

@@ -1,0 +1,187 @@
+"""Finding the base model and writing down which one it is, before any GPU is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from usertune.core.errors import UserError
+from usertune.core.files import read_json
+from usertune.core.hashing import digest_file, file_states, list_files
+from usertune.core.manifest import write_result
+from usertune.core.step_fingerprints import base_model_fingerprint
+from usertune.models.base_folder import as_recorded
+from usertune.models.hub import cached_models, cached_snapshot, download, hub_cache, is_offline
+from usertune.models.model_folder import ModelFolder, looks_like_a_folder, pixel_problems, similar_folders
+from usertune.models.tensor_files import shapes_in
+from usertune.runtime.provenance import made_with
+
+logger = logging.getLogger(__name__)
+
+# Files that say something about the model but take no part in what it answers.
+DESCRIPTIONS = ("README.md", "LICENSE", "pretraining.json", ".gitattributes")
+
+
+def model_files(folder: str | Path) -> list[str]:
+    """Return the files of a model folder that decide what the model answers, relative to it."""
+    return [name for name in list_files(folder) if name not in DESCRIPTIONS]
+
+
+def is_local(path: str) -> bool:
+    """Whether ``base_model.path`` is a folder rather than a name on the hub (``owner/name``)."""
+    return Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
+
+
+def check_base_model(path: str, revision: str | None, pixels: Mapping[str, int | None]) -> None:
+    """Check while jobs are planned that a base model can be used, as far as this machine has it.
+
+    Small files and headers are read, no weights. Of a hub name only what is in the cache is looked at, and only where
+    the hub's client may not download the rest.
+
+    Args:
+        path: ``base_model.path`` of the study.
+        revision: ``base_model.revision``.
+        pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
+
+    Raises:
+        UserError: the folder is not there, or lacks something; all problems in one message.
+    """
+    if is_local(path):
+        check_local(path, pixels)
+        return
+    snapshot = cached_snapshot(path, revision, os.environ)
+    if snapshot is None and revision is None and (hint := looks_like_a_folder(path)):
+        raise UserError(
+            f"base_model.path: {path} is not a folder, but looks like one: {hint}; if it is meant as a name on the "
+            "hub, say so by base_model.revision: main"
+        )
+    if not is_offline(os.environ):
+        return
+    if snapshot is None:
+        raise UserError(
+            f"base_model.path: {path} is no folder here, and as a name on the hub it is not in the cache "
+            f"{hub_cache(os.environ)}, while HF_HUB_OFFLINE forbids to download it{_similar(path)}"
+        )
+    _check_snapshot(path, snapshot, pixels)
+
+
+def check_local(path: str, pixels: Mapping[str, int | None]) -> None:
+    """Check that a local base model can be used, without loading it.
+
+    Raises:
+        UserError: the folder or something in it is missing or damaged, or it holds another kind of model.
+    """
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        form = "" if path.count("/") == 1 else "; a name on the hub has the form owner/name"
+        what = "a file; name the folder that it is in" if folder.is_file() else f"not a folder{_similar(path)}{form}"
+        raise UserError(f"base_model.path: {path} is {what}")
+    _check_folder(path, folder, pixels, "")
+
+
+def _check_snapshot(name: str, snapshot: Path, pixels: Mapping[str, int | None]) -> None:
+    advice = f"where there is a network, complete the copy in the cache: hf download {name}"
+    _check_folder(f"{name} ({snapshot})", snapshot, pixels, f"\n  {advice}")
+
+
+def _check_folder(name: str, folder: Path, pixels: Mapping[str, int | None], advice: str) -> None:
+    model = ModelFolder(folder)
+    problems = model.inspect()
+    limits = model.image_size()
+    if limits is not None:
+        problems += pixel_problems(limits, pixels)
+    if len(problems) == 1 and problems[0].startswith("base_model."):
+        raise UserError(f"{problems[0]} (base_model.path: {name})")
+    if len(problems) == 1:
+        raise UserError(f"base_model.path: {name}: {problems[0]}{advice}")
+    if problems:
+        listed = "\n".join(f"  {problem}" for problem in problems)
+        raise UserError(f"base_model.path: {name} cannot be used ({len(problems)} problems):\n{listed}{advice}")
+
+
+def _similar(path: str) -> str:
+    """Return, as the rest of a sentence, what has a name like this one: folders here, and models in the hub's cache."""
+    close = difflib.get_close_matches(path, cached_models(os.environ), n=3, cutoff=0.6)
+    return similar_folders(path) + (f"; similar models in the hub's cache: {', '.join(close)}" if close else "")
+
+
+def describe_base_model(
+    recipe: Mapping[str, Any], manifest_file: str | Path, path: str | None = None
+) -> dict[str, Any]:
+    """Find the base model (downloading it when it is a hub name) and write its manifest.
+
+    Args:
+        recipe: ``path``, ``revision``, ``pixels`` and, where it is set, ``thinking`` of the study's base model.
+        path: the folder as seen from the working directory, or the hub name; as in the recipe where left out.
+        manifest_file: JSON object to write: the local folder, what `about_model` finds there, and the digest of every
+            file.
+
+    Returns:
+        The manifest. Its ``fingerprint`` depends on the files' content alone, so a copy is the same model.
+
+    Raises:
+        UserError: the model cannot be found, downloaded or used.
+    """
+    path, revision = path or str(recipe["path"]), recipe["revision"]
+    if is_local(path):
+        folder = Path(path).expanduser()
+        check_local(path, recipe["pixels"])
+    else:
+        folder = download(path, revision, _similar(path))
+        _check_snapshot(path, folder, recipe["pixels"])
+    # Imported here: planning, which uses this module too, needs no templates.
+    from usertune.models.chat_template import IMAGE, TURN_END, TURN_START, ChatTemplate
+
+    model = ModelFolder(folder)
+    if missing := model.missing_tokens((TURN_START, TURN_END, IMAGE)):
+        raise UserError(f"base_model.path: {path}: the tokenizer has no {', '.join(missing)}; fetch its files again")
+    template = ChatTemplate(model.chat_template() or "", model.special_tokens())
+    checked = template.check(recipe.get("thinking"))
+    files = {}
+    names = model_files(folder)
+    state = file_states(folder, names)
+    for name in names:
+        logger.info("reading %s", folder / name)
+        files[name] = digest_file(folder / name)
+    manifest = {
+        "step": "base_model",
+        "recipe": dict(recipe),
+        "folder": as_recorded(folder, manifest_file),
+        "about": about_model(folder),
+        "model_files": files,
+        "model_state": state,
+        "chat_template": checked,
+        "fingerprint": base_model_fingerprint(files),
+        "made_with": [made_with("base_model")],
+        "files": {},
+    }
+    write_result(manifest_file, manifest)
+    return manifest
+
+
+def about_model(folder: Path) -> dict[str, Any]:
+    """Return what a model is known by: ``model_type``, ``parameters`` (numbers in its files) and ``commit`` on the hub.
+
+    Parameters and commit are None where they cannot be told. The hub client names a snapshot's folder by its commit,
+    and leaves a note in folders that it was told to fill.
+    """
+    commit = folder.name if folder.parent.name == "snapshots" else None
+    note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
+    with suppress(OSError, ValueError):
+        commit = commit or note.read_text(encoding="utf-8").split("\n")[0].strip()
+    known = commit if commit and re.fullmatch("[0-9a-f]{40}", commit) else None
+    parameters = None
+    with suppress(UserError):
+        parameters = sum(math.prod(shape) for shape in shapes_in(folder).values())
+    return {
+        "model_type": read_json(folder / "config.json").get("model_type"),
+        "parameters": parameters,
+        "commit": known,
+    }

@@ -1,0 +1,214 @@
+"""From conversations to tensors: token ids, answer labels and padding.
+
+Control tokens (``<|im_start|>`` and the like) come from the chat template alone: the same characters inside a
+sample's text are tokenized as plain text, so no sample can open or close a turn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from usertune.core.errors import UserError
+from usertune.data.images import load_image
+from usertune.data.samples import Part, Sample, Turn
+from usertune.models.chat_template import ANSWER_HEADER, TURN_END, TURN_START, ChatTemplate, prompt_difference
+
+IGNORED_LABEL = -100
+# Unicode's largest range of characters without a meaning: planes 15 and 16, for private use.
+_MASKS = range(0xF0000, 0x110000)
+
+
+@dataclass(frozen=True)
+class TokenizedConversation:
+    """Token ids of a conversation, and which of them are an answer that a model is trained to give."""
+
+    input_ids: list[int]
+    is_answer: list[bool]
+
+
+class ConversationTokenizer:
+    r"""Tokenizes conversations with a Qwen3-VL processor.
+
+    The answer span is the official one: the response, ``<|im_end|>`` and the newline after it, found by the
+    header ``<|im_start|>assistant\n`` (QwenLM/Qwen3-VL, ``qwen-vl-finetune``, ``preprocess_qwen_visual``).
+    What is asked is tokenized apart from the last response, so the ids before it are those that generation
+    starts from, even when a response begins with white space, or the template opens a thought before it.
+
+    Args:
+        processor: the base model's processor.
+        thinking: the study's ``base_model.thinking``.
+    """
+
+    def __init__(self, processor: Any, thinking: bool | None = None) -> None:
+        self.processor = processor
+        self._variables = ChatTemplate(processor.chat_template).variables(thinking)
+        self.tokenizer = processor.tokenizer
+        tokens = self.tokenizer.added_tokens_decoder
+        self._control_ids = {token.content: token_id for token_id, token in tokens.items() if token.special}
+        longest_first = sorted(self._control_ids, key=len, reverse=True)
+        self._control_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+        self.image_token_id: int = self._control_ids[processor.image_token]
+        self.end_of_turn_id: int = self._control_ids[TURN_END]
+        self.padding_id: int = self.tokenizer.pad_token_id
+
+    def prompt(self, sample: Sample) -> list[int]:
+        """Return the ids that generation of the sample's last turn starts from."""
+        masked, hidden = self._hide_control_tokens(sample["messages"][:-1])
+        return self._tokenize(
+            self._render(masked, asked=True), hidden, iter(self.image_tokens(sample)), False
+        ).input_ids
+
+    def conversation(self, sample: Sample) -> TokenizedConversation:
+        """Return the ids of the whole conversation, every assistant turn marked as an answer.
+
+        Raises:
+            UserError: the chat template makes another prompt of this conversation than it would be asked with.
+        """
+        masked, hidden = self._hide_control_tokens(sample["messages"])
+        asked, whole = self._render(masked[:-1], asked=True), self._render(masked, asked=False)
+        if difference := prompt_difference(asked, whole):
+            raise UserError(f"sample {sample['id']!r} of user {sample['user']}: {difference}")
+        counts = iter(self.image_tokens(sample))
+        before = self._tokenize(asked, hidden, counts, False)
+        answer = self._tokenize(whole[len(asked) :], hidden, counts, True)
+        # The last turn's beginning is the template's, with whatever it opens there, and no part of the answer.
+        header = len(before.input_ids) - before.input_ids[::-1].index(self._control_ids[TURN_START])
+        is_answer = before.is_answer[:header] + [False] * (len(before.input_ids) - header)
+        return TokenizedConversation(before.input_ids + answer.input_ids, is_answer + answer.is_answer)
+
+    def image_tokens(self, sample: Sample) -> list[int]:
+        """Return the number of visual tokens of each of the sample's images."""
+        images = self.processor.image_processor
+        return [
+            images.get_number_of_image_patches(image["height"], image["width"], {}) // images.merge_size**2
+            for image in sample["images"]
+        ]
+
+    def _render(self, masked: Sequence[dict[str, Any]], asked: bool) -> str:
+        text: str = self.processor.apply_chat_template(
+            masked, tokenize=False, add_generation_prompt=asked, **self._variables
+        )
+        return text
+
+    def _tokenize(
+        self, text: str, hidden: dict[str, str], image_tokens: Iterator[int], in_answer: bool
+    ) -> TokenizedConversation:
+        ids: list[int] = []
+        is_answer: list[bool] = []
+        for token_ids, answer in self._pieces(text, hidden, in_answer):
+            if token_ids == [self.image_token_id]:
+                token_ids = token_ids * next(image_tokens)
+            ids.extend(token_ids)
+            is_answer.extend([answer] * len(token_ids))
+        return TokenizedConversation(ids, is_answer)
+
+    def _pieces(self, text: str, hidden: dict[str, str], in_answer: bool) -> Iterator[tuple[list[int], bool]]:
+        """Yield the ids of each control token and of each stretch of plain text, and whether they are an answer."""
+        after = ""
+        for piece in self._control_pattern.split(text):
+            if piece in self._control_ids:
+                yield [self._control_ids[piece]], in_answer
+                after = piece
+                continue
+            if after == TURN_START and piece.startswith(ANSWER_HEADER):
+                yield self._plain_ids(ANSWER_HEADER, hidden), False
+                piece, in_answer = piece.removeprefix(ANSWER_HEADER), True
+            elif after == TURN_END and in_answer:
+                yield self._plain_ids(piece[:1], hidden), piece.startswith("\n")
+                piece, in_answer = piece[1:], False
+            yield self._plain_ids(piece, hidden), in_answer
+
+    def _plain_ids(self, text: str, hidden: dict[str, str]) -> list[int]:
+        for mask, original in hidden.items():
+            text = text.replace(mask, original)
+        if not text:
+            return []
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+        return ids
+
+    def _hide_control_tokens(self, messages: Sequence[Turn]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+        """Replace control tokens inside texts by characters that the template passes through untouched."""
+        everything = "".join(part.get("text", "") for turn in messages for part in turn["content"])
+        found = sorted(set(self._control_pattern.findall(everything)))
+        used = set(everything)
+        free = (chr(code) for code in _MASKS if chr(code) not in used)
+        masking = {token: next(free) for token in found}
+        turns = [
+            {"role": turn["role"], "content": [_masked(part, masking) for part in _joined(turn["content"])]}
+            for turn in messages
+        ]
+        return turns, {mask: token for token, mask in masking.items()}
+
+
+class Collator:
+    """Builds the batch of tensors that Qwen3-VL's ``forward`` and ``generate`` take.
+
+    Args:
+        conversations: the tokenizer of conversations.
+        root: folder of the raw data, to which image paths are relative.
+    """
+
+    def __init__(self, conversations: ConversationTokenizer, root: str | Path) -> None:
+        self.conversations = conversations
+        self.root = Path(root)
+
+    def training_batch(self, samples: Sequence[tuple[Sample, TokenizedConversation]]) -> dict[str, torch.Tensor]:
+        """Return a right-padded batch with ``labels``: the ids where they are an answer, elsewhere -100.
+
+        Shapes: ``input_ids``, ``attention_mask``, ``mm_token_type_ids``, ``labels`` (samples, tokens);
+        ``pixel_values`` (patches, patch values); ``image_grid_thw`` (images, 3).
+        """
+        batch = self._inputs([sample for sample, _ in samples], [tokens.input_ids for _, tokens in samples], "right")
+        answers = self._pad([[int(flag) for flag in tokens.is_answer] for _, tokens in samples], 0, "right")
+        batch["labels"] = batch["input_ids"].masked_fill(answers == 0, IGNORED_LABEL)
+        return batch
+
+    def prompt_batch(self, samples: Sequence[Sample], prompts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+        """Return a left-padded batch for generation; shapes as in `training_batch`, without labels."""
+        return self._inputs(samples, prompts, "left")
+
+    def _inputs(
+        self, samples: Sequence[Sample], ids: Sequence[list[int]], side: Literal["left", "right"]
+    ) -> dict[str, torch.Tensor]:
+        input_ids = self._pad(ids, self.conversations.padding_id, side)
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": self._pad([[1] * len(row) for row in ids], 0, side),
+            "mm_token_type_ids": (input_ids == self.conversations.image_token_id).int(),
+        }
+        images = [load_image(self.root, image) for sample in samples for image in sample["images"]]
+        if images:
+            pixels = self.conversations.processor.image_processor(images=images, return_tensors="pt")
+            batch |= {"pixel_values": pixels["pixel_values"], "image_grid_thw": pixels["image_grid_thw"]}
+        return batch
+
+    def _pad(self, rows: Sequence[list[int]], value: int, side: Literal["left", "right"]) -> torch.Tensor:
+        length = max(len(row) for row in rows)
+        padding = [[value] * (length - len(row)) for row in rows]
+        padded = [fill + row if side == "left" else row + fill for fill, row in zip(padding, rows, strict=True)]
+        return torch.tensor(padded, dtype=torch.long)
+
+
+def _joined(parts: Sequence[Part]) -> Iterator[Part]:
+    """Join neighbouring texts, so that a control token cut in two is seen as the template will render it."""
+    for is_text, group in itertools.groupby(parts, key=lambda part: part["type"] == "text"):
+        if is_text:
+            yield {"type": "text", "text": "".join(part["text"] for part in group)}
+        else:
+            yield from group
+
+
+def _masked(part: Part, masking: dict[str, str]) -> dict[str, Any]:
+    if part["type"] != "text":
+        return {"type": part["type"]}
+    text = part["text"]
+    for token, mask in masking.items():
+        text = text.replace(token, mask)
+    return {"type": "text", "text": text}

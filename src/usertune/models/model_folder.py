@@ -1,0 +1,384 @@
+"""What a folder must hold to be used as a base model, found out from small files and headers. Needs no torch.
+
+It runs whenever jobs are planned, so that nothing of this is found out by a job that holds a GPU.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from usertune.core.errors import UserError, shown
+from usertune.models.tensor_files import Shapes, differences, is_computed, is_lfs_pointer, tensor_shapes
+
+SUPPORTED_MODEL_TYPES = ("qwen3_vl",)
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+# The limits of an image processor whose configuration says nothing of them (transformers, Qwen2VLImageProcessor).
+DEFAULT_SIZE = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
+# Numbered parts of the model: the name before the number, and where config.json says how many there are.
+LAYERS = {
+    "language_model.layers": ("text_config", "num_hidden_layers"),
+    "visual.blocks": ("vision_config", "depth"),
+    "visual.deepstack_merger_list": ("vision_config", "deepstack_visual_indexes"),
+}
+SINGLE_PARTS = (
+    "language_model.embed_tokens",
+    "language_model.norm",
+    "visual.patch_embed",
+    "visual.pos_embed",
+    "visual.merger",
+    "lm_head",
+)
+HEAD, EMBEDDING = "lm_head", "language_model.embed_tokens"
+
+
+class ModelFolder:
+    """A folder that is to hold a Qwen3-VL model with its processor; looking at it collects what is wrong with it.
+
+    Args:
+        folder: the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.problems: list[str] = []
+        self._pointers: list[str] = []
+
+    def inspect(self) -> list[str]:
+        """Return everything that keeps the folder from being used, with the names of the files; [] if nothing does."""
+        if not (self.folder / "config.json").exists() and (hint := self._what_it_looks_like()):
+            return [f"config.json is missing; {hint}"]
+        config = self._json("config.json")
+        if config is not None:
+            self._check_config(config)
+        self._check_tokenizer()
+        if self.chat_template() is None:
+            self._problem(
+                "a chat template is missing: chat_template.jinja, chat_template.json, or in tokenizer_config.json"
+            )
+        if self.image_size() is None:
+            self._problem("the image processor's preprocessor_config.json (or processor_config.json) is missing")
+        self._check_weights(config or {})
+        if self._pointers:
+            self.problems.insert(
+                0, f"Git LFS left pointers in place of {', '.join(self._pointers)}; fetch the files with: git lfs pull"
+            )
+        return list(dict.fromkeys(self.problems))
+
+    def chat_template(self) -> str | None:
+        """Return the text of the chat template that is used, or None."""
+        processor = self._json("processor_config.json", needed=False) or {}
+        tokenizer = self._json("tokenizer_config.json", needed=False) or {}
+        legacy = self._json("chat_template.json", needed=False) or {}
+        candidates = [
+            processor.get("chat_template"),
+            legacy.get("chat_template"),
+            self._text("chat_template.jinja"),
+            tokenizer.get("chat_template"),
+        ]
+        return next((text for text in candidates if isinstance(text, str) and text), None)
+
+    def missing_tokens(self, needed: Sequence[str]) -> list[str]:
+        """Return which of these special tokens the tokenizer does not have; its whole file is read."""
+        tokenizer = self._json("tokenizer.json", needed=False) or {}
+        config = self._json("tokenizer_config.json", needed=False) or {}
+        listed = [*tokenizer.get("added_tokens", []), *config.get("added_tokens_decoder", {}).values()]
+        known = {token.get("content") for token in listed if isinstance(token, dict)}
+        return [token for token in needed if token not in known]
+
+    def special_tokens(self) -> dict[str, str]:
+        """Return the tokens that a chat template may use by name, ``bos_token`` and the like."""
+        tokens = {}
+        for name, token in (self._json("tokenizer_config.json", needed=False) or {}).items():
+            text = token.get("content") if isinstance(token, dict) else token
+            if name.endswith("_token") and isinstance(text, str):
+                tokens[name] = text
+        return tokens
+
+    def image_size(self) -> dict[str, int] | None:
+        """Return the image processor's own limits in pixels: ``min``, ``max`` and ``token``, those of a visual token.
+
+        Where there is no configuration of an image processor, None.
+        """
+        nested = (self._json("processor_config.json", needed=False) or {}).get("image_processor")
+        images = nested if isinstance(nested, dict) else self._json("preprocessor_config.json", needed=False)
+        if images is None:
+            return None
+        size = images.get("size")
+        size = size if isinstance(size, dict) else DEFAULT_SIZE
+        limits = {
+            "min": images.get("min_pixels") or size.get("shortest_edge"),
+            "max": images.get("max_pixels") or size.get("longest_edge"),
+            "token": (images.get("patch_size", 14) * images.get("merge_size", 2)) ** 2,
+        }
+        return limits if all(isinstance(value, int) for value in limits.values()) else None
+
+    def _problem(self, text: str) -> None:
+        self.problems.append(text)
+
+    def _is_there(self, name: str) -> bool:
+        """Whether a file is there and is not a Git LFS pointer, which is noted."""
+        path = self.folder / name
+        try:
+            if not path.is_file():
+                return False
+            if is_lfs_pointer(path):
+                self._pointers += [name] if name not in self._pointers else []
+                return False
+        except OSError as error:
+            self._problem(f"{name} cannot be read: {error.strerror}")
+            return False
+        return True
+
+    def _text(self, name: str) -> str | None:
+        if not self._is_there(name):
+            return None
+        try:
+            return (self.folder / name).read_text(encoding="utf-8")
+        except OSError as error:
+            self._problem(f"{name} cannot be read: {error.strerror}")
+        except ValueError:
+            self._problem(f"{name} is not UTF-8 text; fetch it again")
+        return None
+
+    def _json(self, name: str, needed: bool = True) -> dict[str, Any] | None:
+        text = self._text(name)
+        if text is None:
+            if needed and name not in self._pointers:
+                self._problem(f"{name} is missing")
+            return None
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            self._problem(f"{name} is not valid JSON ({str(error)[:100]}); fetch it again")
+            return None
+        if not isinstance(value, dict):
+            self._problem(f"{name} must be a JSON object")
+            return None
+        return value
+
+    def _check_config(self, config: Mapping[str, Any]) -> None:
+        kind = config.get("model_type")
+        if kind not in SUPPORTED_MODEL_TYPES:
+            supported = ", ".join(SUPPORTED_MODEL_TYPES)
+            self._problem(f"config.json: the model is of type {shown(kind)}; supported: {supported}")
+        elif config.get("quantization_config"):
+            method = (config["quantization_config"] or {}).get("quant_method", "of some kind")
+            self._problem(
+                f"config.json: the weights are quantised ({method}), which can be neither trained nor compared here; "
+                "use the model they were made from"
+            )
+
+    def _check_tokenizer(self) -> None:
+        self._json("tokenizer_config.json")
+        names = ("tokenizer.json",) if (self.folder / "tokenizer.json").exists() else ("vocab.json", "merges.txt")
+        there = [name for name in names if self._is_there(name)]
+        missing = [name for name in names if name not in there and name not in self._pointers]
+        if missing:
+            self._problem("the tokenizer's files are missing: tokenizer.json, or vocab.json and merges.txt")
+        for name in there:
+            # A tokenizer has 10 MB: too much to be parsed whenever jobs are planned.
+            if name.endswith(".json") and not _looks_like_an_object(self.folder / name):
+                self._problem(f"{name} was cut short or is no JSON; fetch it again")
+
+    def _check_weights(self, config: Mapping[str, Any]) -> None:
+        if (self.folder / SINGLE).exists():
+            files: dict[str, list[str] | None] = {SINGLE: None}
+        elif (self.folder / INDEX).exists():
+            files = self._indexed()
+        else:
+            self._problem(self._other_weights())
+            return
+        shapes: Shapes = {}
+        complete = bool(files)
+        for name, tensors in files.items():
+            if not self._is_there(name):
+                complete = False
+                if name not in self._pointers:
+                    self._problem(f"{name} is missing, which {INDEX} names; fetch it again")
+                continue
+            try:
+                found = tensor_shapes(self.folder / name)
+            except UserError as problem:
+                complete = False
+                self._problem(str(problem).removeprefix(f"{self.folder}/"))
+                continue
+            if absent := differences(set(tensors or ()) - found.keys(), ()):
+                self._problem(f"{name} does not hold what {INDEX} says: {absent}; fetch both again")
+            shapes |= found
+        if complete and config.get("model_type") in SUPPORTED_MODEL_TYPES and not config.get("quantization_config"):
+            self.problems += _wrong_names(shapes, config)
+
+    def _indexed(self) -> dict[str, list[str] | None]:
+        """Return shard -> names of its tensors, as the index says."""
+        index = self._json(INDEX)
+        if index is None:
+            return {}
+        names = index.get("weight_map")
+        if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):
+            self._problem(f"{INDEX} has no weight_map of tensors and files; fetch it again")
+            return {}
+        shards: dict[str, list[str] | None] = {}
+        for tensor, file in names.items():
+            if Path(file).name != file:
+                self._problem(f"{INDEX} names {shown(file)}, which is not a file of this folder")
+                return {}
+            tensors = shards.setdefault(file, [])
+            assert tensors is not None
+            tensors.append(tensor)
+        return shards
+
+    def _other_weights(self) -> str:
+        others = sorted(
+            path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.gguf") for path in self.folder.glob(pattern)
+        )
+        tensors = sorted(path.name for path in self.folder.glob("*.safetensors"))
+        problem = f"the weights are missing: {SINGLE}, or {INDEX} with its files"
+        if tensors:
+            return f"{problem} (without the index {', '.join(tensors[:3])} cannot be used; fetch it again)"
+        if others:
+            return f"{problem} ({others[0]} is of another format, and may run programs; get the safetensors files)"
+        return problem
+
+    def _what_it_looks_like(self) -> str:
+        if (self.folder / "adapter_config.json").exists():
+            return "the folder holds an adapter; the model that it belongs to is needed"
+        below = [*self.folder.glob("*/config.json"), *self.folder.glob("snapshots/*/config.json")]
+        return f"did you mean {below[0].parent}?" if below else ""
+
+
+def _looks_like_an_object(path: Path) -> bool:
+    """Whether a file begins and ends as a JSON object does."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+        file.seek(max(0, path.stat().st_size - 64))
+        end = file.read().rstrip()
+    return start.startswith(b"{") and end.endswith(b"}")
+
+
+def _wrong_names(shapes: Shapes, config: Mapping[str, Any]) -> Iterator[str]:
+    """Say which tensors of a Qwen3-VL model of this configuration the files lack, and which they have beside them."""
+    # transformers takes names with and without the first part.
+    names = {name.removeprefix("model.") for name in shapes if not is_computed(name)}
+    parts = {part: {name for name in names if name.startswith(f"{part}.")} for part in (*LAYERS, *SINGLE_PARTS)}
+    tied = bool(config.get("tie_word_embeddings"))
+    enough = {HEAD, EMBEDDING} if tied else set()
+    missing = [
+        f"{part}.*"
+        for part in SINGLE_PARTS
+        if not parts[part] and not (part in enough and any(parts[other] for other in enough))
+    ]
+    for part, (section, key) in LAYERS.items():
+        count = (config.get(section) or {}).get(key)
+        missing += _missing_in_layers(part, parts[part], len(count) if isinstance(count, list) else count)
+    beyond = names.difference(*parts.values())
+    beyond |= {name for part in LAYERS for name in _beyond(part, parts[part], config)}
+    if problem := differences(missing, beyond):
+        yield f"the weights are not those of the model in config.json: {problem}"
+
+
+def _missing_in_layers(part: str, names: set[str], count: object) -> list[str]:
+    """Return which layers have no tensors, and which tensors a layer lacks that others have."""
+    layers = defaultdict(set)
+    for name in names:
+        if match := re.fullmatch(rf"{re.escape(part)}\.(\d+)\.(.+)", name):
+            layers[int(match[1])].add(match[2])
+    if not isinstance(count, int):
+        return []
+    every = set().union(*layers.values()) or {"*"}
+    lacking = {number: every - layers[number] if layers.get(number) else {"*"} for number in range(count)}
+    return [f"{part}.{number}.{name}" for number, missing in lacking.items() for name in sorted(missing)]
+
+
+def _beyond(part: str, names: set[str], config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the tensors of layers that the configuration does not have."""
+    section, key = LAYERS[part]
+    count = (config.get(section) or {}).get(key)
+    count = len(count) if isinstance(count, list) else count
+    if not isinstance(count, int):
+        return
+    for name in names:
+        number = name.removeprefix(f"{part}.").partition(".")[0]
+        if not number.isdigit() or int(number) >= count:
+            yield name
+
+
+def pixel_problems(limits: Mapping[str, int], pixels: Mapping[str, int | None]) -> list[str]:
+    """Say where the study's limits of pixels contradict the image processor's own, which hold where the study has none.
+
+    Args:
+        limits: from `ModelFolder.image_size`.
+        pixels: ``min`` and ``max`` of the study, None for the processor's own.
+    """
+    low, high, token = pixels["min"], pixels["max"], limits["token"]
+    if high is not None and high < token:
+        return [
+            f"base_model.max_pixels is {high:,}, but one visual token has {token:,} pixels, and no image can have "
+            f"less; set max_pixels to {token} or more"
+        ]
+    if high is not None and low is None and (largest := largest_enlarged(limits["min"], token)) > high:
+        enough = high // 2
+        while largest_enlarged(enough, token) > high:
+            enough //= 2
+        return [
+            f"base_model.max_pixels is {high:,}, but the processor's own minimum is {limits['min']:,} pixels, to which "
+            f"it enlarges smaller images, to up to {largest:,} with full visual tokens: some would be larger than "
+            f"max_pixels; set min_pixels too, to {enough} or less, or max_pixels to {largest} or more"
+        ]
+    if low is not None and high is None and low > limits["max"]:
+        return [
+            f"base_model.min_pixels is {low:,}, above the processor's own maximum of {limits['max']:,} pixels, to which"
+            " it shrinks larger images, so that some would be smaller than min_pixels; set max_pixels too, to "
+            f"{low} or more, or min_pixels to {limits['max']} or less"
+        ]
+    return []
+
+
+def largest_enlarged(low: int, token: int) -> int:
+    """Return the most pixels that an image can have which was enlarged to the lower limit.
+
+    The processor enlarges an image below that limit whatever the upper limit is, keeps its form, and rounds both sides
+    up to full visual tokens (``smart_resize`` in transformers). Forms up to 4 : 1 are looked at, as screens have.
+
+    Args:
+        low: the lower limit, in pixels.
+        token: pixels of one visual token.
+    """
+    side = math.isqrt(token)
+    forms = (4 ** (step / 500) for step in range(501))
+    return token * max(
+        math.ceil(math.sqrt(low * form) / side) * math.ceil(math.sqrt(low / form) / side) for form in forms
+    )
+
+
+def looks_like_a_folder(name: str, root: Path = Path()) -> str:
+    """Say why something of the form ``owner/name``, not in ``root``, may be a mistyped folder; "" if it is not."""
+    owner, _, own = name.partition("/")
+    if (root / owner).is_dir():
+        return f"the folder {owner} is here{similar_folders(str(root / name))}"
+    there = [folder for folder in _close_names(root / owner) if (root / folder / own).is_dir()]
+    return f"the folder {there[0]}/{own} is here" if there else ""
+
+
+def similar_folders(path: str) -> str:
+    """Return, as the rest of a sentence, which folders here have a name like that of a path that is not there."""
+    wanted = Path(path).expanduser()
+    while not wanted.parent.is_dir() and wanted.parent != wanted:
+        wanted = wanted.parent
+    found = [str(wanted.parent / name) for name in _close_names(wanted)]
+    return f"; similar folders: {', '.join(found)}" if found else ""
+
+
+def _close_names(path: Path) -> list[str]:
+    """Return the names of folders beside a path that is not there whose names are like its own."""
+    try:
+        folders = {entry.name.lower(): entry.name for entry in path.parent.iterdir() if entry.is_dir()}
+    except OSError:
+        return []
+    return [folders[name] for name in difflib.get_close_matches(path.name.lower(), folders, n=3, cutoff=0.6)]

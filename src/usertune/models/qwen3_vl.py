@@ -1,0 +1,190 @@
+"""Loading Qwen3-VL, choosing which weights are trained, and putting trained weights back on the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from torch import nn
+from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
+
+from usertune.models.tensor_files import tensor_shapes
+from usertune.models.weights import check_finite, check_loaded, check_shapes, loading
+from usertune.runtime import job_record
+
+ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# PEFT matches a string against whole module names; the vision tower is model.visual and so stays out.
+ADAPTED_MODULES = rf"model\.language_model\..*\.({'|'.join(ADAPTED_LAYERS)})"
+
+# Where weights that cannot be used come from, and so what to do.
+GET_BASE_AGAIN = "base_model.path needs a complete Qwen3-VL model: download or copy it again"
+TRAIN_AGAIN = "delete this folder, and the experiment is trained again"
+# Names of the two parts of the vision tower that `training.freeze` tells apart, between the dots of a weight's name.
+MERGERS = frozenset({"merger", "deepstack_merger_list"})
+
+
+def load_processor(folder: str | Path, pixels: Mapping[str, int | None]) -> Any:
+    """Load the processor of a local model folder.
+
+    Args:
+        folder: the base model's folder.
+        pixels: ``min`` and ``max`` pixels of an image after resizing; None keeps the processor's setting.
+    """
+    processor = AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if processor.chat_template is None:
+        # transformers does not look for the processor's template where older models keep it.
+        processor.chat_template = processor.tokenizer.chat_template
+    size = dict(processor.image_processor.size)
+    if pixels["min"] is not None:
+        size["shortest_edge"] = pixels["min"]
+    if pixels["max"] is not None:
+        size["longest_edge"] = pixels["max"]
+    processor.image_processor.size = size
+    return processor
+
+
+def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> Qwen3VLForConditionalGeneration:
+    """Load the weights of a local model folder as ``dtype`` ("float32" or "bfloat16"), on the CPU.
+
+    Args:
+        folder: the model's folder.
+        dtype: number format of the loaded weights.
+        advice: what a person can do where the weights are not complete.
+
+    Raises:
+        UserError: a tensor is missing, unexpected, of another shape or not finite, or a file is damaged.
+    """
+    job_record.count_model_load()
+    folder = Path(folder)
+    with loading(folder, advice):
+        model, info = Qwen3VLForConditionalGeneration.from_pretrained(
+            str(folder),
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+            # Then a wrong shape is in the loading information, like a missing tensor.
+            ignore_mismatched_sizes=True,
+        )
+    check_loaded(info, model, folder, advice)
+    check_finite(model, folder, advice)
+    return model
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
+    """Put a saved adapter on a base model.
+
+    Raises:
+        UserError: its tensors are not exactly those that its adapter_config.json asks for, or are not finite, or a file
+            is missing or damaged.
+    """
+    folder = Path(folder)
+    with loading(folder, TRAIN_AGAIN):
+        adapted = get_peft_model(model, PeftConfig.from_pretrained(str(folder), inference_mode=True))
+        check_shapes(tensor_shapes(folder / SAFETENSORS_WEIGHTS_NAME), adapted, folder, TRAIN_AGAIN)
+        set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu"))
+    check_finite(adapted, folder, TRAIN_AGAIN)
+    return adapted
+
+
+def prepare_for_training(model: Qwen3VLForConditionalGeneration, mode: str, training: Mapping[str, Any]) -> nn.Module:
+    """Choose the weights that an experiment trains, and check that what is to be frozen is.
+
+    Args:
+        model: the base model.
+        mode: "lora" adds adapters to the language model's linear layers; "full" trains the language model.
+        training: the recipe's training settings; ``lora`` (rank, alpha, dropout) or ``freeze`` (vision, merger) is
+            read.
+    """
+    if mode == "lora":
+        lora = training["lora"]
+        settings = LoraConfig(
+            r=lora["rank"],
+            lora_alpha=lora["alpha"],
+            lora_dropout=lora["dropout"],
+            target_modules=ADAPTED_MODULES,
+            task_type="CAUSAL_LM",
+        )
+        adapted = get_peft_model(model, settings)
+        check_frozen(adapted, {"vision": True, "merger": True})
+        return adapted
+    freeze = training["freeze"]
+    for name, parameter in model.named_parameters():
+        part = _vision_part(name)
+        parameter.requires_grad_(part is None or not freeze[part])
+    check_frozen(model, freeze)
+    return model
+
+
+def check_frozen(model: nn.Module, freeze: Mapping[str, bool]) -> None:
+    """Check that nothing in the frozen parts of the vision tower is trained or carries an adapter.
+
+    Args:
+        model: the model as it will be trained.
+        freeze: whether ``vision`` (the tower without its mergers) and ``merger`` are frozen.
+
+    Raises:
+        RuntimeError: a frozen parameter requires a gradient, an adapter sits on a frozen part, a part was not found,
+            or nothing at all is trained.
+    """
+    for part in ("vision", "merger"):
+        found = {name: value for name, value in model.named_parameters() if _vision_part(name) == part}
+        if not found:
+            raise RuntimeError(f"no {part} weights were found under model.visual; this is not a Qwen3-VL model")
+        trained = [name for name, value in found.items() if value.requires_grad or "lora_" in name]
+        if freeze[part] and trained:
+            raise RuntimeError(f"the {part} weights are not frozen: {', '.join(trained[:3])}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise RuntimeError("no parameter is trained")
+
+
+def _vision_part(name: str) -> str | None:
+    """Return which key of ``freeze`` a weight of the vision tower belongs to; None elsewhere."""
+    parts = name.split(".")
+    if "visual" not in parts:
+        return None
+    return "merger" if parts[parts.index("visual") + 1] in MERGERS else "vision"
+
+
+def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str | Path | None, dtype: str) -> nn.Module:
+    """Load an experiment's model, ready for generation on the CPU or the visible GPU.
+
+    Args:
+        base_folder: the base model's folder.
+        mode: "vanilla", "lora" (adapter put on the base) or "full" (weights_folder holds a whole model).
+        weights_folder: what training saved; None for vanilla.
+        dtype: number format of the weights.
+
+    Raises:
+        UserError: the weights are not complete, see `load_model` and `load_adapter`.
+    """
+    if mode == "full" and weights_folder:
+        model: nn.Module = load_model(weights_folder, dtype, TRAIN_AGAIN)
+    else:
+        model = load_model(base_folder, dtype)
+    if mode == "lora" and weights_folder:
+        model = load_adapter(model, weights_folder)
+    return model.to(device()).eval()
+
+
+def device() -> torch.device:
+    """Return the first visible GPU, or the CPU where there is none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def device_name() -> str:
+    """Return the model of the visible GPU, or "cpu"."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+
+
+def used_gpus() -> list[str]:
+    """Return the UUID of the GPU that this process computes on, as nvidia-smi writes it; [] on the CPU."""
+    if not torch.cuda.is_available():
+        return []
+    uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    return [uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"]

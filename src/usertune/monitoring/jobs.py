@@ -1,0 +1,235 @@
+"""What is known of a study's jobs: their own records, SLURM's ledger, and the run that started them.
+
+Everything here may be missing, cut short or of a process that is long gone; what cannot be read counts as not there.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+import psutil
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from slurm_guard.journal import PLACE, Ledger
+from slurm_guard.queue import ListedJob
+from usertune.runtime.job_record import SIGN_OF_LIFE_SECONDS
+from usertune.runtime.locks import RESULTS_HOLDER
+
+# Clocks of two machines differ, and a shared disk shows what was written elsewhere a while later.
+LOST_AFTER = timedelta(seconds=10 * SIGN_OF_LIFE_SECONDS)
+# A process with the number of a recorded one is that one if it is not younger than its record.
+CLOCK_TOLERANCE_SECONDS = 5.0
+_HOLDER = re.compile(r"process (\d+) on (\S+), since (\S+)")
+
+
+class HowFar(BaseModel):
+    """How far a job is. ``rate`` is by the second, of what ``unit`` counts; ``at`` is when this was so."""
+
+    model_config = ConfigDict(frozen=True)
+
+    unit: str
+    done: int
+    total: int
+    rate: float | None
+    seconds_left: float | None
+    at: AwareDatetime
+
+
+class Attempt(BaseModel):
+    """What an attempt at a job told of itself; ``updated`` is its last sign of life."""
+
+    model_config = ConfigDict(frozen=True)
+
+    attempt: int
+    state: Literal["running", "ended", "stopped", "failed"]
+    error: str | None
+    process: int
+    host: str
+    slurm_job: str | None
+    started: AwareDatetime
+    updated: AwareDatetime
+    ended: AwareDatetime | None
+    model_loads: int = 0
+
+    @property
+    def last(self) -> datetime:
+        """When it ended, or gave its last sign of life."""
+        return self.ended or self.updated
+
+
+class JobRecord(Attempt):
+    """The record of a job: its newest attempt, and the outcome of earlier ones."""
+
+    node: str | None
+    gpus: tuple[str, ...] = ()
+    progress: HowFar | None = None
+    earlier: tuple[Attempt, ...] = ()
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Return every attempt that is remembered, the newest last."""
+        return (*self.earlier, self)
+
+
+@dataclass
+class Submission:
+    """A job that was submitted to SLURM, as the ledger knows it.
+
+    Attributes:
+        job: SLURM's number.
+        rule, wildcards, attempt, log: what it was to do, and SLURM's log.
+        noted: when the run that submitted it said so.
+        adopted: when the last run that went on with it said so.
+        seen: when a run saw that it had ended.
+        state: as what it ended, in SLURM's words; None while that is not known.
+        queued, started, ended: SLURM's own times.
+        nodes: where it ran.
+        cancelled: whether a run cancelled it.
+    """
+
+    job: str
+    rule: str
+    wildcards: Mapping[str, str]
+    attempt: int
+    log: str
+    noted: datetime
+    adopted: datetime | None = None
+    seen: datetime | None = None
+    state: str | None = None
+    queued: datetime | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    nodes: str = ""
+    cancelled: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """The newest run on a folder of results. ``alive`` is None where another machine would have to be asked."""
+
+    process: int
+    host: str
+    since: datetime
+    alive: bool | None
+
+
+@dataclass
+class Jobs:
+    """All that is known of the jobs of a study when it is looked at.
+
+    Attributes:
+        folder: the folder of results.
+        now: when it was looked at.
+        queue: SLURM's own jobs by number; None where SLURM was not asked or did not answer.
+        submissions: the ledger by SLURM's number, the oldest first.
+        run: the newest run; None where none is known.
+    """
+
+    folder: Path
+    now: datetime
+    queue: Mapping[str, ListedJob] | None = None
+    submissions: dict[str, Submission] = field(default_factory=dict)
+    run: Run | None = None
+
+    def is_alive(self, attempt: Attempt) -> bool:
+        """Whether an attempt that says it is running still does, as far as can be told from here."""
+        if attempt.state != "running":
+            return False
+        if attempt.host == socket.gethostname():
+            return process_lives(attempt.process, attempt.started)
+        if self.now - attempt.updated < LOST_AFTER:
+            return True
+        listed = (self.queue or {}).get(attempt.slurm_job or "")
+        return listed is not None and not listed.ended and listed.state != "PENDING"
+
+
+def look_at_jobs(folder: Path, queue: Mapping[str, ListedJob] | None = None) -> Jobs:
+    """Read what is known of jobs, but for their records, which `read_record` reads one by one.
+
+    Args:
+        folder: the folder of results.
+        queue: SLURM's own jobs by number; None where it was not asked or did not answer.
+    """
+    submissions = read_submissions(folder / PLACE)
+    for job in submissions.keys() & (queue or {}).keys():
+        submission, listed = submissions[job], (queue or {})[job]
+        # The ledger has SLURM's times only once a job has ended; of one that waits SLURM lists when it may start.
+        if submission.seen is None and listed.state != "PENDING":
+            submission.queued, submission.started = _time(listed.submitted_at), _time(listed.started_at)
+    return Jobs(folder, datetime.now().astimezone(), queue, submissions, read_run(folder))
+
+
+def read_record(path: Path) -> JobRecord | None:
+    """Return a job's record; None where there is none or it is damaged."""
+    try:
+        return JobRecord.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def read_submissions(path: Path) -> dict[str, Submission]:
+    """Return what the ledger says of every job, by SLURM's number."""
+    found: dict[str, Submission] = {}
+    with suppress(OSError):
+        for entry in Ledger(path).read():
+            # An entry of another shape than today's is passed over.
+            with suppress(KeyError, TypeError, ValueError, AttributeError):
+                _note(found, entry)
+    return found
+
+
+def read_run(folder: Path) -> Run | None:
+    """Return the newest run on a folder of results."""
+    try:
+        holder = _HOLDER.match((folder / RESULTS_HOLDER).read_text(encoding="utf-8"))
+        if holder is None:
+            return None
+        process, host, since = int(holder[1]), holder[2], datetime.fromisoformat(holder[3]).astimezone()
+    except (OSError, ValueError):
+        return None
+    alive = process_lives(process, since) if host == socket.gethostname() else None
+    return Run(process, host, since, alive)
+
+
+def process_lives(process: int, started: datetime) -> bool:
+    """Whether a process of this machine that was there at ``started`` still is; another of its number is not it."""
+    try:
+        found = psutil.Process(process)
+        if found.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return bool(found.create_time() <= started.timestamp() + CLOCK_TOLERANCE_SECONDS)
+    except (psutil.Error, ValueError, OverflowError):
+        return False
+
+
+def _note(found: dict[str, Submission], entry: Mapping[str, Any]) -> None:
+    job, event, time = str(entry["job"]), entry["event"], _time(entry["time"])
+    if time is None:
+        return
+    if event in ("submitted", "adopted") and job not in found:
+        wildcards = {str(key): str(value) for key, value in entry["wildcards"].items()}
+        found[job] = Submission(job, str(entry["rule"]), wildcards, int(entry["attempt"]), str(entry["log"]), time)
+    if job not in found:
+        return
+    submission = found[job]
+    if event == "adopted":
+        submission.adopted = time
+    elif event == "cancelled":
+        submission.cancelled, submission.seen = True, time
+    elif event == "ended":
+        submission.state, submission.seen, submission.nodes = str(entry["state"]), time, str(entry.get("nodes") or "")
+        submission.queued, submission.started, submission.ended = (
+            _time(entry.get(key)) for key in ("submitted_at", "started_at", "ended_at")
+        )
+
+
+def _time(text: Any) -> datetime | None:
+    """Return a time with its zone; SLURM's own are local."""
+    return datetime.fromisoformat(text).astimezone() if text else None

@@ -1,0 +1,308 @@
+"""How far a study is: for every result whether it is done, running, queued, waiting, failed or stopped.
+
+The results themselves say what is done. For the rest, jobs' own records and SLURM's ledger are asked, of which the
+newest word counts. Nothing is written or locked, so this can be asked at any time, from any machine that sees the
+folder of results.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from usertune.checks.freshness import Standing
+from usertune.core.users import batch_label
+from usertune.monitoring.jobs import Attempt, JobRecord, Jobs, Run, Submission, read_record
+from usertune.pipeline.layout import Result
+from usertune.runtime.job_record import SUFFIX
+
+State = Literal["done", "running", "queued", "waiting", "failed", "stopped"]
+GPU_STEPS = ("train", "predict")
+
+
+@dataclass(frozen=True)
+class Row:
+    """How far one result is.
+
+    Attributes:
+        step, experiment, users: what it is; ``experiment`` is None and ``users`` empty where it has none.
+        label: what people call it.
+        state: how far it is.
+        error: what went wrong, in a line; None unless it failed.
+        unit, done, total: how much of it is done, in ``unit``; None where it does not run or did not say yet.
+        samples_per_second: its speed; None where it is not known.
+        seconds_left: when it will be done; None where it is not known.
+        attempt: which attempt this is since it was last done; None where none is known.
+        host, gpus, slurm_job: where it runs or ran last.
+        started, ended: when its newest attempt did.
+        log: its log (SLURM's own where the program did not start); None where there is none yet.
+        record: its job's record, relative to the folder of results.
+    """
+
+    step: str
+    experiment: str | None
+    users: tuple[str, ...]
+    label: str
+    state: State
+    error: str | None = None
+    unit: str | None = None
+    done: int | None = None
+    total: int | None = None
+    samples_per_second: float | None = None
+    seconds_left: float | None = None
+    attempt: int | None = None
+    host: str | None = None
+    gpus: tuple[str, ...] = ()
+    slurm_job: str | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    log: str | None = None
+    record: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a study is.
+
+    Attributes:
+        study: its name.
+        results: its folder of results.
+        now: when it was looked at.
+        run: the newest run on the results; None where none is known.
+        rows: every result, each after those that it is made from.
+        seconds_left: about how long the GPU jobs will take, at today's speed with as many at once as there are now,
+            without time in a queue; None where it cannot be told.
+    """
+
+    study: str
+    results: str
+    now: datetime
+    run: Run | None
+    rows: tuple[Row, ...]
+    seconds_left: float | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether every result is done."""
+        return all(row.state == "done" for row in self.rows)
+
+    @property
+    def going_on(self) -> bool:
+        """Whether a run, or a job that one left behind, is at work or queued."""
+        return bool(self.run and self.run.alive) or any(row.state in ("running", "queued") for row in self.rows)
+
+    @property
+    def failed(self) -> list[Row]:
+        """Return what failed and was not tried again since."""
+        return [row for row in self.rows if row.state == "failed"]
+
+    def counts(self, *steps: str) -> Counter[State]:
+        """Return how many results of some steps (of all where none is named) are in which state."""
+        return Counter(row.state for row in self.rows if not steps or row.step in steps)
+
+
+def status_of(standing: Standing, jobs: Jobs) -> Status:
+    """Tell how far a study is.
+
+    Raw data and base model are not looked at: whether they changed since, `usertune.checks.explain` tells.
+
+    Args:
+        standing: the study's results as they stand.
+        jobs: what is known of its jobs.
+    """
+    newest = {_key(item.rule, item.wildcards): item for item in jobs.submissions.values()}
+    done: set[str] = set()
+    rows = []
+    for place, result in standing.results.items():
+        log = log_of(standing.folder, result)
+        place_of_record = log.with_suffix(SUFFIX)
+        record = read_record(place_of_record)
+        if _is_done(standing, result, done):
+            done.add(place)
+        submission = newest.get(_key(result.step, wildcards_of(result)))
+        state, error = _state(jobs, record, submission, place in done)
+        facts = _facts(standing, result, state, record, submission, jobs.now)
+        if submission and not log.exists():
+            log = Path(submission.log)
+        facts["log"] = str(log) if log.exists() else None
+        facts["record"] = place_of_record.relative_to(standing.folder).as_posix() if record else None
+        rows.append(Row(result.step, result.experiment, result.users, _label(result), state, error, **facts))
+    left = _seconds_left(standing, rows)
+    return Status(standing.study.name, str(standing.folder), jobs.now, jobs.run, tuple(rows), left)
+
+
+def wildcards_of(result: Result) -> dict[str, str]:
+    """Return the wildcards of the job that makes a result, as the rules name them."""
+    if result.step == "figure":
+        return {"figure": Path(result.manifest).name.removesuffix(".manifest.json")}
+    experiment = {"experiment": result.experiment} if result.experiment else {}
+    if result.step == "predict":
+        return {**experiment, "batch": batch_label(result.users)}
+    return {**experiment, **({"user": result.users[0]} if result.users else {})}
+
+
+def log_of(folder: Path, result: Result) -> Path:
+    """Return where the log of the job that makes a result lies, as the rules say."""
+    names = {"user": "user_{}", "batch": "users_{}"}
+    parts = [names.get(key, "{}").format(value) for key, value in wildcards_of(result).items()]
+    place = "/".join([result.step, *parts])
+    outcomes = re.match(r"subsets/[^/]+/", result.manifest)
+    return folder / (outcomes[0] if outcomes else "") / "logs" / f"{place}.log"
+
+
+def _label(result: Result) -> str:
+    if result.experiment is None:
+        return result.label
+    doing = {"train": "training", "predict": "predicting", "score": "scoring"}[result.step]
+    of_whom = f", user{'s' * (len(result.users) > 1)} {batch_label(result.users)}" if result.users else ""
+    return f"{doing} {result.experiment}{of_whom}"
+
+
+def _key(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
+    return rule, frozenset(wildcards.items())
+
+
+def _is_done(standing: Standing, result: Result, done: set[str]) -> bool:
+    """Whether a result is whole, made by today's recipe, and from what lies upstream now."""
+    if not done.issuperset(result.upstream):
+        return False
+    if next(standing.reasons(result.manifest, look_at_sources=False), None) is not None:
+        return False
+    manifest = standing.look(result.manifest)[0] or {}
+    for above in result.upstream:
+        upstream = standing.look(above)[0] or {}
+        made_from = manifest.get("chain", {}).get(upstream["step"])
+        if isinstance(made_from, Mapping):
+            made_from = made_from.get(upstream.get("user"))
+        if made_from not in (None, upstream["fingerprint"]):
+            return False
+    return True
+
+
+def _state(jobs: Jobs, record: JobRecord | None, submission: Submission | None, done: bool) -> tuple[State, str | None]:
+    """Return the state of a result, and what went wrong if it failed."""
+    if record and jobs.is_alive(record):
+        return "running", None
+    if done:
+        return "done", None
+    if submission and submission.seen is None and (open_state := _not_seen_to_end(jobs, record, submission)):
+        return open_state
+    last = max(moment for moment in (_last(record), _last(submission)) if moment) if record or submission else None
+    if last is None or (jobs.run and jobs.run.alive and last < jobs.run.since):
+        # What went wrong in an earlier run is this one's to mend.
+        return "waiting", None
+    return _outcome(record, submission)
+
+
+def _not_seen_to_end(jobs: Jobs, record: JobRecord | None, submission: Submission) -> tuple[State, str | None] | None:
+    """Return the state of a submitted job whose end no run has seen; None where its record says it all."""
+    listed = jobs.queue.get(submission.job) if jobs.queue is not None else None
+    if listed is not None and not listed.ended:
+        return ("queued" if listed.state == "PENDING" else "running"), None
+    if record and record.slurm_job == submission.job:
+        return None
+    if jobs.queue is None:
+        return "queued", None
+    if listed is not None and listed.state == "COMPLETED":
+        return "waiting", None
+    return "failed", f"SLURM job {submission.job} is no longer there ({listed.state if listed else 'not listed'})"
+
+
+def _outcome(record: JobRecord | None, submission: Submission | None) -> tuple[State, str | None]:
+    """Return how the newest attempt at a result that is not done came to its end."""
+    newest_is_slurm = submission and submission.seen and (record is None or submission.seen >= record.last)
+    if submission and newest_is_slurm:
+        if submission.cancelled:
+            return "stopped", None
+        if submission.state != "COMPLETED":
+            own = record.error if record and record.slurm_job == submission.job else None
+            return "failed", own or f"SLURM job {submission.job}: {submission.state}"
+    if record is None or record.state == "ended":
+        return "waiting", None
+    if record.state == "running":
+        return "failed", f"process {record.process} on {record.host} is gone without a word; it was killed"
+    return record.state, record.error
+
+
+def _last(of: Attempt | Submission | None) -> datetime | None:
+    if isinstance(of, Attempt):
+        return of.last
+    return (of.seen or of.adopted or of.noted) if of else None
+
+
+def _facts(
+    standing: Standing,
+    result: Result,
+    state: State,
+    record: JobRecord | None,
+    submission: Submission | None,
+    now: datetime,
+) -> dict[str, Any]:
+    """Return what else a row says: where, when, how far and how fast."""
+    facts: dict[str, Any] = {}
+    if submission and (record is None or (submission.adopted or submission.noted) > record.last):
+        facts = {"attempt": submission.attempt, "slurm_job": submission.job, "host": submission.nodes or None}
+    elif record:
+        facts = {
+            "attempt": record.attempt,
+            "slurm_job": record.slurm_job,
+            "host": record.node or record.host,
+            "gpus": record.gpus,
+            "started": record.started,
+            "ended": record.ended,
+        }
+    if state == "done":
+        facts["samples_per_second"] = _speed_of_done(standing.look(result.manifest)[0] or {})
+    if state != "running" or record is None or (progress := record.progress) is None:
+        return facts
+    facts |= {"unit": progress.unit, "done": progress.done, "total": progress.total}
+    if progress.rate:
+        training = standing.study.experiments[result.experiment].training if result.experiment else None
+        by_step = training.batch_size if training and progress.unit == "steps" else 1
+        facts["samples_per_second"] = progress.rate * by_step
+    if progress.seconds_left is not None:
+        facts["seconds_left"] = max(0.0, progress.seconds_left - (now - progress.at).total_seconds())
+    return facts
+
+
+def _speed_of_done(manifest: Mapping[str, Any]) -> float | None:
+    """Return the samples a second of a training or a prediction; None where it found everything done before."""
+    if manifest["step"] == "train":
+        speed: float | None = manifest.get("samples_per_second")
+        return speed
+    if manifest["step"] == "predict" and manifest.get("generated") and manifest.get("generation_seconds"):
+        return float(manifest["generated"] / manifest["generation_seconds"])
+    return None
+
+
+def _seconds_left(standing: Standing, rows: Sequence[Row]) -> float | None:
+    """Estimate how long the GPU jobs will take; None unless all that is to be done has a known speed."""
+    jobs = [row for row in rows if row.step in GPU_STEPS and row.state != "done"]
+    running = [row.seconds_left for row in jobs if row.state == "running"]
+    seconds = []
+    for row in jobs:
+        left = row.seconds_left if row.state == "running" else _seconds_to_do(standing, rows, row)
+        if left is None:
+            return None
+        seconds.append(left)
+    if not running:
+        return None
+    return max(sum(seconds) / len(running), *(left for left in running if left is not None))
+
+
+def _seconds_to_do(standing: Standing, rows: Sequence[Row], row: Row) -> float | None:
+    """Return how long a prediction that has not begun will take at the speed of others of its experiment."""
+    speeds = [
+        other.samples_per_second
+        for other in rows
+        if (other.step, other.experiment) == ("predict", row.experiment) and other.samples_per_second
+    ]
+    data = [standing.look(f"data/user_{user}.manifest.json")[0] for user in row.users]
+    if row.step != "predict" or not speeds or not all(data):
+        return None
+    return float(sum(manifest["samples"] for manifest in data if manifest) * len(speeds) / sum(speeds))

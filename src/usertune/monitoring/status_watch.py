@@ -1,0 +1,143 @@
+"""Looking at a study's status once, or again and again until it is complete."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+
+from slurm_guard.journal import PLACE
+from slurm_guard.queue import ListedJob, NoAnswerError, list_jobs
+from usertune.checks.freshness import Standing
+from usertune.cluster.job_names import job_name
+from usertune.monitoring.jobs import Jobs, look_at_jobs
+from usertune.monitoring.status import Status, status_of
+from usertune.monitoring.status_view import render
+from usertune.monitoring.wall_time import wall_time_of
+from usertune.monitoring.wall_time_view import render_times
+from usertune.pipeline.recipes import Recipes, current_code
+from usertune.runtime.provenance import installed_versions
+from usertune.study.schema import Study
+
+SHORTEST_INTERVAL_SECONDS = 0.5
+# SLURM's controller serves everybody on the cluster.
+ASK_SLURM_EVERY_SECONDS = 30.0
+
+
+class StudyWatch:
+    """A study that is looked at again and again.
+
+    Args:
+        study: the study.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.folder = Path(study.results)
+        self._recipes = Recipes(study, current_code(), installed_versions())
+        self._queue: Mapping[str, ListedJob] | None = None
+        self._asked = float("-inf")
+
+    def look(self) -> Status:
+        """Return how far the study is now."""
+        return self.look_closely()[0]
+
+    def look_closely(self) -> tuple[Status, Jobs]:
+        """Return how far the study is now, and what is known of its jobs."""
+        # The jobs first: what ends in between is seen as done, and not as neither.
+        jobs = look_at_jobs(self.folder, self._slurm_queue())
+        return status_of(Standing(self.study, self._recipes), jobs), jobs
+
+    def _slurm_queue(self) -> Mapping[str, ListedJob] | None:
+        """Return the study's SLURM jobs; None where there never were any, or SLURM does not answer."""
+        if not (self.folder / PLACE).exists() or shutil.which("squeue") is None:
+            return None
+        if time.monotonic() - self._asked >= ASK_SLURM_EVERY_SECONDS:
+            try:
+                self._queue = list_jobs(job_name(self.study))
+            except NoAnswerError:
+                self._queue = None
+            self._asked = time.monotonic()
+        return self._queue
+
+
+def show(study: StudyWatch, as_json: bool, times: bool) -> bool:
+    """Print a study's status, or where the time of its newest run went.
+
+    Args:
+        study: the study.
+        as_json: print JSON instead of a table.
+        times: print where the time went.
+
+    Returns:
+        Whether all is well: nothing failed, or the run is going on.
+    """
+    status, jobs = study.look_closely()
+    if times:
+        spent = wall_time_of(status, jobs)
+        value, text = spent.as_dict() if spent else None, render_times(spent)
+    else:
+        value = {**dataclasses.asdict(status), "complete": status.complete, "going_on": status.going_on}
+        text = render(status)
+    if as_json:
+        print(json.dumps(value, indent=2, default=_plain))
+    else:
+        _console().print(text, crop=False)
+    return not status.failed or status.going_on
+
+
+def watch(study: StudyWatch, seconds: float) -> None:
+    """Show a study's status again and again until it is complete or Ctrl-C comes.
+
+    Where the output is no terminal, a whole table is printed each time that something changed.
+
+    Args:
+        study: the study.
+        seconds: time between two looks.
+    """
+    console = _console()
+    seconds = max(seconds, SHORTEST_INTERVAL_SECONDS)
+    try:
+        status = study.look()
+        if not console.is_terminal:
+            _print_changes(study, status, seconds, console)
+            return
+        with Live(render(status), console=console, auto_refresh=False) as live:
+            while not status.complete:
+                time.sleep(seconds)
+                status = study.look()
+                live.update(render(status), refresh=True)
+    except KeyboardInterrupt:
+        return
+
+
+def _print_changes(study: StudyWatch, status: Status, seconds: float, console: Console) -> None:
+    console.print(render(status), crop=False)
+    while not status.complete:
+        time.sleep(seconds)
+        before, status = status, study.look()
+        if status.rows != before.rows:
+            console.print()
+            console.print(render(status), crop=False)
+
+
+def _console() -> Console:
+    if hasattr(sys.stdout, "reconfigure"):
+        # A log or a name that this terminal cannot show must not end the look at it.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is not JSON")

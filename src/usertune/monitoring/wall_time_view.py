@@ -1,0 +1,91 @@
+"""Where a run's wall time went, as tables for people."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from usertune.monitoring.status_view import STEPS_IN_WORDS
+from usertune.monitoring.wall_time import JobTime, WallTime
+
+SHARES_IN_WORDS = {
+    "work": "a GPU job at work",
+    "start_up": "none at work, but one starting up",
+    "end": "none of these, but one ending",
+    "unseen": "none, but the end of one not seen yet",
+    "queue": "none, but one in the queue",
+    "cpu": "CPU steps alone",
+    "other": "planning, and between jobs",
+}
+
+
+def render_times(spent: WallTime | None) -> RenderableType:
+    """Return where a run's time went for a `rich.console.Console` of any width."""
+    if spent is None:
+        return Text("No run is known here yet.")
+    until = "until now" if spent.going_on else f"until {spent.until:%H:%M:%S}"
+    head = Text(f"{spent.study}: run of {spent.since:%Y-%m-%d %H:%M:%S} {until}: {clock(spent.seconds)}", style="bold")
+    parts: list[RenderableType] = [head, Text(_counts(spent)), Text(), _jobs(spent), Text(), _shares(spent)]
+    if found_done := [job.label for job in spent.jobs if job.found_done]:
+        parts += [Text(), Text(f"Found everything done, and loaded no model: {'; '.join(found_done)}")]
+    return Group(*parts)
+
+
+def clock(seconds: float) -> str:
+    """Return a duration as hours, minutes and seconds, which are easily added up: ``0:00:07``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+
+
+def _counts(spent: WallTime) -> str:
+    loads = f"{spent.model_loads} load{'s' * (spent.model_loads != 1)} of a base model"
+    return "; ".join(
+        filter(None, (_counted(spent.allocations, "allocation"), _counted(spent.local_jobs, "GPU job"), loads))
+    )
+
+
+def _counted(counts: Counter[str], noun: str) -> str:
+    if not counts:
+        return ""
+    steps = ", ".join(f"{count} {STEPS_IN_WORDS[step][count != 1]}" for step, count in counts.items())
+    return f"{counts.total()} {noun}{'s' * (counts.total() != 1)} ({steps})"
+
+
+def _jobs(spent: WallTime) -> Table:
+    """Return a row a job; where no job had an allocation, work is all there is to show."""
+    parts = {"work": "work"}
+    if spent.allocations:
+        parts = {
+            "queue": "queue", "start_up": "start", "work": "work", "end": "end", "unseen": "unseen",
+            "seconds": "in all",
+        }  # fmt: skip
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("GPU job", overflow="fold")
+    for name in (*parts.values(), "loads"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for job in spent.jobs:
+        table.add_row(_label(job), *(clock(getattr(job, part)) for part in parts), str(job.model_loads))
+    sums = (clock(sum(getattr(job, part) for job in spent.jobs)) for part in parts)
+    table.add_row("in sum", *sums, str(spent.model_loads), style="bold")
+    return table
+
+
+def _label(job: JobTime) -> str:
+    notes = [f"attempt {job.attempt}"] if job.attempt > 1 else []
+    notes += [job.outcome] if job.outcome != "ended" else []
+    return job.label + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _shares(spent: WallTime) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("wall time with")
+    table.add_column("", justify="right")
+    table.add_column("", justify="right")
+    for name, seconds in spent.shares.items():
+        if seconds >= 0.5:
+            table.add_row(SHARES_IN_WORDS[name], clock(seconds), f"{100 * seconds / spent.seconds:.0f} %")
+    table.add_row("in all", clock(spent.seconds), "", style="bold")
+    return table

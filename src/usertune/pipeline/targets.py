@@ -1,0 +1,65 @@
+"""Targets that people ask the workflow for: what is wrong with one that there is not, and what there is."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from usertune.core.users import format_users
+from usertune.pipeline.layout import Result
+from usertune.study.schema import Study
+
+# Steps that are made once for each user or experiment, and so are no targets by themselves.
+MANY = {
+    "prepare": "check, or a file as",
+    "train": "an experiment, or a file as",
+    "predict": "an experiment, or a file as",
+    "score": "an experiment, or a file as",
+    "figure": "report, or a file as",
+}
+STEPS = ("all", "check", "base_model", "compare", "audit", "report")
+
+
+def problem(study: Study, results: Mapping[str, Result], targets: Sequence[str]) -> str | None:
+    """Return what is wrong with targets that the workflow does not know; None if it knows all.
+
+    Args:
+        study: the study.
+        results: its results by the place of their manifest.
+        targets: names of rules and files, relative to the working directory.
+    """
+    files = [f"{study.results}/{place}" for result in results.values() for place in (result.manifest, *result.files)]
+    known = {Path(file).absolute() for file in files}
+    names = [*STEPS, *study.experiments]
+    problems = []
+    for target in targets:
+        if target in names or Path(target).absolute() in known or "/logs/" in target:
+            continue
+        if target in MANY:
+            example = next((name for name, result in results.items() if result.step == target), "")
+            problems.append(f"{target}: this is done for many; ask for {MANY[target]} {study.results}/{example}")
+        elif "/" in target:
+            problems.append(f"{target}: this study makes no such file{_close(target, files)}{_users(target, files)}")
+        elif not Path(target).exists():
+            problems.append(f"{target}: there is no such target{_close(target, names)}")
+    if not problems:
+        return None
+    listed = f"Targets are: {', '.join(names)}; and files of the results, as {files[0]}."
+    return "\n".join([*problems, listed])
+
+
+def _close(target: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(target, known, n=3)
+    return f"; did you mean {', '.join(close)}?" if close else ""
+
+
+def _users(target: str, files: Sequence[str]) -> str:
+    """Return whose files there are of the target's kind."""
+    form = re.fullmatch(r"(.*/user_)(.+?)((?:\.manifest)?\.\w+)", target)
+    if form is None:
+        return ""
+    known = [file for file in files if file.startswith(form[1]) and file.endswith(form[3])]
+    users = [file.removeprefix(form[1]).removesuffix(form[3]) for file in known]
+    return f" There are those of users {format_users(users)}." if users else ""

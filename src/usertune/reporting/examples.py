@@ -1,0 +1,179 @@
+"""Examples for the report: a few samples with their screenshot and what every experiment answered.
+
+They are chosen by a rule that cannot flatter any experiment: the first sample of each of the first users.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image
+
+from usertune.core.errors import UserError
+from usertune.data.images import BadImageError, load_image
+from usertune.data.samples import read_samples
+from usertune.evaluation.tables import Design, records
+from usertune.evaluation.thresholds import hit_column
+
+THUMBNAIL_SIZE = (480, 960)
+MARKER_RADIUS = 6
+LONGEST_TEXT = 2000
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one experiment said: its text, the outcome in words, and where it points on the thumbnail."""
+
+    experiment: str
+    text: str
+    outcome: str
+    place: tuple[float, float] | None
+    """Pixels of the thumbnail, origin top left; None if unparsed, outside the screenshot, or there is none."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One sample as the report shows it; places and radii are in pixels of the thumbnail.
+
+    A sample of text alone has an empty ``thumbnail``, of width and height 0.
+    """
+
+    user: str
+    sample: str
+    instruction: str
+    reference: str
+    thumbnail: str
+    width: int
+    height: int
+    target: tuple[float, float]
+    hit_radii: tuple[float, float]
+    answers: tuple[Answer, ...]
+
+    @property
+    def description(self) -> str:
+        """What the picture shows, for people who cannot see it."""
+        found = "; ".join(f"{answer.experiment}: {answer.outcome}" for answer in self.answers)
+        return f"Screenshot of sample {self.sample} with the target and the answers. {found}."
+
+
+def collect_examples(
+    design: Design,
+    count: int,
+    threshold: float,
+    samples_files: Mapping[str, Path],
+    dataset_root: Path,
+    texts: Mapping[tuple[str, str, str], str],
+    scored: pd.DataFrame,
+) -> list[Example]:
+    """Return the first sample of each of the first ``count`` test users.
+
+    Args:
+        threshold: the primary hit threshold (0-1000 space).
+        samples_files: user -> canonical samples (JSON Lines).
+        texts: (experiment, user, sample id) -> predicted text.
+        scored: the table ``samples.csv`` of the comparison.
+
+    Raises:
+        UserError: samples, predictions or scores of such a user are missing, or a screenshot is missing or
+            no longer the one that the models saw.
+    """
+    rows = {(row["experiment"], row["user"], row["id"]): row for row in records(scored)}
+    examples = []
+    for user in design.users[:count]:
+        if user not in samples_files:
+            raise UserError(f"samples: the file of user {user} is needed for the examples; add it to --samples")
+        sample = read_samples(samples_files[user], user)[0]
+        thumbnail = _thumbnail(dataset_root, sample, samples_files[user])
+        size = thumbnail.size if thumbnail else (0, 0)
+        answers = []
+        for name in design.names:
+            key = (name, user, sample["id"])
+            if key not in texts or key not in rows:
+                raise UserError(
+                    f"sample {sample['id']!r} of user {user}: no prediction or score of experiment {name!r}; "
+                    "run snakemake again"
+                )
+            answers.append(_answer(name, texts[key], rows[key], threshold, size))
+        target = rows[design.names[0], user, sample["id"]]
+        examples.append(
+            Example(
+                user=user,
+                sample=sample["id"],
+                instruction=printable(_text_of_role(sample, "user")),
+                reference=printable(_text_of_role(sample, "assistant")),
+                thumbnail=_data_uri(thumbnail) if thumbnail else "",
+                width=size[0],
+                height=size[1],
+                target=_place(target["target_x"], target["target_y"], size),
+                hit_radii=_place(threshold, threshold, size),
+                answers=tuple(answers),
+            )
+        )
+    return examples
+
+
+def printable(text: str) -> str:
+    """Return ``text`` shortened and without control characters, which HTML cannot hold; still to be escaped."""
+    shown = "".join(
+        character if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs") else "\ufffd"
+        for character in text[:LONGEST_TEXT]
+    )
+    rest = len(text) - LONGEST_TEXT
+    return f"{shown}\n… and {rest:,} more characters" if rest > 0 else shown
+
+
+def _answer(name: str, text: str, row: Mapping[str, Any], threshold: float, size: tuple[int, int]) -> Answer:
+    if math.isnan(row["distance"]):
+        return Answer(name, printable(text), f"not parsed ({row['form']}), a miss", None)
+    kind = "hit" if row[hit_column(threshold)] else "miss"
+    outcome = f"{kind}, {row['distance']:,.0f} from the target"
+    if 0 <= row["x"] <= 1000 and 0 <= row["y"] <= 1000:
+        if not any(size):
+            return Answer(name, printable(text), outcome, None)
+        return Answer(name, printable(text), outcome, _place(row["x"], row["y"], size))
+    return Answer(name, printable(text), f"{outcome}, outside the screenshot", None)
+
+
+def _place(x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
+    """Return relative coordinates (0-1000 on each axis) in pixels of an image of ``size``."""
+    return round(x / 1000 * size[0], 1), round(y / 1000 * size[1], 1)
+
+
+def _thumbnail(root: Path, sample: Mapping[str, Any], samples_file: Path) -> Image.Image | None:
+    images: Sequence[Any] = sample.get("images") or []
+    if not images:
+        return None
+    try:
+        # The last image is the current screen; earlier ones, if any, are history.
+        image = load_image(root, images[-1])
+    except BadImageError as error:
+        raise UserError(
+            f"{samples_file}: sample {sample['id']!r}: {error} (put the image back, or set report.examples to 0)"
+        ) from None
+    image.thumbnail(THUMBNAIL_SIZE, Image.Resampling.LANCZOS)
+    return image
+
+
+def _data_uri(image: Image.Image) -> str:
+    content = io.BytesIO()
+    image.save(content, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode("ascii")
+
+
+def _text_of_role(sample: Mapping[str, Any], role: str) -> str:
+    parts = [
+        part.get("text", "")
+        for turn in sample.get("messages") or []
+        if turn.get("role") == role
+        for part in turn.get("content") or []
+        if part.get("type") == "text"
+    ]
+    return "\n".join(parts)

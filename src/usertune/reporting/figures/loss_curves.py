@@ -1,0 +1,69 @@
+"""The figure of the loss in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from usertune.core.errors import UserError
+from usertune.reporting.figures.sheet import PALE, Subject, legend_above, new_figure
+from usertune.reporting.style import Look
+
+
+def draw(subject: Subject) -> Figure:
+    """Draw the training loss (pale: every step, strong: running mean) and the validation loss (markers).
+
+    Raises:
+        UserError: a training log is missing, malformed or of no experiment of the study.
+    """
+    logs = subject.sources.training_logs
+    known = [name for name in subject.design.names if name in logs]
+    if foreign := sorted(set(logs) - set(known)):
+        raise UserError(f"training logs: {', '.join(foreign)} is no experiment of this study; leave its log out")
+    figure = new_figure(height=4.3)
+    axes = figure.subplots()
+    if not known:
+        axes.set_axis_off()
+        axes.text(0.5, 0.5, "no trained experiment in this study", ha="center", va="center", fontsize=13, color=PALE)
+        return figure
+    for name in known:
+        _draw_losses(axes, name, subject.looks[name], _read_log(logs[name]))
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel("loss (mean per answer token)")
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_above(axes, 2 * len(known))
+    return figure
+
+
+def _draw_losses(axes: Axes, name: str, look: Look, log: pd.DataFrame) -> None:
+    train, validation = (log[log["split"] == split] for split in ("train", "validation"))
+    window = max(1, len(train) // 50)
+    train = train.assign(smooth=train["loss"].rolling(window, min_periods=1, center=True).mean())
+    line: dict[str, Any] = {"x": "step", "estimator": None, "color": look.colour, "ax": axes}
+    if window > 1:
+        sns.lineplot(train, y="loss", alpha=0.22, linewidth=0.7, **line)
+    sns.lineplot(train, y="smooth", linewidth=1.6, linestyle=look.dashes, label=f"{name}, training", **line)
+    sns.lineplot(
+        validation, y="loss", marker=look.marker, markersize=5.5, linewidth=0.9, markeredgewidth=0.6,
+        label=f"{name}, validation", **line,
+    )  # fmt: skip
+
+
+def _read_log(path: Path) -> pd.DataFrame:
+    try:
+        log = pd.read_csv(path, dtype={"split": str, "step": float, "loss": float})
+        return log[["step", "split", "loss"]]
+    except FileNotFoundError:
+        raise UserError(f"{path}: this training log does not exist; run snakemake again so that it is made") from None
+    except (KeyError, ValueError) as error:
+        raise UserError(
+            f"{path}: not a training log with the columns step, split and loss ({error}); "
+            "delete the experiment's manifest and run snakemake again"
+        ) from None

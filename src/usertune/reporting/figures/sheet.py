@@ -1,0 +1,135 @@
+"""What the figures share: their subject, the style they are drawn in, parts of axes, and how they are written.
+
+Seaborn draws into figures that pyplot's global state never sees, and equal inputs give equal SVG bytes.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import is_color_like
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from usertune.core.errors import UserError
+from usertune.core.files import atomic_writer
+from usertune.evaluation.tables import Design, design_of, read_table, require_experiments
+from usertune.evaluation.thresholds import thresholds_of
+from usertune.reporting.style import Look, looks
+
+PNG_DOTS_PER_INCH = 200
+WIDTH_IN_INCHES = 9.2
+INK, PALE = "#22262e", "#8a919e"
+
+STYLE = {
+    **sns.axes_style(
+        "ticks",
+        rc={
+            "axes.edgecolor": PALE,
+            "axes.grid": True,
+            "axes.labelcolor": INK,
+            "axes.spines.right": False,
+            "axes.spines.top": False,
+            "font.family": ["DejaVu Sans"],
+            "grid.color": "#e6e8ec",
+            "text.color": INK,
+            "xtick.color": INK,
+            "ytick.color": INK,
+        },
+    ),
+    "axes.linewidth": 0.8,
+    "font.size": 9.5,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "usertune",
+}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a figure may be drawn from: the folder of tables, and the training log of each trained experiment."""
+
+    tables: Path
+    training_logs: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a figure is about; ``thresholds`` are distances in the 0-1000 space, the primary one first."""
+
+    design: Design
+    thresholds: Sequence[float]
+    looks: Mapping[str, Look]
+    sources: Sources
+
+    def table(self, name: str) -> pd.DataFrame:
+        """Read a table of the comparison.
+
+        Raises:
+            UserError: it is missing or malformed, or covers other experiments than the design.
+        """
+        path = self.sources.tables / name
+        table = read_table(path)
+        require_experiments(table, path, self.design.names)
+        return table
+
+
+def subject_of(recipe: Mapping[str, Any], sources: Sources) -> Subject:
+    """Return what the recipe of a figure says about it; keys as in `usertune.reporting.make_figure.make_figure`.
+
+    Raises:
+        UserError: the recipe is malformed, or gives a colour to an experiment that it does not name.
+    """
+    design = design_of(recipe)
+    colours = recipe.get("colours", {})
+    if not isinstance(colours, Mapping) or not all(
+        name in design.names and is_color_like(colour) for name, colour in colours.items()
+    ):
+        raise UserError(
+            f'recipe: found colours {colours!r}; write {{"lora": "#7b3294"}}, for experiments among: '
+            + ", ".join(design.names)
+        )
+    return Subject(design, thresholds_of(recipe), looks(design, colours), sources)
+
+
+def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path, png: Path) -> None:
+    """Draw a figure in the house style, whatever the settings of the person who runs this, and write it twice."""
+    with mpl.rc_context():
+        # A matplotlibrc of the person who runs this must not change the figure.
+        mpl.rcdefaults()
+        mpl.rcParams.update(STYLE)
+        figure = draw(subject)
+        FigureCanvasAgg(figure)
+        for path, options in (
+            (svg, {"format": "svg", "metadata": {"Date": None, "Creator": None}}),
+            (png, {"format": "png", "dpi": PNG_DOTS_PER_INCH, "metadata": {"Software": None}}),
+        ):
+            content = io.BytesIO()
+            figure.savefig(content, **options)
+            with atomic_writer(path) as handle:
+                handle.write(content.getvalue())
+
+
+def new_figure(height: float) -> Figure:
+    """Return an empty figure as wide as all others; ``height`` in inches."""
+    return Figure(figsize=(WIDTH_IN_INCHES, height), layout="constrained")
+
+
+def percent_scale(axes: Axes) -> None:
+    """Write the fractions on the vertical axis as whole percentages."""
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+
+
+def legend_above(axes: Axes, entries: int) -> None:
+    """Put the legend of so many entries above the axes, where it hides no data."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=min(entries, 5), borderaxespad=0, handletextpad=0.5)

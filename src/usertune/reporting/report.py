@@ -1,0 +1,340 @@
+"""The report: one HTML file that holds everything it shows.
+
+It loads nothing and runs nothing: its content security policy allows its own style sheet and embedded images
+only. Equal inputs give equal bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from usertune.core import formatting
+from usertune.core.errors import UserError
+from usertune.core.files import write_json, write_text
+from usertune.core.hashing import digest_file
+from usertune.core.manifest import read_result, write_result
+from usertune.core.step_fingerprints import report_fingerprint
+from usertune.evaluation import table_names
+from usertune.evaluation.compare import reading_note
+from usertune.evaluation.tables import Design, design_of, read_table, records, require_experiments
+from usertune.evaluation.thresholds import threshold_label, thresholds_of
+from usertune.reporting.examples import MARKER_RADIUS, collect_examples
+from usertune.reporting.headline import headline
+from usertune.reporting.ro_crate import crate_of, link_as_crate
+from usertune.reporting.sections.answers import form_rows
+from usertune.reporting.sections.computation import computation_notes
+from usertune.reporting.sections.lineage import fingerprint_rows, maker_rows, version_rows
+from usertune.reporting.sections.runs import answer_row, cautions, training_row
+from usertune.reporting.sections.study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
+from usertune.reporting.skipped import read_data, skipped, skipped_note
+from usertune.reporting.style import looks
+from usertune.runtime.provenance import made_with
+
+# With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
+FEW_USERS = 30
+
+FIGURE_TEXTS = {
+    "accuracy_by_user": (
+        "Click accuracy by user",
+        "Dot plot of every test user's click accuracy in each experiment, beside the accuracy over all users with "
+        "its interval. The numbers are in the tables Summary and Users.",
+        "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is the "
+        "share of that user's samples that one experiment hit. On the right, the same over all samples, with "
+        "confidence intervals that treat users, not samples, as independent.",
+    ),
+    "distance_distribution": (
+        "Distance to the target",
+        "Cumulative curves: for each experiment, the share of all samples that lie within a given distance of "
+        "the target.",
+        "How many of all samples lie within a distance of the target. Where a curve crosses the full vertical line "
+        "it shows the click accuracy. Unparsed answers lie within no distance, so a curve ends at the "
+        "experiment's share of parsed answers.",
+    ),
+    "loss_curves": (
+        "Loss in training",
+        "Line plot of training and validation loss over optimizer steps for each trained experiment.",
+        "Training loss of each optimizer step (pale) and its running mean, and the loss on the validation users "
+        "(marks). Test users have no part in it.",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ReportFiles:
+    """What the report is made from.
+
+    ``samples`` are files called ``user_<id>.jsonl``; each of ``figures`` (SVG) has its manifest beside it; ``study`` is
+    the text of the study (see `usertune.study.copy`), ``base_model`` the manifest of its base model, and ``data`` the
+    folder with the manifests of all users' prepared data.
+    """
+
+    study: Path
+    base_model: Path
+    tables: Path
+    figures: Sequence[Path]
+    audit: Path
+    training_manifests: Sequence[Path]
+    predictions: Sequence[Path]
+    samples: Sequence[Path]
+    data: Path
+    dataset_root: Path
+
+
+def make_report(
+    recipe: Mapping[str, Any],
+    files: ReportFiles,
+    out: Path,
+    study_file: Path,
+    provenance_file: Path,
+    manifest_file: Path,
+) -> None:
+    """Write the report of a study as one self-contained HTML file, then its provenance for machines.
+
+    Args:
+        recipe: keys ``title``, ``study``, ``experiments``, ``users``, ``thresholds``, ``splits`` (the users of each, in
+            the short notation), ``dataset`` (how the data were read), and ``examples`` (how many users to show one
+            sample of).
+        files: what the report is made from.
+        out: HTML to write.
+        study_file: YAML to write, a copy of the study.
+        provenance_file: RO-Crate metadata to write, see `usertune.reporting.ro_crate`; ``ro-crate-metadata.json``
+            beside it is made a link to it where links are possible.
+        manifest_file: JSON to write: fingerprint of the report, digests of the others.
+
+    Raises:
+        UserError: an input is missing, malformed or of another study.
+    """
+    design = design_of(recipe)
+    predictions = [_of_study(read_result(path), path, design) for path in files.predictions]
+    trainings = _by_experiment([_of_study(read_result(path), path, design) for path in files.training_manifests])
+    origin = read_result(files.tables / table_names.MANIFEST)
+    figures = [read_result(path.with_suffix(".manifest.json")) for path in files.figures]
+    base_model = read_result(files.base_model)
+    data = read_data(files.data, recipe["splits"])
+    fingerprint = report_fingerprint(recipe, origin, figures, [manifest for _, manifest in data])
+    study = _read_study(files.study)
+    page = _render(
+        {
+            **_results(recipe, design, files, trainings, predictions),
+            **_study(recipe, design, base_model, trainings, predictions, origin),
+            "skipped_note": skipped_note(data),
+            "skipped": list(skipped(data)),
+            "study_file": study_file.name,
+            "fingerprint": fingerprint,
+            "origin": origin,
+            "fingerprints": fingerprint_rows(origin),
+            "makers": maker_rows(origin),
+            "versions": version_rows(origin),
+            "made_otherwise": read_result(files.audit)["made_otherwise"],
+        }
+    )
+    write_text(out, page)
+    write_text(study_file, study)
+    digests = {path.name: digest_file(path) for path in (out, study_file)}
+    contents = {**_digests(files, origin, figures), **digests}
+    crate = crate_of(recipe, origin, contents, base_model=base_model, times=times_of(trainings, predictions))
+    write_json(provenance_file, crate)
+    link_as_crate(provenance_file)
+    manifest = {
+        "step": "report",
+        "recipe": dict(recipe),
+        "fingerprint": fingerprint,
+        "made_with": [made_with("report")],
+        "files": {**digests, provenance_file.name: digest_file(provenance_file)},
+    }
+    write_result(manifest_file, manifest)
+
+
+def _results(
+    recipe: Mapping[str, Any],
+    design: Design,
+    files: ReportFiles,
+    trainings: Mapping[str, Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return what the template shows of the results: tables, figures, trainings, answers and examples."""
+    thresholds = thresholds_of(recipe)
+    summary, differences, users, samples = (
+        _table(files.tables / name, design)
+        for name in (table_names.SUMMARY, table_names.DIFFERENCES, table_names.USERS, table_names.SAMPLES)
+    )
+    examples = collect_examples(
+        design,
+        int(recipe.get("examples", 0)),
+        thresholds[0],
+        {path.stem.removeprefix("user_"): path for path in files.samples},
+        files.dataset_root,
+        _texts(predictions),
+        samples,
+    )
+    return {
+        "title": str(recipe.get("title") or "Comparison of experiments"),
+        "study": str(recipe.get("study") or ""),
+        "headline": headline(design, summary, differences),
+        "reading_note": reading_note(summary, thresholds),
+        "few_users": len(design.users) < FEW_USERS,
+        "users": design.users,
+        "experiments": design.names,
+        "looks": looks(design),
+        "further": [threshold_label(threshold) for threshold in thresholds[1:]],
+        "summary": _summary_rows(summary),
+        "figures": [_figure(path) for path in files.figures],
+        "by_user": _user_rows(design, users),
+        "trainings": [training_row(name, trainings[name]) for name in design.names if name in trainings],
+        "answers": [answer_row(name, predictions, samples) for name in design.names],
+        "cautions": cautions(trainings, predictions),
+        "computation_notes": computation_notes(trainings, predictions),
+        "forms": form_rows(design, samples),
+        "examples": examples,
+        "marker_radius": MARKER_RADIUS,
+        "threshold": threshold_label(thresholds[0]),
+    }
+
+
+def _study(
+    recipe: Mapping[str, Any],
+    design: Design,
+    base_model: Mapping[str, Any],
+    trainings: Mapping[str, Mapping[str, Any]],
+    predictions: Sequence[Mapping[str, Any]],
+    origin: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the template shows of the study, see `usertune.reporting.sections.study`."""
+    thresholds = [threshold_label(threshold) for threshold in thresholds_of(recipe)]
+    modes = {experiment.name: experiment.mode for experiment in design.experiments}
+    first = design.names[0]
+    answered = sum(len(batch["predictions"]) for batch in predictions if batch["experiment"] == first)
+    confidence = origin["recipe"].get("confidence")
+    return {
+        "splits": split_rows(recipe.get("splits", {}), trainings, answered),
+        "settings": setting_rows(modes, trainings, predictions),
+        "shared": [
+            *base_model_rows(base_model),
+            *data_rows(recipe.get("dataset", {}), thresholds, confidence),
+        ],
+        "dates": date_rows(design.names, trainings, times_of(trainings, predictions), origin),
+    }
+
+
+def _read_study(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); every run of the workflow writes it") from None
+
+
+def _digests(files: ReportFiles, origin: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the digests of tables and figures, by their place beside the report."""
+    found = {f"{files.tables.name}/{name}": sha256 for name, sha256 in origin["files"].items()}
+    for path, figure in zip(files.figures, figures, strict=True):
+        found |= {f"{path.parent.name}/{name}": sha256 for name, sha256 in figure["files"].items()}
+    return found
+
+
+def _render(context: Mapping[str, Any]) -> str:
+    loader = PackageLoader("usertune.reporting")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["breakable"] = _breakable
+    style = loader.get_source(environment, "report.css")[0]
+    digest = base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii")
+    template = environment.get_template("report.html.jinja")
+    return template.render(**context, style=style, style_digest=digest)
+
+
+def _breakable(key: str) -> Markup:
+    """Return a key as HTML that may be broken after its dots and underscores."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._])", key))
+
+
+def _table(path: Path, design: Design) -> pd.DataFrame:
+    table = read_table(path)
+    if path.name == table_names.DIFFERENCES:
+        return table
+    require_experiments(table, path, design.names)
+    return table
+
+
+def _of_study(result: dict[str, Any], path: Path, design: Design) -> dict[str, Any]:
+    if result.get("experiment") not in design.names:
+        raise UserError(f"{path}: of experiment {result.get('experiment')!r}, which this study lacks; leave it out")
+    return result
+
+
+def _by_experiment(manifests: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {manifest["experiment"]: manifest for manifest in manifests}
+
+
+def _texts(predictions: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
+    return {
+        (batch["experiment"], answer["user"], answer["id"]): answer["text"]
+        for batch in predictions
+        for answer in batch["predictions"]
+    }
+
+
+def _figure(path: Path) -> dict[str, str]:
+    if path.stem not in FIGURE_TEXTS:
+        raise UserError(f"{path}: no caption for this figure; the report knows {', '.join(FIGURE_TEXTS)}")
+    title, alternative, caption = FIGURE_TEXTS[path.stem]
+    try:
+        content = base64.b64encode(path.read_bytes()).decode("ascii")
+    except FileNotFoundError:
+        raise UserError(f"{path}: this figure does not exist; run snakemake again so that it is made") from None
+    # Inside <img> an SVG can run no script and load nothing, whatever it holds.
+    source = f"data:image/svg+xml;base64,{content}"
+    return {"name": path.stem, "title": title, "alternative": alternative, "caption": caption, "source": source}
+
+
+def _summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
+    rows = []
+    for row in records(summary):
+        missing = formatting.no_interval(int(row["users"]))
+        gain = row["difference_to_vanilla"]
+        rows.append(
+            {
+                "experiment": row["experiment"],
+                "mode": row["mode"],
+                "samples": f"{row['samples']:,.0f}",
+                "parse_rate": formatting.percent(row["parse_rate"]),
+                "accuracy": formatting.percent(row["click_accuracy"]),
+                "accuracy_interval": formatting.percent_interval(row["click_accuracy_low"], row["click_accuracy_high"])
+                or missing,
+                "difference": "" if pd.isna(gain) else formatting.points(gain),
+                "difference_interval": ""
+                if pd.isna(gain)
+                else formatting.points_interval(row["difference_low"], row["difference_high"]) or missing,
+                "mean": formatting.distance(row["mean_l2"]),
+                "median": formatting.distance(row["median_l2"]),
+                "further": [
+                    formatting.percent(value) for name, value in row.items() if name.startswith("click_accuracy_at_")
+                ],
+            }
+        )
+    return rows
+
+
+def _user_rows(design: Design, users: pd.DataFrame) -> list[dict[str, Any]]:
+    accuracy = users.pivot(index="user", columns="experiment", values="click_accuracy")
+    samples = users.drop_duplicates("user").set_index("user")["samples"]
+    if set(accuracy.index) != set(design.users):
+        raise UserError(f"{table_names.USERS}: covers other users than the study; delete it and run snakemake again")
+    return [
+        {
+            "user": user,
+            "samples": f"{samples[user]:,.0f}",
+            "accuracy": [formatting.percent(accuracy[name][user]) for name in design.names],
+        }
+        for user in design.users
+    ]

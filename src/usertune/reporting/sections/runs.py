@@ -1,0 +1,106 @@
+"""Rows of the report's section on training and answers: what they cost, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from usertune.core import formatting
+from usertune.models.movement import did_not_move
+
+# What the manifest of a training says that was not stopped early.
+ALL_STEPS = "after all steps"
+
+
+def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the row of a trained experiment, from the manifest of its training.
+
+    The loss is that of the weights that are used; ``last_loss`` and ``kept`` are texts where those are not the last.
+    """
+    memory, steps, last = (manifest.get(key) for key in ("peak_memory_bytes", "steps", "final_validation_loss"))
+    kept = manifest.get("kept_step", steps)
+    loss = last if kept == steps else manifest.get("kept_validation_loss")
+    ended = manifest.get("ended", ALL_STEPS)
+    return {
+        "experiment": name,
+        "samples": _number(manifest.get("train_samples")),
+        "steps": _number(steps),
+        "kept": "" if kept == steps else f"weights of step {kept:,}",
+        "parameters": formatting.count(manifest.get("trainable_parameters")),
+        "time": formatting.duration(manifest.get("wall_seconds")),
+        "attempts": manifest.get("attempts", 1),
+        "samples_per_second": _number(manifest.get("samples_per_second"), 2),
+        "tokens_per_second": _number(manifest.get("tokens_per_second")),
+        "memory": formatting.NOT_AVAILABLE if memory is None else f"{memory / 2**30:,.1f} GiB",
+        "loss": _loss(loss),
+        "last_loss": "" if kept == steps else f"last {_loss(last)}",
+        "moved": _moved(manifest),
+        "not_moved": did_not_move(manifest),
+        "ended_early": "" if ended == ALL_STEPS else ended,
+    }
+
+
+def _loss(loss: float | None) -> str:
+    return formatting.NOT_AVAILABLE if loss is None else f"{loss:.4f}"
+
+
+def _moved(manifest: Mapping[str, Any]) -> str:
+    moved = manifest.get("weights_moved")
+    if did_not_move(manifest):
+        return f"did not move ({moved:.0e})"
+    return formatting.NOT_AVAILABLE if moved is None else f"{100 * moved:.3g} %"
+
+
+def answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.DataFrame) -> dict[str, str]:
+    """Return the row of an experiment's answers, from all predictions and the table of scored samples."""
+    batches = [batch for batch in predictions if batch["experiment"] == name]
+    answers = [answer for batch in batches for answer in batch["predictions"]]
+    lengths = [answer["new_tokens"] for answer in answers if answer.get("new_tokens") is not None]
+    own = samples[samples["experiment"] == name]
+    return {
+        "experiment": name,
+        "answers": _number(len(own)),
+        "unparsed": _number(int((own["parsed"] == 0).sum())),
+        "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
+        "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else formatting.NOT_AVAILABLE,
+        "effect": _effect_text(effect_of(batches)),
+        **_time_of_answers(batches),
+    }
+
+
+def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return how long an experiment's answers took; answers that an older release stored have no time."""
+    seconds = sum(batch.get("answer_seconds", 0) for batch in batches)
+    timed = sum(batch.get("timed_answers", 0) for batch in batches)
+    if not timed:
+        return {"time": formatting.NOT_AVAILABLE, "per_second": formatting.NOT_AVAILABLE}
+    return {"time": formatting.duration(seconds), "per_second": _number(timed / seconds, 2) if seconds else ""}
+
+
+def effect_of(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return how much trained weights changed what the base model says; None if not known."""
+    return next((batch["adapter_effect"] for batch in reversed(batches) if batch.get("adapter_effect")), None)
+
+
+def cautions(
+    trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
+) -> list[tuple[str, str]]:
+    """Return the trained experiments whose answers are those of the base model, and why: (experiment, reason)."""
+    found = []
+    for name, manifest in trainings.items():
+        effect = effect_of([batch for batch in predictions if batch["experiment"] == name])
+        if did_not_move(manifest):
+            found.append((name, "training did not move its weights; train longer, or with a higher learning rate"))
+        elif effect and effect["largest_change"] == 0:
+            found.append((name, "its weights change no answer; train longer, or with a higher learning rate"))
+    return found
+
+
+def _effect_text(effect: Mapping[str, Any] | None) -> str:
+    return "\N{EN DASH}" if effect is None else f"{effect['largest_change']:.2g}"
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return formatting.NOT_AVAILABLE if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,43 @@
+"""How experiments are drawn: colours, markers and dashes, the same in every figure and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from usertune.evaluation.tables import Design
+
+# Okabe & Ito (2008), "Color Universal Design", without the yellow, which is too pale on white. Neighbours
+# in the list also differ in lightness, so that they stay apart in grey print.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+BASELINE_COLOUR = "#5f6672"
+MARKERS = ("o", "s", "^", "D", "v")
+DASHES = ((0.0, ()), (0.0, (7.0, 1.5)), (0.0, (2.0, 1.0)), (0.0, (6.0, 1.5, 1.5, 1.5)))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one experiment is drawn; marker and dashes, the same in every figure, carry it without colour."""
+
+    colour: str
+    marker: str
+    dashes: tuple[float, tuple[float, ...]]
+
+
+def looks(design: Design, colours: Mapping[str, str] | None = None) -> dict[str, Look]:
+    """Return the look of every experiment: the baseline is grey, the others take the palette in order.
+
+    Args:
+        design: the experiments, in the study's order.
+        colours: colours of experiments that differ from the standard, as ``#rrggbb``; the others keep theirs.
+    """
+    own = colours or {}
+    found: dict[str, Look] = {}
+    coloured = 0
+    for index, name in enumerate(design.names):
+        colour = BASELINE_COLOUR
+        if name != design.baseline:
+            colour = PALETTE[coloured % len(PALETTE)]
+            coloured += 1
+        found[name] = Look(own.get(name, colour), MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+    return found

@@ -1,0 +1,132 @@
+"""Sharing the GPUs of one machine between jobs that run at once, by locks that die with their holder."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from usertune.core.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 10.0
+
+
+def visible_gpus() -> list[str]:
+    """Return the ids of the GPUs that this process may use.
+
+    CUDA_VISIBLE_DEVICES decides where it is set (empty or -1 means none); otherwise every GPU that
+    ``nvidia-smi`` lists, by UUID. Without a driver the list is empty.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        ids = [part.strip() for part in chosen.split(",") if part.strip()]
+        # As CUDA does: the ids before the first invalid one count.
+        return ids[: ids.index("-1")] if "-1" in ids else ids
+    try:
+        listing = subprocess.run(
+            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
+
+
+def given_by_slurm() -> list[str]:
+    """Return the GPUs that SLURM gave this job step on this node, as ``node:index``.
+
+    The index is SLURM's own, by which two jobs of a node can be told apart. CUDA_VISIBLE_DEVICES cannot serve: where
+    SLURM confines jobs to their devices it begins with 0 in every job.
+    """
+    node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    variables = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
+    listed = next((os.environ[name] for name in variables if os.environ.get(name)), "")
+    return [f"{node}:{index}" for index in listed.split(",") if index]
+
+
+@contextmanager
+def lease(count: int, folder: Path | None = None) -> Iterator[list[str]]:
+    """Hold ``count`` GPUs of this machine, all of them or none, until the block ends.
+
+    Waits while other jobs hold them. CUDA_VISIBLE_DEVICES names them inside the block, so it must be entered
+    before torch is imported. The locks are kernel file locks (flock): they are released whatever kills the
+    holder. Under SLURM, which gives each job its own GPUs (`given_by_slurm`), and with ``count`` 0, nothing is locked.
+
+    Args:
+        count: GPUs needed; 0 means that the work runs on the CPU, and hides the GPUs from it.
+        folder: where the locks lie; all jobs of the machine must use the same one.
+
+    Yields:
+        The ids of the GPUs.
+
+    Raises:
+        UserError: more GPUs are needed than this process may see.
+    """
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if "SLURM_JOB_ID" in os.environ:
+        given = given_by_slurm()
+        logger.info("SLURM job %s, GPU %s", os.environ["SLURM_JOB_ID"], ", ".join(given) or "none")
+        yield given
+        return
+    with ExitStack() as held:
+        gpus = _acquire(count, folder or _lock_folder(), held) if count else []
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        try:
+            yield gpus
+        finally:
+            if before is None:
+                del os.environ["CUDA_VISIBLE_DEVICES"]
+            else:
+                os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def _acquire(count: int, folder: Path, held: ExitStack) -> list[str]:
+    gpus = visible_gpus()
+    if count > len(gpus):
+        raise UserError(f"{count} GPUs are needed, but this machine offers {len(gpus)}; lower the job's gpu resource")
+    folder.mkdir(parents=True, exist_ok=True)
+    wait = FIRST_WAIT_SECONDS
+    while True:
+        taken = _try_acquire(gpus, count, folder, held)
+        if taken:
+            logger.info("using GPU %s", ", ".join(taken))
+            return taken
+        if wait == FIRST_WAIT_SECONDS:
+            logger.info("waiting for %d of %d GPUs to become free", count, len(gpus))
+        # Two jobs that each need several GPUs give back what they got and must not try again in step.
+        time.sleep(wait * (0.5 + os.getpid() % 100 / 100))
+        wait = min(2 * wait, LONGEST_WAIT_SECONDS)
+
+
+def _try_acquire(gpus: Sequence[str], count: int, folder: Path, held: ExitStack) -> list[str]:
+    taken: list[str] = []
+    with ExitStack() as attempt:
+        for gpu in gpus:
+            lock = FileLock(folder / f"{gpu}.lock", mode=0o666)
+            try:
+                attempt.enter_context(lock.acquire(timeout=0))
+            except Timeout:
+                continue
+            taken.append(gpu)
+            if len(taken) == count:
+                held.push(attempt.pop_all().__exit__)
+                return taken
+    return []
+
+
+def _lock_folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"usertune-gpus-{os.getuid()}"

@@ -1,0 +1,43 @@
+"""Progress of long work: log lines, which read well from several jobs at once, and the record of the job."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from usertune.runtime import job_record
+
+logger = logging.getLogger(__name__)
+
+EVERY_SECONDS = 5.0
+
+
+class Progress:
+    """Says every few seconds how much is done, how fast, and when the rest will be.
+
+    Args:
+        total: how much there is to do in all.
+        unit: what is counted, in the plural.
+        done: how much an earlier run did; it does not count for the speed.
+    """
+
+    def __init__(self, total: int, unit: str, done: int = 0) -> None:
+        self.total = total
+        self.unit = unit
+        self.done = self._before = done
+        self._started = self._last_said = time.monotonic()
+        job_record.note_progress(unit, done, total, None)
+
+    def advance(self, amount: int) -> None:
+        """Note that ``amount`` more is done."""
+        self.done += amount
+        now = time.monotonic()
+        if now - self._last_said < EVERY_SECONDS and self.done < self.total:
+            return
+        self._last_said = now
+        rate = (self.done - self._before) / max(now - self._started, 1e-9)
+        left = (self.total - self.done) / rate
+        job_record.note_progress(self.unit, self.done, self.total, rate)
+        logger.info(
+            "%d of %d %s, %.1f %s/s, about %.0f s left", self.done, self.total, self.unit, rate, self.unit, left
+        )

@@ -1,0 +1,186 @@
+"""The experiments of a study: what each one is, how it is trained, and on how many GPUs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from usertune.training.processes import Strategy
+from usertune.training.schedule import WARMUP
+
+
+class Section(BaseModel):
+    """A part of the study: no other keys than its own, and unchangeable."""
+
+    # Defaults are validated too, so that 32 and 32.0 are one value, whoever wrote it.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+# As in LLaMA-Factory's recipes for Qwen3-VL (examples/train_lora, examples/train_full) and, for adapters, ms-swift's
+# (examples/models/qwen3_vl). Adapters begin at zero: at the 1e-6 of the reference experiment they hardly leave it.
+LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
+
+
+class Lora(Section):
+    """Settings of low-rank adapters; the defaults are those of ms-swift's recipes for Qwen3-VL."""
+
+    rank: Annotated[int, Field(gt=0)] = 8
+    """Rank of the adapter matrices."""
+    alpha: Annotated[float, Field(gt=0)] = 32
+    """The adapter's output is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    """Share of the adapter's inputs that is dropped in training."""
+
+
+class Freeze(Section):
+    """Parts of the model that full fine-tuning leaves as they are. LoRA never touches them."""
+
+    vision: bool = True
+    """The vision tower, without its mergers."""
+    merger: bool = False
+    """The mergers, which turn the vision tower's outputs into visual tokens (`merger`, `deepstack_merger_list`)."""
+
+
+class Training(Section):
+    """How an experiment is trained."""
+
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    """Passes over the training samples."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of AdamW; null: 1e-4 for experiments of mode lora, 1e-5 for mode full."""
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
+    """How the learning rate goes on after warm-up."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = WARMUP
+    """Share of the optimizer steps over which the learning rate rises from 0; rounded up, but never all of them."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """The same as a number of steps, in place of `warmup`; must be less than there are."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Decoupled weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are clipped to this norm."""
+    batch_size: Annotated[int, Field(gt=0)] = 8
+    """Samples for each optimizer step."""
+    micro_batch: Annotated[int, Field(gt=0)] = 1
+    """Samples in memory at once, on each GPU; gradients add up to batch_size, by tokens. Changes the last digits."""
+    gradient_checkpointing: bool = True
+    """Recompute activations instead of keeping them: less memory, about a third slower. Computes the same numbers."""
+    validate_every_steps: Annotated[int, Field(gt=0)] = 100
+    """Measure the validation loss after so many optimizer steps (and at the end)."""
+    keep: Literal["last", "best"] = "last"
+    """Which weights are used: those after the last step, or those of the lowest validation loss."""
+    early_stopping: Annotated[int, Field(gt=0)] | None = None
+    """End training after so many validations in a row without a lower loss; null: after all steps."""
+    save_every_steps: Annotated[int, Field(gt=0)] = 100
+    """Keep a working checkpoint after so many optimizer steps; a killed job resumes there."""
+    loader_workers: Annotated[int, Field(ge=0)] = 2
+    """Processes that open images while the model computes. Changes no result."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    """Seed of sample order, adapter initialisation and dropout."""
+    freeze: Freeze = Freeze()
+    """What full fine-tuning leaves as it is."""
+    lora: Lora = Lora()
+    """Adapter settings; used by experiments of mode lora only."""
+
+    @model_serializer(mode="wrap")
+    def _one_warmup(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write the warm-up once, so that what is written reads as the same settings."""
+        values: dict[str, Any] = write(self)
+        values.pop("warmup_steps" if self.warmup_steps is None else "warmup", None)
+        return values
+
+    @model_validator(mode="after")
+    def _check(self) -> Training:
+        if self.batch_size % self.micro_batch:
+            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
+        if self.warmup_steps is not None and "warmup" in self.model_fields_set:
+            raise ValueError(
+                f"warmup ({self.warmup:g}, a share of the steps) and warmup_steps ({self.warmup_steps}) say the same "
+                "thing; keep one of them"
+            )
+        return self
+
+
+def with_new_keys(training: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return raw training settings with today's keys for older ones, and what to write instead of each older one."""
+    if "freeze_vision" not in training or "freeze" in training:
+        return training, []
+    settings = {key: value for key, value in training.items() if key != "freeze_vision"}
+    old = training["freeze_vision"]
+    word = str(old).lower()
+    message = (
+        f"training.freeze_vision is an older key, which still works; write freeze: {{vision: {word}, merger: {word}}}"
+    )
+    return {**settings, "freeze": {"vision": old, "merger": old}}, [message]
+
+
+class Experiment(Section):
+    """One row of the comparison."""
+
+    mode: Literal["vanilla", "lora", "full"]
+    """vanilla: the base model as it is; lora: low-rank adapters; full: all language-model weights."""
+    training: Training | None = None
+    """Training keys that differ for this experiment; the others come from the study's `training`."""
+    max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Longest answer in tokens, where it differs from `evaluation.max_new_tokens`."""
+
+    gpus: Annotated[int, Field(ge=1)] = 1
+    """GPUs that train it, on each of its nodes. Changes the last digits of a sum."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Nodes of the cluster that train it together. Changes the last digits of a sum."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several GPUs share the work: each holds the whole model (ddp), or a share of it (fsdp, for mode full)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_learning_rate(cls, raw: Any) -> Any:
+        """Give an experiment that is trained the learning rate of its mode, unless the study says one."""
+        if not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
+            return raw
+        default = LEARNING_RATES.get(raw["mode"]) if isinstance(raw.get("mode"), str) else None
+        if default is None or training.get("learning_rate") is not None:
+            return raw
+        return {**raw, "training": {**training, "learning_rate": default}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        if self.mode == "vanilla":
+            if self.training is not None:
+                raise ValueError("an experiment of mode vanilla is not trained; remove its training keys")
+            fields = type(self).model_fields
+            if own := [key for key in ("gpus", "nodes", "parallel") if getattr(self, key) != fields[key].default]:
+                raise ValueError(f"an experiment of mode vanilla is not trained; remove {', '.join(own)}")
+        if self.mode == "lora" and self.parallel == "fsdp":
+            raise ValueError("parallel: fsdp is for mode full; adapters are trained with ddp")
+        if self.training is not None and self.training.batch_size % (self.training.micro_batch * self.processes):
+            raise ValueError(
+                f"training.batch_size ({self.training.batch_size}) must be a multiple of training.micro_batch x gpus "
+                f"x nodes ({self.training.micro_batch} x {self.gpus} x {self.nodes})"
+            )
+        return self
+
+    @property
+    def trained(self) -> bool:
+        """Whether the experiment has a training step."""
+        return self.mode != "vanilla"
+
+    @property
+    def processes(self) -> int:
+        """Processes that train it: one for each GPU."""
+        return self.gpus * self.nodes
+
+    @property
+    def strategy(self) -> Strategy:
+        """How these processes share the work."""
+        if self.parallel != "auto":
+            return self.parallel
+        return "fsdp" if self.mode == "full" and self.processes > 1 else "ddp"

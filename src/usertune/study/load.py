@@ -1,0 +1,195 @@
+"""Reading a study from YAML, with errors that name file, line, key, value and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from usertune.core.errors import UserError, shown
+from usertune.core.users import batch_label, parse_users
+from usertune.study.experiment import Experiment
+from usertune.study.files import (
+    USER_OVERRIDES,
+    KeyPath,
+    line_numbers,
+    merge,
+    read_setting,
+    read_yaml,
+    require_bounded,
+    users_as_written,
+)
+from usertune.study.paths import with_resolved_paths
+from usertune.study.schema import Origin, Study
+
+
+def load_study(files: Sequence[str | Path], settings: Sequence[str] = ()) -> Study:
+    """Read a study from YAML files; in later files a key replaces the same key of earlier ones.
+
+    Args:
+        files: the YAML files.
+        settings: ``name=value`` texts that are merged last, as by Snakemake's ``--config``.
+
+    Raises:
+        UserError: a file cannot be read, or the study is not valid (all problems in one message).
+    """
+    config: dict[str, Any] = {}
+    for file in files:
+        config = merge(config, read_yaml(file))
+    for setting in settings:
+        config = merge(config, read_setting(setting))
+    return study_from_config(config, files, settings)
+
+
+def study_from_config(
+    config: Mapping[str, Any], files: Sequence[str | Path] = (), command_line: Sequence[str] = ()
+) -> Study:
+    """Check a study that was already read (as Snakemake's ``config``).
+
+    Args:
+        config: the merged configuration; ``train_users``, ``validation_users`` and ``test_users`` at its
+            top level replace the lists under ``users``; tables, figures and report then lie in a folder of their own.
+        files: where it came from, so that errors can name file and line, and user lists are read as text.
+        command_line: what ``--config`` added, as ``name=value`` texts; paths in it are relative to the working
+            directory, others to the file that sets them.
+
+    Raises:
+        UserError: the study is not valid; the message lists every problem with line, key, value and remedy.
+    """
+    name = " + ".join(str(file) for file in files) or "the configuration"
+    require_bounded(config, name)
+    lines = line_numbers(files)
+    config = users_as_written(config, files, command_line)
+    if "origin" in config:
+        raise UserError(
+            f"{_place(('origin',), lines)}origin: unknown key; the keys here are: {', '.join(_allowed_keys(()))}"
+        )
+    raw = with_resolved_paths(_with_user_overrides(config), lines, command_line)
+    try:
+        study = Study.model_validate(raw)
+        return study.model_copy(update={"origin": _origin(config, study)})
+    except ValidationError as error:
+        problems = list(_problems(error, config, lines))
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    raise UserError(f"{name} is not a valid study ({count}):\n" + "\n".join(f"  {problem}" for problem in problems))
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON schema of `Study`, as written to ``schemas/study.schema.json``."""
+    schema = Study.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _origin(config: Mapping[str, Any], study: Study) -> Origin:
+    """Return what is remembered of how a study was set."""
+    users = config.get("users") or {}
+    # Other users than the file says, by split.
+    others = {
+        split: getattr(study.users, split)
+        for key, split in USER_OVERRIDES.items()
+        if key in config and _users_or_none(users.get(split)) != getattr(study.users, split)
+    }
+    label = "_".join(f"{split}_{batch_label(chosen) if chosen else 'none'}" for split, chosen in others.items())
+    return Origin(outcomes=f"subsets/{label}/" if label else "", base_model=config["base_model"]["path"])
+
+
+def _users_or_none(value: Any) -> tuple[str, ...] | None:
+    try:
+        return tuple(parse_users(value)) if value is not None else ()
+    except UserError:
+        return None
+
+
+def _with_user_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
+    raw = {key: value for key, value in config.items() if key not in USER_OVERRIDES}
+    overrides = {split: config[key] for key, split in USER_OVERRIDES.items() if key in config}
+    if overrides:
+        users = raw.get("users")
+        raw["users"] = {**(users if isinstance(users, dict) else {}), **overrides}
+    return raw
+
+
+def _problems(error: ValidationError, config: Mapping[str, Any], lines: dict[KeyPath, str]) -> Iterator[str]:
+    seen = set()
+    for detail in error.errors(include_url=False):
+        path = tuple(str(part) for part in detail["loc"])
+        # This is how pydantic says that it is the last key itself which is wrong; but somebody's key may be called so.
+        if path[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
+            path = path[:-1]
+        if _is_inherited(path, config):
+            continue
+        key = ".".join(part[:80] for part in path) or "study"
+        text = f"{_place(path, lines)}{key}: {_explain(detail, path)}"
+        if text not in seen:
+            seen.add(text)
+            yield text
+
+
+def _is_inherited(path: KeyPath, config: Mapping[str, Any]) -> bool:
+    """Whether the key was filled in from the shared `training`, where the same problem is reported."""
+    if len(path) < 4 or path[0] != "experiments" or path[2] != "training":
+        return False
+    node: Any = config
+    for part in path:
+        if not isinstance(node, Mapping) or part not in node:
+            return True
+        node = node[part]
+    return False
+
+
+def _explain(detail: ErrorDetails, path: KeyPath) -> str:
+    context = detail.get("ctx", {})
+    value = detail["input"]
+    kind = detail["type"]
+    if kind == "extra_forbidden":
+        allowed = _allowed_keys(path[:-1])
+        close = difflib.get_close_matches(path[-1], allowed, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        return f"unknown key; {hint}The keys here are: {', '.join(allowed)}"
+    if kind == "missing":
+        return "this key is needed and is not there"
+    if kind == "literal_error":
+        return f"{shown(value)} is not allowed; use one of: {context['expected']}"
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "string_pattern_mismatch":
+        return f"{shown(value)} is not a safe name; it must match {context['pattern']}"
+    if kind == "string_type" and isinstance(value, bool | int | float):
+        return f"YAML reads this as {shown(value)}, not as a text; put it in quotes"
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    return f"{shown(value)} is not allowed; {message}"
+
+
+def _allowed_keys(path: KeyPath) -> list[str]:
+    """Return the keys of the section at ``path``, by walking the typed models."""
+    model: type[BaseModel] = Study
+    parts = iter(path)
+    for part in parts:
+        model = next(_models_in(model.model_fields[part].annotation))
+        if model is Experiment:
+            next(parts, None)  # the experiment's name is free
+    return [*(key for key in model.model_fields if key != "origin"), *(USER_OVERRIDES if model is Study else ())]
+
+
+def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from _models_in(argument)
+
+
+def _place(path: KeyPath, lines: dict[KeyPath, str]) -> str:
+    for length in range(len(path), 0, -1):
+        if path[:length] in lines:
+            return f"{lines[path[:length]]}: "
+    return ""
+
+
+def schema_text() -> str:
+    """Return `json_schema` as the text of ``schemas/study.schema.json``."""
+    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"

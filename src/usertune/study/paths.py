@@ -1,0 +1,109 @@
+"""Paths of a study: relative to the folder of the file that sets them, wherever the program was started.
+
+What a command line sets is relative to the working directory, as it was typed there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from usertune.core.errors import UserError, shown
+from usertune.models.model_folder import looks_like_a_folder
+from usertune.study.files import KeyPath
+from usertune.study.schema import default_results
+
+RESULTS, BASE_MODEL = ("results",), ("base_model", "path")
+PATHS = (RESULTS, ("dataset", "root"), BASE_MODEL, ("container",))
+
+
+def with_resolved_paths(
+    raw: Mapping[str, Any], lines: Mapping[KeyPath, str], command_line: Sequence[str]
+) -> dict[str, Any]:
+    """Return a configuration whose paths are relative to the working directory, or absolute where they lie outside.
+
+    Args:
+        raw: the merged configuration; values that are no paths are left for later checks.
+        lines: ``file:line`` of every key that a file sets.
+        command_line: ``name=value`` texts that were merged last.
+
+    Raises:
+        UserError: a path leads nowhere from the study's folder, but does from the working directory.
+    """
+    resolved = dict(raw)
+    name = raw.get("name")
+    if raw.get("results") is None and isinstance(name, str):
+        resolved["results"] = _from(_folder_of(("name",), lines), default_results(name))
+    for path in PATHS:
+        *sections, key = path
+        section = resolved
+        for part in sections:
+            section[part] = dict(section[part]) if isinstance(section.get(part), Mapping) else {}
+            section = section[part]
+        value = section.get(key)
+        if raw.get(path[0]) is None or not isinstance(value, str) or not value or _typed(path, command_line):
+            continue
+        if path == BASE_MODEL and _is_hub_name(value, section.get("revision"), _folder_of(path, lines)):
+            continue
+        section[key] = _resolved(path, value, lines)
+    if isinstance(resolved.get("results"), str) and resolved["results"]:
+        # Snakemake compares file names as texts.
+        resolved["results"] = os.path.normpath(resolved["results"])
+    return {key: value for key, value in resolved.items() if key in raw or key == "results"}
+
+
+def _resolved(path: KeyPath, value: str, lines: Mapping[KeyPath, str]) -> str:
+    folder = _folder_of(path, lines)
+    if Path(value).is_absolute() or value.startswith(("~", "-")) or folder.resolve() == Path.cwd():
+        return value
+    found = folder / value
+    if not found.exists() and Path(value).exists():
+        better = os.path.relpath(value, folder)
+        meant = f"; or make the folder {found}, if that is meant" if path == RESULTS else ""
+        raise UserError(
+            f"{lines.get(path, 'the study')}: {'.'.join(path)}: paths of a study are relative to its own folder, and "
+            f"{found} is not there, but {value} is in the working directory; write {shown(better)}{meant}"
+        )
+    return _from(folder, value)
+
+
+def _is_hub_name(value: str, revision: object, folder: Path) -> bool:
+    """Whether ``base_model.path`` is a name on the hub; one that looks like a folder of the study needs a revision."""
+    owner, _, name = value.partition("/")
+    if not owner or not name or "/" in name or value.startswith((".", "~", "-")) or (folder / value).exists():
+        return False
+    return revision is not None or not looks_like_a_folder(value, folder)
+
+
+def _from(folder: Path, value: str) -> str:
+    """Return a path below ``folder`` as seen from the working directory; absolute where it lies outside."""
+    if folder.resolve() == Path.cwd():
+        return value
+    # Not Path.resolve, since links keep the names that people gave them.
+    absolute = os.path.normpath(Path.cwd() / folder / value)
+    relative = os.path.relpath(absolute)
+    return absolute if Path(relative).parts[:1] == (os.pardir,) else relative
+
+
+def _folder_of(path: KeyPath, lines: Mapping[KeyPath, str]) -> Path:
+    """Return the folder of the file that sets a key; the working directory where no file does."""
+    place = lines.get(path)
+    return Path(place.rpartition(":")[0]).parent if place else Path()
+
+
+def _typed(path: KeyPath, command_line: Sequence[str]) -> bool:
+    """Whether a command line sets a key."""
+    for entry in command_line:
+        key, _, text = entry.partition("=")
+        if key != path[0]:
+            continue
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            return True
+        return len(path) == 1 or not isinstance(value, Mapping) or path[1] in value
+    return False

@@ -1,0 +1,124 @@
+"""Keeping the weights of the best validation loss, and stopping when it no longer improves.
+
+What is the best is read from the history of losses, which every working checkpoint has: a training that is resumed
+continues with what it knew then.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from usertune.core.errors import UserError
+from usertune.core.files import read_json, sync_folder, write_json
+from usertune.training.distributed.collectives import rank, wait_for_all
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "best-"
+
+
+def validations(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
+    """Return step and validation loss of every validation."""
+    return [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
+
+
+def best_of(history: Sequence[Mapping[str, Any]]) -> tuple[int, float] | None:
+    """Return the first step with the lowest validation loss, and this loss; None before the first validation."""
+    return min(validations(history), key=lambda found: found[1], default=None)
+
+
+class KeepBest(TrainerCallback):
+    """Saves the weights whenever the validation loss is lower than ever, and ends a training that stays above it.
+
+    Args:
+        work: working folder of the training, where the weights of the best step lie until the end.
+        save: saves the weights into a folder, and returns how far they moved; every process calls it. None keeps none.
+        patience: validations without a lower loss after which training ends; None never ends it.
+    """
+
+    def __init__(self, work: Path, save: Callable[[Path], float] | None, patience: int | None) -> None:
+        self._work, self._save, self._patience = work, save, patience
+        self.stopped_early = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Check that the best weights of the attempts before are there."""
+        best = best_of(state.log_history)
+        if self._save and best and not self.folder(best[0]).is_dir():
+            raise UserError(
+                f"{self.folder(best[0])} is missing, the weights of the best step so far; delete the folders "
+                f"checkpoint-* beside it, and training begins again"
+            )
+
+    def on_evaluate(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        """Save the weights if the last validation loss is the lowest, or count one more without."""
+        best = best_of(state.log_history)
+        assert best is not None
+        if self._save and best[0] == state.global_step:
+            moved = self._save(self.folder(best[0]))
+            if rank() == 0:
+                write_json(self._record(best[0]), {"step": best[0], "validation_loss": best[1], "moved": moved})
+            wait_for_all()
+        since = sum(step > best[0] for step, _ in validations(state.log_history))
+        if self._patience is not None and since >= self._patience and state.global_step < state.max_steps:
+            logger.info("the validation loss has not improved in %d validations; training ends here", since)
+            self.stopped_early = True
+            control.should_training_stop = True
+            # Resumed from here, training would take another step.
+            control.should_save = False
+        return control
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Remove the weights that are the best of no checkpoint any more."""
+        if self._save and rank() == 0:
+            histories = [state.log_history, *map(_history, self._work.glob("checkpoint-*"))]
+            kept = {best[0] for history in histories if (best := best_of(history))}
+            for path in self._work.glob(f"{PREFIX}*"):
+                if path not in {file for step in kept for file in (self.folder(step), self._record(step))}:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def folder(self, step: int) -> Path:
+        """Return where the weights of a step lie."""
+        return self._work / f"{PREFIX}{step}"
+
+    def _record(self, step: int) -> Path:
+        return self._work / f"{PREFIX}{step}.json"
+
+    def take(self, step: int, weights_folder: Path) -> float:
+        """Put the weights of the best step where those of a training belong; return how far they moved."""
+        moved: float = read_json(self._record(step))["moved"]
+        if rank() == 0:
+            temporary = weights_folder.with_name(weights_folder.name + ".tmp")
+            for leftover in (temporary, weights_folder):
+                shutil.rmtree(leftover, ignore_errors=True)
+            # Not moved: a kill before the training is marked as complete must find them here.
+            shutil.copytree(self.folder(step), temporary, copy_function=_link_or_copy)
+            sync_folder(temporary)
+            temporary.rename(weights_folder)
+        wait_for_all()
+        return moved
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def _history(checkpoint: Path) -> list[dict[str, Any]]:
+    try:
+        found: list[dict[str, Any]] = json.loads((checkpoint / TRAINER_STATE_NAME).read_text())["log_history"]
+    except (OSError, ValueError, KeyError):
+        return []
+    return found

@@ -1,0 +1,173 @@
+"""Working checkpoints of the other layout: whole ones for a sharded run, and sharded ones for a run that is not."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+from torch.distributed import checkpoint as distributed_checkpoint
+from torch.distributed.checkpoint import FileSystemReader
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from transformers.trainer import OPTIMIZER_NAME
+
+from usertune.core.errors import UserError
+from usertune.models.tensor_files import Shapes, shapes_in
+from usertune.models.weights import check_shapes, is_finite
+
+# Folders that accelerate writes; `torch.distributed.checkpoint` reads them.
+SHARDED_MODEL, SHARDED_OPTIMIZER = "pytorch_model_fsdp_0", "optimizer_0"
+DESCRIPTION = ".metadata"
+# What accelerate saves is one dictionary under this key, which is the first part of each tensor's name.
+STATE_PREFIX = "model."
+_RECORDS = {
+    "pathlib": {"PosixPath"},
+    "torch": {"Size"},
+    "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
+    "torch.distributed.checkpoint.metadata": {
+        "BytesStorageMetadata",
+        "ChunkStorageMetadata",
+        "Metadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "TensorProperties",
+        "TensorStorageMetadata",
+        "_MEM_FORMAT_ENCODING",
+    },
+    "torch.serialization": {"_get_layout"},
+}
+_WHOLE = StateDictOptions(full_state_dict=True, strict=False)
+
+
+def is_sharded(checkpoint: Path) -> bool:
+    """Whether a working checkpoint was written by a sharded run."""
+    return (checkpoint / SHARDED_MODEL).is_dir()
+
+
+def check_checkpoint(model: nn.Module, checkpoint: Path) -> None:
+    """Check that a working checkpoint holds exactly the weights of a model, or of the adapter that it carries.
+
+    Args:
+        model: what the checkpoint is to be loaded into, sharded or not.
+        checkpoint: the folder of the checkpoint, sharded or not.
+
+    Raises:
+        UserError: a tensor is missing, unexpected or of another shape, or a file is damaged.
+    """
+    found = check_shards(checkpoint) if is_sharded(checkpoint) else shapes_in(checkpoint)
+    check_shapes(found, model, checkpoint, _advice(checkpoint))
+
+
+def _advice(checkpoint: Path) -> str:
+    return f"delete the folder {checkpoint}, and training continues from the one before, or starts again"
+
+
+def check_shards(checkpoint: Path) -> Shapes:
+    """Check that the descriptions of a sharded checkpoint hold what torch writes there, and nothing else.
+
+    torch pickles them, and unpickles whatever it finds there; without this, a planted file could run a program.
+
+    Returns:
+        Name -> shape of the model's tensors.
+
+    Raises:
+        UserError: a description is damaged, or names something else.
+    """
+    shapes: Shapes = {}
+    for folder in (SHARDED_OPTIMIZER, SHARDED_MODEL):
+        file = checkpoint / folder / DESCRIPTION
+        try:
+            with file.open("rb") as content:
+                tensors = _DescriptionReader(content).load().state_dict_metadata
+            shapes = {name.removeprefix(STATE_PREFIX): tuple(getattr(tensors[name], "size", ())) for name in tensors}
+        # Pickle raises what it likes on bytes that are no pickle.
+        except Exception as problem:
+            raise UserError(
+                f"{file}: not the description of a sharded checkpoint ({problem}); {_advice(checkpoint)}"
+            ) from None
+    return shapes
+
+
+def weights_are_finite(checkpoint: Path) -> bool:
+    """Whether all weights of a working checkpoint are finite. Reads them, one at a time.
+
+    Raises:
+        UserError: the descriptions of a sharded checkpoint are damaged.
+    """
+    if is_sharded(checkpoint):
+        check_shards(checkpoint)
+        return all(is_finite(weights) for weights in _shards(checkpoint / SHARDED_MODEL))
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as content:
+                if not all(is_finite(content.get_tensor(name)) for name in content.keys()):  # noqa: SIM118
+                    return False
+        except SafetensorError:
+            return False
+    return True
+
+
+def _shards(folder: Path) -> Iterator[torch.Tensor]:
+    for name, entry in FileSystemReader(folder).read_metadata().state_dict_metadata.items():
+        if isinstance(entry, TensorStorageMetadata) and entry.properties.dtype.is_floating_point:
+            state = {name: torch.empty(entry.size, dtype=entry.properties.dtype)}
+            distributed_checkpoint.load(state, checkpoint_id=folder, no_dist=True)
+            yield state[name]
+
+
+class _DescriptionReader(pickle.Unpickler):
+    """Makes nothing but the plain records that `torch.distributed.checkpoint` describes shards with."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a class by its name, if it is one of these records."""
+        number_format = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        if number_format or name in _RECORDS.get(module, ()):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def load_model_shards(model: nn.Module, checkpoint: Path) -> None:
+    """Load a sharded checkpoint's weights into a whole model."""
+    state = {"model": get_model_state_dict(model)}
+    distributed_checkpoint.load(state, checkpoint_id=checkpoint / SHARDED_MODEL, no_dist=True)
+    set_model_state_dict(model, state["model"])
+
+
+def load_optimizer_shards(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+    """Load a sharded checkpoint's optimizer state into the optimizer of a whole model."""
+    state = {"optimizer": get_optimizer_state_dict(model, optimizer)}
+    distributed_checkpoint.load(state, checkpoint_id=checkpoint / SHARDED_OPTIMIZER, no_dist=True)
+    set_optimizer_state_dict(model, optimizer, state["optimizer"])
+
+
+def load_whole_model(model: nn.Module, checkpoint: Path) -> None:
+    """Load a whole checkpoint's weights into a sharded model."""
+    state: dict[str, Any] = {}
+    for file in sorted(checkpoint.glob("*.safetensors")):
+        state |= load_file(file)
+    set_model_state_dict(model, state, options=_WHOLE)
+
+
+def load_whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+    """Load a whole checkpoint's optimizer state, which counts the weights, into the optimizer of a sharded model."""
+    saved = torch.load(checkpoint / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
+    names = {weights: name.replace("_checkpoint_wrapped_module.", "") for name, weights in model.named_parameters()}
+    state: dict[str, Any] = {}
+    groups = []
+    for group, saved_group in zip(optimizer.param_groups, saved["param_groups"], strict=True):
+        own = [names[weights] for weights in group["params"]]
+        state |= {name: saved["state"][number] for name, number in zip(own, saved_group["params"], strict=True)}
+        groups.append({**saved_group, "params": own})
+    set_optimizer_state_dict(model, optimizer, {"state": state, "param_groups": groups}, options=_WHOLE)

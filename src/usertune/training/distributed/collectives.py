@@ -1,0 +1,156 @@
+"""What several processes that train one model do together: set up, agree, wait, and gather."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.distributed.tensor import DTensor
+from transformers import Trainer
+
+from usertune.core.errors import FinalError
+from usertune.training.processes import Processes
+
+# Each of these modules of Qwen3-VL is sharded, gathered and freed by itself.
+SHARDED_MODULES = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock")
+
+Value = TypeVar("Value")
+
+
+def strategy_arguments(processes: Processes, gradient_checkpointing: bool) -> dict[str, Any]:
+    """Return what the Trainer's arguments say about several processes, and about activations under FSDP.
+
+    Args:
+        processes: how many, and how they share the work.
+        gradient_checkpointing: recompute activations; with FSDP it is part of the sharding, so that a layer's weights
+            are gathered once for recomputation and gradients.
+    """
+    if processes.total == 1:
+        return {}
+    if processes.strategy == "ddp":
+        return {"ddp_find_unused_parameters": False}
+    return {
+        "fsdp": True,
+        "fsdp_config": {
+            "version": 2,
+            "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+            "transformer_layer_cls_to_wrap": list(SHARDED_MODULES),
+            "reshard_after_forward": True,
+            "state_dict_type": "SHARDED_STATE_DICT",
+            "activation_checkpointing": gradient_checkpointing,
+        },
+    }
+
+
+def reduce_in_float32(trainer: Trainer) -> None:
+    """Let FSDP add up gradients in float32 where it computes in bfloat16; accelerate would add in bfloat16."""
+    plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
+    if plugin is not None and trainer.args.bf16:
+        plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+
+
+def check_parallel(trainer: Trainer, processes: Processes) -> None:
+    """Check that the model was set up for as many processes, and in the way, as the study asks for.
+
+    The Trainer and accelerate go their own way where a set-up is not possible, without a word: without GPUs, FSDP
+    becomes DDP; several GPUs visible to one process become threads of it.
+
+    Args:
+        trainer: after it wrapped the model.
+        processes: what the study asks for.
+
+    Raises:
+        FinalError: something else was set up.
+    """
+    asked = _set_up(processes.total, processes.strategy)
+    found = _set_up(trainer.accelerator.num_processes, _strategy_found(trainer))
+    if trainer.args.n_gpu > 1:
+        found = f"one process on {trainer.args.n_gpu} GPUs"
+    if asked == found:
+        return
+    no_gpu = processes.strategy == "fsdp" and not torch.cuda.is_available()
+    advice = (
+        "there is no GPU here, and FSDP shards on GPUs only: set parallel: ddp for this experiment"
+        if no_gpu
+        else "set gpus, nodes and parallel of this experiment to what this machine can do"
+    )
+    raise FinalError(f"training was to run as {asked}, but was set up as {found}; {advice}")
+
+
+def _set_up(processes: int, strategy: str) -> str:
+    return "one process" if processes == 1 else f"{processes} processes with {strategy}"
+
+
+def _strategy_found(trainer: Trainer) -> str:
+    model = trainer.model_wrapped
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return "ddp"
+    parameters = list(model.parameters())
+    sharded = sum(isinstance(parameter, DTensor) for parameter in parameters)
+    in_float32 = all(parameter.dtype == torch.float32 for parameter in parameters if parameter.requires_grad)
+    if sharded == len(parameters) and in_float32:
+        return "fsdp"
+    return f"no known strategy ({type(model).__name__}, {sharded} of {len(parameters)} weights sharded)"
+
+
+def is_together() -> bool:
+    """Whether this process trains together with others."""
+    return bool(dist.is_initialized() and dist.get_world_size() > 1)
+
+
+def rank() -> int:
+    """Return the number of this process, 0 where it is alone."""
+    return dist.get_rank() if is_together() else 0
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here."""
+    if is_together():
+        dist.barrier()
+
+
+def highest(value: int) -> int:
+    """Return the highest of the values that the processes give; every one of them must call this."""
+    if not is_together():
+        return value
+    shared = torch.tensor([value], device=_device())
+    dist.all_reduce(shared, dist.ReduceOp.MAX)
+    return int(shared.item())
+
+
+def from_first(function: Callable[[], Value]) -> Value:
+    """Call a function in the first process only, and return in every process what it returned."""
+    if not is_together():
+        return function()
+    shared = [function() if rank() == 0 else None]
+    dist.broadcast_object_list(shared, src=0, device=_device())
+    return shared[0]  # type: ignore[return-value]
+
+
+def gathered(value: Value) -> list[Value]:
+    """Return every process's value, in the order of their numbers; every one of them must call this."""
+    if not is_together():
+        return [value]
+    values: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def whole_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Gather a sharded model's weights in the first process's memory; every process must call this.
+
+    Returns:
+        Name (as in the model before it was sharded) -> weights on the CPU, float32; empty in the other processes.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    state: dict[str, torch.Tensor] = get_model_state_dict(model, options=options)
+    return state
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -1,0 +1,66 @@
+"""Runs one node's processes of a training, by torchrun: ``python -m usertune.training.distributed.node_agent TASK``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from usertune.core.files import read_json, write_json
+from usertune.runtime.launchers import PARENT
+from usertune.runtime.signals import STOP_SIGNALS, end_with_parent
+from usertune.training.distributed.launch import node_file
+
+
+def main(task_file: Path) -> int:
+    """Start the processes, wait for them, and note which of them failed.
+
+    Returns:
+        The exit code.
+    """
+    # The workers decide when they stop; torchrun, in this process, would end them at the first signal.
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+    os.environ[PARENT] = str(os.getpid())
+    # Imported here, since it imports torch.
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import parse_args, run
+
+    task = read_json(task_file)
+    node = int(os.environ["SLURM_NODEID"]) if task["processes"]["nodes"] > 1 else 0
+    try:
+        run(
+            parse_args(
+                [*_rendezvous(task, node), "--module", "usertune.training.distributed.training_process", str(task_file)]
+            )
+        )
+    except ChildFailedError as error:
+        host = os.environ.get("SLURMD_NODENAME", socket.gethostname())
+        failed = [
+            {"rank": rank, "exit_code": failure.exitcode, "host": host}
+            for rank, failure in sorted(error.failures.items(), key=lambda item: item[1].timestamp)
+        ]
+        write_json(node_file(task_file.parent, node), {"failed": failed})
+        return 1
+    return 0
+
+
+def _rendezvous(task: dict[str, dict[str, int]], node: int) -> list[str]:
+    processes = task["processes"]
+    # A signal that nobody sends, in place of those that torchrun would answer by ending its workers.
+    arguments = ["--signals_to_handle", "SIGUSR2", "--nproc-per-node", str(processes["per_node"])]
+    if processes["nodes"] == 1:
+        return [*arguments, "--standalone", "--local-addr", "localhost"]
+    return [
+        *arguments,
+        *("--nnodes", str(processes["nodes"]), "--node-rank", str(node)),
+        # The addresses that srun gives: node names need not resolve.
+        *("--master-addr", os.environ["SLURM_LAUNCH_NODE_IPADDR"], "--master-port", str(task["master_port"])),
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

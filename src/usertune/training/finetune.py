@@ -1,0 +1,389 @@
+"""One fine-tuning run, from samples to saved weights: transformers' Trainer with an exact, sparse loss."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import resource
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers.utils import logging as transformers_logging
+
+from usertune.core.errors import Stopped
+from usertune.core.files import check_writable, naming, sync_folder, write_text
+from usertune.data.samples import Sample
+from usertune.models.conversation import Collator, ConversationTokenizer
+from usertune.models.qwen3_vl import (
+    device_name,
+    load_model,
+    load_processor,
+    prepare_for_training,
+    used_gpus,
+)
+from usertune.runtime.memory import lack_named
+from usertune.training.batches import Samples, numbered_batch
+from usertune.training.best import KeepBest, best_of, validations
+from usertune.training.callbacks import (
+    KeepEffort,
+    MarkCheckpoints,
+    SayProgress,
+    StopOnSignal,
+    ValidateAtEnd,
+    newest_checkpoint,
+    step_of,
+)
+from usertune.training.distributed.collectives import (
+    check_parallel,
+    from_first,
+    gathered,
+    rank,
+    reduce_in_float32,
+    strategy_arguments,
+    wait_for_all,
+    whole_state,
+)
+from usertune.training.effort import Effort
+from usertune.training.finite import StopIfNotFinite, advice_for
+from usertune.training.moved import WeightSample, adapter_change, warn_if_hardly
+from usertune.training.processes import ALONE, Processes
+from usertune.training.sample_dropout import draw_by_sample
+from usertune.training.schedule import warm_up
+from usertune.training.trainer import SparseLossTrainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """What one run needs: settings, where the base model and the images are, and the samples."""
+
+    mode: str
+    training: Mapping[str, Any]
+    execution: Mapping[str, Any]
+    dtype: str
+    pixels: Mapping[str, int | None]
+    base_folder: Path
+    dataset_root: Path
+    train_samples: Sequence[Sample]
+    validation_samples: Sequence[Sample]
+    processes: Processes = ALONE
+    thinking: bool | None = None
+
+
+def fine_tune(
+    run: FineTuning, work: Path, weights_folder: Path, log_file: Path, stop: StopOnSignal | None = None
+) -> dict[str, Any]:
+    """Train, resuming from the newest complete working checkpoint in ``work``, and save the weights.
+
+    With several processes each of them calls this; the first one writes what is written.
+
+    Args:
+        run: what to train on what.
+        work: folder of the working checkpoints; the caller gives each fingerprint its own.
+        weights_folder: where the adapter or the whole model goes (safetensors), with the processor.
+        log_file: CSV of the loss curves: step, epoch, split, loss, learning_rate.
+        stop: how the run learns that it is to stop; None listens to this process's signals.
+
+    Returns:
+        Measurements for the manifest (seconds, steps, samples and tokens a second, bytes of peak memory, ...), over
+        all processes.
+
+    Raises:
+        Stopped: a stop signal came; a working checkpoint was saved first, unless it ended the loader's workers too.
+        LackOfMemoryError: the micro-batch is to be made smaller.
+        FinalError: a loss, the gradients or the weights are not finite; no checkpoint holds such weights.
+        UserError: several processes could not be set up as asked.
+        OSError: the disk is full or cannot be written.
+    """
+    with _lack_of_memory_named(run.execution["micro_batch"]):
+        return _fine_tune(run, work, weights_folder, log_file, stop or StopOnSignal())
+
+
+def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path, stop: StopOnSignal) -> dict[str, Any]:
+    started = time.monotonic()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    set_seed(run.training["seed"])
+    processor = load_processor(run.base_folder, run.pixels)
+    conversations = ConversationTokenizer(processor, run.thinking)
+    train = _tokenize(conversations, run.train_samples)
+    validation = _tokenize(conversations, run.validation_samples)
+    # Weights that are trained are kept in float32: bf16 steps at small learning rates round to nothing.
+    model = load_model(run.base_folder, run.dtype if run.mode == "lora" else "float32")
+    trained = prepare_for_training(model, run.mode, run.training)
+    before = None if run.mode == "lora" else _sample_of_trained(trained, run.dtype)
+    trainer = SparseLossTrainer(
+        dropout=draw_by_sample(trained, run.training["seed"]),
+        model=trained,
+        args=_arguments(run, work),
+        train_dataset=train,
+        eval_dataset=validation if len(validation) else None,
+        data_collator=partial(numbered_batch, Collator(conversations, run.dataset_root).training_batch),
+        callbacks=[SayProgress(len(train)), ValidateAtEnd(len(validation) > 0), MarkCheckpoints(), stop],
+    )
+    # The Trainer prints every log entry; SayProgress says what a person needs.
+    trainer.remove_callback(PrinterCallback)
+    reduce_in_float32(trainer)
+    effort = Effort(work, started, _how(run))
+    batch_size = run.training["batch_size"]
+    trainer.add_callback(KeepEffort(effort, len(train), batch_size, lambda: trainer.seen_tokens))
+    trainer.add_callback(_CheckParallel(trainer, run.processes))
+    finite = StopIfNotFinite(trainer, advice_for(run.training, run.dtype))
+    trainer.check_validation = finite.check_validation
+    trainer.add_callback(finite)
+    best = KeepBest(
+        work,
+        partial(_save_weights, trainer, processor, run, before) if run.training.get("keep") == "best" else None,
+        run.training.get("early_stopping"),
+    )
+    trainer.add_callback(best)
+    resumed_from = from_first(lambda: newest_checkpoint(work))
+    if resumed_from:
+        logger.info("resuming from %s", resumed_from)
+    with stop, _disk_problems_named(work):
+        _run(trainer, resumed_from, stop)
+    if stop.signal:
+        raise Stopped(stop.signal)
+    finite.check_weights()
+    effort.tokens = sum(gathered(trainer.seen_tokens))
+    cost = effort.total()
+    if rank() == 0:
+        write_text(log_file, _loss_table(trainer.state.log_history))
+    with _disk_problems_named(work):
+        kept = _keep(trainer, best, partial(_save_weights, trainer, processor, run, before), weights_folder, run)
+    return {**_measurements(trainer, run, cost, resumed_from), **kept}
+
+
+def _keep(
+    trainer: SparseLossTrainer,
+    best: KeepBest,
+    save: Callable[[Path], float],
+    weights_folder: Path,
+    run: FineTuning,
+) -> dict[str, Any]:
+    """Put the weights that the study asks for into their folder; return what the manifest says of them."""
+    history = trainer.state.log_history
+    found = best_of(history) if run.training.get("keep") == "best" else None
+    moved = best.take(found[0], weights_folder) if found else save(weights_folder)
+    if rank() == 0:
+        warn_if_hardly(moved)
+    losses = dict(validations(history))
+    step = found[0] if found else trainer.state.global_step
+    patience = run.training.get("early_stopping")
+    ended = f"no lower validation loss in {patience} validation{'s' * (patience != 1)}"
+    return {
+        "weights_moved": moved,
+        "kept_step": step,
+        "kept_validation_loss": losses.get(step),
+        "ended": ended if best.stopped_early else "after all steps",
+    }
+
+
+def _how(run: FineTuning) -> dict[str, Any]:
+    """Return what changes no more than the last digits (see docs/reproducibility.md)."""
+    return {
+        "micro_batch": run.execution["micro_batch"],
+        "gradient_checkpointing": run.execution["gradient_checkpointing"],
+        "processes": run.processes.total,
+        "parallel": run.processes.strategy if run.processes.total > 1 else None,
+        "device": device_name(),
+    }
+
+
+def _sample_of_trained(model: nn.Module, dtype: str) -> WeightSample:
+    trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
+    return WeightSample(trained, getattr(torch, dtype))
+
+
+class _CheckParallel(TrainerCallback):
+    """Check, before the first step, that several processes work together as asked."""
+
+    def __init__(self, trainer: SparseLossTrainer, processes: Processes) -> None:
+        self._trainer, self._processes = trainer, processes
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        check_parallel(self._trainer, self._processes)
+
+
+@contextmanager
+def _disk_problems_named(folder: Path) -> Iterator[None]:
+    with naming(folder):
+        try:
+            yield
+        except (RuntimeError, SafetensorError):
+            # torch.save and safetensors do not raise OSError, and torch does not say what was wrong.
+            check_writable(folder)
+            raise
+
+
+def _run(trainer: SparseLossTrainer, resumed_from: Path | None, stop: StopOnSignal) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
+    except RuntimeError:
+        if stop.signal:
+            # A scheduler signals all processes, and the loader's workers die of it in the middle of a step.
+            raise Stopped(stop.signal) from None
+        raise
+
+
+def _lack_of_memory_named(micro_batch: int) -> AbstractContextManager[None]:
+    smaller = (
+        "with retries in the profile the next attempt takes fewer samples at once and asks for more memory; or set "
+        "micro_batch lower, or gradient_checkpointing: true"
+    )
+    alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
+    return lack_named(f"out of memory with training.micro_batch {micro_batch}", smaller if micro_batch > 1 else alone)
+
+
+def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -> Samples:
+    return Samples([(sample, conversations.conversation(sample)) for sample in samples])
+
+
+def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
+    training, execution = run.training, run.execution
+    micro_batch = execution["micro_batch"]
+    is_sharded = run.processes.total > 1 and run.processes.strategy == "fsdp"
+    return TrainingArguments(
+        output_dir=str(work),
+        num_train_epochs=training["epochs"],
+        per_device_train_batch_size=micro_batch,
+        per_device_eval_batch_size=micro_batch,
+        gradient_accumulation_steps=training["batch_size"] // (micro_batch * run.processes.total),
+        learning_rate=training["learning_rate"],
+        lr_scheduler_type=training["schedule"],
+        warmup_steps=warm_up(training, len(run.train_samples)),
+        weight_decay=training["weight_decay"],
+        max_grad_norm=training["max_grad_norm"],
+        bf16=run.dtype == "bfloat16",
+        **_checkpointing(execution["gradient_checkpointing"] and not is_sharded),
+        **strategy_arguments(run.processes, execution["gradient_checkpointing"]),
+        eval_strategy="steps" if run.validation_samples else "no",
+        eval_steps=training["validate_every_steps"],
+        save_strategy="steps",
+        save_steps=execution["save_every_steps"],
+        # Two, so that an older complete checkpoint remains while the newest is being written.
+        save_total_limit=2,
+        logging_strategy="steps",
+        # Every step: the Trainer forgets a sum over several steps when it resumes between two log entries.
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        seed=training["seed"],
+        data_seed=training["seed"],
+        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_num_workers=execution["loader_workers"],
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to="none",
+    )
+
+
+def _checkpointing(wanted: bool) -> dict[str, Any]:
+    # transformers is renaming this: the older releases that the package accepts have the old name only.
+    name = "activation_checkpointing"
+    if name not in TrainingArguments.__dataclass_fields__:
+        name = "gradient_checkpointing"
+    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False}}
+
+
+def _loss_table(history: Sequence[Mapping[str, Any]]) -> str:
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["step", "epoch", "split", "loss", "learning_rate"])
+    for entry in history:
+        if "loss" in entry:
+            writer.writerow([entry["step"], entry["epoch"], "train", entry["loss"], entry["learning_rate"]])
+        elif "eval_loss" in entry:
+            writer.writerow([entry["step"], entry["epoch"], "validation", entry["eval_loss"], ""])
+    return table.getvalue()
+
+
+def _save_weights(
+    trainer: SparseLossTrainer, processor: Any, run: FineTuning, before: WeightSample | None, folder: Path
+) -> float:
+    """Save into a neighbour and rename, so that ``folder`` is complete whenever it exists.
+
+    Returns:
+        How far training moved the weights, in the first process (see `usertune.training.moved`).
+    """
+    trained: Any = _unsharded(trainer, run) if trainer.is_fsdp_enabled else trainer.model
+    moved = 0.0
+    if rank() == 0:
+        moved = before.change(trained.named_parameters()) if before else adapter_change(trained)
+        temporary = folder.with_name(folder.name + ".tmp")
+        for leftover in (temporary, folder):
+            shutil.rmtree(leftover, ignore_errors=True)
+        trained.save_pretrained(str(temporary), **_as_saved(trained, run))
+        processor.save_pretrained(str(temporary))
+        sync_folder(temporary)
+        temporary.rename(folder)
+    wait_for_all()
+    return moved
+
+
+def _as_saved(model: nn.Module, run: FineTuning) -> dict[str, Any]:
+    """Return the weights in the format that they are saved in, where the model, which may train on, has another one."""
+    if run.mode == "lora" or run.dtype == "float32":
+        return {}
+    saved: dict[int, torch.Tensor] = {}
+    for value in model.state_dict().values():
+        # Tied weights stay one tensor.
+        saved.setdefault(value.data_ptr(), value.to("cpu", getattr(torch, run.dtype)))
+    return {"state_dict": {name: saved[value.data_ptr()] for name, value in model.state_dict().items()}}
+
+
+def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:
+    """Gather the trained weights in a model like the base model, in the first process; None in the others."""
+    state = whole_state(trainer.model)
+    if rank() != 0:
+        return None
+    model = load_model(run.base_folder, "float32")
+    model.load_state_dict(state)
+    model.config = trainer.model.config
+    return model
+
+
+def _measurements(
+    trainer: SparseLossTrainer, run: FineTuning, cost: Mapping[str, Any], resumed_from: Path | None
+) -> dict[str, Any]:
+    state = trainer.state
+    validation = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
+    return {
+        # Over all attempts, with the steps that a kill made necessary twice; ``steps`` counts each step once.
+        "attempts": cost["attempts"],
+        "computed_with": cost["computed_with"],
+        "wall_seconds": cost["wall_seconds"],
+        "computed_steps": cost["steps"],
+        "computed_samples": cost["samples"],
+        "computed_tokens": cost["tokens"],
+        "samples_per_second": round(cost["samples"] / cost["wall_seconds"], 2),
+        "tokens_per_second": round(cost["tokens"] / cost["wall_seconds"], 1),
+        "steps": state.global_step,
+        "resumed_from_step": step_of(resumed_from) if resumed_from else 0,
+        "peak_memory_bytes": max(gathered(_peak_memory_bytes())),
+        "final_validation_loss": validation[-1] if validation else None,
+        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
+        "micro_batch": trainer.args.per_device_train_batch_size,
+        "device": device_name(),
+        "processes": trainer.accelerator.num_processes,
+        "parallel": run.processes.strategy if run.processes.total > 1 else None,
+        "gpus_used": sorted({gpu for gpus in gathered(used_gpus()) for gpu in gpus}),
+    }
+
+
+def _peak_memory_bytes() -> int:
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

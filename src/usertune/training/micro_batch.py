@@ -1,0 +1,67 @@
+"""How many samples a training takes at once: fewer after an attempt that memory ended, as many after any other."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from usertune.core.errors import LackOfMemoryError, UserError
+from usertune.core.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+NOTE = "attempt.json"
+
+
+@contextmanager
+def micro_batch_of_attempt(work: Path, attempt: int, asked: int, share: int) -> Iterator[int]:
+    """Choose the micro-batch of an attempt, and note for the next one whether memory ended it.
+
+    The first attempt takes what the study asks for. A further one takes less if memory ended the one before it, or may
+    have: the kernel kills a process that takes too much without a word. After an attempt that was told to leave, say
+    because its time was over, it stays as it was.
+
+    Args:
+        work: working folder of the training, where the note is left.
+        attempt: 1, 2, ... in one run of the workflow.
+        asked: ``training.micro_batch`` of the study; it divides ``share``.
+        share: samples of an optimizer step in each process; every micro-batch divides it, so that no result changes.
+
+    Yields:
+        Samples to take at once, in each process.
+    """
+    note = work / NOTE
+    size = asked if attempt == 1 else _next_size(note, asked, share)
+    if size < asked:
+        logger.info("memory ran out in an attempt before, or may have: micro_batch is %d instead of %d", size, asked)
+    # This stands if the process is killed.
+    write_json(note, {"micro_batch": size, "memory_may_have_run_out": True})
+    try:
+        yield size
+    except LackOfMemoryError:
+        raise
+    except BaseException:
+        with suppress(OSError):
+            write_json(note, {"micro_batch": size, "memory_may_have_run_out": False})
+        raise
+    note.unlink(missing_ok=True)
+
+
+def smaller(size: int, share: int) -> int:
+    """Return the largest divisor of ``share`` that is at most half of ``size``; 1 for 1."""
+    return next(half for half in range(max(1, size // 2), 0, -1) if share % half == 0)
+
+
+def _next_size(note: Path, asked: int, share: int) -> int:
+    """Return the micro-batch of an attempt after the one that left the note."""
+    try:
+        before = read_json(note) if note.exists() else {}
+    except UserError as problem:
+        logger.warning("%s", problem)
+        before = {}
+    size = before.get("micro_batch")
+    if not isinstance(size, int) or not 0 < size <= asked or share % size:
+        return asked
+    return smaller(size, share) if before.get("memory_may_have_run_out") else size

@@ -1,0 +1,43 @@
+"""Auditing a study in a test, and what is looked for in the outcome."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.support.synthetic_study import SyntheticStudy
+from usertune.checks.audit import Audit, audit_study
+from usertune.data.readers import messages
+
+LORA = "checkpoints/lora/manifest.json"
+
+
+def audit(study: SyntheticStudy, whole: bool = True) -> Audit:
+    """Audit as a new process would, which has not yet seen any folder."""
+    messages._scan_folder.cache_clear()
+    return audit_study(study.study, whole)
+
+
+def found(study: SyntheticStudy) -> list[tuple[str, str]]:
+    """Return kind and place of everything that an audit finds."""
+    return [(finding.kind, finding.place) for finding in audit(study).findings]
+
+
+def reasons(study: SyntheticStudy) -> list[str]:
+    return [finding.reason for finding in audit(study).findings]
+
+
+def with_changes(study: SyntheticStudy, **changes: Any) -> SyntheticStudy:
+    """Return the same results under a study in which some sections differ."""
+    return replace(study, changes=changes)
+
+
+def touch(*paths: str | Path) -> None:
+    for path in paths:
+        os.utime(path, (1, 1))
+
+
+def places(study: SyntheticStudy, *steps: str) -> set[str]:
+    return {place for place, result in study.results.items() if result.step in steps}

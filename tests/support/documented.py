@@ -1,0 +1,95 @@
+"""The commands that the README, the docs, the profiles and the programs show, and running them as dry runs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = (
+    *(REPOSITORY / name for name in ("README.md", "results/README.md", "demo/base/README.md")),
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+)
+# Where a command stands in a comment.
+SOURCES = (
+    *(REPOSITORY / name for name in ("Snakefile", "config.yaml")),
+    *sorted(REPOSITORY.glob("configs/*.yaml")),
+    *sorted(REPOSITORY.glob("profiles/*/config.yaml")),
+    *sorted(REPOSITORY.glob("envs/*.yaml")),
+    *sorted(REPOSITORY.glob("rules/*.smk")),
+)
+# Where it stands in the docstring of a program.
+PROGRAMS = (*sorted(REPOSITORY.glob("scripts/*.py")), *sorted(REPOSITORY.glob("benchmarks/*.py")))
+NAME = r"(?:snakemake|python3? (?:scripts|benchmarks)/\w+\.py)"
+IN_PROSE = re.compile(rf"`({NAME}(?: [^`]+)?)`")
+IN_COMMENT = re.compile(rf"^(?:#.*?[: ] *|# +)({NAME} .*)$", re.MULTILINE)
+# With the lines that go on with it: after a backslash, or indented more.
+IN_DOCSTRING = re.compile(rf"^    ((?:make [a-z-]+ && )?{NAME}.*(?:\n      +\S.*)*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command as it is shown; ``words`` are its arguments without comments."""
+
+    page: str
+    text: str
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return tuple(shlex.split(self.text, comments=True))
+
+
+def commands() -> list[Command]:
+    """Return every command line that a person may copy, in the order in which it is shown."""
+    found = []
+    for page in PAGES:
+        name = page.relative_to(REPOSITORY).as_posix()
+        text = page.read_text()
+        for block in re.findall(r"^( *)```console\n(.*?)^\1```$", text, re.MULTILINE | re.DOTALL):
+            found += [Command(name, line) for line in _lines(block[1])]
+        found += [Command(name, text) for text in IN_PROSE.findall(text)]
+    for source in SOURCES:
+        name = source.relative_to(REPOSITORY).as_posix()
+        text = source.read_text()
+        found += [Command(name, text) for text in IN_PROSE.findall(text)]
+        found += [Command(name, text) for text in IN_COMMENT.findall(text) if "`" not in text]
+    for program in PROGRAMS:
+        name = program.relative_to(REPOSITORY).as_posix()
+        docstring = ast.get_docstring(ast.parse(program.read_text())) or ""
+        found += [Command(name, text.replace("\\\n", " ")) for text in IN_DOCSTRING.findall(docstring)]
+    return [command for command in found if command.words]
+
+
+def _lines(block: str) -> list[str]:
+    """Return the commands of a console block: where some lines begin with a prompt, those alone."""
+    lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+    prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    return prompted or [line for line in lines if line and not line.startswith("#")]
+
+
+def run_snakemake(folder: Path, runs: list[tuple[str, ...]], timeout: float = 300) -> list[tuple[int, str]]:
+    """Run Snakemake with each list of arguments, one after the other; return exit codes and what was said.
+
+    Each has a process of its own, forked from one that has imported Snakemake, which is what takes longest.
+    """
+    program = Path(__file__).with_name("forked_snakemake.py")
+    environment = {key: value for key, value in os.environ.items() if key != "SNAKEMAKE_PROFILE"}
+    # For stand-ins of programs that are not here.
+    environment["PATH"] = os.pathsep.join([str(folder / "bin"), environment["PATH"]])
+    done = subprocess.run(
+        [sys.executable, str(program), *(shlex.join(run) for run in runs)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=True,
+        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
+    )
+    parts = done.stdout.split("\0")
+    return [(int(code), said) for code, said in zip(parts[0::2], parts[1::2], strict=False)]

@@ -1,0 +1,345 @@
+"""A small synthetic study, whose results the package's own steps make, as the rules call them.
+
+Only the model, which would need torch, has a stand-in.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from PIL import Image
+
+from usertune.checks.audit import run_audit
+from usertune.checks.sources import sources_state
+from usertune.core.files import write_text
+from usertune.data.prepare import prepare_user
+from usertune.data.readers import messages
+from usertune.data.samples import Sample
+from usertune.evaluation.compare import compare
+from usertune.evaluation.score import score_user
+from usertune.inference.predict import predict_users
+from usertune.inference.prediction_store import Prediction
+from usertune.models.base_model import describe_base_model
+from usertune.pipeline.layout import BASE_MODEL, COMPARISON, REPORT, Result, audit_place, results_of
+from usertune.pipeline.recipes import Recipes, current_code
+from usertune.runtime.provenance import installed_versions
+from usertune.study.copy import study_text
+from usertune.study.load import study_from_config
+from usertune.study.schema import FIGURE_NAMES, Study
+from usertune.training.train import train_experiment
+
+BASE = Path(__file__).parents[2] / "demo" / "base"
+MODES = {"vanilla": "vanilla", "lora": "lora", "full_tuned": "full"}
+# Chance of a hit in each mode.
+SKILL = {"vanilla": 0.2, "lora": 0.5, "full": 0.8}
+# What an answer takes.
+SECONDS = 0.25
+MEASURED = {
+    "wall_seconds": 8123.4,
+    "steps": 30,
+    "samples_per_second": 0.1,
+    "tokens_per_second": 100.5,
+    "peak_memory_bytes": None,
+    "trainable_parameters": 8_190_735_360,
+    "final_validation_loss": 0.5,
+    "weights_moved": 0.0123,
+}
+
+
+class StandInGenerator:
+    """Answers as `SKILL` says of the mode; every tenth vanilla answer cannot be parsed."""
+
+    generated = 0
+
+    def __init__(self, mode: str, made_with: str, hostile: str = "", **_: Any) -> None:
+        self.mode, self.made_with, self.hostile = mode, made_with, hostile
+
+    def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
+        for start in range(0, len(samples), batch_size):
+            batch = samples[start : start + batch_size]
+            StandInGenerator.generated += len(batch)
+            yield [(sample, self._prediction(sample)) for sample in batch]
+
+    def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
+        return {"probes": len(samples[:4]), "largest_change": 2.5} if self.mode == "lora" else None
+
+    def _prediction(self, sample: Sample) -> Prediction:
+        x, y = sample["target"]["point"]
+        off = 30 if random.Random(f"{self.mode} {sample['id']}").random() < SKILL[self.mode] else 400
+        text = f"```referring\nicon4\n```\n```grounding\n[{x}, {y + off + 0.5}]\n```"
+        if self.mode == "vanilla" and sample["step"] % 10 == 0:
+            text = f"I cannot see it. {self.hostile}"
+        stopped, at = sample["step"] > 0, f"2026-03-04T10:00:{sample['step']:02}+00:00"
+        return Prediction(text, new_tokens=20, stopped=stopped, made_with=self.made_with, seconds=SECONDS, at=at)
+
+
+class StandInTrainer:
+    """Writes weights and losses, the same for the same settings."""
+
+    trained = 0
+
+    @staticmethod
+    def fine_tune(run: Any, work: Path, weights_folder: Path, log_file: Path) -> dict[str, Any]:
+        StandInTrainer.trained += 1
+        weights_folder.mkdir(exist_ok=True)
+        settings = json.dumps([run.mode, run.training, run.train_samples], sort_keys=True)
+        (weights_folder / "weights.safetensors").write_text(settings)
+        (weights_folder / "README.md").write_text("weights")
+        train = [f"{step},{step / 30},train,{2 / step},1e-6\n" for step in range(1, 31)]
+        write_text(log_file, "step,epoch,split,loss,learning_rate\n" + "".join(train) + "30,1,validation,0.5,\n")
+        return {**MEASURED, "micro_batch": run.execution["micro_batch"], "device": "cpu"}
+
+
+@contextmanager
+def without_a_model(hostile: str = "") -> Iterator[None]:
+    """Give training and prediction the stand-ins while the block runs, so that they import no torch."""
+    stand_ins: dict[str, dict[str, Any]] = {
+        "usertune.training.finetune": {"FineTuning": SimpleNamespace, "fine_tune": StandInTrainer.fine_tune},
+        "usertune.inference.engines.transformers": {"Generator": partial(StandInGenerator, hostile=hostile)},
+        "usertune.models.qwen3_vl": {"device_name": lambda: "cpu", "used_gpus": list},
+    }
+    before = {name: sys.modules.get(name) for name in stand_ins}
+    for name, contents in stand_ins.items():
+        sys.modules[name] = ModuleType(name)
+        vars(sys.modules[name]).update(contents)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module
+
+
+@dataclass
+class SyntheticStudy:
+    """Experiments of every mode on screenshots of one colour each; see `StandInGenerator` for the answers.
+
+    Args:
+        root: folder of the results; raw data and base model are in it too.
+        users: the test users; two others are trained on, and one validates.
+        samples: how many each user has.
+        experiments: some of `MODES`.
+        hostile: text that stands in instructions and answers.
+        users_per_job: how many users a prediction job takes.
+        other_versions: package versions of training and prediction, for experiments made with other than today's.
+        changes: further sections of the study.
+    """
+
+    root: Path
+    users: list[str] = field(default_factory=lambda: ["1", "2", "10", "ana"])
+    samples: int = 12
+    experiments: list[str] = field(default_factory=lambda: list(MODES))
+    hostile: str = ""
+    users_per_job: int = 100
+    other_versions: dict[str, dict[str, str]] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def study(self) -> Study:
+        config = {
+            "name": "synthetic",
+            "results": str(self.root),
+            "dataset": {"root": str(self.dataset)},
+            "users": {"train": "t1,t2", "validation": "v1", "test": self.users},
+            "base_model": {"path": str(self.root / "base")},
+            "experiments": {name: {"mode": MODES[name]} for name in self.experiments},
+            "evaluation": {"thresholds": [140, 70.5], "users_per_job": self.users_per_job},
+            "report": {"title": "A <b>bold</b> study", "examples": 2},
+        }
+        return study_from_config({**config, **self.changes})
+
+    @cached_property
+    def recipes(self) -> Recipes:
+        return Recipes(self.study, current_code(), installed_versions())
+
+    @cached_property
+    def results(self) -> dict[str, Result]:
+        return results_of(self.study, self.recipes)
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset"
+
+    @property
+    def audit_file(self) -> Path:
+        return self.root / audit_place(self.recipes)
+
+    @property
+    def design(self) -> dict[str, Any]:
+        report = json.loads(self.recipes.report())
+        return {key: report[key] for key in ("experiments", "users", "thresholds")}
+
+    def recipe(self, place: str) -> dict[str, Any]:
+        return dict(self.results[place].recipe)
+
+    def predictions(self, name: str) -> Path:
+        (place,) = (place for place in self.results if place.startswith(f"predictions/{name}/"))
+        return self.root / place
+
+    def samples_of(self, user: str) -> Path:
+        return self.root / f"data/user_{user}.jsonl"
+
+    def training_logs(self) -> dict[str, Path]:
+        logs = {name: self.root / f"checkpoints/{name}/training_log.csv" for name in self.experiments}
+        return {name: path for name, path in logs.items() if MODES[name] != "vanilla"}
+
+    def write(self) -> SyntheticStudy:
+        """Write raw data and base model, and make everything up to the predictions."""
+        for user in self.study.all_users:
+            self.write_raw(user)
+        shutil.copytree(BASE, self.root / "base", dirs_exist_ok=True)
+        self.make_all("prepare", "base_model", "train", "predict")
+        return self
+
+    def write_raw(self, user: str) -> None:
+        """Write a user's raw samples and screenshots."""
+        chance = random.Random(f"targets of {user}")
+        lines = []
+        (self.dataset / "images").mkdir(parents=True, exist_ok=True)
+        for step in range(self.samples):
+            image = f"images/{user}_{step}.png"
+            Image.new("RGB", (90, 180), (240, 10 * step, 120)).save(self.dataset / image)
+            question = [{"type": "image", "image": image}, {"type": "text", "text": f"Tap 'send' {self.hostile}"}]
+            answer = f"```grounding\n{[chance.randint(100, 900), chance.randint(100, 900)]}\n```"
+            turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            lines.append(json.dumps({"id": f"{user}/{step}", "episode": "007", "step": step, "messages": turns}))
+        write_text(self.dataset / f"user_{user}.jsonl", "\n".join(lines) + "\n")
+
+    def make_all(self, *steps: str) -> None:
+        """Make all results of some steps, in the order in which they need each other."""
+        for place, result in self.results.items():
+            if result.step in steps:
+                self.make(place)
+
+    def make(self, place: str, recipe: Mapping[str, Any] | None = None) -> None:
+        """Make one result as its rule would, by its own recipe unless another is given."""
+        result, out = self.results[place], self.root / place
+        recipe = self.recipe(place) if recipe is None else recipe
+        if result.step == "prepare":
+            (user,) = result.users
+            # A rule's job is a process of its own, which scans the folders anew.
+            messages._scan_folder.cache_clear()
+            prepare_user(recipe, self.dataset, user, self.samples_of(user), out, sources_state(self.study, user))
+        elif result.step == "base_model":
+            describe_base_model(recipe, out)
+        elif result.step in ("train", "predict"):
+            versions = {**installed_versions(), **self.other_versions.get(str(result.experiment), {})}
+            with (
+                without_a_model(self.hostile),
+                patch("usertune.runtime.provenance.installed_versions", lambda: versions),
+            ):
+                make = self._train if result.step == "train" else self._predict
+                make(result, recipe)
+        elif result.step == "score":
+            name, (user,), predictions = str(result.experiment), result.users, self.root / result.upstream[1]
+            rows, store = out.with_suffix(".csv"), self.root / "store/scores"
+            score_user(recipe, name, user, self.samples_of(user), predictions, rows, out, store)
+        elif result.step == "compare":
+            compare(recipe, [self.root / above for above in result.upstream], out.parent)
+        elif result.step == "figure":
+            self._draw(recipe, out)
+        elif result.step == "audit":
+            messages._scan_folder.cache_clear()
+            run_audit(self.study, recipe, out)
+        else:
+            self._report(recipe, out)
+
+    def score(self, name: str, user: str) -> Path:
+        """Score one experiment and user; return the metrics file."""
+        self.make(f"scores/{name}/user_{user}.json")
+        return self.root / f"scores/{name}/user_{user}.json"
+
+    def score_all(self) -> list[Path]:
+        return [self.score(name, user) for name in self.experiments for user in self.users]
+
+    def compare(self) -> Path:
+        """Score and compare everything; return the folder of tables."""
+        self.make_all("score", "compare")
+        return self.root / "tables"
+
+    def draw(self) -> list[Path]:
+        """Draw every figure; return the SVG files."""
+        self.make_all("figure")
+        return [self.root / f"figures/{name}.svg" for name in FIGURE_NAMES]
+
+    def report(self, **recipe: Any) -> Path:
+        """Write the report, after whatever of comparison, figures and audit is not there yet; return its file."""
+        if not self.audit_file.exists():
+            self.make_all("score", "compare", "figure", "audit")
+        self.make(REPORT, {**self.recipe(REPORT), **recipe})
+        return self.root / "report.html"
+
+    def _train(self, result: Result, recipe: Mapping[str, Any]) -> None:
+        base, *users = (self.root / above for above in result.upstream)
+        count = len(self.study.users.train)
+        out = self.root / result.manifest
+        train_experiment(
+            recipe=recipe,
+            execution={**json.loads(self.recipes.execution(str(result.experiment))), "micro_batch": 1},
+            experiment=str(result.experiment),
+            base_manifest=base,
+            train_manifests=users[:count],
+            validation_manifests=users[count:],
+            dataset_root=self.dataset,
+            manifest_file=out,
+            log_file=out.with_name("training_log.csv"),
+            gpus=0,
+        )
+
+    def _predict(self, result: Result, recipe: Mapping[str, Any]) -> None:
+        base, *rest = (self.root / above for above in result.upstream)
+        predict_users(
+            recipe=recipe,
+            experiment=str(result.experiment),
+            base_manifest=base,
+            train_manifest=rest.pop(0) if len(rest) > len(result.users) else None,
+            user_manifests=rest,
+            dataset_root=self.dataset,
+            store_folder=self.root / "store/predictions",
+            predictions_file=self.root / result.manifest,
+            batch_size=8,
+            gpus=0,
+        )
+
+    def _draw(self, recipe: Mapping[str, Any], out: Path) -> None:
+        # Drawing takes seconds to import, which most tests can do without.
+        from usertune.reporting.figures.sheet import Sources
+        from usertune.reporting.make_figure import make_figure
+
+        name = str(recipe["name"])
+        logs = self.training_logs() if name == "loss_curves" else {}
+        svg, png = (out.with_name(f"{name}.{kind}") for kind in ("svg", "png"))
+        make_figure(recipe, name, Sources(self.root / "tables", logs), svg, png, out)
+
+    def _report(self, recipe: Mapping[str, Any], out: Path) -> None:
+        from usertune.reporting.report import ReportFiles, make_report
+
+        study = self.root / "logs/study.yaml"
+        write_text(study, study_text(self.study, {}))
+        files = ReportFiles(
+            study=study,
+            base_model=self.root / BASE_MODEL,
+            tables=(self.root / COMPARISON).parent,
+            figures=[self.root / f"figures/{name}.svg" for name in FIGURE_NAMES],
+            audit=self.audit_file,
+            training_manifests=[path.with_name("manifest.json") for path in self.training_logs().values()],
+            predictions=[self.root / place for place in self.results if place.startswith("predictions/")],
+            samples=[self.samples_of(user) for user in self.users],
+            data=self.samples_of(self.users[0]).parent,
+            dataset_root=self.dataset,
+        )
+        outputs = [self.root / name for name in ("report.html", "study.yaml", "provenance.json")]
+        make_report(recipe, files, *outputs, out)

@@ -1,0 +1,96 @@
+"""Why a result would be made again, and what is said of the cost."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.support.synthetic_study import SyntheticStudy
+from usertune.checks.explain import Explanation, explain, in_words
+from usertune.checks.freshness import Standing
+from usertune.core.errors import UserError
+from usertune.data.readers import messages
+from usertune.pipeline.layout import REPORT
+
+ONE_SCORE = "scores/vanilla/user_1.json"
+# Users of the prediction job that this score needs.
+BATCH = 2
+AFTER_SCORES = {"compare": 1, "figure": 3, "audit": 1, "report": 1}
+
+
+def explained(study: SyntheticStudy, target: str = REPORT) -> Explanation:
+    messages._scan_folder.cache_clear()
+    return explain(Standing(study.study, study.recipes), target)
+
+
+def with_changes(study: SyntheticStudy, **changes: object) -> SyntheticStudy:
+    return replace(study, changes={**study.changes, **changes})
+
+
+def test_nothing_to_do(whole: SyntheticStudy) -> None:
+    assert explained(whole) == Explanation("report")
+    assert in_words(explained(whole)) == "report: up to date, nothing would run."
+
+
+def test_nothing_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = SyntheticStudy(Path())
+    for user in study.study.all_users:
+        study.write_raw(user)
+    found = explained(study)
+    assert found.jobs["train"] == 2
+    assert found.jobs["score"] == len(study.users) * 3
+    assert (found.to_generate, found.stored, found.unknown) == (0, 0, len(study.users) * 3 * study.samples)
+    assert "not there yet" in in_words(found)
+
+
+def test_changed_setting_is_named_with_both_values(whole: SyntheticStudy) -> None:
+    found = explained(with_changes(whole, training={"epochs": 2}))
+    trainings = [f"training of {name}" for name in whole.training_logs()]
+    assert found.causes["training.epochs: 1.0 -> 2.0"] == trainings
+    assert all(text.endswith("trains from the beginning") for text in found.trainings)
+    assert found.jobs["train"] == len(trainings)
+    assert "prepare" not in found.jobs
+
+
+def test_only_what_the_target_is_made_from_counts(whole: SyntheticStudy) -> None:
+    changed = with_changes(whole, training={"epochs": 2})
+    assert explained(changed, ONE_SCORE).jobs == {}
+    assert explained(changed, ONE_SCORE.replace(".json", ".csv")).jobs == {}
+    with pytest.raises(UserError, match="no such result"):
+        explained(changed, "scores/nobody.json")
+
+
+def test_threshold_costs_no_gpu_job(whole: SyntheticStudy) -> None:
+    found = explained(with_changes(whole, evaluation={**whole.study.evaluation.model_dump(), "thresholds": [70]}))
+    assert found.jobs == {"score": len(whole.users) * len(whole.experiments), **AFTER_SCORES}
+
+
+def test_stored_answers_and_finished_trainings_are_found(whole: SyntheticStudy) -> None:
+    for path in [*Path("predictions").rglob("*.json"), *Path("checkpoints").glob("*/manifest.json")]:
+        path.unlink()
+    found = explained(whole)
+    assert all(text.endswith("was trained before, will be found") for text in found.trainings)
+    vanilla = explained(whole, ONE_SCORE)
+    assert (vanilla.to_generate, vanilla.stored, vanilla.unknown) == (0, BATCH * whole.samples, 0)
+    shutil.rmtree("store")
+    vanilla = explained(whole, ONE_SCORE)
+    assert (vanilla.to_generate, vanilla.stored, vanilla.unknown) == (BATCH * whole.samples, 0, 0)
+
+
+def test_working_checkpoint_is_seen(whole: SyntheticStudy) -> None:
+    (complete,) = Path("checkpoints/lora").glob("*/complete.json")
+    complete.unlink()
+    (complete.parent / "checkpoint-10").mkdir()
+    Path("checkpoints/lora/manifest.json").unlink()
+    assert explained(whole).trainings == ["training of lora: resumes from a working checkpoint"]
+
+
+def test_comparison_with_todays_code_is_a_reason(whole: SyntheticStudy) -> None:
+    found = explained(with_changes(whole, rerun={"on_code_change": True}), "data/user_1.manifest.json")
+    assert found.jobs == {"prepare": 1}
+    (reason,) = found.causes
+    assert "rerun.on_code_change is set" in reason

@@ -1,0 +1,80 @@
+"""Files appear whole or not at all; programs show errors as people need them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from usertune.core.errors import UserError
+from usertune.core.files import atomic_writer, read_json, write_json, write_text
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "old")
+
+    def fail_half_way() -> None:
+        with atomic_writer(tmp_path / "a.txt") as handle:
+            handle.write(b"new")
+            raise RuntimeError("the disk is full")
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_json_is_read_back_and_bad_json_is_explained(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"ü": 1})
+    assert read_json(tmp_path / "a.json") == {"ü": 1}
+    for content, message in (
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"1" * 5000, "not valid JSON"),
+        (b"[1]", "expected a JSON object"),
+    ):
+        (tmp_path / "b.json").write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_json(tmp_path / "b.json")
+    with pytest.raises(UserError, match="does not exist"):
+        read_json(tmp_path / "c.json")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "d.json", {"a": float("nan")})
+
+
+def run_prepare(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    recipe = json.dumps({"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"})
+    command = [sys.executable, str(REPOSITORY / "scripts" / "prepare.py"), "--recipe", recipe, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+
+
+def test_a_program_shows_a_users_error_without_a_traceback_and_writes_it_to_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "l" / "log"
+    outputs = ["--samples", str(tmp_path / "s"), "--manifest", str(tmp_path / "m"), "--log", str(log)]
+    done = run_prepare("--root", str(tmp_path), "--user", "7", *outputs)
+    assert done.returncode == 2
+    assert "user 7 of the study has no raw data" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "user 7 of the study has no raw data" in log.read_text()
+
+
+# environment.py is what the programs import first.
+PROGRAMS = sorted({path.name for path in (REPOSITORY / "scripts").glob("*.py")} - {"environment.py"})
+
+
+@pytest.mark.parametrize("script", PROGRAMS)
+def test_every_program_explains_itself_without_importing_torch_or_matplotlib(script: str, tmp_path: Path) -> None:
+    heavy = ("torch", "transformers", "matplotlib") if script not in ("figure.py", "pretrain_demo_base.py") else ()
+    for name in heavy:
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not needed for --help')")
+    command = [sys.executable, str(REPOSITORY / "scripts" / script), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout) > 200

@@ -1,0 +1,250 @@
+"""The comparison's numbers and tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from usertune.core.errors import UserError
+from usertune.core.formatting import count, duration, percent, points
+from usertune.core.hashing import digest_file
+from usertune.core.manifest import read_result
+from usertune.evaluation.compare import compare, latex, markdown
+from usertune.evaluation.statistics.intervals import clustered_mean, clusters, paired_difference
+from usertune.evaluation.table_names import MANIFEST, TABLES
+from usertune.evaluation.tables import Design, Experiment, design_of, read_table
+from usertune.pipeline.layout import COMPARISON
+from usertune.reporting.style import looks
+
+Maker = Callable[..., Any]
+WIDE = (-math.inf, math.inf)
+
+
+def by_hand(values: np.ndarray, groups: np.ndarray, confidence: float) -> tuple[float, float]:
+    """CR1 interval of a mean, written out: see Cameron & Miller (2015), equations 11 and 12."""
+    mean = values.mean()
+    names = np.unique(groups)
+    meat = sum((values[groups == name] - mean).sum() ** 2 for name in names)
+    error = math.sqrt(len(names) / (len(names) - 1) * meat) / len(values)
+    reach = stats.t.ppf((1 + confidence) / 2, len(names) - 1) * error
+    return mean - reach, mean + reach
+
+
+def test_interval_is_that_of_the_formula() -> None:
+    values = np.array([1, 0, 0, 1, 1, 1, 0, 0, 0, 1], dtype=float)
+    groups = np.array(list("aaabbbbccd"))
+    estimate = clustered_mean(pd.Series(values), pd.Series(groups), 0.9, WIDE)
+    assert estimate.mean == 0.5
+    assert (estimate.low, estimate.high) == pytest.approx(by_hand(values, groups, 0.9))
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.sampled_from("abcd")), min_size=2, max_size=40), st.randoms())
+def test_interval_properties(pairs: list[tuple[int, str]], shuffler: Any) -> None:
+    frame = pd.DataFrame(pairs, columns=["hit", "user"])
+    estimate = clustered_mean(frame["hit"], frame["user"], 0.95, (0, 1))
+    assert estimate.mean == pytest.approx(frame["hit"].mean())
+    if estimate.low is None or estimate.high is None:
+        low, high = by_hand(frame["hit"].to_numpy(), frame["user"].to_numpy(), 0.95) if varied(frame) else (0, 0)
+        assert high - low < 1e-9
+    else:
+        assert 0 <= estimate.low <= estimate.mean <= estimate.high <= 1
+    shuffler.shuffle(pairs)
+    again = pd.DataFrame(pairs, columns=["hit", "user"])
+    assert clustered_mean(again["hit"], again["user"], 0.95, (0, 1)).low == pytest.approx(estimate.low)
+
+
+def varied(frame: pd.DataFrame) -> bool:
+    return frame["user"].nunique() > 1
+
+
+def test_interval_covers_what_a_bootstrap_over_users_finds() -> None:
+    chance = np.random.default_rng(3)
+    users = np.repeat(np.arange(40), 25)
+    hits = (chance.random(len(users)) < np.repeat(chance.beta(4, 6, 40), 25)).astype(float)
+    estimate = clustered_mean(pd.Series(hits), pd.Series(users), 0.95, (0, 1))
+    per_user = hits.reshape(40, 25).mean(axis=1)
+    means = per_user[chance.integers(0, 40, (4000, 40))].mean(axis=1)
+    assert (estimate.low, estimate.high) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.012)
+    naive = 2 * 1.96 * hits.std() / math.sqrt(len(hits))
+    assert estimate.high - estimate.low > 1.2 * naive  # samples of one user are not independent
+
+
+def test_no_interval_without_variation_or_with_one_user() -> None:
+    alike = pd.DataFrame({"user": ["1", "1", "2", "2"], "hit": [0, 0, 0, 0]})
+    for frame in (alike, alike.assign(hit=[0, 1, 0, 1]), alike.assign(user="1", hit=[0, 1, 1, 1])):
+        estimate = clustered_mean(frame["hit"], clusters(frame), 0.95, (0, 1))
+        assert (estimate.low, estimate.high) == (None, None)
+
+
+def test_difference_is_paired() -> None:
+    samples = pd.DataFrame({"user": list("aabbcc")})
+    easy, hard = pd.Series([1, 0, 1, 0, 1, 1]), pd.Series([1, 0, 1, 0, 0, 1])
+    gain = paired_difference(easy, hard, samples, 0.95)
+    assert gain.mean == pytest.approx(1 / 6)
+    assert (gain.low, gain.high) == pytest.approx(by_hand((easy - hard).to_numpy(), samples["user"].to_numpy(), 0.95))
+
+
+def test_tables_agree_with_the_rows(make_study: Maker) -> None:
+    study = make_study()
+    folder = study.compare()
+    samples, summary = read_table(folder / "samples.csv"), read_table(folder / "summary.csv")
+    users, differences = read_table(folder / "users.csv"), read_table(folder / "differences.csv")
+    assert list(summary["experiment"]) == study.experiments
+    assert list(users["user"]) == study.users * 3
+    assert len(samples) == 3 * len(study.users) * study.samples
+    assert set(samples["episode"]) == {"007"}
+    assert set(samples["form"]) == {"grounding_block", "none"}
+    rates = samples.groupby("experiment")["hit_140"].mean()
+    by_name = summary.set_index("experiment")
+    assert by_name["click_accuracy"].to_dict() == pytest.approx(rates.to_dict())
+    gain = by_name.loc["lora", "difference_to_vanilla"]
+    assert gain == pytest.approx(rates["lora"] - rates["vanilla"])
+    assert math.isnan(by_name.loc["vanilla", "difference_to_vanilla"])
+    assert "click_accuracy_at_70.5" in summary
+    pairs = list(zip(differences["experiment"], differences["baseline"], strict=True))
+    assert pairs == [("lora", "vanilla"), ("full_tuned", "vanilla"), ("full_tuned", "lora")]
+    assert differences["difference"].iloc[0] == gain
+
+
+def test_equal_inputs_give_equal_bytes_in_any_order(make_study: Maker) -> None:
+    study = make_study()
+    folder = study.compare()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    compare(study.recipe(COMPARISON), study.score_all()[::-1], folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert set(before) == {*TABLES, MANIFEST}
+
+
+def test_every_table_says_what_it_was_made_from(make_study: Maker) -> None:
+    study = make_study(experiments=["vanilla", "lora"])
+    folder = study.compare()
+    manifest = read_result(folder / MANIFEST)
+    assert manifest["files"] == {name: digest_file(folder / name) for name in TABLES}
+    for path in folder.glob("*.csv"):
+        table = read_table(path)
+        assert table.columns[-1] == "provenance"
+        assert set(table["provenance"]) == {manifest["fingerprint"][:16]}
+    trained = read_result(study.root / "checkpoints/lora/manifest.json")
+    note = (folder / "summary.md").read_text().partition("<!--\n")[2]
+    assert (folder / "summary.tex").read_text().startswith("% " + note.partition("\n")[0] + "\n% ")
+    assert f"usertune comparison {manifest['fingerprint'][:16]} of study {manifest['study_sha256'][:16]}" in note
+    assert f"lora: base model {trained['base_model'][:16]}, training {trained['fingerprint'][:16]}; 4 users" in note
+    assert f"lora: train with code {trained['made_with'][0]['code']} (" in note
+    assert "vanilla: train" not in note
+    users = manifest["experiments"]["lora"]["chain"]["users"]
+    assert users.keys() == set(study.users)
+    for user, chain in users.items():
+        score = read_result(study.root / f"scores/lora/user_{user}.json")
+        assert chain == {step: score["chain"][step] for step in ("prepare", "predict", "score")}
+
+
+def test_people_read_rounded_numbers(make_study: Maker) -> None:
+    folder = make_study().compare()
+    shown, paper = (folder / "summary.md").read_text(), (folder / "summary.tex").read_text()
+    assert "| `full_tuned` | full | 4 | 48 |" in shown
+    assert "95 % confidence intervals" in shown
+    assert r"full\_tuned & full & 4 & 48 &" in paper
+    assert r"\toprule" in paper
+    body = [line for line in paper.splitlines() if not line.startswith("%")]
+    assert all(line.count(" & ") == 9 for line in body if line.endswith(r"\\"))
+
+
+def test_one_user_has_no_interval_and_says_why(make_study: Maker) -> None:
+    folder = make_study(users=["7"]).compare()
+    summary = read_table(folder / "summary.csv")
+    assert summary["click_accuracy_low"].isna().all()
+    assert "n/a: needs 2 users" in (folder / "summary.md").read_text()
+    assert "n/a: needs 2 users" in (folder / "summary.tex").read_text()
+
+
+def test_without_a_vanilla_experiment_there_is_no_baseline(make_study: Maker) -> None:
+    summary = read_table(make_study(experiments=["lora", "full_tuned"]).compare() / "summary.csv")
+    assert summary["difference_to_vanilla"].isna().all()
+
+
+def test_the_grid_must_be_complete(make_study: Maker) -> None:
+    study = make_study()
+    files, recipe = study.score_all(), {"confidence": 0.95, **study.design}
+    with pytest.raises(UserError, match=r"1 of 12 scores are missing: experiment 'vanilla', user '1'"):
+        compare(recipe, files[1:], study.root / "t")
+    with pytest.raises(UserError, match="given twice"):
+        compare(recipe, [*files, files[0]], study.root / "t")
+    with pytest.raises(UserError, match="user 'ana' is not part of this study"):
+        compare({**recipe, "users": study.users[:-1]}, files, study.root / "t")
+    with pytest.raises(UserError, match="not scored at the thresholds 100"):
+        compare({**recipe, "thresholds": [100]}, files, study.root / "t")
+    with pytest.raises(UserError, match="confidence: found 95"):
+        compare({**recipe, "confidence": 95}, files, study.root / "t")
+
+
+def test_damaged_rows_are_noticed(make_study: Maker) -> None:
+    study = make_study()
+    files = study.score_all()
+    rows = files[0].with_suffix(".csv")
+    whole = rows.read_text()
+    rows.write_text(whole + "\n")
+    with pytest.raises(UserError, match=r"user_1.csv: missing, or not the rows"):
+        compare({"confidence": 0.95, **study.design}, files, study.root / "t")
+    rows.write_text(whole)
+    files[0].write_text(files[0].read_text().replace('"parse_rate": 0', '"parse_rate": 1'))
+    with pytest.raises(UserError, match=r"user_1.json: the file was edited"):
+        compare({"confidence": 0.95, **study.design}, files, study.root / "t")
+    assert not (study.root / "t").exists()
+
+
+def test_every_experiment_needs_the_same_samples(make_study: Maker) -> None:
+    study, other = make_study(), make_study("other", samples=11)
+    files = study.score_all()
+    files[-1] = other.score("full_tuned", "ana")
+    with pytest.raises(UserError, match="not the samples that"):
+        compare({"confidence": 0.95, **study.design}, files, study.root / "t")
+
+
+def test_text_columns_stay_text(tmp_path: Path) -> None:
+    path = tmp_path / "users.csv"
+    path.write_text("experiment,user,mean_l2\nlora,NA,\nlora,007,271.64838709677423\n")
+    table = read_table(path)
+    assert list(table["user"]) == ["NA", "007"]
+    assert math.isnan(table["mean_l2"][0])
+    assert repr(float(table["mean_l2"][1])) == "271.64838709677423"
+    path.write_text("experiment,user,mean_l2\nlora,1,oops\n")
+    with pytest.raises(UserError, match="not the expected table"):
+        read_table(path)
+
+
+@pytest.mark.parametrize("recipe", [{}, {"experiments": [], "users": ["1"]}, {"experiments": [1], "users": []}])
+def test_recipe_without_a_design_is_refused(recipe: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="recipe"):
+        design_of(recipe)
+
+
+def test_formats() -> None:
+    assert (percent(0.3421), percent(None), percent(math.nan)) == ("34.2", "n/a", "n/a")
+    assert (points(0.0823), points(-0.0823), points(-0.0000001)) == ("+8.2", "\N{MINUS SIGN}8.2", "0.0")
+    assert [duration(value) for value in (None, 4.21, 185, 8123.4)] == ["n/a", "4.2 s", "3 min 5 s", "2 h 15 min"]
+    assert [count(value) for value in (None, 12, 21_823_488, 8_190_735_360)] == ["n/a", "12", "21.8 M", "8.19 B"]
+
+
+def test_many_experiments_still_differ_in_look() -> None:
+    design = Design(tuple(Experiment(f"e{index}", "lora") for index in range(30)), ("1",))
+    assert len(set(looks(design).values())) == 30
+
+
+def test_latex_and_markdown_hold_every_experiment(make_study: Maker) -> None:
+    summary = read_table(make_study().compare() / "summary.csv")
+    assert markdown(summary, [140, 70.5]).count("\n| `") == 3
+    assert latex(summary, [140, 70.5]).count(r"\\") == 4
+
+
+def test_metrics_are_plain_json(make_study: Maker) -> None:
+    assert json.loads(make_study().score("vanilla", "1").read_text())["parse_rate"] < 1

@@ -1,0 +1,197 @@
+"""The prediction store: what was stored comes back, whatever happens to the files."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from usertune.inference.prediction_store import Prediction, PredictionStore, _check
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
+PREDICTIONS = st.dictionaries(
+    st.text("0123456789abcdef", min_size=1, max_size=64),
+    st.builds(
+        Prediction,
+        text=TEXT,
+        new_tokens=st.integers(0, 10_000),
+        stopped=st.booleans(),
+        made_with=TEXT,
+        seconds=st.none() | st.floats(0, 1e6),
+        at=st.none() | TEXT,
+    ),
+)
+
+
+def _store(folder: Path) -> PredictionStore:
+    return PredictionStore(folder, "f" * 64)
+
+
+def _write(folder: Path, *requests: str, user: str = "7", made_with: str = "key") -> Path:
+    """Store one prediction for each request, and return the segment they are in."""
+    before = set(folder.rglob("*.jsonl"))
+    with _store(folder).writer() as writer:
+        writer.append((user, request, Prediction(f"answer to {request}", 3, True, made_with)) for request in requests)
+    (segment,) = set(folder.rglob("*.jsonl")) - before
+    return segment
+
+
+def test_an_empty_store_has_nothing(tmp_path: Path) -> None:
+    assert _store(tmp_path / "absent").read("7") == {}
+
+
+@given(PREDICTIONS)
+@settings(max_examples=50, deadline=None)
+def test_any_text_comes_back_as_it_was(predictions: dict[str, Prediction]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = _store(Path(folder))
+        with store.writer() as writer:
+            writer.append(("7", request, prediction) for request, prediction in predictions.items())
+        found = store.read("7")
+        assert {request: asdict(prediction) for request, prediction in found.items()} == {
+            request: asdict(prediction) for request, prediction in predictions.items()
+        }
+
+
+def test_users_and_namespaces_are_apart(tmp_path: Path) -> None:
+    _write(tmp_path, "a", user="7")
+    _write(tmp_path, "b", user="8")
+    assert list(_store(tmp_path).read("7")) == ["a"]
+    assert list(_store(tmp_path).read("8")) == ["b"]
+    assert PredictionStore(tmp_path, "e" * 64).read("7") == {}
+
+
+def test_an_appended_batch_is_readable_before_the_writer_closes(tmp_path: Path) -> None:
+    with _store(tmp_path).writer() as writer:
+        writer.append([("7", "a", Prediction("x", 1, False, "key"))])
+        assert _store(tmp_path).read("7") == {"a": Prediction("x", 1, False, "key")}
+
+
+@pytest.mark.parametrize("cut", [1, 2, 10, 40])
+def test_a_torn_last_line_is_passed_over(tmp_path: Path, cut: int, caplog: pytest.LogCaptureFixture) -> None:
+    segment = _write(tmp_path, "a", "b")
+    whole = segment.read_bytes()
+    # Cutting only the newline loses nothing; a cut into the line loses that line alone.
+    segment.write_bytes(whole[:-cut])
+    with caplog.at_level(logging.WARNING):
+        assert list(_store(tmp_path).read("7")) == (["a", "b"] if cut == 1 else ["a"])
+    assert [f"{segment}:2" in message for message in caplog.messages] == ([] if cut == 1 else [True])
+
+
+def test_every_possible_cut_keeps_exactly_the_whole_lines(tmp_path: Path) -> None:
+    segment = _write(tmp_path, "a", "b", "c")
+    whole = segment.read_bytes()
+    for length in range(len(whole)):
+        segment.write_bytes(whole[:length])
+        # A line whose newline alone is missing is whole.
+        complete = whole[: length + 1].count(b"\n")
+        assert list(_store(tmp_path).read("7")) == ["a", "b", "c"][:complete]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"answer to b", b"answer to B"),
+        (b'"new_tokens": 3', b'"new_tokens": 4'),
+        (b'"stopped": true', b'"stopped": false'),
+        (b'"made_with": "key"', b'"made_with": "kex"'),
+        (b'"request": "b"', b'"request": "x"'),
+        (b'"check"', b'"chick"'),
+        (b"answer to b", b"answer to \xff"),
+    ],
+)
+def test_an_edited_line_is_passed_over_and_its_neighbours_count(tmp_path: Path, old: bytes, new: bytes) -> None:
+    segment = _write(tmp_path, "a", "b", "c")
+    lines = segment.read_bytes().split(b"\n")
+    assert old in lines[1]
+    lines[1] = lines[1].replace(old, new)
+    segment.write_bytes(b"\n".join(lines))
+    assert list(_store(tmp_path).read("7")) == ["a", "c"]
+
+
+@pytest.mark.parametrize("junk", [b"[]", b"7", b"null", b'"text"', b"{}", b"\0\0\0", b"[" * 100_000, b'{"check": 1}'])
+def test_junk_between_lines_is_passed_over(tmp_path: Path, junk: bytes) -> None:
+    segment = _write(tmp_path, "a", "b")
+    first, rest = segment.read_bytes().split(b"\n", 1)
+    segment.write_bytes(first + b"\n" + junk + b"\n" + rest)
+    assert list(_store(tmp_path).read("7")) == ["a", "b"]
+
+
+def test_a_second_attempt_after_a_crash_does_not_touch_the_first_ones_segment(tmp_path: Path) -> None:
+    torn = _write(tmp_path, "a", "b")
+    torn.write_bytes(torn.read_bytes()[:-20])
+    left = torn.read_bytes()
+    _write(tmp_path, "b", "c")
+    assert torn.read_bytes() == left
+    assert sorted(_store(tmp_path).read("7")) == ["a", "b", "c"]
+
+
+WRITER = """
+import json, sys
+from usertune.inference.prediction_store import Prediction, PredictionStore
+folder, name = json.loads(sys.argv[1])
+with PredictionStore(folder, "f" * 64).writer() as writer:
+    for number in range(200):
+        writer.append([("7", f"{name}{number}", Prediction(name * 2000, number, True, "key"))])
+"""
+
+
+def test_two_processes_write_at_once(tmp_path: Path, run_python: Callable[..., subprocess.Popen[str]]) -> None:
+    writers = [run_python(WRITER, [tmp_path, name]) for name in "ab"]
+    for writer in writers:
+        _, error = writer.communicate(timeout=60)
+        assert writer.returncode == 0, error
+    expected = {
+        f"{name}{number}": Prediction(name * 2000, number, True, "key") for name in "ab" for number in range(200)
+    }
+    assert _store(tmp_path).read("7") == expected
+
+
+def test_records_of_what_predictions_were_made_with_come_back(tmp_path: Path) -> None:
+    store, today = _store(tmp_path), {"code": "a", "versions": {"torch": "2.14.0"}}
+    key = store.remember(today)
+    assert store.remember(dict(reversed(today.items()))) == key
+    other = store.remember({**today, "code": "b"})
+    assert store.made_with() == {key: today, other: {**today, "code": "b"}}
+    assert PredictionStore(tmp_path, "e" * 64).made_with() == {}
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"code": "a"}'])
+def test_a_damaged_record_is_passed_over_and_mended(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = _store(tmp_path)
+    key, other = (store.remember({"code": code}) for code in "ab")
+    file = store.folder / "made_with" / f"{key}.json"
+    file.write_bytes(damage)
+    with caplog.at_level(logging.WARNING):
+        assert store.made_with() == {other: {"code": "b"}}
+    assert str(file) in caplog.text
+    assert store.remember({"code": "a"}) == key
+    assert store.made_with() == {key: {"code": "a"}, other: {"code": "b"}}
+
+
+def test_lines_of_older_releases_have_no_batch_size(tmp_path: Path) -> None:
+    segment = _write(tmp_path, "a")
+    record = {
+        key: value for key, value in json.loads(segment.read_text()).items() if key not in ("batch_size", "check")
+    }
+    segment.write_text(json.dumps({**record, "check": _check(record)}) + "\n")
+    assert _store(tmp_path).read("7")["a"].batch_size is None
+
+
+def test_only_accepted_predictions_are_read(tmp_path: Path) -> None:
+    _write(tmp_path, "a", "b", made_with="old")
+    _write(tmp_path, "b", "c", made_with="new")
+    new = _store(tmp_path).read("7", lambda prediction: prediction.made_with == "new")
+    assert {request: prediction.made_with for request, prediction in new.items()} == {"b": "new", "c": "new"}
+    assert _store(tmp_path).read("7", lambda _: False) == {}
+    assert sorted(_store(tmp_path).read("7")) == ["a", "b", "c"]

@@ -1,0 +1,234 @@
+"""What is asked is the beginning of what is trained, or the chat template is refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
+
+from tests.unit.conftest import BASE, NO_LIMITS, Prepared
+from usertune.core.errors import UserError
+from usertune.core.manifest import read_result
+from usertune.models.base_model import describe_base_model
+from usertune.models.chat_template import SHAPES, THOUGHTS, ChatTemplate
+from usertune.models.conversation import ConversationTokenizer
+from usertune.models.model_folder import ModelFolder
+from usertune.models.qwen3_vl import load_processor
+
+DEMO = (BASE / "chat_template.jinja").read_text()
+CONTENT = """
+{%- macro text(content) -%}
+    {%- if content is string %}{{- content }}
+    {%- else %}
+        {%- for part in content %}
+            {%- if part.type == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}
+            {%- elif 'text' in part %}{{- part.text }}
+            {%- endif %}
+        {%- endfor %}
+    {%- endif %}
+{%- endmacro %}
+"""
+# The parts of Qwen3-VL-Thinking's own template that make the turns of a conversation without tools.
+THINKING_TURNS = """
+{%- set ns = namespace(last_query_index=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- if message.role == 'user' %}
+        {%- set ns.last_query_index = messages|length - 1 - loop.index0 %}
+        {%- break %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set content = text(message.content) %}
+    {%- if message.role != 'assistant' %}
+        {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}
+    {%- else %}
+        {%- set reasoning_content = '' %}
+        {%- if '</think>' in content %}
+            {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last_query_index %}
+            {{- '<|im_start|>assistant\n<think>\n' + reasoning_content.strip('\n') + '\n</think>\n\n' }}
+            {{- content.lstrip('\n') }}
+        {%- else %}
+            {{- '<|im_start|>assistant\n' + content }}
+        {%- endif %}
+        {{- '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+"""
+THINKING = f"""{CONTENT}{THINKING_TURNS}{{%- if add_generation_prompt %}}
+    {{{{- '<|im_start|>assistant\\n<think>\\n' }}}}
+{{%- endif %}}"""
+# As Qwen3's own templates, which can do both.
+HYBRID = f"""{CONTENT}{THINKING_TURNS}{{%- if add_generation_prompt %}}
+    {{{{- '<|im_start|>assistant\\n' }}}}
+    {{%- if enable_thinking is defined and enable_thinking is false %}}
+        {{{{- '<think>\\n\\n</think>\\n\\n' }}}}
+    {{%- endif %}}
+{{%- endif %}}"""
+# A template for training, which marks what the model says.
+MARKED = DEMO.replace(
+    "{{- render(message.content) -}}", "{%- generation -%}{{- render(message.content) -}}{%- endgeneration -%}"
+)
+WORKING = {"demo": DEMO, "thinking": THINKING, "hybrid": HYBRID, "marked": MARKED}
+PROMPT = "{{- '<|im_start|>assistant\\n' -}}"
+
+
+def _opening(text: str) -> str:
+    """Return the demo's template with more text at the end of its prompt alone."""
+    assert DEMO.count(PROMPT) == 1
+    return DEMO.replace(PROMPT, PROMPT.replace("assistant\\n", f"assistant\\n{text}"))
+
+
+@pytest.mark.parametrize("template", WORKING.values(), ids=WORKING)
+@pytest.mark.parametrize("thinking", [None, True, False])
+@pytest.mark.parametrize("asked", [True, False])
+def test_templates_are_rendered_as_transformers_renders_them(template: str, thinking: bool | None, asked: bool) -> None:
+    own = ChatTemplate(template)
+    for messages in (*SHAPES.values(), *THOUGHTS.values()):
+        found = own.render(messages, asked, thinking)
+        more = {} if thinking is None else {"enable_thinking": thinking}
+        (expected,), _ = render_jinja_template([messages], chat_template=template, add_generation_prompt=asked, **more)
+        assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking", "begin"),
+    [
+        (DEMO, None, "<|im_start|>assistant\n"),
+        (DEMO, False, "<|im_start|>assistant\n"),
+        (MARKED, None, "<|im_start|>assistant\n"),
+        (THINKING, True, "<|im_start|>assistant\n<think>\n"),
+        (HYBRID, True, "<|im_start|>assistant\n"),
+        (HYBRID, False, "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+    ],
+)
+def test_templates_that_fit_pass(template: str, thinking: bool | None, begin: str) -> None:
+    found = ChatTemplate(template).check(thinking)
+    assert found == {"generation_prompt": begin, "thinking": bool(thinking), "refused": []}
+
+
+def test_a_form_of_conversation_may_be_refused_by_the_template_itself() -> None:
+    template = "{%- if messages[0].role == 'system' %}{{- raise_exception('no system turn') }}{% endif %}" + DEMO
+    assert ChatTemplate(template).check(None)["refused"] == ["a system turn"]
+
+
+ANSWERS = "{{- render(message.content) -}}\n{%- endif -%}"
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking", "message"),
+    [
+        (
+            _opening("<think>\\n"),
+            True,
+            r"with a question and its answer, another prompt is trained than is asked: .*<think>\\n' is asked, '.*gro",
+        ),
+        (_opening("Sure: "), None, r"'.*assistant\\nSure: ' is asked"),
+        (THINKING, None, r"^base_model\.thinking: .*say true .*room for them\); or use a model that does not think"),
+        (HYBRID, None, r"^base_model\.thinking: .*room for them\), or false for none; or use"),
+        (THINKING, False, r"^base_model\.thinking is false, but .* has no switch enable_thinking; say true"),
+        (DEMO, True, r"^base_model\.thinking is true, but the model's chat template knows no thinking"),
+        ("{% if %}", None, "it is no valid template"),
+        ("{{ messages[0].nothing.here }}", None, "it takes no question with an image"),
+        ("{{ messages[0].content }}", None, r"its prompt must end with '<\|im_start\|>assistant\\n'"),
+        (DEMO.replace("<|image_pad|>", ""), None, r"a question with one image has 0 <\|image_pad\|>"),
+        (DEMO.replace("{{- '<|im_end|>\\n' -}}", "{{- '\\n' -}}"), None, r"the answer does not end with <\|im_end\|>"),
+        (
+            DEMO.replace("{{- part.text -}}", "{{- part.text|upper -}}"),
+            None,
+            "the answer is not trained as the data have it: '```GROUNDING",
+        ),
+    ],
+)
+def test_templates_that_do_not_fit_are_refused(template: str, thinking: bool | None, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        ChatTemplate(template).check(thinking)
+    assert str(caught.value).startswith(
+        ("base_model.thinking", "base_model: the model's chat template cannot be used: ")
+    )
+
+
+def test_the_template_is_the_one_that_the_processor_uses(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(BASE, tmp_path / "base"))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**tokenizer, "chat_template": f"{DEMO}{{# tokenizer #}}"})
+    )
+
+    def same() -> str:
+        found = ModelFolder(folder).chat_template()
+        assert found == load_processor(folder, NO_LIMITS).chat_template
+        return str(found)
+
+    assert same() == DEMO
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": f"{DEMO}{{# legacy #}}"}))
+    assert "legacy" in same()
+    (folder / "chat_template.json").unlink()
+    (folder / "chat_template.jinja").unlink()
+    assert "tokenizer" in same()
+
+
+def _conversations(folder: Path, template: str, thinking: bool | None) -> ConversationTokenizer:
+    shutil.copytree(BASE, folder)
+    (folder / "chat_template.jinja").write_text(template)
+    return ConversationTokenizer(load_processor(folder, NO_LIMITS), thinking)
+
+
+@pytest.mark.parametrize(
+    ("template", "thinking", "before", "thought", "labelled"),
+    [
+        (THINKING, True, "assistant\n<think>\n", "", "\n</think>\n\n{}<|im_end|>\n"),
+        (THINKING, True, "assistant\n<think>\n", "<think>\nAbove.\n</think>\n\n", "Above.\n</think>\n\n{}<|im_end|>\n"),
+        (HYBRID, True, "assistant\n", "", "<think>\n\n</think>\n\n{}<|im_end|>\n"),
+        (HYBRID, False, "assistant\n<think>\n\n</think>\n\n", "", "{}<|im_end|>\n"),
+        (DEMO, None, "assistant\n", "\n\n", "\n\n{}<|im_end|>\n"),
+    ],
+)
+def test_a_model_is_trained_on_what_follows_its_prompt(
+    prepared: Prepared, tmp_path: Path, template: str, thinking: bool | None, before: str, thought: str, labelled: str
+) -> None:
+    conversations = _conversations(tmp_path / "base", template, thinking)
+    (sample,) = prepared.samples("11")[:1]
+    (part,) = sample["messages"][-1]["content"]
+    answer = part["text"]
+    part["text"] = thought + answer
+    prompt, whole = conversations.prompt(sample), conversations.conversation(sample)
+    assert whole.input_ids[: len(prompt)] == prompt
+    assert whole.is_answer == [False] * len(prompt) + [True] * (len(whole.input_ids) - len(prompt))
+    decode = conversations.tokenizer.decode
+    assert decode(prompt).endswith(f"<|im_start|>{before}")
+    assert decode(whole.input_ids[len(prompt) :]) == labelled.format(answer)
+
+
+def test_a_sample_whose_prompt_would_be_another_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    conversations = _conversations(tmp_path / "base", _opening("<think>\\n"), None)
+    (sample,) = prepared.samples("11")[:1]
+    with pytest.raises(UserError, match=r"sample '.*' of user 11: another prompt is trained than is asked"):
+        conversations.conversation(sample)
+
+
+def test_the_step_records_the_template_and_refuses_it_without_torch(tmp_path: Path) -> None:
+    recipe: dict[str, Any] = {"path": str(BASE), "revision": None, "pixels": NO_LIMITS}
+    describe_base_model(recipe, tmp_path / "manifest.json")
+    checked = {"generation_prompt": "<|im_start|>assistant\n", "thinking": False, "refused": []}
+    assert read_result(tmp_path / "manifest.json")["chat_template"] == checked
+    folder = Path(shutil.copytree(BASE, tmp_path / "base"))
+    (folder / "chat_template.jinja").write_text(THINKING)
+    recipe["path"] = str(folder)
+    with pytest.raises(UserError, match="thinks before it answers"):
+        describe_base_model(recipe, tmp_path / "manifest.json")
+    program = (
+        "import sys; from usertune.models.base_model import describe_base_model; "
+        f"describe_base_model({ {**recipe, 'thinking': True}!r}, {str(tmp_path / 'manifest.json')!r}); "
+        "assert not {'torch', 'transformers'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert read_result(tmp_path / "manifest.json")["chat_template"]["thinking"] is True

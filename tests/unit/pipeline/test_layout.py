@@ -1,0 +1,187 @@
+"""Which results a study has, and that each is refused once anything about it is wrong."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests.support.synthetic_study import SyntheticStudy
+from usertune.core.manifest import read_result, write_result
+from usertune.pipeline.layout import (
+    BASE_MODEL,
+    COMPARISON,
+    REPORT,
+    Finding,
+    Result,
+    audit_place,
+    needed_for,
+    read_checked,
+)
+
+HERE = Path()
+
+
+def finding(study: SyntheticStudy, place: str) -> Finding | None:
+    """Return what is wrong with one result."""
+    return read_checked(HERE, study.results[place])[1]
+
+
+def files_of(result: Result) -> list[str]:
+    """Return every file of a result but its manifest, weights included."""
+    if result.step != "train":
+        return list(result.files)
+    folder = Path(result.manifest).parent / read_result(result.manifest)["weights_folder"]
+    return [*result.files, *(path.as_posix() for path in sorted(folder.iterdir()))]
+
+
+def test_every_result_of_a_study_is_there_and_whole(whole: SyntheticStudy) -> None:
+    steps = [result.step for result in whole.results.values()]
+    expected = {"prepare": 7, "base_model": 1, "train": 2, "predict": 6, "score": 12, "compare": 1}
+    expected |= {"figure": 3, "audit": 1, "report": 1}
+    assert {step: steps.count(step) for step in steps} == expected
+    for place, result in whole.results.items():
+        manifest, problem = read_checked(HERE, result)
+        assert problem is None
+        assert manifest == read_result(place)
+        assert manifest["step"] == result.step
+        assert manifest["recipe"] == result.recipe
+        assert manifest["fingerprint"]
+        for file in result.files:
+            assert Path(file).name in manifest["files"]
+
+
+def test_every_result_comes_after_what_it_is_made_from(whole: SyntheticStudy) -> None:
+    seen: set[str] = set()
+    for place, result in whole.results.items():
+        assert set(result.upstream) <= seen
+        seen.add(place)
+
+
+def test_what_a_result_needs(whole: SyntheticStudy) -> None:
+    assert needed_for(whole.results, "data/user_1.manifest.json") == ["data/user_1.manifest.json"]
+    vanilla = needed_for(whole.results, "scores/vanilla/user_1.json")
+    assert vanilla == [
+        *("data/user_1.manifest.json", "data/user_2.manifest.json", BASE_MODEL),
+        *("predictions/vanilla/users_1-2.json", "scores/vanilla/user_1.json"),
+    ]
+    lora = needed_for(whole.results, "scores/lora/user_1.json")
+    assert "checkpoints/lora/manifest.json" in lora
+    assert {f"data/user_{user}.manifest.json" for user in ("t1", "t2", "v1")} <= set(lora)
+    assert needed_for(whole.results, REPORT) == list(whole.results)
+    assert set(whole.results) - set(needed_for(whole.results, COMPARISON)) == {
+        *(place for place in whole.results if place.startswith("figures/")),
+        *(audit_place(whole.recipes), REPORT),
+    }
+
+
+def test_with_other_settings_the_audit_lies_elsewhere(whole: SyntheticStudy) -> None:
+    changed = SyntheticStudy(HERE, changes={"evaluation": {"thresholds": [141]}})
+    assert audit_place(changed.recipes) != audit_place(whole.recipes)
+
+
+def test_a_missing_manifest_or_file_is_named(whole: SyntheticStudy) -> None:
+    for place, result in whole.results.items():
+        for file in [place, *files_of(result)]:
+            aside = Path(file).rename("aside")
+            problem = finding(whole, place)
+            assert problem is not None
+            assert (problem.kind, problem.place) == ("missing", file)
+            aside.rename(file)
+        assert finding(whole, place) is None
+
+
+def _flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+DAMAGES: list[Callable[[bytes], bytes]] = [
+    _flip,
+    lambda content: content[: len(content) // 2],
+    lambda content: content[:-1],
+    lambda content: content + b"\n",
+    lambda _: b"",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=["flipped", "half", "all but a byte", "longer", "empty"])
+def test_a_damaged_manifest_or_file_is_named(whole: SyntheticStudy, damage: Callable[[bytes], bytes]) -> None:
+    for place, result in whole.results.items():
+        for file in [place, *files_of(result)]:
+            path = Path(file)
+            content, times = path.read_bytes(), path.stat()
+            path.write_bytes(damage(content))
+            problem = finding(whole, place)
+            assert problem is not None, file
+            assert (problem.kind, problem.place) == ("edited", file)
+            assert problem.reason
+            path.write_bytes(content)
+            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert finding(whole, place) is None
+
+
+def _foreign(whole: SyntheticStudy) -> Iterator[tuple[str, str]]:
+    """Yield pairs of results: of the same step, and of the next one in the list."""
+    places = list(whole.results)
+    for place, result in whole.results.items():
+        for other, other_result in whole.results.items():
+            if other != place and other_result.step == result.step:
+                yield place, other
+    yield from pairwise(places)
+
+
+def test_a_result_that_belongs_elsewhere_is_foreign(whole: SyntheticStudy) -> None:
+    """Whole results are copied over others, with their files."""
+    for place, other in _foreign(whole):
+        result, foreign = whole.results[place], whole.results[other]
+        before = {file: Path(file).read_bytes() for file in (place, *result.files)}
+        shutil.copy2(other, place)
+        for ours, theirs in zip(result.files, foreign.files, strict=False):
+            shutil.copy2(theirs, ours)
+        problem = finding(whole, place)
+        assert problem is not None, (place, other)
+        assert (problem.kind, problem.place) == ("foreign", place)
+        for file, content in before.items():
+            Path(file).write_bytes(content)
+    assert all(finding(whole, place) is None for place in whole.results)
+
+
+def test_a_file_of_another_result_is_no_substitute(whole: SyntheticStudy) -> None:
+    shutil.copy2("scores/lora/user_2.csv", "scores/lora/user_1.csv")
+    assert finding(whole, "scores/lora/user_1.json") == Finding(
+        "edited", "scores/lora/user_1.csv", "the file was edited or cut short after it was written"
+    )
+    shutil.copy2("data/user_t1.jsonl", "data/user_1.jsonl")
+    problem = finding(whole, "data/user_1.manifest.json")
+    assert problem is not None
+    assert (problem.kind, problem.place) == ("edited", "data/user_1.jsonl")
+
+
+@pytest.mark.parametrize("lacking", ["files", "weights_files", "weights_folder", "weights_state"])
+def test_a_sealed_result_that_lacks_a_key_is_refused(whole: SyntheticStudy, lacking: str) -> None:
+    place = "checkpoints/lora/manifest.json"
+    manifest = read_result(place)
+    weights = Path(place).parent / manifest["weights_folder"] / "weights.safetensors"
+    os.utime(weights)
+    write_result(place, {key: value for key, value in manifest.items() if key != lacking})
+    problem = finding(whole, place)
+    assert problem is not None
+    assert (problem.kind, problem.place) == ("foreign", place)
+    assert lacking in problem.reason
+
+
+def test_weights_that_were_only_touched_or_copied_stand(whole: SyntheticStudy) -> None:
+    place = "checkpoints/lora/manifest.json"
+    folder = Path(place).parent / read_result(place)["weights_folder"]
+    for path in folder.iterdir():
+        os.utime(path, (1, 1))
+    assert finding(whole, place) is None
+    shutil.copytree(folder, "aside")
+    shutil.rmtree(folder)
+    shutil.copytree("aside", folder, copy_function=shutil.copyfile)
+    assert finding(whole, place) is None

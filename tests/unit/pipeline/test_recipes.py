@@ -1,0 +1,180 @@
+"""What changes which recipe, and what a fingerprint depends on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from usertune.core.hashing import canonical_json, digest, step_fingerprint
+from usertune.pipeline.recipes import RECORDED_STEPS, Recipes, recipe_changes
+from usertune.runtime.code_version import STEP_MODULES
+from usertune.study.load import study_from_config
+from usertune.study.schema import FIGURE_NAMES
+
+BASE = {
+    "name": "small",
+    "dataset": {"root": "data"},
+    "users": {"train": "3-5", "validation": 6, "test": "1-2"},
+    "base_model": {"path": "base"},
+    "experiments": {"vanilla": {"mode": "vanilla"}, "lora": {"mode": "lora"}, "full": {"mode": "full"}},
+}
+Texts = dict[str, str]
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text("abc"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc"), inner, max_size=3),
+)
+
+
+CODE = {step: f"code of {step}" for step in (*STEP_MODULES, *(f"figure:{name}" for name in FIGURE_NAMES))}
+
+
+def all_recipes(code: dict[str, str] | None = None, versions: dict[str, str] | None = None, **changes: Any) -> Texts:
+    recipes = Recipes(study_from_config({**BASE, **changes}), CODE | (code or {}), versions or {"torch": "2"})
+    names = list(recipes.study.experiments)
+    found = {"prepare": recipes.prepare(), "base_model": recipes.base_model(), "compare": recipes.compare()}
+    found |= {f"train {name}": recipes.train(name) for name in names if name != "vanilla"}
+    found |= {f"{step} {name}": getattr(recipes, step)(name) for step in ("predict", "score") for name in names}
+    last = {"report": recipes.report(), "figure": recipes.figure("loss_curves"), "audit": recipes.audit()}
+    return {**found, **last}
+
+
+LAST = {"figure", "audit", "report"}
+EVERYTHING_BELOW_LORA = {"train lora", "predict lora", "score lora", "compare", *LAST}
+EVERYTHING_BELOW_FULL = {"train full", "predict full", "score full"}
+ALL_TRAINED = {"train lora", "train full"}
+ALL_TRAINING = {f"{step} {name}" for step in ("train", "predict", "score") for name in ("lora", "full")}
+ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, set()),
+        ({"training": {"micro_batch": 2, "gradient_checkpointing": False, "save_every_steps": 5}}, set()),
+        ({"training": {"lora": {"rank": 16}}}, EVERYTHING_BELOW_LORA),
+        ({"training": {"epochs": 2}}, ALL_TRAINING | {"compare", *LAST}),
+        ({"users": {**BASE["users"], "train": "3-5,7"}}, ALL_TRAINING | {"compare", *LAST}),  # type: ignore[dict-item]
+        ({"users": {**BASE["users"], "test": "1"}}, {"compare", *LAST}),  # type: ignore[dict-item]
+        ({"base_model": {"path": "base", "max_pixels": 9}}, ALL_BUT_SOURCES | {"base_model"}),
+        ({"base_model": {"path": "other"}}, ALL_BUT_SOURCES | {"base_model"}),
+        ({"dataset": {"root": "data", "on_bad_sample": "skip"}}, ALL_BUT_SOURCES | {"prepare"}),
+        ({"dataset": {"root": "elsewhere"}}, set()),
+        ({"report": {"title": "x"}}, {"report"}),
+        ({"rerun": {"on_code_change": False}}, set()),
+        ({"report": {"figures": {"loss_curves": {"colours": {}}}}}, set()),
+        ({"evaluation": {"batch_size": 2, "users_per_job": 2, "expected_parse_rate": 1}}, set()),
+        (
+            {"experiments": {**BASE["experiments"], "vanilla": {"mode": "vanilla", "max_new_tokens": 5}}},  # type: ignore[dict-item]
+            {"predict vanilla", "score vanilla", "compare", *LAST},
+        ),
+    ],
+)
+def test_a_change_reaches_the_steps_below_it_and_no_others(changes: dict[str, Any], expected: set[str]) -> None:
+    before, after = all_recipes(), all_recipes(**changes)
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+SCORES = {f"score {name}" for name in BASE["experiments"]}
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        # Dear work is not done again, but the audit names it and so is made again.
+        *((step, {"audit", "report"}) for step in RECORDED_STEPS),
+        ("score", {*SCORES, "compare", *LAST}),
+        ("compare", {"compare", *LAST}),
+        ("figure:loss_curves", LAST),
+        ("figure:accuracy_by_user", {"audit", "report"}),
+        ("audit", {"audit", "report"}),
+        ("report", {"report"}),
+    ],
+)
+def test_other_code_reaches_the_cheap_steps_below_it(step: str, expected: set[str]) -> None:
+    before, after = all_recipes(), all_recipes(code={step: "other"})
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+STRICT: dict[str, Any] = {"rerun": {"on_code_change": True}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"code": {"train": "other"}}, EVERYTHING_BELOW_LORA | EVERYTHING_BELOW_FULL),
+        ({"code": {"prepare": "other"}}, ALL_BUT_SOURCES | {"prepare"}),
+        ({"code": {"base_model": "other"}}, ALL_BUT_SOURCES | {"base_model"}),
+        ({"code": {"predict": "other"}}, ALL_BUT_SOURCES - ALL_TRAINED),
+        ({"versions": {"torch": "3"}}, ALL_BUT_SOURCES | {"prepare", "base_model"}),
+    ],
+)
+def test_other_code_and_packages_reach_the_dear_steps_if_the_study_says_so(
+    changed: dict[str, Any], expected: set[str]
+) -> None:
+    before, after = all_recipes(**STRICT), all_recipes(**STRICT, **changed)
+    assert {name for name in before if before[name] != after[name]} == expected
+    for name in expected:
+        of_both = [json.loads(recipes[name]) for recipes in (before, after)]
+        if of_both[0]["step"] in RECORDED_STEPS:
+            first, second = (step_fingerprint(recipe, {}) for recipe in of_both)
+            assert first == second, "what was made with the same inputs keeps its name"
+
+
+def test_how_often_things_are_made_again_is_no_part_of_what_the_numbers_are() -> None:
+    of_both = [Recipes(study_from_config({**BASE, **changes}), CODE) for changes in ({}, STRICT)]
+    assert of_both[0].study_digest == of_both[1].study_digest
+    other = Recipes(study_from_config({**BASE, "evaluation": {"thresholds": [150]}}), CODE)
+    assert other.study_digest != of_both[0].study_digest
+
+
+def test_colours_of_a_figure_reach_no_other_figure() -> None:
+    coloured = {"report": {"figures": {"loss_curves": {"colours": {"lora": "#AA3377"}}}}}
+    recipes = Recipes(study_from_config({**BASE, **coloured}))
+    colours = {name: json.loads(recipes.figure(name))["colours"] for name in FIGURE_NAMES}
+    assert colours == {"accuracy_by_user": {}, "distance_distribution": {}, "loss_curves": {"lora": "#aa3377"}}
+    standard = Recipes(study_from_config(BASE))
+    redrawn = {name for name in FIGURE_NAMES if recipes.figure(name) != standard.figure(name)}
+    assert redrawn == {"loss_curves"}
+    assert recipes.compare() == standard.compare()
+    of_report, of_standard_report = (json.loads(of_study.report()) for of_study in (recipes, standard))
+    assert {**of_report, "upstream": {}} == {**of_standard_report, "upstream": {}}
+
+
+def test_changes_of_a_recipe_are_said_in_words() -> None:
+    was = {"step": "train", "training": {"epochs": 1, "lora": {"rank": 4}}, "upstream": {"prepare": "a"}, "old": None}
+    now = {"step": "train", "training": {"epochs": 1, "lora": {"rank": 8}}, "upstream": {"prepare": "b"}, "new": "é"}
+    assert recipe_changes(was, now) == [
+        'new: (not set) -> "é"',
+        "old: null -> (not set)",
+        "training.lora.rank: 4 -> 8",
+    ]
+    assert recipe_changes(was, {**was, "made_with": {"code": "b"}, "remade": "c"}) == []
+    (long,) = recipe_changes({"users": []}, {"users": list(range(100))})
+    assert len(long) < 90
+
+
+def test_upstream_and_order_do_not_count_for_the_fingerprint_but_inputs_do() -> None:
+    recipe = {"step": "score", "thresholds": [140], "upstream": {"predict": "a"}}
+    other = {"upstream": {"predict": "b"}, "thresholds": [140], "step": "score"}
+    assert step_fingerprint(recipe, {"x": "1"}) == step_fingerprint(other, {"x": "1"})
+    assert step_fingerprint(recipe, {"x": "1"}) != step_fingerprint(recipe, {"x": "2"})
+
+
+@given(JSON, JSON)
+def test_digests_are_equal_exactly_when_canonical_texts_are(one: Any, other: Any) -> None:
+    assert (digest(one) == digest(other)) == (canonical_json(one) == canonical_json(other))
+
+
+@given(st.dictionaries(st.text("abcdef"), JSON))
+def test_the_order_of_keys_does_not_matter(value: dict[str, Any]) -> None:
+    assert digest(value) == digest(dict(reversed(list(value.items()))))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), {"a": [float("-inf")]}])
+def test_numbers_that_json_does_not_have_are_refused(value: Any) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        digest(value)

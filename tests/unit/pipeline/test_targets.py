@@ -1,0 +1,35 @@
+"""Targets that there are not, and what is said of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.synthetic_study import SyntheticStudy
+from usertune.pipeline.targets import STEPS, problem
+
+
+def _said(study: SyntheticStudy, *targets: str) -> str | None:
+    return problem(study.study, study.results, targets)
+
+
+def test_everything_that_can_be_asked_for_is_known(whole: SyntheticStudy) -> None:
+    results = whole.study.results
+    files = [f"{results}/{name}" for item in whole.results.values() for name in (item.manifest, *item.files)]
+    assert _said(whole, *STEPS, *whole.study.experiments, *files, f"{results}/logs/train/lora.log") is None
+    assert _said(whole) is None
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("lorra", "lorra: there is no such target; did you mean lora?"),
+        ("xyz", "xyz: there is no such target\nTargets are: all, check, base_model, compare, audit, report, vanilla"),
+        ("{results}/scores/lora/user_99.csv", "no such file; did you mean"),
+        ("{results}/scores/lora/user_99.csv", "There are those of users 1-2,10,ana."),
+        ("{results}/tables/sumary.csv", "did you mean {results}/tables/summary.csv"),
+        ("train", "ask for an experiment, or a file as {results}/checkpoints/lora/manifest.json"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_is(target: str, said: str, whole: SyntheticStudy) -> None:
+    results = whole.study.results
+    assert said.format(results=results) in (_said(whole, target.format(results=results)) or "")

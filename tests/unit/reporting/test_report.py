@@ -1,0 +1,334 @@
+"""The report's content; how it looks in a browser is tested in tests/browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.support.synthetic_study import MEASURED, StandInGenerator
+from usertune.core.errors import UserError
+from usertune.core.hashing import digest_file
+from usertune.core.manifest import read_result
+from usertune.core.step_fingerprints import report_fingerprint
+from usertune.evaluation.tables import Design, Experiment
+from usertune.pipeline.layout import COMPARISON, REPORT
+from usertune.reporting.examples import LONGEST_TEXT, printable
+from usertune.reporting.headline import headline
+from usertune.reporting.sections.runs import cautions, training_row
+from usertune.reporting.sections.study import NONE, span_text
+from usertune.runtime.code_version import code_version
+from usertune.runtime.provenance import installed_versions
+from usertune.study.load import study_from_config
+
+Maker = Callable[..., Any]
+TRAINING_USER = re.compile(r"data/user_[tv]")
+HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> \x00\u202e"
+
+
+class Page(HTMLParser):
+    """Collects tags with their attributes, and checks that they are closed in order."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "circle", "rect", "path", "ellipse", "wbr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
+    text = make_study(hostile=HOSTILE).report().read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    names = [name for name, _ in page.tags]
+    assert "script" not in names
+    assert names.count("table") == 12
+    for name, attributes in page.tags:
+        assert not any(key.startswith("on") or key == "style" for key in attributes)
+        for key in ("src", "href"):
+            assert re.match(r"#|data:", attributes.get(key) or "#")
+        if name == "img":
+            assert attributes["alt"]
+        if name == "th":
+            assert attributes["scope"] in ("row", "col")
+    assert "A &lt;b&gt;bold&lt;/b&gt; study" in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "\x00" not in text
+
+
+def test_the_report_counts_the_forms_of_answers(make_study: Maker) -> None:
+    study = make_study(samples=20)
+    rows = re.findall(r'<th scope="row">(?:not parsed: )?(\w+)</th>(.*?)</tr>', study.report().read_text(), re.S)
+    counts = {form: re.findall(r"<td>([\d,]+)</td>", row) for form, row in rows if form in ("grounding_block", "none")}
+    samples = pd.read_csv(study.root / "tables/samples.csv")
+    expected = samples.groupby(["form", "experiment"]).size().unstack(fill_value=0)[list(study.experiments)]
+    assert {form: [int(count) for count in row] for form, row in counts.items()} == expected.T.to_dict("list")
+    assert expected.loc["none"].tolist()[0] > 0
+
+
+def test_equal_inputs_give_equal_bytes(make_study: Maker) -> None:
+    study = make_study()
+    first = study.report().read_bytes()
+    study.audit_file.unlink()
+    assert study.report().read_bytes() == first
+
+
+def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -> None:
+    study = make_study()
+    page = study.report()
+    text, manifest = page.read_text(encoding="utf-8"), read_result(study.root / REPORT)
+    outputs = [page, study.root / "study.yaml", study.root / "provenance.json"]
+    assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
+    figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
+    data = [read_result(study.root / place) for place in study.results if place.startswith("data/")]
+    assert manifest["fingerprint"] == report_fingerprint(
+        study.recipe(REPORT), read_result(study.root / COMPARISON), figures, data
+    )
+    assert [record["code"] for record in manifest["made_with"]] == [code_version("report")]
+    for place in study.results:
+        if place.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(place):
+            assert f'title="{read_result(study.root / place)["fingerprint"]}"' in text, place
+    assert f'title="{manifest["fingerprint"]}"' in text
+
+
+def test_the_time_of_the_answers_outlives_a_rerun_that_finds_them_all(make_study: Maker) -> None:
+    study = make_study()
+    cells = "<td>12.0 s</td>\n        <td>4.00</td>"
+    assert study.report().read_text(encoding="utf-8").count(cells) == 3
+    for place in [place for place in study.results if place.startswith("predictions/")]:
+        (study.root / place).unlink()
+    before = StandInGenerator.generated
+    study.make_all("predict", "score", "compare", "figure", "audit")
+    assert StandInGenerator.generated == before
+    assert study.report().read_text(encoding="utf-8").count(cells) == 3
+
+
+def test_the_report_says_what_was_done_with_what_and_when(make_study: Maker) -> None:
+    study = make_study(changes={"experiments": {"lora": {"mode": "lora"}, "full_tuned": {"mode": "full"}}})
+    text = study.report().read_text(encoding="utf-8")
+    section = text[text.index('<section id="study"') : text.index('<section id="training"')]
+    cells = [
+        [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.S)]
+        for row in re.findall("<tr.*?</tr>", section, re.S)
+    ]
+    rows = {row[0].strip(): row[1:] for row in cells}
+    assert rows["train"] == ["t1,t2", "2", "24"]
+    assert rows["validation"] == ["v1", "1", "12"]
+    assert rows["test"] == ["1-2,10,ana", "4", "48"]
+    assert rows["learning_rate differs"] == ["1e-4", "1e-5"]
+    assert rows["epochs"] == ["1", "1"]
+    assert rows["lora.rank"] == ["8", NONE]
+    assert rows["micro_batch"] == ["1", "1"]
+    assert rows["max_new_tokens"] == ["128", "128"]
+    assert rows["base model"] == [str(study.root / "base")]
+    assert rows["type"] == ["qwen3_vl"]
+    assert rows["dataset.prompt.user"] == ["{text}"]
+    assert rows["evaluation.thresholds"] == ["140, 70.5"]
+    trained = read_result(study.root / "checkpoints/lora/manifest.json")["finished"]
+    (scored,) = {read_result(path)["scored"][:16] for path in (study.root / "scores/lora").glob("*.json")}
+    assert rows["lora"] == [span_text([trained]), "2026-03-04 10:00 UTC", span_text([scored])]
+    assert study_from_config(yaml.safe_load((study.root / "study.yaml").read_text())) == study.study
+
+
+def test_a_sample_of_text_alone_is_shown_without_a_screenshot(make_study: Maker) -> None:
+    study = make_study()
+    user = study.users[0]
+    raw = study.dataset / f"user_{user}.jsonl"
+    first, *rest = raw.read_text().splitlines()
+    sample = json.loads(first)
+    sample["messages"][0]["content"].pop(0)
+    raw.write_text("\n".join([json.dumps(sample), *rest]))
+    study.make_all("prepare", "train", "predict", "score", "compare", "figure", "audit")
+    text = study.report(examples=2).read_text(encoding="utf-8")
+    assert Page(text).open == []
+    examples = text[text.index('<section id="examples"') : text.index('<section id="provenance"')]
+    assert examples.count("<article") == 2
+    assert examples.count("This sample has no screenshot.") == examples.count("<img") == 1
+    assert examples.count("from the target") == 2 * len(study.experiments)
+
+
+def test_skipped_samples_are_shown_with_their_reasons(make_study: Maker) -> None:
+    study = make_study()
+    text = study.report().read_text(encoding="utf-8")
+    count = sum(read_result(study.root / place)["samples"] for place in study.results if place.startswith("data/"))
+    assert f"No sample was skipped: all {count} samples of" in text
+    assert 'id="skipped"' not in text
+    trained = study.study.users.train[0]
+    for user, name in ((study.users[0], "<b>bold</b>"), (trained, "missing")):
+        with (study.dataset / f"user_{user}.jsonl").open("a") as raw:
+            raw.writelines(json.dumps({"messages": [], f"{name}{number}": 1}) + "\n" for number in range(7))
+        recipe = {**study.recipe(f"data/user_{user}.manifest.json"), "on_bad_sample": "skip"}
+        study.make(f"data/user_{user}.manifest.json", recipe)
+    study.make(REPORT)
+    text = (study.root / "report.html").read_text(encoding="utf-8")
+    assert Page(text).open == []
+    assert f"14 of {count + 14} samples, of 2 of {len(study.study.all_users)} users" in text
+    assert f'<th scope="row">{trained}</th>\n        <td class="text">train</td>' in text
+    assert "&lt;b&gt;bold&lt;/b&gt;0: unknown key" in text
+    assert text.count("and 2 more; the user&#39;s manifest lists all") == 2
+
+
+def test_differing_versions_are_flagged(make_study: Maker) -> None:
+    pages = [make_study().report(), make_study("other", other_versions={"lora": {"transformers": "9.9"}}).report()]
+    alike, text = (page.read_text(encoding="utf-8") for page in pages)
+    assert text.count("differs:") == 1
+    assert "9.9 (predict lora, train lora)" in text
+    now = installed_versions()["transformers"]
+    assert f"<li>training of lora: transformers 9.9 -&gt; {now}</li>" in text
+    assert text.count("<li>") - alike.count("<li>") == 2
+    assert ["other code or packages than those of today" in page for page in (alike, text)] == [False, True]
+
+
+def test_untrained_study_without_examples(make_study: Maker) -> None:
+    text = make_study(experiments=["vanilla"]).report(examples=0).read_text(encoding="utf-8")
+    assert "No experiment of this study is trained." in text
+    assert text.count(">not used<") == 2, "train and validation users"
+    assert 'id="examples"' not in text
+    assert "image/jpeg" not in text
+
+
+def test_one_user(make_study: Maker) -> None:
+    text = make_study(users=["7"]).report(examples=5).read_text(encoding="utf-8")
+    assert "n/a: needs 2 users" in text
+    assert "one user allows no interval" in text
+
+
+def test_changed_or_missing_screenshots_are_refused(make_study: Maker) -> None:
+    study = make_study()
+    study.report()
+    image = study.root / "dataset/images/1_0.png"
+    image.write_bytes(image.read_bytes() + b"x")
+    with pytest.raises(UserError, match=r"sample '1/0'.*changed since.*report.examples"):
+        study.report()
+    image.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        study.report()
+    assert study.report(examples=0).exists()
+
+
+def test_results_of_another_study_are_refused(make_study: Maker) -> None:
+    study = make_study()
+    study.report()
+    with pytest.raises(UserError, match="full_tuned"):
+        study.report(experiments=study.design["experiments"][:2])
+
+
+def test_printable_shortens_and_cleans() -> None:
+    assert printable("a\x00b\tc\n\ud800") == "a\ufffdb\tc\n\ufffd"
+    assert printable("x" * (LONGEST_TEXT + 7)).endswith("… and 7 more characters")
+
+
+def sentence(names: list[str], accuracy: list[float], gaps: dict[tuple[str, str], tuple[float, Any, Any]]) -> str:
+    design = Design(tuple(Experiment(name, "vanilla" if name == "vanilla" else "lora") for name in names), ("1", "2"))
+    summary = pd.DataFrame(
+        {"experiment": names, "click_accuracy": accuracy, "users": 2, "samples": 1200, "confidence": 0.95}
+    ).assign(click_accuracy_low=0.1, click_accuracy_high=0.9)
+    rows = [(later, earlier, 2, *gap) for (later, earlier), gap in gaps.items()]
+    names_of_columns = ["experiment", "baseline", "users", "difference", "low", "high"]
+    differences = pd.DataFrame(rows, columns=names_of_columns).astype(dict.fromkeys(names_of_columns[3:], float))
+    return headline(design, summary, differences)
+
+
+def test_headline_says_no_more_than_the_intervals() -> None:
+    gaps = {
+        ("lora", "vanilla"): (0.35, 0.3, 0.4),
+        ("full", "vanilla"): (0.33, -0.01, 0.6),
+        ("full", "lora"): (-0.02, -0.1, 0.06),
+    }
+    assert sentence(["vanilla", "lora", "full"], [0.2, 0.55, 0.53], gaps) == (
+        "On 1,200 samples of 2 users, lora beats vanilla by 35.0 points [30.0, 40.0]; "
+        "full and vanilla cannot be told apart (+33.0 points [\N{MINUS SIGN}1.0, +60.0]); "
+        "lora and full cannot be told apart (+2.0 points [\N{MINUS SIGN}6.0, +10.0]) (in brackets: 95 % intervals)."
+    )
+
+
+def test_headline_of_a_setback_and_of_missing_intervals() -> None:
+    worse = sentence(["vanilla", "lora"], [0.5, 0.4], {("lora", "vanilla"): (-0.1, -0.15, -0.05)})
+    assert "lora falls behind vanilla by 10.0 points [5.0, 15.0]" in worse
+    alike = sentence(["vanilla", "lora"], [0.5, 0.5], {("lora", "vanilla"): (0, None, None)})
+    assert alike == "On 1,200 samples of 2 users, lora and vanilla hit equally often."
+    assert sentence(["lora"], [0.5], {}) == "On 1,200 samples of 2 users, lora hits 50.0 % [10.0, 90.0]."
+    pair = sentence(["lora", "full"], [0.5, 0.9], {("full", "lora"): (0.4, 0.3, 0.5)})
+    assert "full beats lora by 40.0 points" in pair
+
+
+@pytest.mark.parametrize(
+    ("moved", "shown", "flagged"),
+    [
+        (0.0123, "1.23 %", False),
+        (0.0, "did not move (0e+00)", True),
+        (5e-7, "did not move (5e-07)", True),
+        (None, "n/a", False),
+    ],
+)
+def test_weights_that_did_not_move_are_flagged(moved: float | None, shown: str, flagged: bool) -> None:
+    row = training_row("lora", {"weights_moved": moved})
+    assert (row["moved"], row["not_moved"]) == (shown, flagged)
+
+
+def test_experiments_that_answer_like_the_base_model_are_named_before_the_numbers(
+    make_study: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "gives the answers of the base model" not in make_study("moved").report().read_text(encoding="utf-8")
+    monkeypatch.setitem(MEASURED, "weights_moved", 0.0)
+    monkeypatch.setitem(MEASURED, "attempts", 3)
+    text = make_study("still").report().read_text(encoding="utf-8")
+    summary = text[text.index('id="summary"') : text.index("<tbody>")]
+    assert summary.count("gives the answers of the base model") == 2
+    assert "lora gives" in summary
+    assert "full_tuned gives" in summary
+    assert text.count("<small>3 attempts</small>") == 2
+
+
+def test_an_adapter_that_changes_no_answer_is_a_caution() -> None:
+    trainings: dict[str, Any] = {"lora": {"weights_moved": 0.1}, "full": {"weights_moved": 0.1}, "old": {}}
+    predictions = [
+        {"experiment": "lora", "adapter_effect": {"probes": 4, "largest_change": 0.0}},
+        {"experiment": "lora", "adapter_effect": None},
+        {"experiment": "full", "adapter_effect": {"probes": 4, "largest_change": 1e-3}},
+        {"experiment": "old"},
+    ]
+    assert [name for name, _ in cautions(trainings, predictions)] == ["lora"]
+
+
+def test_the_weights_that_are_used_and_their_loss_are_shown() -> None:
+    manifest = {"steps": 90, "kept_step": 40, "final_validation_loss": 0.57, "kept_validation_loss": 0.44}
+    row = training_row("full", {**manifest, "ended": "no lower validation loss in 2 validations"})
+    assert (row["steps"], row["kept"], row["loss"], row["last_loss"]) == (
+        "90",
+        "weights of step 40",
+        "0.4400",
+        "last 0.5700",
+    )
+    assert row["ended_early"] == "no lower validation loss in 2 validations"
+    for rest in ({"kept_step": 90, "ended": "after all steps"}, {}):
+        row = training_row("full", {"steps": 90, "final_validation_loss": 0.57, **rest})
+        assert (row["kept"], row["loss"], row["last_loss"], row["ended_early"]) == ("", "0.5700", "", "")
+
+
+def test_an_early_stop_is_in_the_report(make_study: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(MEASURED, "kept_step", 20)
+    monkeypatch.setitem(MEASURED, "kept_validation_loss", 0.4)
+    monkeypatch.setitem(MEASURED, "ended", "no lower validation loss in 1 validation")
+    text = make_study().report(examples=0).read_text(encoding="utf-8")
+    assert text.count("30<small>weights of step 20</small>") == 2
+    assert text.count("0.4000<small>last 0.5000</small>") == 2
+    assert "full_tuned was stopped early: no lower validation loss in 1 validation." in text

@@ -1,0 +1,36 @@
+"""A report says where a result was computed in several ways."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from usertune.reporting.sections.computation import computation_notes
+
+
+def _predictions(*sizes: int | None, dtype: str = "bfloat16") -> list[dict[str, Any]]:
+    return [{"experiment": "lora", "recipe": {"dtype": dtype}, "batch_sizes": [size]} for size in sizes]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shown"), [((32, 16), "of up to 16, 32 samples"), ((32, None), "of up to 32 and of unknown size samples")]
+)
+def test_answers_of_several_batch_sizes_are_named_under_bfloat16(sizes: Any, shown: str) -> None:
+    (note,) = computation_notes({}, _predictions(*sizes))
+    assert note.startswith(f"lora: its answers were generated in batches {shown} under bfloat16")
+
+
+def test_one_batch_size_and_float32_need_no_note() -> None:
+    assert computation_notes({}, _predictions(32, 32)) == []
+    assert computation_notes({}, _predictions(32, 16, dtype="float32")) == []
+    old = [{"experiment": "lora", "recipe": {"dtype": "bfloat16"}}]
+    assert computation_notes({"lora": {}}, old) == [], "results of older releases"
+
+
+def test_attempts_that_computed_in_several_ways_are_named() -> None:
+    way = {"micro_batch": 8, "processes": 1}
+    manifest = {"computed_with": [way, {**way, "micro_batch": 4}], "recipe": {"dtype": "bfloat16"}}
+    (note,) = computation_notes({"lora": manifest}, [])
+    assert "in several ways (micro_batch 8; micro_batch 4); under bfloat16 that changes the weights" in note
+    assert computation_notes({"lora": {"computed_with": [way]}}, []) == []

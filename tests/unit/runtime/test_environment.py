@@ -1,0 +1,39 @@
+"""What is said where packages are missing, by every program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from usertune.runtime import environment
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+PROGRAMS = sorted(path for path in (REPOSITORY / "scripts").glob("*.py") if path.name != "environment.py")
+
+
+def test_nothing_is_said_where_all_is_there() -> None:
+    assert environment.problem() is None
+
+
+def test_an_older_python_is_named() -> None:
+    assert "it is Python 3.9, and 3.11 or newer is needed" in (environment.problem((3, 9)) or "")
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_every_program_looks_at_its_environment_first(program: Path) -> None:
+    lines = [line for line in program.read_text().splitlines() if line.startswith(("import ", "from "))]
+    first = next(number for number, line in enumerate(lines) if "usertune" in line)
+    assert "import environment  # noqa: F401" in lines[:first]
+
+
+def test_a_python_without_packages_says_what_to_do() -> None:
+    # Without site-packages and PYTHONPATH: what a system's Python without them sees.
+    command = [sys.executable, "-E", "-S", str(REPOSITORY / "scripts/status.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "it lacks filelock" in done.stderr
+    assert "source .venv/bin/activate" in done.stderr

@@ -1,0 +1,58 @@
+"""Sharded working checkpoints are looked at before torch unpickles their description."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch.distributed import checkpoint as distributed_checkpoint
+
+from usertune.core.errors import UserError
+from usertune.training.checkpoints import DESCRIPTION, SHARDED_MODEL, SHARDED_OPTIMIZER, check_shards, is_sharded
+
+
+class _Harmful:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint as torch writes it, of tensors in several number formats and of other values."""
+    weights = {str(dtype): torch.ones(3, dtype=dtype) for dtype in (torch.float32, torch.bfloat16, torch.int64)}
+    optimizer = {"step": torch.tensor(3.0), "lr": 0.1, "betas": (0.9, 0.99), "name": "AdamW", "fused": None}
+    folder = tmp_path / "checkpoint-3"
+    for state, name in ((weights, SHARDED_MODEL), (optimizer, SHARDED_OPTIMIZER)):
+        state = {"model": state} if name == SHARDED_MODEL else state
+        distributed_checkpoint.save(state, checkpoint_id=folder / name, no_dist=True)
+    return folder
+
+
+def test_what_torch_writes_passes(checkpoint: Path) -> None:
+    assert is_sharded(checkpoint)
+    assert check_shards(checkpoint) == {f"torch.{kind}": (3,) for kind in ("float32", "bfloat16", "int64")}
+
+
+@pytest.mark.parametrize("folder", [SHARDED_MODEL, SHARDED_OPTIMIZER])
+def test_a_harmful_description_is_refused_and_not_executed(checkpoint: Path, tmp_path: Path, folder: str) -> None:
+    executed = tmp_path / "executed"
+    harmful = pickle.dumps(_Harmful(executed))
+    (checkpoint / folder / DESCRIPTION).write_bytes(harmful)
+    with pytest.raises(UserError, match=r"it names (posix|os)\.mkdir.*delete the folder"):
+        check_shards(checkpoint)
+    assert not executed.exists()
+    pickle.loads(harmful)
+    assert executed.exists(), "without the look it would have been"
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle"])
+def test_a_damaged_description_is_named(checkpoint: Path, content: bytes) -> None:
+    (checkpoint / SHARDED_MODEL / DESCRIPTION).write_bytes(content)
+    with pytest.raises(UserError, match=DESCRIPTION.replace(".", r"\.")):
+        check_shards(checkpoint)
