@@ -26,7 +26,7 @@ include: "rules/report.smk"
 
 
 if workflow.output_settings.dryrun and not DATA_ALONE:
-    logger.info(explain.in_words(explain.explain(STANDING)) + "\n")
+    logger.info(explain.in_words(explain.explain(FRESHNESS)) + "\n")
 
 
 onstart:

@@ -16,14 +16,14 @@ from pathlib import Path
 
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import Sample, read_user
-from usertune.inference.engines.transformers import Generator
+from usertune.inference.engines.transformers import TransformersEngine
 
 RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error", "upstream": {}}
 
 
 def main(arguments: argparse.Namespace) -> None:
     samples = _samples(arguments.dataset, arguments.samples)
-    generator = Generator(
+    generator = TransformersEngine(
         base_folder=arguments.base,
         mode="vanilla",
         weights_folder=None,
@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
         pixels={"min": None, "max": None},
         dataset_root=arguments.dataset,
         max_new_tokens=64,
-        made_with="",
+        provenance="",
     )
     sizes = (1, arguments.batch_size)
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
@@ -59,7 +59,7 @@ def _samples(dataset: Path, count: int) -> list[Sample]:
     return samples[:count]
 
 
-def _answer_all(generator: Generator, samples: list[Sample], batch_size: int) -> dict[str, str]:
+def _answer_all(generator: TransformersEngine, samples: list[Sample], batch_size: int) -> dict[str, str]:
     return {
         sample["id"]: prediction.text for batch in generator.answer(samples, batch_size) for sample, prediction in batch
     }

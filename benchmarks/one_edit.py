@@ -31,7 +31,7 @@ from usertune.data.samples import read_user, request_digest
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.inference.prediction_store import Prediction, PredictionStore
 from usertune.pipeline.recipes import Recipes, current_code
-from usertune.runtime.provenance import installed_versions, made_with
+from usertune.runtime.provenance import current_provenance, installed_versions
 from usertune.study.load import load_study
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ experiments:
   vanilla: {{mode: vanilla}}
   lora: {{mode: lora}}
   full: {{mode: full}}
-training: {{gradient_checkpointing: false, loader_workers: 0}}
+training: {{gradient_checkpointing: false, dataloader_num_workers: 0}}
 """
 
 
@@ -91,7 +91,7 @@ def _fill_store() -> None:
         trained = read_result(results / f"checkpoints/{experiment}/manifest.json") if settings.trained else None
         namespace = step_fingerprint(json.loads(recipes.predict(experiment)), model_of(base, trained))
         store = PredictionStore(results / "store/predictions", namespace)
-        key = store.remember(made_with("predict"))
+        key = store.remember(current_provenance("predict"))
         with store.writer() as writer:
             for user in study.users.test:
                 _, samples = read_user(results / f"data/user_{user}.manifest.json")
@@ -100,7 +100,7 @@ def _fill_store() -> None:
 
 def _answer(chance: random.Random, made: str) -> Prediction:
     text = f"```grounding\n[{chance.randrange(1000)}, {chance.randrange(1000)}]\n```"
-    return Prediction(text, new_tokens=20, stopped=True, made_with=made)
+    return Prediction(text, new_tokens=20, stopped=True, provenance=made)
 
 
 def _edit_one_sample(path: Path) -> None:

@@ -32,7 +32,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from usertune.core.manifest import read_result
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import read_user
-from usertune.inference.engines.transformers import Generator
+from usertune.inference.engines.transformers import TransformersEngine
 from usertune.models.base_model import describe_base_model
 from usertune.models.qwen3_vl import load_model, prepare_for_training
 from usertune.training import finetune
@@ -81,14 +81,14 @@ class Place:
         return self.folder / f"user_{user}.manifest.json"
 
     def train(
-        self, name: str, micro_batch: int, processes: Processes = ALONE, dtype: str = "float32", **how: Any
+        self, name: str, micro_batch_size: int, processes: Processes = ALONE, dtype: str = "float32", **how: Any
     ) -> tuple[list[float], dict[str, torch.Tensor]]:
         """Train, and return the losses and the adapter."""
         out = self.folder / name
-        execution = {"gradient_checkpointing": False, "save_every_steps": 1000, "loader_workers": 0, **how}
+        execution = {"gradient_checkpointing": False, "save_every_steps": 1000, "dataloader_num_workers": 0, **how}
         train_experiment(
             recipe={"step": "train", "mode": "lora", "training": TRAINING, "pixels": PIXELS, "dtype": dtype},
-            execution={**execution, "micro_batch": micro_batch},
+            execution={**execution, "micro_batch_size": micro_batch_size},
             experiment="lora",
             base_manifest=self.folder / "base.json",
             train_manifests=[self.manifest(user) for user in TRAIN_USERS],
@@ -108,16 +108,18 @@ def trainings(place: Place) -> dict[str, Any]:
     """Return, for other ways to compute the same training, the largest differences of losses and weights."""
     reference = place.train("reference", 16)
     found = {
-        "micro_batch 1 instead of 16": _difference(reference, place.train("one", 1)),
-        "micro_batch 8 instead of 16": _difference(reference, place.train("eight", 8)),
+        "micro_batch_size 1 instead of 16": _difference(reference, place.train("one", 1)),
+        "micro_batch_size 8 instead of 16": _difference(reference, place.train("eight", 8)),
         "gradient_checkpointing": _difference(reference, place.train("again", 16, gradient_checkpointing=True)),
-        "2 processes instead of 1": _difference(reference, place.train("two", 8, Processes(per_node=2, threads=2))),
+        "2 processes instead of 1": _difference(
+            reference, place.train("two", 8, Processes(nproc_per_node=2, threads=2))
+        ),
     }
     bfloat16 = place.train("bfloat16", 16, dtype="bfloat16")
-    found["bfloat16, micro_batch 1 instead of 16"] = _difference(bfloat16, place.train("b1", 1, dtype="bfloat16"))
+    found["bfloat16, micro_batch_size 1 instead of 16"] = _difference(bfloat16, place.train("b1", 1, dtype="bfloat16"))
     with _torch_dropout():
         theirs = place.train("theirs", 16)
-        found["torch's dropout, micro_batch 1 instead of 16"] = _difference(theirs, place.train("theirs1", 1))
+        found["torch's dropout, micro_batch_size 1 instead of 16"] = _difference(theirs, place.train("theirs1", 1))
     return found
 
 
@@ -147,9 +149,9 @@ def answers(place: Place, count: int) -> dict[str, Any]:
     samples = [sample for user in TEST_USERS for sample in read_user(place.manifest(user))[1]][:count]
     found: dict[str, Any] = {"samples": len(samples)}
     for dtype in ("float32", "bfloat16"):
-        generator = Generator(
+        generator = TransformersEngine(
             base_folder=place.base, mode="vanilla", weights_folder=None, dtype=dtype, pixels=PIXELS,
-            dataset_root=place.dataset, max_new_tokens=64, made_with="",
+            dataset_root=place.dataset, max_new_tokens=64, provenance="",
         )  # fmt: skip
         texts = {}
         for size in (32, 1):

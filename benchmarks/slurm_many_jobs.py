@@ -2,7 +2,7 @@
 
 On a cluster of virtual nodes on this machine (SLURM must be installed). All jobs are submitted at once; as many run
 together as the nodes have cores, which need not be there in truth. Each job notes that it ran; in the end every one
-must have done so exactly once, and the ledger must say the same. Minutes:
+must have done so exactly once, and the journal must say the same. Minutes:
 
     python benchmarks/slurm_many_jobs.py
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from slurm_guard.journal import Ledger  # noqa: E402
+from slurm_guard.journal import Journal  # noqa: E402
 from tests.support.slurm_cluster import Cluster, free_ports  # noqa: E402
 
 WORKFLOW = """
@@ -47,7 +47,7 @@ def main(jobs: int, cores: int) -> None:
         finally:
             cluster.stop()
         runs = Counter(line for path in (folder / "ran").iterdir() for line in path.read_text().split())
-        events = Counter(entry["event"] for entry in Ledger(folder / "jobs.jsonl").read())
+        events = Counter(entry["event"] for entry in Journal(folder / "jobs.jsonl").read())
     lost = [number for number in range(jobs) if runs[str(number)] == 0]
     doubled = [number for number, count in runs.items() if count > 1]
     print(f"{jobs} jobs, {cores} at a time on {os.cpu_count()} cores: {seconds:.0f} s, {seconds / jobs:.2f} s a job")

@@ -53,7 +53,7 @@ from usertune.pipeline.recipes import Recipes, current_code
 from usertune.pipeline.results_folder import check_owner, check_writable, claim
 from slurm_guard.journal import PLACE
 from usertune.cluster.job_names import job_name
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.study.schema import FIGURE_NAMES
 from usertune.study.copy import read_written, study_text
 from usertune.core.users import batch_label, format_users
@@ -105,7 +105,7 @@ def check_command_line():
     asked = command_line()
     if asked is None:
         return
-    if said := targets.problem(STUDY, STANDING.results, asked.targets or []):
+    if said := targets.problem(STUDY, FRESHNESS.results, asked.targets or []):
         refuse(said)
     settings = ["profile", "executor", "cores", "jobs"]
     runs_nothing = ["dryrun", "lint", "list_rules", "list_target_rules", "unlock"]
@@ -149,7 +149,7 @@ os.environ.update(
 )
 
 RECIPES = Recipes(STUDY, current_code(), installed_versions())
-STANDING = Standing(STUDY, RECIPES)
+FRESHNESS = Freshness(STUDY, RECIPES)
 check_command_line()
 end_quietly_on_ctrl_c()
 AUDIT = layout.audit_place(RECIPES)
@@ -193,7 +193,7 @@ def repair_what_does_not_hold():
     """
     if workflow.is_main_process:
         workflow.dag.forcefiles.update(
-            f"{STUDY.results}/{place}" for place in STANDING.to_repair()
+            f"{STUDY.results}/{place}" for place in FRESHNESS.to_repair()
         )
 
 
@@ -222,14 +222,14 @@ def is_untrained(wildcards):
 
 def recipe_of(manifest):
     """The recipe of the result with this manifest; it differs from the last one where the result is damaged."""
-    return lambda wildcards: STANDING.recipe(manifest.format(**wildcards))
+    return lambda wildcards: FRESHNESS.recipe(manifest.format(**wildcards))
 
 
 def every_result():
     """All files that the study should have, but for logs, weights and stores."""
     return [
         f"<results>/{place}"
-        for result in STANDING.results.values()
+        for result in FRESHNESS.results.values()
         for place in (result.manifest, *result.files)
     ]
 
@@ -302,7 +302,7 @@ def on_a_cluster():
 
 
 def of_experiment(key):
-    """What the study says of an experiment under this key, or one of a section like training.micro_batch."""
+    """What the study says of an experiment under this key, or one of a section like training.micro_batch_size."""
     return lambda wildcards: attrgetter(key)(STUDY.experiments[wildcards.experiment])
 
 

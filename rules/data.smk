@@ -23,7 +23,7 @@ rule prepare:
     params:
         recipe=recipe_of("data/user_{user}.manifest.json"),
         root=STUDY.dataset.root,
-        sources=lambda wildcards: STANDING.sources_state(wildcards.user),
+        sources=lambda wildcards: FRESHNESS.sources_state(wildcards.user),
     message:
         "Checking the samples of user {wildcards.user}"
     shell:
@@ -59,7 +59,7 @@ rule base_model:
     params:
         recipe=recipe_of("base_model/manifest.json"),
         path=STUDY.base_model.path,
-        files=lambda wildcards: plan.base_model_state(STUDY),
+        files=lambda wildcards: sources.base_model_state(STUDY),
     message:
         "Looking up the base model"
     shell:

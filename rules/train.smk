@@ -30,7 +30,7 @@ rule train:
         mem_mb=for_each_gpu(64000),
         runtime=lambda wildcards, attempt: 1440 * attempt,
         # Not a param, whose change would start the job again.
-        micro_batch=of_experiment("training.micro_batch"),
+        micro_batch_size=of_experiment("training.micro_batch_size"),
         attempt=lambda wildcards, attempt: attempt,
     params:
         recipe=recipe_of("checkpoints/{experiment}/manifest.json"),
@@ -40,7 +40,7 @@ rule train:
         "Training {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/train.py --recipe {params.recipe:q} --execution {params.execution:q}'
-        " --micro-batch {resources.micro_batch} --attempt {resources.attempt}"
+        " --micro-batch-size {resources.micro_batch_size} --attempt {resources.attempt}"
         " --experiment {wildcards.experiment:q}"
         " --base-model {input.base_model:q} --train {input.train:q} --validation {input.validation:q}"
         " --root {params.root:q} --gpus {resources.gpu} --processes {resources.gpus_per_node}"

@@ -15,7 +15,7 @@ from pathlib import Path
 import environment  # noqa: F401
 
 from usertune.checks.explain import explain, in_words
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.checks.sources import check_sources
 from usertune.core.errors import UserError
 from usertune.pipeline.recipes import Recipes, current_code
@@ -35,9 +35,9 @@ def main(arguments: argparse.Namespace) -> None:
     study = load_study(arguments.study, arguments.config)
     check_owner(study)
     check_sources(study)
-    standing = Standing(study, Recipes(study, current_code(), installed_versions()))
-    place = None if arguments.target is None else place_in(arguments.target, standing.folder)
-    print(in_words(explain(standing, place)))
+    freshness = Freshness(study, Recipes(study, current_code(), installed_versions()))
+    place = None if arguments.target is None else place_in(arguments.target, freshness.folder)
+    print(in_words(explain(freshness, place)))
 
 
 def place_in(target: Path, folder: Path) -> str:

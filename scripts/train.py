@@ -19,7 +19,7 @@ from usertune.training.train import train_experiment
 def main(arguments: argparse.Namespace) -> None:
     train_experiment(
         recipe=arguments.recipe,
-        execution={**arguments.execution, "micro_batch": arguments.micro_batch},
+        execution={**arguments.execution, "micro_batch_size": arguments.micro_batch_size},
         experiment=arguments.experiment,
         base_manifest=arguments.base_model,
         train_manifests=arguments.train,
@@ -41,9 +41,11 @@ if __name__ == "__main__":
         type=json.loads,
         required=True,
         metavar="JSON",
-        help="gradient_checkpointing, save_every_steps and loader_workers: how to train; changes last digits only",
+        help="gradient_checkpointing, save_every_steps, dataloader_num_workers: how to train; changes last digits only",
     )
-    parser.add_argument("--micro-batch", type=int, required=True, help="samples in memory at once, in each process")
+    parser.add_argument(
+        "--micro-batch-size", type=int, required=True, help="samples in memory at once, in each process"
+    )
     parser.add_argument(
         "--attempt", type=int, default=1, help="after an attempt that memory ended, a further one takes fewer samples"
     )

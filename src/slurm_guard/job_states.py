@@ -50,7 +50,7 @@ GOES_ON = Fate("going on")
 
 
 @dataclass
-class FateJudge:
+class JobStateJudge:
     """Judges jobs by what SLURM lists, remembering since when each has been in a state from which nothing follows.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The ledger of a study's SLURM jobs: what was submitted, what became of it. It outlives the process that submits."""
+"""The journal of a study's SLURM jobs: what was submitted, what became of it. It outlives the process that submits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PLACE = "logs/slurm/jobs.jsonl"
 Entry = dict[str, Any]
 
 
-class Ledger:
+class Journal:
     """A file of JSON lines, one for each event, that is only ever appended to.
 
     Events and what they hold besides ``event``, ``time`` (ISO 8601 with zone) and ``job`` (SLURM's number):
@@ -69,5 +69,5 @@ class Ledger:
 
 
 def submissions(entries: Iterable[Entry]) -> Mapping[str, Entry]:
-    """Return the last submission (or adoption) of every job among the entries of a ledger, by its number."""
+    """Return the last submission (or adoption) of every job among the entries of a journal, by its number."""
     return {entry["job"]: entry for entry in entries if entry["event"] in ("submitted", "adopted")}

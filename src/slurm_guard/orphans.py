@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from slurm_guard.job_states import MAY_COME_BACK
-from slurm_guard.journal import Ledger, submissions
+from slurm_guard.journal import Journal, submissions
 from slurm_guard.queue import ListedJob
 
 # Rule and wildcards, by name.
@@ -36,15 +36,16 @@ class Orphans:
 
     Args:
         listed: the study's jobs as SLURM lists them.
-        ledger: what was submitted, and seen ending.
+        journal: what was submitted, and seen ending.
 
     Attributes:
         unknown: jobs that carry the study's name, but whose work nobody knows: the run that submitted them died before
-            it wrote them into the ledger, or they are groups of jobs. They must have ended before others are submitted.
+            it wrote them into the journal, or they are groups of jobs. They must have ended before others
+            are submitted.
     """
 
-    def __init__(self, listed: Mapping[str, ListedJob], ledger: Ledger) -> None:
-        entries = list(ledger.read())
+    def __init__(self, listed: Mapping[str, ListedJob], journal: Journal) -> None:
+        entries = list(journal.read())
         submitted = submissions(entries)
         seen_ending = {entry["job"] for entry in entries if entry["event"] == "ended"}
         cancelled = {entry["job"] for entry in entries if entry["event"] == "cancelled"}

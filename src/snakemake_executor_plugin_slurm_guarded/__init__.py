@@ -8,7 +8,7 @@ snakemake-executor-plugin-slurm. What is done otherwise, each because of what re
   were preempted, held, cancelled under a database, or are not listed any more.
 - **Polling.** Soon after a submission, then less often, at the least every 30 seconds, and at once when a job has
   written its results; the plugin goes up to 180 seconds, and sleeps on when the last job has ended.
-- **Orphans.** Jobs carry the name of their study and stand in a ledger. After the death of a run the next one goes on
+- **Orphans.** Jobs carry the name of their study and stand in a journal. After the death of a run the next one goes on
   with its jobs instead of submitting them again beside them.
 - **Mistakes.** Before anything runs, SLURM is asked whether it would take the jobs, so that a missing account or
   partition is told at once and with what to do.
@@ -36,14 +36,14 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from slurm_guard import queue
 from slurm_guard.awaited_results import AwaitedResults
-from slurm_guard.job_states import FateJudge
-from slurm_guard.journal import Ledger
+from slurm_guard.job_states import JobStateJudge
+from slurm_guard.journal import Journal
 from slurm_guard.orphans import Identity, Orphans
 from slurm_guard.submission_errors import advice
 from snakemake_executor_plugin_slurm_guarded.config_errors import name_broken_files
 from usertune.core.hashing import digest
 
-# Set by the workflow: the name of its jobs, and where its ledger lies.
+# Set by the workflow: the name of its jobs, and where its journal lies.
 JOB_NAME, LEDGER = "USERTUNE_SLURM_JOB_NAME", "USERTUNE_SLURM_LEDGER"
 
 SECONDS_BETWEEN_LOOKS_AT_RESULTS = 2
@@ -90,8 +90,8 @@ class Executor(slurm.Executor):
         # The plugin takes it for the name of the jobs.
         self.run_uuid: str = os.environ.get(JOB_NAME) or str(self.run_uuid)
         settings = self.workflow.executor_settings
-        self._judge = FateJudge(patience=settings.patience_seconds)
-        self._ledger = Ledger(Path(os.environ.get(LEDGER, f".snakemake/{self.run_uuid}.jsonl")))
+        self._judge = JobStateJudge(patience=settings.patience_seconds)
+        self._ledger = Journal(Path(os.environ.get(LEDGER, f".snakemake/{self.run_uuid}.jsonl")))
         self._silent_since: float | None = None
         self._stopping = False
         self._keys: dict[str, str] = {}
@@ -150,7 +150,7 @@ class Executor(slurm.Executor):
             super().run_job(job)
 
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
-        """Write a submitted job into the ledger, then tell Snakemake."""
+        """Write a submitted job into the journal, then tell Snakemake."""
         self._write_down("submitted", job_info)
         super().report_job_submission(job_info, register_job=register_job)
 
@@ -159,7 +159,7 @@ class Executor(slurm.Executor):
         return iter(super().get_account_arg(job)) if job.resources.get("slurm_account") else iter([""])
 
     def _write_down(self, event: str, info: SubmittedJobInfo) -> None:
-        """Write a job into the ledger, and await its results."""
+        """Write a job into the journal, and await its results."""
         job, number = info.job, str(info.external_jobid)
         rule, wildcards = (job.name, ()) if job.is_group() else _identity(job)
         self._note(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.conftest import Prepared
-from usertune.core.errors import Stopped
+from usertune.core.errors import StopRequested
 from usertune.training.train import train_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -20,7 +20,7 @@ EXECUTING = {"eval", "exec", "compile", "__import__"}
 UNSAFE_MODULES = {"pickle", "dill", "joblib", "marshal", "shelve"}
 # Numbers that the study's types have checked.
 NUMBERS = {
-    "params.batch_size", "resources.attempt", "resources.gpu", "resources.gpus_per_node", "resources.micro_batch",
+    "params.batch_size", "resources.attempt", "resources.gpu", "resources.gpus_per_node", "resources.micro_batch_size",
     "resources.nodes", "threads",
 }  # fmt: skip
 # What torch pickles in a sharded checkpoint is read with a list of what may be in it; tests/unit/test_checkpoints.py.
@@ -75,7 +75,7 @@ def test_a_pickle_in_a_working_checkpoint_is_not_executed(
 
     with monkeypatch.context() as patch:
         patch.setattr(StopOnSignal, "on_step_end", stop)
-        with pytest.raises(Stopped):
+        with pytest.raises(StopRequested):
             train_experiment(**arguments)
     (optimizer,) = tmp_path.rglob("checkpoint-*/optimizer.pt")
     executed = tmp_path / "executed"

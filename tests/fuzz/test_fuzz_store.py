@@ -16,10 +16,10 @@ USER = "7"
 REQUESTS = st.text("0123456789abcdef", min_size=1, max_size=64)
 PREDICTIONS = st.dictionaries(REQUESTS, st.builds(Prediction), max_size=5)
 WRITTEN = {
-    "a" * 64: Prediction(text="```grounding\n[1, 2]\n```", new_tokens=12, stopped=True, made_with="0" * 16),
-    "b" * 64: Prediction(text='quotes ", \\ and \u2028 \u4e2d\U0001f600', new_tokens=0, stopped=False, made_with=""),
-    "c" * 64: Prediction(text="", new_tokens=4096, stopped=False, made_with="f" * 16),
-    "": Prediction(text="{}", new_tokens=1, stopped=True, made_with="0" * 16),
+    "a" * 64: Prediction(text="```grounding\n[1, 2]\n```", new_tokens=12, stopped=True, provenance="0" * 16),
+    "b" * 64: Prediction(text='quotes ", \\ and \u2028 \u4e2d\U0001f600', new_tokens=0, stopped=False, provenance=""),
+    "c" * 64: Prediction(text="", new_tokens=4096, stopped=False, provenance="f" * 16),
+    "": Prediction(text="{}", new_tokens=1, stopped=True, provenance="0" * 16),
 }
 
 
@@ -59,8 +59,8 @@ def test_from_a_damaged_segment_comes_only_what_was_stored(
     found = store.read(USER)
     assert found.items() <= WRITTEN.items()
     # A line that still stands between line ends is found again, whatever happened to the others.
-    standing = set(content.split(b"\n")) & set(whole.split(b"\n")[:-1])
-    assert len(found) >= len(standing)
+    freshness = set(content.split(b"\n")) & set(whole.split(b"\n")[:-1])
+    assert len(found) >= len(freshness)
 
 
 @given(st.data())

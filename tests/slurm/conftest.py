@@ -73,7 +73,7 @@ def long_study(folder: Path) -> Workplace:
     workplace.replace("  batch_size: 4", "  batch_size: 2")
     workplace.replace("  save_every_steps: 2", "  save_every_steps: 10")
     # After a kill an attempt takes smaller micro-batches, whose sums differ in their last digits.
-    workplace.replace("  micro_batch: 4", "  micro_batch: 1")
+    workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
     workplace.replace("  batch_size: 10", "  batch_size: 2")
     return workplace
 

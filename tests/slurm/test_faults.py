@@ -216,13 +216,13 @@ def test_a_job_that_ends_while_the_controller_is_away(
 
 
 def test_out_of_memory(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    long_place.replace("  micro_batch: 1", "  micro_batch: 2")
+    long_place.replace("  micro_batch_size: 1", "  micro_batch_size: 2")
     memory = "train:mem_mb=400 if attempt == 1 else 8000"
     with running(long_place, FULL, "--set-resources", memory):
         pass
     assert long_place.output.count(RETRY) == 1
     manifest = long_place.json("checkpoints/full/manifest.json")
-    assert manifest["micro_batch"] == 1
+    assert manifest["micro_batch_size"] == 1
     assert manifest["fingerprint"] == undisturbed.training["fingerprint"]
     # Sums of other micro-batches differ in their last digits.
     assert manifest["final_validation_loss"] == pytest.approx(undisturbed.training["final_validation_loss"], rel=2e-2)

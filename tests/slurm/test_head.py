@@ -22,7 +22,7 @@ WAITING_OR_RUNNING = "pending,running,completing,suspended,configuring"
 
 
 def events(place: Workplace) -> list[tuple[str, str]]:
-    """Return what the ledger says: event and job."""
+    """Return what the journal says: event and job."""
     lines = (place.results / PLACE).read_text().splitlines()
     return [(entry["event"], entry["job"]) for entry in map(json.loads, lines)]
 

@@ -45,7 +45,7 @@ def finished(both: tuple[Workplace, Workplace]) -> Workplace:
 
 
 def _jobs(place: Workplace) -> list[dict[str, Any]]:
-    """Return the jobs of the ledger: submission and end in one."""
+    """Return the jobs of the journal: submission and end in one."""
     found: dict[str, dict[str, Any]] = {}
     for entry in map(json.loads, (place.results / PLACE).read_text().splitlines()):
         found.setdefault(entry["job"], {}).update(entry)

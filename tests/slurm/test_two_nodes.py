@@ -20,7 +20,7 @@ def _study(folder: Path, epochs: int = 2) -> Workplace:
     place = new_workplace(folder)
     place.replace("    rank: 2\n", "    rank: 2\n    dropout: 0\n")
     place.replace("  epochs: 1", f"  epochs: {epochs}")
-    place.replace("  micro_batch: 4", "  micro_batch: 1")
+    place.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
     return place
 
 

@@ -57,18 +57,18 @@ MEASURED = {
 }
 
 
-class StandInGenerator:
+class StandInEngine:
     """Answers as `SKILL` says of the mode; every tenth vanilla answer cannot be parsed."""
 
     generated = 0
 
-    def __init__(self, mode: str, made_with: str, hostile: str = "", **_: Any) -> None:
-        self.mode, self.made_with, self.hostile = mode, made_with, hostile
+    def __init__(self, mode: str, provenance: str, hostile: str = "", **_: Any) -> None:
+        self.mode, self.provenance, self.hostile = mode, provenance, hostile
 
     def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
         for start in range(0, len(samples), batch_size):
             batch = samples[start : start + batch_size]
-            StandInGenerator.generated += len(batch)
+            StandInEngine.generated += len(batch)
             yield [(sample, self._prediction(sample)) for sample in batch]
 
     def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
@@ -81,7 +81,7 @@ class StandInGenerator:
         if self.mode == "vanilla" and sample["step"] % 10 == 0:
             text = f"I cannot see it. {self.hostile}"
         stopped, at = sample["step"] > 0, f"2026-03-04T10:00:{sample['step']:02}+00:00"
-        return Prediction(text, new_tokens=20, stopped=stopped, made_with=self.made_with, seconds=SECONDS, at=at)
+        return Prediction(text, new_tokens=20, stopped=stopped, provenance=self.provenance, seconds=SECONDS, at=at)
 
 
 class StandInTrainer:
@@ -98,7 +98,7 @@ class StandInTrainer:
         (weights_folder / "README.md").write_text("weights")
         train = [f"{step},{step / 30},train,{2 / step},1e-6\n" for step in range(1, 31)]
         write_text(log_file, "step,epoch,split,loss,learning_rate\n" + "".join(train) + "30,1,validation,0.5,\n")
-        return {**MEASURED, "micro_batch": run.execution["micro_batch"], "device": "cpu"}
+        return {**MEASURED, "micro_batch_size": run.execution["micro_batch_size"], "device": "cpu"}
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def without_a_model(hostile: str = "") -> Iterator[None]:
     """Give training and prediction the stand-ins while the block runs, so that they import no torch."""
     stand_ins: dict[str, dict[str, Any]] = {
         "usertune.training.finetune": {"FineTuning": SimpleNamespace, "fine_tune": StandInTrainer.fine_tune},
-        "usertune.inference.engines.transformers": {"Generator": partial(StandInGenerator, hostile=hostile)},
+        "usertune.inference.engines.transformers": {"TransformersEngine": partial(StandInEngine, hostile=hostile)},
         "usertune.models.qwen3_vl": {"device_name": lambda: "cpu", "used_gpus": list},
     }
     before = {name: sys.modules.get(name) for name in stand_ins}
@@ -125,7 +125,7 @@ def without_a_model(hostile: str = "") -> Iterator[None]:
 
 @dataclass
 class SyntheticStudy:
-    """Experiments of every mode on screenshots of one colour each; see `StandInGenerator` for the answers.
+    """Experiments of every mode on screenshots of one colour each; see `StandInEngine` for the answers.
 
     Args:
         root: folder of the results; raw data and base model are in it too.
@@ -288,7 +288,7 @@ class SyntheticStudy:
         out = self.root / result.manifest
         train_experiment(
             recipe=recipe,
-            execution={**json.loads(self.recipes.execution(str(result.experiment))), "micro_batch": 1},
+            execution={**json.loads(self.recipes.execution(str(result.experiment))), "micro_batch_size": 1},
             experiment=str(result.experiment),
             base_manifest=base,
             train_manifests=users[:count],

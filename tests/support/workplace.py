@@ -54,9 +54,9 @@ training:
   learning_rate: 2e-3
   warmup_steps: 1
   batch_size: 4
-  micro_batch: 4
+  micro_batch_size: 4
   gradient_checkpointing: false
-  loader_workers: 0
+  dataloader_num_workers: 0
   validate_every_steps: 10
   save_every_steps: 2
   lora:

@@ -41,7 +41,12 @@ TRAINING = {
 }
 LORA = {"rank": 4, "alpha": 32, "dropout": 0.05}
 FROZEN = {"vision": True, "merger": True}
-EXECUTION = {"micro_batch": 4, "gradient_checkpointing": False, "save_every_steps": 100, "loader_workers": 0}
+EXECUTION = {
+    "micro_batch_size": 4,
+    "gradient_checkpointing": False,
+    "save_every_steps": 100,
+    "dataloader_num_workers": 0,
+}
 
 # The beginning of programs that get the arguments of a training as JSON, on their command line.
 WITH_ARGUMENTS = """

@@ -75,18 +75,18 @@ def test_out_of_memory_is_tried_again_with_a_smaller_micro_batch(place: Workplac
     _with_memory_for(place, rows=2)
     output = place.run(FULL)
     assert output.count(RETRY) == 1
-    assert "out of memory with training.micro_batch 4 (CUDA out of memory" in output
-    assert "set micro_batch lower, or gradient_checkpointing: true" in output
+    assert "out of memory with training.micro_batch_size 4 (CUDA out of memory" in output
+    assert "set micro_batch_size lower, or gradient_checkpointing: true" in output
     assert "Traceback" not in output
     manifest = place.json("checkpoints/full/manifest.json")
-    assert manifest["micro_batch"] == 2
+    assert manifest["micro_batch_size"] == 2
     losses = _losses(place)
 
     place.results.rename(place.folder / "second-attempt")
-    place.replace("  micro_batch: 4", "  micro_batch: 2")
+    place.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
     assert RETRY not in place.run(FULL)
     undisturbed = place.json("checkpoints/full/manifest.json")
-    assert undisturbed["micro_batch"] == 2
+    assert undisturbed["micro_batch_size"] == 2
     assert _losses(place) == losses
     for key in ("weights_fingerprint", "fingerprint", "steps"):
         assert undisturbed[key] == manifest[key], key
@@ -97,8 +97,8 @@ def test_no_attempt_helps(place: Workplace) -> None:
     code, output = place.snakemake(FULL)
     assert code != 0
     assert output.count(RETRY) == 2
-    for micro_batch in (4, 2, 1):
-        assert f"out of memory with training.micro_batch {micro_batch} (" in output
+    for micro_batch_size in (4, 2, 1):
+        assert f"out of memory with training.micro_batch_size {micro_batch_size} (" in output
     assert "lower base_model.max_pixels" in output
     assert "Traceback" not in output
     assert not (place.folder / FULL).exists()
@@ -160,7 +160,7 @@ def test_training_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> No
     place = new_workplace(tmp_path / "place", Counts(train=20, validation=1, test=1))
     place.options = LOCAL_PROFILE
     place.replace("  save_every_steps: 2", "  save_every_steps: 3")
-    place.replace("  loader_workers: 0", "  loader_workers: 1")
+    place.replace("  dataloader_num_workers: 0", "  dataloader_num_workers: 1")
     run = place.start(FULL)
     told: list[int] = []
     try:
@@ -181,7 +181,7 @@ def test_training_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> No
     assert "Traceback" not in place.output
     manifest = place.json("checkpoints/full/manifest.json")
     assert 0 < told[0] < told[1] == manifest["resumed_from_step"] < manifest["steps"] == 15
-    assert manifest["micro_batch"] == 4, "memory was not the reason"
+    assert manifest["micro_batch_size"] == 4, "memory was not the reason"
     after_attempts = _losses(place)
 
     # As schedulers do it: the signal reaches the loader's worker, too. The command is that of the second attempt.

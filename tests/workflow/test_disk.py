@@ -172,7 +172,7 @@ def test_full_while_training(place: Workplace, disk: Disk, tmp_path: Path) -> No
     log = "checkpoints/lora/training_log.csv"
     assert (place.results / log).read_text() == (undisturbed.results / log).read_text()
     left = {path.name for path in (place.results / f"checkpoints/lora/{manifest['fingerprint'][:16]}").iterdir()}
-    assert left == {".lock", "complete.json", "made_with.json", "training_log.csv", "weights"}
+    assert left == {".lock", "complete.json", "provenance.json", "training_log.csv", "weights"}
 
 
 def test_read_only_results(place: Workplace, disk: Disk) -> None:

@@ -75,7 +75,7 @@ def test_two_gpus_train_one_experiment(tmp_path: Path) -> None:
     workplace = new_workplace(tmp_path / "place", Counts(train=3, validation=1, test=1))
     _with_gpus(workplace, "GPU-one", "GPU-two")
     workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n    parallel: ddp\n")
-    workplace.replace("  micro_batch: 4", "  micro_batch: 2")
+    workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
     workplace.run(FULL)
     manifest = workplace.json("checkpoints/full/manifest.json")
     assert sorted(manifest["gpus"]) == ["GPU-one", "GPU-two"]
@@ -89,7 +89,7 @@ def test_more_gpus_than_there_are_is_told_before_anything_runs(tmp_path: Path) -
     workplace = new_workplace(tmp_path / "place", Counts(train=3, validation=1, test=1))
     _with_gpus(workplace, "GPU-one")
     workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n")
-    workplace.replace("  micro_batch: 4", "  micro_batch: 2")
+    workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
     code, output = workplace.snakemake("-n", FULL)
     assert code != 0
     assert "experiments.full.gpus is 2, but of this machine's GPUs 1 can be used; set gpus: 1" in output
@@ -98,7 +98,7 @@ def test_more_gpus_than_there_are_is_told_before_anything_runs(tmp_path: Path) -
 def test_what_a_cluster_is_asked_for(tmp_path: Path) -> None:
     workplace = new_workplace(tmp_path / "place", Counts(train=2, validation=1, test=1))
     workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n    nodes: 2\n")
-    workplace.replace("  micro_batch: 4", "  micro_batch: 1")
+    workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
     for experiment, expected in (
         ("lora", "--gpus 1 --processes 1 --nodes 1 --parallel ddp"),
         ("full", "--gpus 4 --processes 2 --nodes 2 --parallel fsdp"),

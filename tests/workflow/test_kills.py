@@ -146,7 +146,7 @@ def _small_study(folder: Path) -> Workplace:
     workplace.replace("  full:\n    mode: full\n", "")
     workplace.replace("  epochs: 1", "  epochs: 8")
     # After a kill an attempt takes smaller micro-batches, whose sums differ in their last digits.
-    workplace.replace("  micro_batch: 4", "  micro_batch: 1")
+    workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
     workplace.replace("  batch_size: 10", "  batch_size: 4")
     return workplace
 

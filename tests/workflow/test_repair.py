@@ -41,7 +41,7 @@ def _edit_by_hand(path: Path) -> None:
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
     "deleted": Path.unlink,
-    "edited": _edit_by_hand,
+    "modified": _edit_by_hand,
     "truncated": lambda path: os.truncate(path, path.stat().st_size // 2),
 }
 

@@ -47,15 +47,15 @@ class Audit:
     Attributes:
         checked: how many results were looked at.
         findings: what is wrong.
-        made_otherwise: results that stand, but were made with other code or packages than today's, as
+        environment_mismatches: results that stand, but were made with other code or packages than today's, as
             ``{"what": label, "changes": [text, ...]}``.
-        left_over: files that are not (or no longer) part of the study; no table is made from them.
+        unreferenced: files that are not (or no longer) part of the study; no table is made from them.
     """
 
     checked: int = 0
     findings: list[Finding] = field(default_factory=list)
-    made_otherwise: list[dict[str, Any]] = field(default_factory=list)
-    left_over: list[str] = field(default_factory=list)
+    environment_mismatches: list[dict[str, Any]] = field(default_factory=list)
+    unreferenced: list[str] = field(default_factory=list)
 
 
 def audit_study(study: Study, whole: bool = True) -> Audit:
@@ -80,8 +80,8 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
             continue
         manifests[place] = manifest
         audit.findings.extend(Finding("stale", place, reason) for reason in _stale(study, result, manifests))
-    audit.made_otherwise = _made_otherwise(results, manifests)
-    audit.left_over = _left_over(study, results)
+    audit.environment_mismatches = _environment_mismatches(results, manifests)
+    audit.unreferenced = _unreferenced(study, results)
     return audit
 
 
@@ -113,10 +113,12 @@ def in_words(audit: Audit, shown: int = 20) -> str:
     lines = [f"{finding.kind}: {finding.place}: {finding.reason}" for finding in audit.findings[:shown]]
     if len(audit.findings) > shown:
         lines.append(f"... and {len(audit.findings) - shown} more")
-    lines += [f"note: {item['what']}: made with {', '.join(item['changes'])}" for item in audit.made_otherwise[:shown]]
-    if audit.left_over:
-        names = ", ".join(audit.left_over[:3]) + (", ..." if len(audit.left_over) > 3 else "")
-        lines.append(f"note: {len(audit.left_over)} files are not part of this study (no table uses them): {names}")
+    lines += [
+        f"note: {item['what']}: made with {', '.join(item['changes'])}" for item in audit.environment_mismatches[:shown]
+    ]
+    if audit.unreferenced:
+        names = ", ".join(audit.unreferenced[:3]) + (", ..." if len(audit.unreferenced) > 3 else "")
+        lines.append(f"note: {len(audit.unreferenced)} files are not part of this study (no table uses them): {names}")
     if audit.findings:
         lines.append(
             f"the audit failed: {len(audit.findings)} of {audit.checked} results do not hold. Run snakemake: one run "
@@ -191,7 +193,7 @@ def _mended_images(root: Path, raw: Path, manifest: Manifest) -> Iterator[str]:
             yield f"line {item['line']} of {raw} was skipped for an image that is good now"
 
 
-def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manifest]) -> list[dict[str, Any]]:
+def _environment_mismatches(results: Mapping[str, Result], manifests: Mapping[str, Manifest]) -> list[dict[str, Any]]:
     """Return which results were made with other code or packages than today's; alike ones are named together."""
     versions, code = installed_versions(), current_code()
     found: dict[tuple[str, ...], list[str]] = {}
@@ -199,7 +201,7 @@ def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manif
         result = results[place]
         if result.step not in RECORDED_STEPS:
             continue
-        records = manifest.get("made_with", [UNKNOWN])
+        records = manifest.get("provenance", [UNKNOWN])
         if isinstance(records, dict):
             records = records.get(result.step, [UNKNOWN])
         now = {"code": code[result.step], "versions": versions}
@@ -212,7 +214,7 @@ def _made_otherwise(results: Mapping[str, Result], manifests: Mapping[str, Manif
     ]
 
 
-def _left_over(study: Study, results: Mapping[str, Result]) -> list[str]:
+def _unreferenced(study: Study, results: Mapping[str, Result]) -> list[str]:
     """Return files in the folders of results that belong to no result of the study; weights are not looked at.
 
     What comparisons of other users use is not left over, nor is for them what they do not use.

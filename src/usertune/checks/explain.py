@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.core.errors import UserError
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result
@@ -55,32 +55,32 @@ class Explanation:
     unknown: int = 0
 
 
-def explain(standing: Standing, target: str | None = None) -> Explanation:
+def explain(freshness: Freshness, target: str | None = None) -> Explanation:
     """Say why a result would be made again, and at what cost; nothing is run or written.
 
     Args:
-        standing: the study's results as they stand.
+        freshness: the study's results as they stand.
         target: place of a result below the folder of results: its manifest or one of its files; the report's
             unless given.
 
     Raises:
         UserError: the study has no such result.
     """
-    manifest = _manifest_of(standing.results, target or report_place(standing.study))
-    explanation = Explanation(standing.results[manifest].label)
+    manifest = _manifest_of(freshness.results, target or report_place(freshness.study))
+    explanation = Explanation(freshness.results[manifest].label)
     again: set[str] = set()
-    for place in needed_for(standing.results, manifest):
-        result = standing.results[place]
-        own = [*standing.reasons(place), *standing.not_from_upstream(place)]
+    for place in needed_for(freshness.results, manifest):
+        result = freshness.results[place]
+        own = [*freshness.reasons(place), *freshness.not_from_upstream(place)]
         for reason in own:
             explanation.causes.setdefault(reason, []).append(result.label)
         if own or any(above in again for above in result.upstream):
             again.add(place)
             explanation.jobs[result.step] = explanation.jobs.get(result.step, 0) + 1
             if result.step == "train":
-                explanation.trainings.append(_training_in_words(standing, result, again))
+                explanation.trainings.append(_training_in_words(freshness, result, again))
             elif result.step == "predict":
-                _count_samples(standing, result, again, explanation)
+                _count_samples(freshness, result, again, explanation)
     return explanation
 
 
@@ -112,15 +112,15 @@ def _manifest_of(results: Mapping[str, Result], target: str) -> str:
     raise UserError(f"{target}: this study has no such result; results are, for example: {examples}")
 
 
-def _training_in_words(standing: Standing, result: Result, again: set[str]) -> str:
+def _training_in_words(freshness: Freshness, result: Result, again: set[str]) -> str:
     """Say whether a training job would train; only what it reads, as it is now, can tell."""
     if any(place in again for place in result.upstream):
         return f"{result.label}: trains, unless its samples and base model turn out to be as before"
-    manifests = {place: standing.look(place)[0] or {} for place in result.upstream}
+    manifests = {place: freshness.inspect(place)[0] or {} for place in result.upstream}
     users = [manifests[place] for place in result.upstream if place != BASE_MODEL]
-    count = len(standing.study.users.train)
+    count = len(freshness.study.users.train)
     fingerprint = train_fingerprint(result.recipe, manifests[BASE_MODEL], users[:count], users[count:])
-    work = work_folder(standing.folder / result.manifest, fingerprint)
+    work = work_folder(freshness.folder / result.manifest, fingerprint)
     if (work / COMPLETE).exists() and _seems_complete(work):
         return f"{result.label}: was trained before, will be found"
     if any(work.glob("checkpoint-*")):
@@ -136,35 +136,35 @@ def _seems_complete(work: Path) -> bool:
     return all((work / "weights" / name).is_file() for name in files)
 
 
-def _count_samples(standing: Standing, result: Result, again: set[str], explanation: Explanation) -> None:
+def _count_samples(freshness: Freshness, result: Result, again: set[str], explanation: Explanation) -> None:
     """Add the samples of a prediction job to those stored, to be generated, or unknown."""
     trained = next((place for place in result.upstream if place.startswith("checkpoints/")), None)
     model_may_change = any(place in again for place in (BASE_MODEL, trained) if place)
     store = None
     if not model_may_change:
-        base = standing.look(BASE_MODEL)[0] or {}
-        model = model_of(base, standing.look(trained)[0] if trained else None)
+        base = freshness.inspect(BASE_MODEL)[0] or {}
+        model = model_of(base, freshness.inspect(trained)[0] if trained else None)
         namespace = step_fingerprint(result.recipe, model)
-        store = PredictionStore(standing.folder / "store" / "predictions", namespace)
+        store = PredictionStore(freshness.folder / "store" / "predictions", namespace)
     for place in result.upstream:
         if not place.startswith("data/"):
             continue
-        if standing.look(place)[0] is None:
-            explanation.unknown += _raw_lines(standing, standing.results[place].users[0])
+        if freshness.inspect(place)[0] is None:
+            explanation.unknown += _raw_lines(freshness, freshness.results[place].users[0])
             continue
-        manifest, samples = read_user(standing.folder / place)
+        manifest, samples = read_user(freshness.folder / place)
         if store is None or place in again:
             explanation.unknown += len(samples)
             continue
-        stored = read_stored(store, [manifest["user"]], "made_with" in result.recipe)[manifest["user"]]
+        stored = read_stored(store, [manifest["user"]], "provenance" in result.recipe)[manifest["user"]]
         found = sum(request_digest(sample) in stored for sample in samples)
         explanation.stored += found
         explanation.to_generate += len(samples) - found
 
 
-def _raw_lines(standing: Standing, user: str) -> int:
+def _raw_lines(freshness: Freshness, user: str) -> int:
     try:
-        return sum(1 for _ in raw_lines(user_file(standing.study.dataset.root, user).read_bytes()))
+        return sum(1 for _ in raw_lines(user_file(freshness.study.dataset.root, user).read_bytes()))
     except UserError:
         return 0
 

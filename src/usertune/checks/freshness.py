@@ -17,7 +17,7 @@ from usertune.pipeline.recipes import Recipes, recipe_changes
 from usertune.study.schema import Study
 
 
-class Standing:
+class Freshness:
     """The results of one study as they stand now; each is looked at once, when it is first asked for.
 
     Args:
@@ -30,31 +30,31 @@ class Standing:
         self.folder = Path(study.results)
         self.results = results_of(study, recipes)
         self._sources: dict[str, str] = {}
-        self._looked: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
+        self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
 
-    def look(self, place: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
+    def inspect(self, place: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
         """Return the manifest at a place of `results`, or what is wrong with it."""
-        if place not in self._looked:
-            self._looked[place] = read_checked(self.folder, self.results[place])
-        return self._looked[place]
+        if place not in self._inspected:
+            self._inspected[place] = read_checked(self.folder, self.results[place])
+        return self._inspected[place]
 
     def recipe(self, place: str) -> str:
         """Return the recipe of a result as canonical JSON, for the ``params`` of its rule.
 
-        Where the result is damaged, the key ``remade`` says so, which makes Snakemake run the job. The result keeps
+        Where the result is damaged, the key ``rebuild`` says so, which makes Snakemake run the job. The result keeps
         the key, and so the recipe stays the same once it is mended. It is no part of the fingerprint.
         """
         recipe = dict(self.results[place].recipe)
-        manifest, finding = self.look(place)
+        manifest, finding = self.inspect(place)
         if manifest is not None:
-            remade = manifest.get("recipe", {}).get("remade")
+            rebuild = manifest.get("recipe", {}).get("rebuild")
         elif finding and (self.folder / place).exists():
             damaged = self.folder / finding.place
             state = [damaged.stat().st_size, damaged.stat().st_mtime_ns] if damaged.exists() else None
-            remade = digest([finding.place, finding.reason, state, (self.folder / place).stat().st_mtime_ns])[:16]
+            rebuild = digest([finding.place, finding.reason, state, (self.folder / place).stat().st_mtime_ns])[:16]
         else:
-            remade = None
-        return canonical_json(recipe if remade is None else {**recipe, "remade": remade})
+            rebuild = None
+        return canonical_json(recipe if rebuild is None else {**recipe, "rebuild": rebuild})
 
     def reasons(self, place: str, look_at_sources: bool = True) -> Iterator[str]:
         """Yield why a result itself, whatever lies upstream, would be made again.
@@ -64,14 +64,14 @@ class Standing:
             look_at_sources: whether raw data and base model are looked at too, which takes a while.
         """
         result = self.results[place]
-        manifest, finding = self.look(place)
+        manifest, finding = self.inspect(place)
         if manifest is None:
             absent = not (self.folder / place).exists()
             yield "it is not there yet" if absent or finding is None else f"{finding.place}: {finding.reason}"
             return
         yield from recipe_changes(manifest.get("recipe", {}), result.recipe)
-        makers = result.recipe.get("made_with")
-        if makers and manifest.get("recipe", {}).get("made_with") != makers:
+        makers = result.recipe.get("provenance")
+        if makers and manifest.get("recipe", {}).get("provenance") != makers:
             yield "rerun.on_code_change is set, and it was not yet compared with today's code and packages"
         if not look_at_sources:
             return
@@ -87,8 +87,8 @@ class Standing:
     def not_from_upstream(self, place: str) -> Iterator[str]:
         """Yield how a result of today's recipe does not fit to what lies upstream of it, as the audit would."""
         result = self.results[place]
-        looked = {name: self.look(name)[0] for name in (place, *result.upstream)}
-        manifests = {name: manifest for name, manifest in looked.items() if manifest is not None}
+        inspected = {name: self.inspect(name)[0] for name in (place, *result.upstream)}
+        manifests = {name: manifest for name, manifest in inspected.items() if manifest is not None}
         if place in manifests and not recipe_changes(manifests[place].get("recipe", {}), result.recipe):
             yield from not_made_from_upstream(self.study, result, manifests)
 

@@ -23,7 +23,7 @@ class FinalError(UserError):
     """Another attempt with the same settings ends in the same way, so none is made."""
 
 
-class Stopped(KeyboardInterrupt):
+class StopRequested(KeyboardInterrupt):
     """A stop signal came: the process is to leave, keeping what was finished.
 
     Args:

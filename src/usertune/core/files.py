@@ -111,7 +111,7 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     # Not only JSONDecodeError: also bytes that are no UTF-8, and a number of more digits than Python reads.
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: not valid JSON ({error}); delete the file and run snakemake again so that it is remade"
+            f"{path}: not valid JSON ({error}); delete the file and run snakemake again so that it is rebuild"
         ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
-NOT_IN_FINGERPRINT = frozenset({"upstream", "made_with", "remade"})
+NOT_IN_FINGERPRINT = frozenset({"upstream", "provenance", "rebuild"})
 
 
 def canonical_json(value: Any) -> str:
@@ -36,7 +36,7 @@ def step_fingerprint(recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> st
 
     Args:
         recipe: the step's recipe; its ``upstream`` does not count, since it describes how the inputs were
-            to be made and not what they are; nor do ``made_with`` and ``remade``, which say when to do it again.
+            to be made and not what they are; nor do ``provenance`` and ``rebuild``, which say when to do it again.
         inputs: names of the inputs with digests of their content.
     """
     own = {key: value for key, value in recipe.items() if key not in NOT_IN_FINGERPRINT}

@@ -17,27 +17,27 @@ from typing import Any
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
 
-SEAL = "content_sha256"
-_SEAL = re.compile(rb'\{\n  "content_sha256": "([0-9a-f]{64})",\n')
+CHECKSUM = "content_sha256"
+_CHECKSUM = re.compile(rb'\{\n  "content_sha256": "([0-9a-f]{64})",\n')
 REMAKE = "run snakemake, which makes it again"
 
 
 def write_result(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, sealed.
+    """Write a JSON object atomically, checksummed.
 
     Raises:
-        ValueError: ``value`` is empty or has a seal of its own, or holds NaN or an infinity, which JSON has not.
+        ValueError: ``value`` is empty or has a checksum of its own, or holds NaN or an infinity, which JSON has not.
     """
-    if not value or SEAL in value:
-        raise ValueError(f"a result has keys, and {SEAL} is none of them: found {', '.join(value) or 'no key'}")
+    if not value or CHECKSUM in value:
+        raise ValueError(f"a result has keys, and {CHECKSUM} is none of them: found {', '.join(value) or 'no key'}")
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     rest = text.removeprefix("{\n") + "\n"
-    seal = hashlib.sha256(rest.encode("utf-8")).hexdigest()
-    write_text(path, f'{{\n  "{SEAL}": "{seal}",\n{rest}')
+    checksum = hashlib.sha256(rest.encode("utf-8")).hexdigest()
+    write_text(path, f'{{\n  "{CHECKSUM}": "{checksum}",\n{rest}')
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object that `write_result` wrote; the seal is left out.
+    """Read a JSON object that `write_result` wrote; the checksum is left out.
 
     Raises:
         UserError: the file is missing, or is not as it was written.
@@ -46,20 +46,20 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: this file does not exist; {REMAKE}") from None
-    if problem := seal_problem(content):
+    if problem := checksum_problem(content):
         raise UserError(f"{path}: {problem}; {REMAKE}")
     value: dict[str, Any] = json.loads(content)
-    del value[SEAL]
+    del value[CHECKSUM]
     return value
 
 
-def seal_problem(content: bytes) -> str | None:
-    """Say what is wrong with the bytes of a sealed result; None if they are as they were written."""
+def checksum_problem(content: bytes) -> str | None:
+    """Say what is wrong with the bytes of a checksummed manifest; None if they are as they were written."""
     if not content.strip():
         return "the file is empty"
-    seal = _SEAL.match(content)
-    if not seal:
+    checksum = _CHECKSUM.match(content)
+    if not checksum:
         return "this is not a result that usertune wrote, or its beginning was edited"
-    if hashlib.sha256(content[seal.end() :]).hexdigest().encode("ascii") != seal[1]:
+    if hashlib.sha256(content[checksum.end() :]).hexdigest().encode("ascii") != checksum[1]:
         return "the file was edited or cut short after it was written"
     return None

@@ -34,7 +34,7 @@ from usertune.data.readers.messages import (
     user_file,
 )
 from usertune.data.samples import Image, Sample
-from usertune.runtime.provenance import made_with
+from usertune.runtime.provenance import current_provenance
 from usertune.tasks.catalogue import get_task
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def prepare_user(
         "skipped_samples": problems,
         "raw_sha256": digest_bytes(content),
         "sources_state": sources_state,
-        "made_with": [made_with("prepare")],
+        "provenance": [current_provenance("prepare")],
         "files": {Path(samples_file).name: samples_sha256},
     }
     write_text(samples_file, text)

@@ -89,7 +89,7 @@ def read_user(manifest_file: str | Path) -> tuple[dict[str, Any], list[Sample]]:
     manifest = read_result(manifest_path)
     samples_path = manifest_path.parent / f"user_{manifest['user']}.jsonl"
     if not samples_path.exists():
-        raise UserError(f"{samples_path}: missing; delete {manifest_path} and run again so that it is remade")
+        raise UserError(f"{samples_path}: missing; delete {manifest_path} and run again so that it is rebuild")
     if digest_file(samples_path) != samples_digest(manifest):
         raise UserError(
             f"{samples_path}: not the content that {manifest_path} describes (edited or damaged); "

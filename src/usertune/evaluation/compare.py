@@ -16,9 +16,9 @@ from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import compare_fingerprint
 from usertune.evaluation import table_names
-from usertune.evaluation.lineage import trace, trace_in_words
+from usertune.evaluation.lineage import lineage_in_words, lineage_of
 from usertune.evaluation.statistics.intervals import click_accuracy, paired_difference
-from usertune.evaluation.tables import Design, design_of, read_table, records
+from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, records
 from usertune.evaluation.thresholds import hit_column, threshold_label, thresholds_of
 
 PROVENANCE_DIGITS = 16
@@ -52,7 +52,7 @@ def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Pa
     summary = summary_table(design, thresholds, confidence, samples)
     metrics = [scores[name, user][0] for name in design.names for user in design.users]
     fingerprint = compare_fingerprint(recipe, metrics)
-    origin = trace(recipe, fingerprint, metrics)
+    origin = lineage_of(recipe, fingerprint, metrics)
     outputs = {
         name: table.assign(provenance=fingerprint[:PROVENANCE_DIGITS]).to_csv(index=False, lineterminator="\n")
         for name, table in (
@@ -62,7 +62,7 @@ def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Pa
             (table_names.SUMMARY, summary),
         )
     }
-    note = trace_in_words(origin)
+    note = lineage_in_words(origin)
     outputs[table_names.SUMMARY_MD] = markdown(summary, thresholds) + "\n<!--\n" + "\n".join(note) + "\n-->\n"
     outputs[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in note) + latex(summary, thresholds)
     for name, text in outputs.items():
@@ -72,7 +72,7 @@ def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Pa
 
 
 def summary_table(
-    design: Design, thresholds: Sequence[float], confidence: float, samples: pd.DataFrame
+    design: ComparisonDesign, thresholds: Sequence[float], confidence: float, samples: pd.DataFrame
 ) -> pd.DataFrame:
     """Return one row an experiment, over all samples of all users.
 
@@ -119,7 +119,7 @@ def summary_table(
 
 
 def differences_table(
-    design: Design, thresholds: Sequence[float], confidence: float, samples: pd.DataFrame
+    design: ComparisonDesign, thresholds: Sequence[float], confidence: float, samples: pd.DataFrame
 ) -> pd.DataFrame:
     """Return one row for each pair of experiments: how much the later one hits more often than the earlier.
 
@@ -139,7 +139,7 @@ def differences_table(
 
 
 def users_table(
-    design: Design, thresholds: Sequence[float], scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]
+    design: ComparisonDesign, thresholds: Sequence[float], scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]
 ) -> pd.DataFrame:
     """Return one row for each experiment and user with the metrics that the score step found."""
     rows = []
@@ -229,7 +229,7 @@ def _confidence_of(recipe: Mapping[str, Any]) -> float:
 
 
 def _read_grid(
-    design: Design, thresholds: Sequence[float], metrics_files: Sequence[Path]
+    design: ComparisonDesign, thresholds: Sequence[float], metrics_files: Sequence[Path]
 ) -> dict[tuple[str, str], tuple[dict[str, Any], Path]]:
     """Return (metrics, rows file) of every experiment and user, each exactly once."""
     grid: dict[tuple[str, str], tuple[dict[str, Any], Path]] = {}
@@ -256,7 +256,9 @@ def _read_grid(
     return grid
 
 
-def _all_samples(design: Design, scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]) -> pd.DataFrame:
+def _all_samples(
+    design: ComparisonDesign, scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]
+) -> pd.DataFrame:
     """Return the rows of all experiments and users; every experiment has the same samples in the same order."""
     pieces: list[pd.DataFrame] = []
     first: dict[str, list[str]] = {}

@@ -1,18 +1,18 @@
-"""Where the numbers of a study come from: the chain of fingerprints behind every table, and what it was made with."""
+"""Where the numbers of a study come from: the lineage of fingerprints behind every table, and what it was made with."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from usertune.runtime.provenance import describe_revision, distinct, made_with
+from usertune.runtime.provenance import current_provenance, describe_revision, distinct
 
 SHOWN_DIGITS = 16
 # What the numbers most depend on, for notes that must be short.
 NAMED_PACKAGES = ("usertune", "python", "torch", "transformers", "peft")
 
 
-def trace(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def lineage_of(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the tables were made from.
 
     Args:
@@ -21,19 +21,19 @@ def trace(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Mapping
         metrics: what the score step wrote, for every experiment and user.
 
     Returns:
-        ``fingerprint``, ``study_sha256``, ``made_with`` (the comparison's own), and under ``experiments`` for each
-        its ``chain`` (fingerprints of base model, training, and for each user of prepare, predict and score),
-        ``made_with`` (what training and prediction were made with) and ``scored`` (when its first and its last user
+        ``fingerprint``, ``study_sha256``, ``provenance`` (the comparison's own), and under ``experiments`` for each
+        its ``lineage`` (fingerprints of base model, training, and for each user of prepare, predict and score),
+        ``provenance`` (what training and prediction were made with) and ``scored`` (when its first and its last user
         were scored; None where that is not known).
     """
     experiments: dict[str, Any] = {}
     for item in metrics:
-        chain = item["chain"]
-        shared = {key: chain[key] for key in ("base_model", "train")}
-        own = experiments.setdefault(item["experiment"], {"chain": {**shared, "users": {}}, "made_with": {}})
-        own["chain"]["users"][item["user"]] = {key: chain[key] for key in ("prepare", "predict", "score")}
-        for step, records in item["made_with"].items():
-            own["made_with"][step] = distinct([*own["made_with"].get(step, []), *records])
+        lineage = item["lineage"]
+        shared = {key: lineage[key] for key in ("base_model", "train")}
+        own = experiments.setdefault(item["experiment"], {"lineage": {**shared, "users": {}}, "provenance": {}})
+        own["lineage"]["users"][item["user"]] = {key: lineage[key] for key in ("prepare", "predict", "score")}
+        for step, records in item["provenance"].items():
+            own["provenance"][step] = distinct([*own["provenance"].get(step, []), *records])
     for name, own in experiments.items():
         times = [item["scored"] for item in metrics if item["experiment"] == name and item.get("scored")]
         own["scored"] = [min(times), max(times)] if times else None
@@ -42,23 +42,23 @@ def trace(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Mapping
         "fingerprint": fingerprint,
         "study_sha256": recipe.get("study_sha256"),
         "experiments": experiments,
-        "made_with": [made_with("compare")],
+        "provenance": [current_provenance("compare")],
     }
 
 
-def trace_in_words(origin: Mapping[str, Any]) -> list[str]:
+def lineage_in_words(origin: Mapping[str, Any]) -> list[str]:
     """Return lines that say what `trace` found, short enough for a comment in a table."""
     comparison, study = origin["fingerprint"][:SHOWN_DIGITS], str(origin["study_sha256"])[:SHOWN_DIGITS]
     lines = [
         f"usertune comparison {comparison} of study {study}",
-        *(f"compared with: {_maker_in_words(record)}" for record in origin["made_with"]),
+        *(f"compared with: {_maker_in_words(record)}" for record in origin["provenance"]),
     ]
     for name, experiment in origin["experiments"].items():
-        chain = experiment["chain"]
-        steps = {"base model": chain["base_model"], "training": chain["train"]}
+        lineage = experiment["lineage"]
+        steps = {"base model": lineage["base_model"], "training": lineage["train"]}
         links = [f"{step} {value[:SHOWN_DIGITS]}" for step, value in steps.items() if value]
-        lines.append(f"{name}: {', '.join(links)}; {len(chain['users'])} users, see tables/manifest.json for each")
-        for step, records in experiment["made_with"].items():
+        lines.append(f"{name}: {', '.join(links)}; {len(lineage['users'])} users, see tables/manifest.json for each")
+        for step, records in experiment["provenance"].items():
             lines += [f"{name}: {step} with {_maker_in_words(record)}" for record in records]
     return lines
 
@@ -66,7 +66,7 @@ def trace_in_words(origin: Mapping[str, Any]) -> list[str]:
 def makers(origin: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
     """Yield (step, experiment, record) of everything that training and prediction were made with."""
     for name, experiment in origin["experiments"].items():
-        for step, records in experiment["made_with"].items():
+        for step, records in experiment["provenance"].items():
             for record in records:
                 yield step, name, record
 

@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     ended: bool = True
 
 
-REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is remade"
+REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is rebuild"
 
 
 def score_user(
@@ -88,15 +88,15 @@ def score_user(
         logger.info("%s, user %s: scored", experiment, user)
     else:
         logger.info("%s, user %s: was scored before (fingerprint %s)", experiment, user, fingerprint[:16])
-    chain = predictions["chain"]
+    lineage = predictions["lineage"]
     metrics = {
         "step": "score",
         "experiment": experiment,
         "user": user,
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
-        "chain": {**chain, "prepare": chain["prepare"][user], "score": fingerprint},
-        "made_with": predictions["made_with"],
+        "lineage": {**lineage, "prepare": lineage["prepare"][user], "score": fingerprint},
+        "provenance": predictions["provenance"],
         # A score that an older release stored has no time.
         "scored": score.get("scored"),
         "files": {rows_file.name: digest_bytes(score["rows"].encode("utf-8"))},

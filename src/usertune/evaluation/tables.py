@@ -24,7 +24,7 @@ class Experiment:
 
 
 @dataclass(frozen=True)
-class Design:
+class ComparisonDesign:
     """What is compared: the experiments and test users of a study, both in the study's order."""
 
     experiments: tuple[Experiment, ...]
@@ -41,7 +41,7 @@ class Design:
         return next((item.name for item in self.experiments if item.mode == "vanilla"), None)
 
 
-def design_of(recipe: Mapping[str, Any]) -> Design:
+def design_of(recipe: Mapping[str, Any]) -> ComparisonDesign:
     """Return the design that a recipe of compare, figure or report names.
 
     Raises:
@@ -54,7 +54,7 @@ def design_of(recipe: Mapping[str, Any]) -> Design:
         raise UserError(
             'recipe: needs "experiments" ([{"name": "lora", "mode": "lora"}, ...]) and "users" (["1", ...])'
         ) from None
-    design = Design(experiments, users)
+    design = ComparisonDesign(experiments, users)
     for key, values in (("experiments", design.names), ("users", list(users))):
         if not values or len(set(values)) < len(values):
             raise UserError(f"recipe: {key} is {values}; name at least one, and each once")

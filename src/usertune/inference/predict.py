@@ -19,7 +19,7 @@ from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
 from usertune.runtime.progress import Progress
-from usertune.runtime.provenance import UNKNOWN, MadeWith, differences, distinct, made_with
+from usertune.runtime.provenance import UNKNOWN, Provenance, current_provenance, differences, distinct
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ def predict_users(
     computed_on: list[str] = []
     loading: float | None = None
     with one_at_a_time(store.folder / f".{predictions_file.stem}.lock", f"predicting with {experiment}"):
-        names, strict = [manifest["user"] for manifest, _ in users], "made_with" in recipe
+        names, strict = [manifest["user"] for manifest, _ in users], "provenance" in recipe
         stored = read_stored(store, names, strict)
         # By user and request, so that a user's samples which ask the same are generated once.
         missing = {
@@ -96,14 +96,14 @@ def predict_users(
         "recipe": dict(recipe),
         "model": model,
         "fingerprint": fingerprint,
-        "chain": {
+        "lineage": {
             "base_model": base["fingerprint"],
             "prepare": {manifest["user"]: manifest["fingerprint"] for manifest, _ in users},
             "train": trained["fingerprint"] if trained else None,
             "predict": fingerprint,
         },
-        "made_with": {
-            "train": trained["made_with"] if trained else [],
+        "provenance": {
+            "train": trained["provenance"] if trained else [],
             "predict": _records_of(answers, store),
         },
         "store_folder": store.folder.name,
@@ -137,11 +137,11 @@ def _generate(
     """Generate and store the answers; return the UUIDs of the GPUs that did, and the seconds until it could begin."""
     started = time.monotonic()
     # Imported here, after the GPU was chosen and only when something is to be generated.
-    from usertune.inference.engines.transformers import Generator
+    from usertune.inference.engines.transformers import TransformersEngine
     from usertune.models.qwen3_vl import device_name, used_gpus
 
     weights_folder = train_manifest.parent / trained["weights_folder"] if train_manifest and trained else None
-    generator = Generator(
+    generator = TransformersEngine(
         base_folder=base["folder"],
         mode=trained["mode"] if trained else "vanilla",
         weights_folder=weights_folder,
@@ -150,7 +150,7 @@ def _generate(
         thinking=recipe.get("thinking"),
         dataset_root=dataset_root,
         max_new_tokens=recipe["max_new_tokens"],
-        made_with=store.remember(made_with("predict", device_name())),
+        provenance=store.remember(current_provenance("predict", device_name())),
     )
     loading = round(time.monotonic() - started, 2)
     store.remember_effect(generator.effect(samples))
@@ -170,14 +170,14 @@ def read_stored(store: PredictionStore, users: Sequence[str], strict: bool) -> d
 
 def _made_as_now(store: PredictionStore) -> Callable[[Prediction], bool]:
     """Return whether a stored prediction was made with today's code and packages."""
-    now = made_with("predict")
-    current = {key for key, record in store.made_with().items() if not differences(record, now)}
-    return lambda prediction: prediction.made_with in current
+    now = current_provenance("predict")
+    current = {key for key, record in store.current_provenance().items() if not differences(record, now)}
+    return lambda prediction: prediction.provenance in current
 
 
-def _records_of(answers: Sequence[Prediction], store: PredictionStore) -> list[MadeWith]:
-    records = store.made_with()
-    return distinct(records.get(key, UNKNOWN) for key in sorted({answer.made_with for answer in answers}))
+def _records_of(answers: Sequence[Prediction], store: PredictionStore) -> list[Provenance]:
+    records = store.current_provenance()
+    return distinct(records.get(key, UNKNOWN) for key in sorted({answer.provenance for answer in answers}))
 
 
 def _times_of(answers: Mapping[tuple[str, str], Prediction]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from usertune.core.errors import UserError
 from usertune.core.files import naming
 from usertune.core.hashing import digest
 from usertune.core.manifest import read_result, write_result
-from usertune.runtime.provenance import MadeWith
+from usertune.runtime.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class Prediction:
     text: str
     new_tokens: int
     stopped: bool
-    made_with: str
-    """Key of the record of code, packages and machine, see `PredictionStore.made_with`."""
+    provenance: str
+    """Key of the record of code, packages and machine, see `PredictionStore.provenance`."""
     batch_size: int | None = field(default=None, compare=False)
     """Samples that were generated at once, at most; None in lines of older releases."""
     seconds: float | None = field(default=None, compare=False)
@@ -75,17 +75,17 @@ class PredictionStore:
             found.update(item for item in _read_segment(segment) if accept is None or accept(item[1]))
         return found
 
-    def remember(self, record: MadeWith) -> str:
+    def remember(self, record: Provenance) -> str:
         """Keep a record of code, packages and machine; return the key under which predictions name it."""
         key = digest(record)[:CHECK_DIGITS]
-        if key not in self.made_with():
-            write_result(self.folder / "made_with" / f"{key}.json", record)
+        if key not in self.current_provenance():
+            write_result(self.folder / "provenance" / f"{key}.json", record)
         return key
 
-    def made_with(self) -> dict[str, MadeWith]:
+    def current_provenance(self) -> dict[str, Provenance]:
         """Return the records of what predictions were made with, by key; damaged ones are left out."""
         found = {}
-        for path in sorted((self.folder / "made_with").glob("*.json")):
+        for path in sorted((self.folder / "provenance").glob("*.json")):
             try:
                 found[path.stem] = read_result(path)
             except UserError as problem:

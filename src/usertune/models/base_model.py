@@ -21,7 +21,7 @@ from usertune.models.base_folder import as_recorded
 from usertune.models.hub import cached_models, cached_snapshot, download, hub_cache, is_offline
 from usertune.models.model_folder import ModelFolder, looks_like_a_folder, pixel_problems, similar_folders
 from usertune.models.tensor_files import shapes_in
-from usertune.runtime.provenance import made_with
+from usertune.runtime.provenance import current_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def describe_base_model(
         "model_state": state,
         "chat_template": checked,
         "fingerprint": base_model_fingerprint(files),
-        "made_with": [made_with("base_model")],
+        "provenance": [current_provenance("base_model")],
         "files": {},
     }
     write_result(manifest_file, manifest)

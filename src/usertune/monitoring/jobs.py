@@ -1,4 +1,4 @@
-"""What is known of a study's jobs: their own records, SLURM's ledger, and the run that started them.
+"""What is known of a study's jobs: their own records, SLURM's journal, and the run that started them.
 
 Everything here may be missing, cut short or of a process that is long gone; what cannot be read counts as not there.
 """
@@ -17,7 +17,7 @@ from typing import Any, Literal
 import psutil
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from slurm_guard.journal import PLACE, Ledger
+from slurm_guard.journal import PLACE, Journal
 from slurm_guard.queue import ListedJob
 from usertune.runtime.job_record import SIGN_OF_LIFE_SECONDS
 from usertune.runtime.locks import RESULTS_HOLDER
@@ -80,7 +80,7 @@ class JobRecord(Attempt):
 
 @dataclass
 class Submission:
-    """A job that was submitted to SLURM, as the ledger knows it.
+    """A job that was submitted to SLURM, as the journal knows it.
 
     Attributes:
         job: SLURM's number.
@@ -128,7 +128,7 @@ class Jobs:
         folder: the folder of results.
         now: when it was looked at.
         queue: SLURM's own jobs by number; None where SLURM was not asked or did not answer.
-        submissions: the ledger by SLURM's number, the oldest first.
+        submissions: the journal by SLURM's number, the oldest first.
         run: the newest run; None where none is known.
     """
 
@@ -160,7 +160,7 @@ def look_at_jobs(folder: Path, queue: Mapping[str, ListedJob] | None = None) -> 
     submissions = read_submissions(folder / PLACE)
     for job in submissions.keys() & (queue or {}).keys():
         submission, listed = submissions[job], (queue or {})[job]
-        # The ledger has SLURM's times only once a job has ended; of one that waits SLURM lists when it may start.
+        # The journal has SLURM's times only once a job has ended; of one that waits SLURM lists when it may start.
         if submission.seen is None and listed.state != "PENDING":
             submission.queued, submission.started = _time(listed.submitted_at), _time(listed.started_at)
     return Jobs(folder, datetime.now().astimezone(), queue, submissions, read_run(folder))
@@ -175,10 +175,10 @@ def read_record(path: Path) -> JobRecord | None:
 
 
 def read_submissions(path: Path) -> dict[str, Submission]:
-    """Return what the ledger says of every job, by SLURM's number."""
+    """Return what the journal says of every job, by SLURM's number."""
     found: dict[str, Submission] = {}
     with suppress(OSError):
-        for entry in Ledger(path).read():
+        for entry in Journal(path).read():
             # An entry of another shape than today's is passed over.
             with suppress(KeyError, TypeError, ValueError, AttributeError):
                 _note(found, entry)

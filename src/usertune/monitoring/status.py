@@ -1,6 +1,6 @@
 """How far a study is: for every result whether it is done, running, queued, waiting, failed or stopped.
 
-The results themselves say what is done. For the rest, jobs' own records and SLURM's ledger are asked, of which the
+The results themselves say what is done. For the rest, jobs' own records and SLURM's journal are asked, of which the
 newest word counts. Nothing is written or locked, so this can be asked at any time, from any machine that sees the
 folder of results.
 """
@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.core.users import batch_label
 from usertune.monitoring.jobs import Attempt, JobRecord, Jobs, Run, Submission, read_record
 from usertune.pipeline.layout import Result
@@ -106,34 +106,34 @@ class Status:
         return Counter(row.state for row in self.rows if not steps or row.step in steps)
 
 
-def status_of(standing: Standing, jobs: Jobs) -> Status:
+def status_of(freshness: Freshness, jobs: Jobs) -> Status:
     """Tell how far a study is.
 
     Raw data and base model are not looked at: whether they changed since, `usertune.checks.explain` tells.
 
     Args:
-        standing: the study's results as they stand.
+        freshness: the study's results as they stand.
         jobs: what is known of its jobs.
     """
     newest = {_key(item.rule, item.wildcards): item for item in jobs.submissions.values()}
     done: set[str] = set()
     rows = []
-    for place, result in standing.results.items():
-        log = log_of(standing.folder, result)
+    for place, result in freshness.results.items():
+        log = log_of(freshness.folder, result)
         place_of_record = log.with_suffix(SUFFIX)
         record = read_record(place_of_record)
-        if _is_done(standing, result, done):
+        if _is_done(freshness, result, done):
             done.add(place)
         submission = newest.get(_key(result.step, wildcards_of(result)))
         state, error = _state(jobs, record, submission, place in done)
-        facts = _facts(standing, result, state, record, submission, jobs.now)
+        facts = _facts(freshness, result, state, record, submission, jobs.now)
         if submission and not log.exists():
             log = Path(submission.log)
         facts["log"] = str(log) if log.exists() else None
-        facts["record"] = place_of_record.relative_to(standing.folder).as_posix() if record else None
+        facts["record"] = place_of_record.relative_to(freshness.folder).as_posix() if record else None
         rows.append(Row(result.step, result.experiment, result.users, _label(result), state, error, **facts))
-    left = _seconds_left(standing, rows)
-    return Status(standing.study.name, str(standing.folder), jobs.now, jobs.run, tuple(rows), left)
+    left = _seconds_left(freshness, rows)
+    return Status(freshness.study.name, str(freshness.folder), jobs.now, jobs.run, tuple(rows), left)
 
 
 def wildcards_of(result: Result) -> dict[str, str]:
@@ -167,16 +167,16 @@ def _key(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[
     return rule, frozenset(wildcards.items())
 
 
-def _is_done(standing: Standing, result: Result, done: set[str]) -> bool:
+def _is_done(freshness: Freshness, result: Result, done: set[str]) -> bool:
     """Whether a result is whole, made by today's recipe, and from what lies upstream now."""
     if not done.issuperset(result.upstream):
         return False
-    if next(standing.reasons(result.manifest, look_at_sources=False), None) is not None:
+    if next(freshness.reasons(result.manifest, look_at_sources=False), None) is not None:
         return False
-    manifest = standing.look(result.manifest)[0] or {}
+    manifest = freshness.inspect(result.manifest)[0] or {}
     for above in result.upstream:
-        upstream = standing.look(above)[0] or {}
-        made_from = manifest.get("chain", {}).get(upstream["step"])
+        upstream = freshness.inspect(above)[0] or {}
+        made_from = manifest.get("lineage", {}).get(upstream["step"])
         if isinstance(made_from, Mapping):
             made_from = made_from.get(upstream.get("user"))
         if made_from not in (None, upstream["fingerprint"]):
@@ -236,7 +236,7 @@ def _last(of: Attempt | Submission | None) -> datetime | None:
 
 
 def _facts(
-    standing: Standing,
+    freshness: Freshness,
     result: Result,
     state: State,
     record: JobRecord | None,
@@ -257,12 +257,12 @@ def _facts(
             "ended": record.ended,
         }
     if state == "done":
-        facts["samples_per_second"] = _speed_of_done(standing.look(result.manifest)[0] or {})
+        facts["samples_per_second"] = _speed_of_done(freshness.inspect(result.manifest)[0] or {})
     if state != "running" or record is None or (progress := record.progress) is None:
         return facts
     facts |= {"unit": progress.unit, "done": progress.done, "total": progress.total}
     if progress.rate:
-        training = standing.study.experiments[result.experiment].training if result.experiment else None
+        training = freshness.study.experiments[result.experiment].training if result.experiment else None
         by_step = training.batch_size if training and progress.unit == "steps" else 1
         facts["samples_per_second"] = progress.rate * by_step
     if progress.seconds_left is not None:
@@ -280,13 +280,13 @@ def _speed_of_done(manifest: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _seconds_left(standing: Standing, rows: Sequence[Row]) -> float | None:
+def _seconds_left(freshness: Freshness, rows: Sequence[Row]) -> float | None:
     """Estimate how long the GPU jobs will take; None unless all that is to be done has a known speed."""
     jobs = [row for row in rows if row.step in GPU_STEPS and row.state != "done"]
     running = [row.seconds_left for row in jobs if row.state == "running"]
     seconds = []
     for row in jobs:
-        left = row.seconds_left if row.state == "running" else _seconds_to_do(standing, rows, row)
+        left = row.seconds_left if row.state == "running" else _seconds_to_do(freshness, rows, row)
         if left is None:
             return None
         seconds.append(left)
@@ -295,14 +295,14 @@ def _seconds_left(standing: Standing, rows: Sequence[Row]) -> float | None:
     return max(sum(seconds) / len(running), *(left for left in running if left is not None))
 
 
-def _seconds_to_do(standing: Standing, rows: Sequence[Row], row: Row) -> float | None:
+def _seconds_to_do(freshness: Freshness, rows: Sequence[Row], row: Row) -> float | None:
     """Return how long a prediction that has not begun will take at the speed of others of its experiment."""
     speeds = [
         other.samples_per_second
         for other in rows
         if (other.step, other.experiment) == ("predict", row.experiment) and other.samples_per_second
     ]
-    data = [standing.look(f"data/user_{user}.manifest.json")[0] for user in row.users]
+    data = [freshness.inspect(f"data/user_{user}.manifest.json")[0] for user in row.users]
     if row.step != "predict" or not speeds or not all(data):
         return None
     return float(sum(manifest["samples"] for manifest in data if manifest) * len(speeds) / sum(speeds))

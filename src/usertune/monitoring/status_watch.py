@@ -17,7 +17,7 @@ from rich.live import Live
 
 from slurm_guard.journal import PLACE
 from slurm_guard.queue import ListedJob, NoAnswerError, list_jobs
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import job_name
 from usertune.monitoring.jobs import Jobs, look_at_jobs
 from usertune.monitoring.status import Status, status_of
@@ -47,7 +47,7 @@ class StudyWatch:
         self._queue: Mapping[str, ListedJob] | None = None
         self._asked = float("-inf")
 
-    def look(self) -> Status:
+    def inspect(self) -> Status:
         """Return how far the study is now."""
         return self.look_closely()[0]
 
@@ -55,7 +55,7 @@ class StudyWatch:
         """Return how far the study is now, and what is known of its jobs."""
         # The jobs first: what ends in between is seen as done, and not as neither.
         jobs = look_at_jobs(self.folder, self._slurm_queue())
-        return status_of(Standing(self.study, self._recipes), jobs), jobs
+        return status_of(Freshness(self.study, self._recipes), jobs), jobs
 
     def _slurm_queue(self) -> Mapping[str, ListedJob] | None:
         """Return the study's SLURM jobs; None where there never were any, or SLURM does not answer."""
@@ -107,14 +107,14 @@ def watch(study: StudyWatch, seconds: float) -> None:
     console = _console()
     seconds = max(seconds, SHORTEST_INTERVAL_SECONDS)
     try:
-        status = study.look()
+        status = study.inspect()
         if not console.is_terminal:
             _print_changes(study, status, seconds, console)
             return
         with Live(render(status), console=console, auto_refresh=False) as live:
             while not status.complete:
                 time.sleep(seconds)
-                status = study.look()
+                status = study.inspect()
                 live.update(render(status), refresh=True)
     except KeyboardInterrupt:
         return
@@ -124,7 +124,7 @@ def _print_changes(study: StudyWatch, status: Status, seconds: float, console: C
     console.print(render(status), crop=False)
     while not status.complete:
         time.sleep(seconds)
-        before, status = status, study.look()
+        before, status = status, study.inspect()
         if status.rows != before.rows:
             console.print()
             console.print(render(status), crop=False)

@@ -22,7 +22,7 @@ REPORT = "report.manifest.json"
 # Holds a folder for each comparison of other users than the study's.
 SUBSETS = "subsets"
 
-Kind = Literal["missing", "stale", "foreign", "edited"]
+Kind = Literal["missing", "stale", "mismatched", "modified"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Result:
     Attributes:
         step: the step that makes it.
         label: what people call it, as in "predictions of users 1-5 with lora".
-        manifest: its sealed JSON.
+        manifest: its checksummed manifest.
         files: what belongs to it besides.
         recipe: the recipe by which it should have been made.
         upstream: manifests of what it is made from.
@@ -107,23 +107,23 @@ def read_checked(folder: Path, result: Result) -> tuple[dict[str, Any], None] | 
     try:
         manifest = read_result(folder / place)
     except UserError as error:
-        kind: Kind = "edited" if (folder / place).exists() else "missing"
+        kind: Kind = "modified" if (folder / place).exists() else "missing"
         return None, Finding(kind, place, str(error).removeprefix(f"{folder / place}: "))
     labels = {"step": result.step, "experiment": result.experiment}
     wrong = {key: manifest.get(key) for key, value in labels.items() if manifest.get(key) != value}
     if result.users and _users_of(manifest) != result.users:
         wrong["users"] = _users_of(manifest)
     if wrong:
-        return None, Finding("foreign", place, f"it says of itself {json.dumps(wrong)}, and lies in the wrong place")
+        return None, Finding("mismatched", place, f"it says of itself {json.dumps(wrong)}, and lies in the wrong place")
     try:
         for path, sha256 in _files_of(folder, result, manifest):
             if not path.is_file():
                 return None, Finding("missing", path.relative_to(folder).as_posix(), "the file is not there")
             if digest_file(path) != sha256:
                 reason = "the file was edited or cut short after it was written"
-                return None, Finding("edited", path.relative_to(folder).as_posix(), reason)
+                return None, Finding("modified", path.relative_to(folder).as_posix(), reason)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return None, Finding("foreign", place, f"it lacks what such a result holds ({error})")
+        return None, Finding("mismatched", place, f"it lacks what such a result holds ({error})")
     return manifest, None
 
 

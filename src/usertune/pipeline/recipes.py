@@ -24,7 +24,7 @@ from usertune.study.schema import FIGURE_NAMES, Rerun, Study
 
 # Settings of `training` that change how fast or how safely a run goes, and no more than the last digits of what comes
 # out of it (docs/reproducibility.md).
-EXECUTION_KEYS = frozenset({"micro_batch", "gradient_checkpointing", "save_every_steps", "loader_workers"})
+EXECUTION_KEYS = frozenset({"micro_batch_size", "gradient_checkpointing", "save_every_steps", "dataloader_num_workers"})
 
 # Steps whose work is dear: other code or packages are recorded and reported, and only redone if the study says so.
 RECORDED_STEPS = ("prepare", "base_model", "train", "predict")
@@ -80,7 +80,7 @@ class Recipes:
         """How to train an experiment, as far as it changes no more than the last digits; not part of its recipe."""
         training = self.study.experiments[experiment].training
         assert training is not None
-        return canonical_json(training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch"})))
+        return canonical_json(training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch_size"})))
 
     def audit(self) -> str:
         """Recipe of the audit. It names today's code and packages, with which it compares those of the results."""
@@ -133,7 +133,7 @@ class Recipes:
     def _made_with(self, step: str) -> Recipe:
         if not self.study.rerun.on_code_change:
             return {}
-        return {"made_with": {"code": self.code.get(step, ""), "versions": dict(self.versions)}}
+        return {"provenance": {"code": self.code.get(step, ""), "versions": dict(self.versions)}}
 
     def _train(self, name: str) -> Recipe:
         experiment = self.study.experiments[name]

@@ -20,7 +20,7 @@ from PIL import Image
 from usertune.core.errors import UserError
 from usertune.data.images import BadImageError, load_image
 from usertune.data.samples import read_samples
-from usertune.evaluation.tables import Design, records
+from usertune.evaluation.tables import ComparisonDesign, records
 from usertune.evaluation.thresholds import hit_column
 
 THUMBNAIL_SIZE = (480, 960)
@@ -65,7 +65,7 @@ class Example:
 
 
 def collect_examples(
-    design: Design,
+    design: ComparisonDesign,
     count: int,
     threshold: float,
     samples_files: Mapping[str, Path],

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from usertune.core.formatting import is_missing, percent, percent_interval, points, points_interval
-from usertune.evaluation.tables import Design
+from usertune.evaluation.tables import ComparisonDesign
 
 MOST_COMPARED = 3
 
@@ -25,7 +25,7 @@ class Gap:
     high: float
 
 
-def headline(design: Design, summary: pd.DataFrame, differences: pd.DataFrame) -> str:
+def headline(design: ComparisonDesign, summary: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Return the main result as one sentence.
 
     The best experiments (up to `MOST_COMPARED`) are compared with the baseline, then the best two that are not

@@ -12,15 +12,15 @@ from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import figure_fingerprint
 from usertune.evaluation.table_names import MANIFEST
+from usertune.reporting.figure_catalogue import FIGURES
 from usertune.reporting.figures.sheet import Sources, subject_of, write_figure
-from usertune.runtime.provenance import made_with
-from usertune.study.schema import FIGURE_NAMES
+from usertune.runtime.provenance import current_provenance
 
 
 def make_figure(
     recipe: Mapping[str, Any], name: str, sources: Sources, svg: Path, png: Path, manifest_file: Path
 ) -> None:
-    """Draw the figure called ``name`` (one of `FIGURE_NAMES`), and write it as SVG and as PNG, with a manifest.
+    """Draw the figure called ``name`` (one of `FIGURES`), and write it as SVG and as PNG, with a manifest.
 
     Args:
         recipe: keys ``experiments``, ``users`` and ``thresholds`` as for the comparison; optional ``colours``,
@@ -30,9 +30,9 @@ def make_figure(
         UserError: there is no such figure, the recipe is malformed, or a table or log is missing, foreign or
             malformed.
     """
-    if name not in FIGURE_NAMES:
-        raise UserError(f"figure: {name!r} is not known; use one of: {', '.join(FIGURE_NAMES)}")
-    figure = importlib.import_module(f"usertune.reporting.figures.{name}")
+    if name not in FIGURES:
+        raise UserError(f"figure: {name!r} is not known; use one of: {', '.join(FIGURES)}")
+    figure = importlib.import_module(FIGURES[name])
     write_figure(figure.draw, subject_of(recipe, sources), svg, png)
     logs = {experiment: digest_file(path) for experiment, path in sources.training_logs.items()}
     manifest = {
@@ -40,7 +40,7 @@ def make_figure(
         "name": name,
         "recipe": dict(recipe),
         "fingerprint": figure_fingerprint(recipe, read_result(sources.tables / MANIFEST), logs),
-        "made_with": [made_with(f"figure:{name}")],
+        "provenance": [current_provenance(f"figure:{name}")],
         "files": {path.name: digest_file(path) for path in (svg, png)},
     }
     write_result(manifest_file, manifest)

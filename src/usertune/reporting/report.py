@@ -26,7 +26,7 @@ from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import report_fingerprint
 from usertune.evaluation import table_names
 from usertune.evaluation.compare import reading_note
-from usertune.evaluation.tables import Design, design_of, read_table, records, require_experiments
+from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, records, require_experiments
 from usertune.evaluation.thresholds import threshold_label, thresholds_of
 from usertune.reporting.examples import MARKER_RADIUS, collect_examples
 from usertune.reporting.headline import headline
@@ -37,8 +37,8 @@ from usertune.reporting.sections.lineage import fingerprint_rows, maker_rows, ve
 from usertune.reporting.sections.runs import answer_row, cautions, training_row
 from usertune.reporting.sections.study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
 from usertune.reporting.skipped import read_data, skipped, skipped_note
-from usertune.reporting.style import looks
-from usertune.runtime.provenance import made_with
+from usertune.reporting.style import styles
+from usertune.runtime.provenance import current_provenance
 
 # With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
 FEW_USERS = 30
@@ -135,7 +135,7 @@ def make_report(
             "fingerprints": fingerprint_rows(origin),
             "makers": maker_rows(origin),
             "versions": version_rows(origin),
-            "made_otherwise": read_result(files.audit)["made_otherwise"],
+            "environment_mismatches": read_result(files.audit)["environment_mismatches"],
         }
     )
     write_text(out, page)
@@ -149,7 +149,7 @@ def make_report(
         "step": "report",
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
-        "made_with": [made_with("report")],
+        "provenance": [current_provenance("report")],
         "files": {**digests, provenance_file.name: digest_file(provenance_file)},
     }
     write_result(manifest_file, manifest)
@@ -157,7 +157,7 @@ def make_report(
 
 def _results(
     recipe: Mapping[str, Any],
-    design: Design,
+    design: ComparisonDesign,
     files: ReportFiles,
     trainings: Mapping[str, Mapping[str, Any]],
     predictions: Sequence[Mapping[str, Any]],
@@ -185,7 +185,7 @@ def _results(
         "few_users": len(design.users) < FEW_USERS,
         "users": design.users,
         "experiments": design.names,
-        "looks": looks(design),
+        "styles": styles(design),
         "further": [threshold_label(threshold) for threshold in thresholds[1:]],
         "summary": _summary_rows(summary),
         "figures": [_figure(path) for path in files.figures],
@@ -203,7 +203,7 @@ def _results(
 
 def _study(
     recipe: Mapping[str, Any],
-    design: Design,
+    design: ComparisonDesign,
     base_model: Mapping[str, Any],
     trainings: Mapping[str, Mapping[str, Any]],
     predictions: Sequence[Mapping[str, Any]],
@@ -258,7 +258,7 @@ def _breakable(key: str) -> Markup:
     return Markup("<wbr>").join(re.split(r"(?<=[._])", key))
 
 
-def _table(path: Path, design: Design) -> pd.DataFrame:
+def _table(path: Path, design: ComparisonDesign) -> pd.DataFrame:
     table = read_table(path)
     if path.name == table_names.DIFFERENCES:
         return table
@@ -266,7 +266,7 @@ def _table(path: Path, design: Design) -> pd.DataFrame:
     return table
 
 
-def _of_study(result: dict[str, Any], path: Path, design: Design) -> dict[str, Any]:
+def _of_study(result: dict[str, Any], path: Path, design: ComparisonDesign) -> dict[str, Any]:
     if result.get("experiment") not in design.names:
         raise UserError(f"{path}: of experiment {result.get('experiment')!r}, which this study lacks; leave it out")
     return result
@@ -325,7 +325,7 @@ def _summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _user_rows(design: Design, users: pd.DataFrame) -> list[dict[str, Any]]:
+def _user_rows(design: ComparisonDesign, users: pd.DataFrame) -> list[dict[str, Any]]:
     accuracy = users.pivot(index="user", columns="experiment", values="click_accuracy")
     samples = users.drop_duplicates("user").set_index("user")["samples"]
     if set(accuracy.index) != set(design.users):

@@ -169,12 +169,12 @@ def _file(crate: ROCrate, place: str, sha256: str) -> Any:
 
 def _experiment(crate: ROCrate, experiment: Mapping[str, Any], origin: Mapping[str, Any]) -> list[ContextEntity]:
     """Return the actions of one experiment: its training, if it was trained, and its prediction."""
-    name, chain = experiment["name"], origin["chain"]
+    name, lineage = experiment["name"], origin["lineage"]
     label = f"{name} (mode {experiment['mode']})"
-    base = _base_model(crate, chain["base_model"])
-    if not chain["train"]:
+    base = _base_model(crate, lineage["base_model"])
+    if not lineage["train"]:
         return [_prediction(crate, name, label, base, origin)]
-    fingerprint = _fingerprint(crate, _id("train", name), f"training of {name}", chain["train"])
+    fingerprint = _fingerprint(crate, _id("train", name), f"training of {name}", lineage["train"])
     model = _entity(
         crate,
         _id("model", name),
@@ -191,7 +191,7 @@ def _experiment(crate: ROCrate, experiment: Mapping[str, Any], origin: Mapping[s
             "result": model,
         },
         [fingerprint],
-        origin["made_with"]["train"],
+        origin["provenance"]["train"],
     )
     return [training, _prediction(crate, name, label, model, origin)]
 
@@ -226,7 +226,7 @@ def _prediction(
     samples: list[ContextEntity] = []
     # Users who were predicted in one job share a fingerprint.
     answers: dict[str, ContextEntity] = {}
-    for user, own in origin["chain"]["users"].items():
+    for user, own in origin["lineage"]["users"].items():
         prepared, predicted = own["prepare"], own["predict"]
         own_samples = _fingerprint(
             crate, _id("prepare", user, prepared[:ID_DIGITS]), f"prepared samples of user {user}", prepared
@@ -248,7 +248,7 @@ def _prediction(
             "result": _compact(answers.values()),
         },
         list(answers.values()),
-        origin["made_with"]["predict"],
+        origin["provenance"]["predict"],
     )
 
 
@@ -258,7 +258,7 @@ def _comparison(
     scores = [
         crate.get(_id("score", experiment["name"], user))
         for experiment in recipe["experiments"]
-        for user in origin["experiments"][experiment["name"]]["chain"]["users"]
+        for user in origin["experiments"][experiment["name"]]["lineage"]["users"]
     ]
     return _action(
         crate,
@@ -271,7 +271,7 @@ def _comparison(
             "result": _compact(files),
         },
         [_fingerprint(crate, _id("compare"), "comparison", origin["fingerprint"])],
-        origin["made_with"],
+        origin["provenance"],
     )
 
 

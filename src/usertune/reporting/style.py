@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from usertune.evaluation.tables import Design
+from usertune.evaluation.tables import ComparisonDesign
 
-# Okabe & Ito (2008), "Color Universal Design", without the yellow, which is too pale on white. Neighbours
+# Okabe & Ito (2008), "Color Universal ComparisonDesign", without the yellow, which is too pale on white. Neighbours
 # in the list also differ in lightness, so that they stay apart in grey print.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 BASELINE_COLOUR = "#5f6672"
@@ -16,7 +16,7 @@ DASHES = ((0.0, ()), (0.0, (7.0, 1.5)), (0.0, (2.0, 1.0)), (0.0, (6.0, 1.5, 1.5,
 
 
 @dataclass(frozen=True)
-class Look:
+class Style:
     """How one experiment is drawn; marker and dashes, the same in every figure, carry it without colour."""
 
     colour: str
@@ -24,7 +24,7 @@ class Look:
     dashes: tuple[float, tuple[float, ...]]
 
 
-def looks(design: Design, colours: Mapping[str, str] | None = None) -> dict[str, Look]:
+def styles(design: ComparisonDesign, colours: Mapping[str, str] | None = None) -> dict[str, Style]:
     """Return the look of every experiment: the baseline is grey, the others take the palette in order.
 
     Args:
@@ -32,12 +32,12 @@ def looks(design: Design, colours: Mapping[str, str] | None = None) -> dict[str,
         colours: colours of experiments that differ from the standard, as ``#rrggbb``; the others keep theirs.
     """
     own = colours or {}
-    found: dict[str, Look] = {}
+    found: dict[str, Style] = {}
     coloured = 0
     for index, name in enumerate(design.names):
         colour = BASELINE_COLOUR
         if name != design.baseline:
             colour = PALETTE[coloured % len(PALETTE)]
             coloured += 1
-        found[name] = Look(own.get(name, colour), MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+        found[name] = Style(own.get(name, colour), MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
     return found

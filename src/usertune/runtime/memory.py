@@ -41,7 +41,7 @@ def lack_named(what: str, advice: str) -> Iterator[None]:
     """Let an error of the block that means a lack of memory be a `LackOfMemoryError`.
 
     Args:
-        what: what was done, as in "out of memory with training.micro_batch 8".
+        what: what was done, as in "out of memory with training.micro_batch_size 8".
         advice: what to do about it.
 
     Raises:

@@ -26,12 +26,12 @@ SOURCE = Path(__file__).parents[1]
 REPOSITORY = SOURCE.parents[1]
 WORKFLOW_PARTS = ("Snakefile", "rules", "scripts", "src", "envs")
 
-MadeWith = dict[str, Any]
+Provenance = dict[str, Any]
 # Stands for a record that was lost.
-UNKNOWN: MadeWith = {"code": "unknown", "versions": {}, "revision": None, "machine": {}, "device": "unknown"}
+UNKNOWN: Provenance = {"code": "unknown", "versions": {}, "revision": None, "machine": {}, "device": "unknown"}
 
 
-def made_with(step: str, device: str | None = None) -> MadeWith:
+def current_provenance(step: str, device: str | None = None) -> Provenance:
     """Return what the running process makes results of ``step`` with.
 
     Returns:
@@ -48,7 +48,7 @@ def made_with(step: str, device: str | None = None) -> MadeWith:
     }
 
 
-def distinct(records: Iterable[MadeWith]) -> list[MadeWith]:
+def distinct(records: Iterable[Provenance]) -> list[Provenance]:
     """Return the records without repetitions, in the order of their first appearance."""
     return list({digest(record): record for record in records}.values())
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from usertune.core.errors import Stopped
+from usertune.core.errors import StopRequested
 
 # The last comes when a terminal is closed; a process that ignores it (nohup) goes on ignoring it.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -27,8 +27,8 @@ def obeyed_signals() -> list[signal.Signals]:
     return [number for number in STOP_SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
-class NotedSignal:
-    """A ``with`` block in which the first stop signal is noted; a second one raises `Stopped`.
+class DeferredSignal:
+    """A ``with`` block in which the first stop signal is noted; a second one raises `StopRequested`.
 
     Args:
         on_first: called with the number of the first signal.
@@ -51,7 +51,7 @@ class NotedSignal:
             # A loader's worker has this handler from the process that forked it, which is the one to decide.
             return
         if self.signal is not None:
-            raise Stopped(number)
+            raise StopRequested(number)
         self.signal = number
         self._on_first(number)
 

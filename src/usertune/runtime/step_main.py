@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from usertune.core.errors import Stopped, UserError
+from usertune.core.errors import StopRequested, UserError
 from usertune.runtime import job_record
 from usertune.runtime.memory import ran_out
 from usertune.runtime.signals import obeyed_signals
@@ -77,7 +77,7 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
         sys.exit(EXIT_FAILURE)
     except KeyboardInterrupt as stop:
         logger.error("interrupted; what was finished is kept, and the next run continues from there")
-        by_person = not isinstance(stop, Stopped) or stop.signal == signal.SIGINT
+        by_person = not isinstance(stop, StopRequested) or stop.signal == signal.SIGINT
         sys.exit(128 + signal.SIGINT if by_person else EXIT_TRY_AGAIN)
     except Exception as error:
         if ran_out(error):
@@ -111,4 +111,4 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 def _stop(number: int, _frame: object) -> None:
-    raise Stopped(number)
+    raise StopRequested(number)

@@ -17,7 +17,7 @@ from usertune.training.processes import Strategy
 from usertune.training.schedule import WARMUP
 
 
-class Section(BaseModel):
+class ConfigModel(BaseModel):
     """A part of the study: no other keys than its own, and unchangeable."""
 
     # Defaults are validated too, so that 32 and 32.0 are one value, whoever wrote it.
@@ -29,9 +29,11 @@ class Section(BaseModel):
 # As in LLaMA-Factory's recipes for Qwen3-VL (examples/train_lora, examples/train_full) and, for adapters, ms-swift's
 # (examples/models/qwen3_vl). Adapters begin at zero: at the 1e-6 of the reference experiment they hardly leave it.
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
+# Older names of training keys, which studies may still use.
+RENAMED_KEYS = {"micro_batch": "micro_batch_size", "loader_workers": "dataloader_num_workers"}
 
 
-class Lora(Section):
+class Lora(ConfigModel):
     """Settings of low-rank adapters; the defaults are those of ms-swift's recipes for Qwen3-VL."""
 
     rank: Annotated[int, Field(gt=0)] = 8
@@ -42,7 +44,7 @@ class Lora(Section):
     """Share of the adapter's inputs that is dropped in training."""
 
 
-class Freeze(Section):
+class Freeze(ConfigModel):
     """Parts of the model that full fine-tuning leaves as they are. LoRA never touches them."""
 
     vision: bool = True
@@ -51,7 +53,7 @@ class Freeze(Section):
     """The mergers, which turn the vision tower's outputs into visual tokens (`merger`, `deepstack_merger_list`)."""
 
 
-class Training(Section):
+class Training(ConfigModel):
     """How an experiment is trained."""
 
     epochs: Annotated[float, Field(gt=0)] = 1.0
@@ -70,7 +72,7 @@ class Training(Section):
     """Gradients are clipped to this norm."""
     batch_size: Annotated[int, Field(gt=0)] = 8
     """Samples for each optimizer step."""
-    micro_batch: Annotated[int, Field(gt=0)] = 1
+    micro_batch_size: Annotated[int, Field(gt=0)] = 1
     """Samples in memory at once, on each GPU; gradients add up to batch_size, by tokens. Changes the last digits."""
     gradient_checkpointing: bool = True
     """Recompute activations instead of keeping them: less memory, about a third slower. Computes the same numbers."""
@@ -82,7 +84,7 @@ class Training(Section):
     """End training after so many validations in a row without a lower loss; null: after all steps."""
     save_every_steps: Annotated[int, Field(gt=0)] = 100
     """Keep a working checkpoint after so many optimizer steps; a killed job resumes there."""
-    loader_workers: Annotated[int, Field(ge=0)] = 2
+    dataloader_num_workers: Annotated[int, Field(ge=0)] = 2
     """Processes that open images while the model computes. Changes no result."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of sample order, adapter initialisation and dropout."""
@@ -100,8 +102,10 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Training:
-        if self.batch_size % self.micro_batch:
-            raise ValueError(f"batch_size ({self.batch_size}) must be a multiple of micro_batch ({self.micro_batch})")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size ({self.batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})"
+            )
         if self.warmup_steps is not None and "warmup" in self.model_fields_set:
             raise ValueError(
                 f"warmup ({self.warmup:g}, a share of the steps) and warmup_steps ({self.warmup_steps}) say the same "
@@ -112,18 +116,21 @@ class Training(Section):
 
 def with_new_keys(training: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Return raw training settings with today's keys for older ones, and what to write instead of each older one."""
-    if "freeze_vision" not in training or "freeze" in training:
-        return training, []
-    settings = {key: value for key, value in training.items() if key != "freeze_vision"}
-    old = training["freeze_vision"]
-    word = str(old).lower()
-    message = (
-        f"training.freeze_vision is an older key, which still works; write freeze: {{vision: {word}, merger: {word}}}"
-    )
-    return {**settings, "freeze": {"vision": old, "merger": old}}, [message]
+    settings, replacements = dict(training), {}
+    for old, new in RENAMED_KEYS.items():
+        if old in settings and new not in settings:
+            settings[new] = settings.pop(old)
+            replacements[old] = new
+    if "freeze_vision" in settings and "freeze" not in settings:
+        vision = settings.pop("freeze_vision")
+        settings["freeze"] = {"vision": vision, "merger": vision}
+        word = str(vision).lower()
+        replacements["freeze_vision"] = f"freeze: {{vision: {word}, merger: {word}}}"
+    messages = [f"training.{old} is an older key, which still works; write {new}" for old, new in replacements.items()]
+    return settings, messages
 
 
-class Experiment(Section):
+class Experiment(ConfigModel):
     """One row of the comparison."""
 
     mode: Literal["vanilla", "lora", "full"]
@@ -161,10 +168,10 @@ class Experiment(Section):
                 raise ValueError(f"an experiment of mode vanilla is not trained; remove {', '.join(own)}")
         if self.mode == "lora" and self.parallel == "fsdp":
             raise ValueError("parallel: fsdp is for mode full; adapters are trained with ddp")
-        if self.training is not None and self.training.batch_size % (self.training.micro_batch * self.processes):
+        if self.training is not None and self.training.batch_size % (self.training.micro_batch_size * self.processes):
             raise ValueError(
-                f"training.batch_size ({self.training.batch_size}) must be a multiple of training.micro_batch x gpus "
-                f"x nodes ({self.training.micro_batch} x {self.gpus} x {self.nodes})"
+                f"training.batch_size ({self.training.batch_size}) must be a multiple of training.micro_batch_size x "
+                f"gpus x nodes ({self.training.micro_batch_size} x {self.gpus} x {self.nodes})"
             )
         return self
 

@@ -26,7 +26,8 @@ from usertune.core.errors import UserError, shown
 from usertune.core.users import parse_users
 from usertune.data.readers.messages import PROMPT_TEXT, placeholder_problem
 from usertune.evaluation.thresholds import threshold_label
-from usertune.study.experiment import Experiment, Section, Training, with_new_keys
+from usertune.reporting.figure_catalogue import FIGURES
+from usertune.study.experiment import ConfigModel, Experiment, Training, with_new_keys
 from usertune.study.files import SPLITS
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ ImagePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/+@=-]*$")
 Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"})]
 
 
-class Prompt(Section):
+class Prompt(ConfigModel):
     """What is put around the text of every sample, in training as in prediction."""
 
     system: Annotated[str, Field(min_length=1)] | None = None
@@ -115,7 +116,7 @@ class Prompt(Section):
         return self
 
 
-class Dataset(Section):
+class Dataset(ConfigModel):
     """Where the raw data are, and what is done with them."""
 
     format: Literal["messages"] = "messages"
@@ -133,7 +134,7 @@ class Dataset(Section):
     """How a changed image is noticed: by size and modification time, by its bytes (slow), or not at all."""
 
 
-class Users(Section):
+class Users(ConfigModel):
     """Who is in which split."""
 
     train: UserList = ()
@@ -156,7 +157,7 @@ class Users(Section):
         return self
 
 
-class BaseModelSettings(Section):
+class BaseModelSettings(ConfigModel):
     """The model that every experiment starts from."""
 
     path: PlainPath
@@ -179,7 +180,7 @@ class BaseModelSettings(Section):
         return self
 
 
-class Evaluation(Section):
+class Evaluation(ConfigModel):
     """How answers are generated and compared."""
 
     users_per_job: Annotated[int, Field(gt=0)] = 10
@@ -202,14 +203,14 @@ class Evaluation(Section):
         return self
 
 
-class FigureSettings(Section):
+class FigureSettings(ConfigModel):
     """How one figure is drawn."""
 
     colours: dict[str, Colour] = {}  # noqa: RUF012 (pydantic copies it)
     """Experiment -> colour in this figure, as "#rrggbb"; the others keep their standard colours."""
 
 
-class Figures(Section):
+class Figures(ConfigModel):
     """The figures, by name; each has a module of this name in ``usertune.reporting.figures``."""
 
     accuracy_by_user: FigureSettings = FigureSettings()
@@ -217,10 +218,10 @@ class Figures(Section):
     loss_curves: FigureSettings = FigureSettings()
 
 
-FIGURE_NAMES = tuple(Figures.model_fields)
+FIGURE_NAMES = tuple(FIGURES)
 
 
-class Report(Section):
+class Report(ConfigModel):
     """What the report says and shows."""
 
     title: str = "Comparison of experiments"
@@ -231,14 +232,14 @@ class Report(Section):
     """How single figures differ from the standard look; a change here draws no other figure again."""
 
 
-class Rerun(Section):
+class Rerun(ConfigModel):
     """What else makes results stale, besides what they are made of."""
 
     on_code_change: bool = False
     """Prepare, train and predict again what was made with other code or packages; the report names it anyway."""
 
 
-class Origin(Section):
+class Origin(ConfigModel):
     """Where a study comes from, as far as it matters later. Not part of its file: `usertune.study.load` fills it in."""
 
     outcomes: Annotated[str, Field(pattern=r"^(subsets/[A-Za-z0-9_.,-]+/)?$")] = ""
@@ -253,7 +254,7 @@ def default_results(name: str) -> str:
     return f"results/{name}"
 
 
-class Study(Section):
+class Study(ConfigModel):
     """One whole study."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]

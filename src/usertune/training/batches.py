@@ -15,7 +15,7 @@ TokenizedSample = tuple[Sample, TokenizedConversation]
 # With the sample's number.
 Row = tuple[Sample, TokenizedConversation, int]
 
-BLANK = -1
+DUMMY = -1
 NUMBERS = "sample_numbers"
 
 
@@ -28,7 +28,7 @@ def numbered_batch(
 
 
 class Samples(Dataset[Row]):
-    """Tokenized samples by number, and a blank one (`BLANK`), of whose answer no token counts."""
+    """Tokenized samples by number, and a dummy one (`DUMMY`), of whose answer no token counts."""
 
     def __init__(self, samples: Sequence[TokenizedSample]) -> None:
         self.samples = samples
@@ -38,7 +38,7 @@ class Samples(Dataset[Row]):
         return len(self.samples)
 
     def __getitem__(self, number: int) -> Row:
-        sample, tokens = self._blank() if number == BLANK else self.samples[number]
+        sample, tokens = self._blank() if number == DUMMY else self.samples[number]
         return sample, tokens, number
 
     def _blank(self) -> TokenizedSample:
@@ -60,21 +60,21 @@ class StepBatches(BatchSampler):
 
     Each optimizer step takes the next ``per_step`` samples of the order, the last step of an epoch what is left. A
     process takes every ``processes``-th of them. All processes get equally many micro-batches: who has no sample left
-    gets a blank one. Where some samples have images, every micro-batch of several processes has one, a blank one if
+    gets a dummy one. Where some samples have images, every micro-batch of several processes has one, a dummy one if
     need be, since all processes must run the same modules in each pass (FSDP gathers weights, DDP gradients).
 
     Args:
         samples: the samples.
         per_step: samples of one optimizer step, over all processes.
-        micro_batch: samples in memory at once, in each process.
+        micro_batch_size: samples in memory at once, in each process.
         share: which process this is.
         seed: seed of the order, new in each epoch; None takes the samples as they stand.
     """
 
-    def __init__(self, samples: Samples, per_step: int, micro_batch: int, share: Share, seed: int | None) -> None:
+    def __init__(self, samples: Samples, per_step: int, micro_batch_size: int, share: Share, seed: int | None) -> None:
         self.samples = samples
         self.per_step = per_step
-        self.batch_size = micro_batch
+        self.batch_size = micro_batch_size
         self.drop_last = False
         self.share = share
         self.seed = seed
@@ -95,9 +95,9 @@ class StepBatches(BatchSampler):
             step = order[start : start + self.per_step]
             own = step[self.share.rank :: self.share.processes]
             for number in range(self._passes(len(step))):
-                batch = own[number * self.batch_size : (number + 1) * self.batch_size] or [BLANK]
-                if self.needs_image and BLANK not in batch and not any(self.samples.has_image[one] for one in batch):
-                    batch.append(BLANK)
+                batch = own[number * self.batch_size : (number + 1) * self.batch_size] or [DUMMY]
+                if self.needs_image and DUMMY not in batch and not any(self.samples.has_image[one] for one in batch):
+                    batch.append(DUMMY)
                 yield batch
 
     def _passes(self, samples: int) -> int:

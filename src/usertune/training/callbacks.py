@@ -11,11 +11,11 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from usertune.core.errors import Stopped, UserError
+from usertune.core.errors import StopRequested, UserError
 from usertune.core.files import sync_folder
 from usertune.core.manifest import read_result, write_result
 from usertune.runtime.progress import Progress
-from usertune.runtime.signals import NotedSignal
+from usertune.runtime.signals import DeferredSignal
 from usertune.training.checkpoints import weights_are_finite
 from usertune.training.distributed.collectives import highest, wait_for_all
 from usertune.training.effort import Effort
@@ -59,7 +59,7 @@ def _is_whole(checkpoint: Path) -> bool:
     return all((path := checkpoint / name).is_file() and path.stat().st_size == size for name, size in sizes.items())
 
 
-class StopOnSignal(NotedSignal, TrainerCallback):
+class StopOnSignal(DeferredSignal, TrainerCallback):
     """On the first stop signal, end after the current step with a checkpoint; a second one ends at once."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class StopTogether(StopOnSignal):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if number := highest(self._stop_signal() or 0):
-            raise Stopped(number)
+            raise StopRequested(number)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **others: Any

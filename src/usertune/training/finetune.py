@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 from transformers.utils import logging as transformers_logging
 
-from usertune.core.errors import Stopped
+from usertune.core.errors import StopRequested
 from usertune.core.files import check_writable, naming, sync_folder, write_text
 from usertune.data.samples import Sample
 from usertune.models.conversation import Collator, ConversationTokenizer
@@ -101,13 +101,14 @@ def fine_tune(
         all processes.
 
     Raises:
-        Stopped: a stop signal came; a working checkpoint was saved first, unless it ended the loader's workers too.
+        StopRequested: a stop signal came; a working checkpoint was saved first, unless it ended the loader's
+            workers too.
         LackOfMemoryError: the micro-batch is to be made smaller.
         FinalError: a loss, the gradients or the weights are not finite; no checkpoint holds such weights.
         UserError: several processes could not be set up as asked.
         OSError: the disk is full or cannot be written.
     """
-    with _lack_of_memory_named(run.execution["micro_batch"]):
+    with _lack_of_memory_named(run.execution["micro_batch_size"]):
         return _fine_tune(run, work, weights_folder, log_file, stop or StopOnSignal())
 
 
@@ -155,7 +156,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     with stop, _disk_problems_named(work):
         _run(trainer, resumed_from, stop)
     if stop.signal:
-        raise Stopped(stop.signal)
+        raise StopRequested(stop.signal)
     finite.check_weights()
     effort.tokens = sum(gathered(trainer.seen_tokens))
     cost = effort.total()
@@ -194,10 +195,10 @@ def _keep(
 def _how(run: FineTuning) -> dict[str, Any]:
     """Return what changes no more than the last digits (see docs/reproducibility.md)."""
     return {
-        "micro_batch": run.execution["micro_batch"],
+        "micro_batch_size": run.execution["micro_batch_size"],
         "gradient_checkpointing": run.execution["gradient_checkpointing"],
-        "processes": run.processes.total,
-        "parallel": run.processes.strategy if run.processes.total > 1 else None,
+        "processes": run.processes.world_size,
+        "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
         "device": device_name(),
     }
 
@@ -234,17 +235,19 @@ def _run(trainer: SparseLossTrainer, resumed_from: Path | None, stop: StopOnSign
     except RuntimeError:
         if stop.signal:
             # A scheduler signals all processes, and the loader's workers die of it in the middle of a step.
-            raise Stopped(stop.signal) from None
+            raise StopRequested(stop.signal) from None
         raise
 
 
-def _lack_of_memory_named(micro_batch: int) -> AbstractContextManager[None]:
+def _lack_of_memory_named(micro_batch_size: int) -> AbstractContextManager[None]:
     smaller = (
         "with retries in the profile the next attempt takes fewer samples at once and asks for more memory; or set "
-        "micro_batch lower, or gradient_checkpointing: true"
+        "micro_batch_size lower, or gradient_checkpointing: true"
     )
     alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
-    return lack_named(f"out of memory with training.micro_batch {micro_batch}", smaller if micro_batch > 1 else alone)
+    return lack_named(
+        f"out of memory with training.micro_batch {micro_batch_size}", smaller if micro_batch_size > 1 else alone
+    )
 
 
 def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -> Samples:
@@ -253,14 +256,14 @@ def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -
 
 def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
     training, execution = run.training, run.execution
-    micro_batch = execution["micro_batch"]
-    is_sharded = run.processes.total > 1 and run.processes.strategy == "fsdp"
+    micro_batch_size = execution["micro_batch_size"]
+    is_sharded = run.processes.world_size > 1 and run.processes.strategy == "fsdp"
     return TrainingArguments(
         output_dir=str(work),
         num_train_epochs=training["epochs"],
-        per_device_train_batch_size=micro_batch,
-        per_device_eval_batch_size=micro_batch,
-        gradient_accumulation_steps=training["batch_size"] // (micro_batch * run.processes.total),
+        per_device_train_batch_size=micro_batch_size,
+        per_device_eval_batch_size=micro_batch_size,
+        gradient_accumulation_steps=training["batch_size"] // (micro_batch_size * run.processes.world_size),
         learning_rate=training["learning_rate"],
         lr_scheduler_type=training["schedule"],
         warmup_steps=warm_up(training, len(run.train_samples)),
@@ -283,7 +286,7 @@ def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
         data_seed=training["seed"],
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
-        dataloader_num_workers=execution["loader_workers"],
+        dataloader_num_workers=execution["dataloader_num_workers"],
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
@@ -375,10 +378,10 @@ def _measurements(
         "peak_memory_bytes": max(gathered(_peak_memory_bytes())),
         "final_validation_loss": validation[-1] if validation else None,
         "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "micro_batch": trainer.args.per_device_train_batch_size,
+        "micro_batch_size": trainer.args.per_device_train_batch_size,
         "device": device_name(),
         "processes": trainer.accelerator.num_processes,
-        "parallel": run.processes.strategy if run.processes.total > 1 else None,
+        "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
         "gpus_used": sorted({gpu for gpus in gathered(used_gpus()) for gpu in gpus}),
     }
 

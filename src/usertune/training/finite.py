@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from usertune.core.errors import FinalError
-from usertune.training.batches import BLANK, Samples
+from usertune.training.batches import DUMMY, Samples
 from usertune.training.distributed.collectives import gathered, highest
 from usertune.training.trainer import Losses, SparseLossTrainer
 
@@ -111,7 +111,7 @@ def _parts(losses: Losses) -> list[tuple[float, list[int]]]:
 def _culprits(parts: Sequence[tuple[float, list[int]]], samples: Samples) -> str:
     """Name the samples of the micro-batches whose loss is not finite, or of all if none is."""
     bad = [part for part in parts if not math.isfinite(part[0])] or parts
-    numbers = sorted({number for _, batch in bad for number in batch if number != BLANK})
+    numbers = sorted({number for _, batch in bad for number in batch if number != DUMMY})
     found = [samples.samples[number][0] for number in numbers]
     names = ", ".join(f"{sample['id']} (user {sample['user']})" for sample in found[:NAMED_SAMPLES])
     more = f" and {len(found) - NAMED_SAMPLES} more" if len(found) > NAMED_SAMPLES else ""

@@ -35,16 +35,18 @@ def micro_batch_of_attempt(work: Path, attempt: int, asked: int, share: int) -> 
     note = work / NOTE
     size = asked if attempt == 1 else _next_size(note, asked, share)
     if size < asked:
-        logger.info("memory ran out in an attempt before, or may have: micro_batch is %d instead of %d", size, asked)
+        logger.info(
+            "memory ran out in an attempt before, or may have: micro_batch_size is %d instead of %d", size, asked
+        )
     # This stands if the process is killed.
-    write_json(note, {"micro_batch": size, "memory_may_have_run_out": True})
+    write_json(note, {"micro_batch_size": size, "memory_may_have_run_out": True})
     try:
         yield size
     except LackOfMemoryError:
         raise
     except BaseException:
         with suppress(OSError):
-            write_json(note, {"micro_batch": size, "memory_may_have_run_out": False})
+            write_json(note, {"micro_batch_size": size, "memory_may_have_run_out": False})
         raise
     note.unlink(missing_ok=True)
 
@@ -61,7 +63,7 @@ def _next_size(note: Path, asked: int, share: int) -> int:
     except UserError as problem:
         logger.warning("%s", problem)
         before = {}
-    size = before.get("micro_batch")
+    size = before.get("micro_batch_size")
     if not isinstance(size, int) or not 0 < size <= asked or share % size:
         return asked
     return smaller(size, share) if before.get("memory_may_have_run_out") else size

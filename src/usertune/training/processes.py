@@ -13,21 +13,21 @@ class Processes:
     """The processes of one training: one for each GPU, or as many on the CPU.
 
     Args:
-        per_node: processes on each node.
+        nproc_per_node: processes on each node.
         nodes: nodes.
         strategy: "ddp", where each process holds the whole model, or "fsdp", where each holds a share of it.
         threads: processor cores for all processes of a node.
     """
 
-    per_node: int = 1
+    nproc_per_node: int = 1
     nodes: int = 1
     strategy: Strategy = "ddp"
     threads: int = 1
 
     @property
-    def total(self) -> int:
+    def world_size(self) -> int:
         """Processes on all nodes."""
-        return self.per_node * self.nodes
+        return self.nproc_per_node * self.nodes
 
 
 ALONE = Processes()

@@ -20,7 +20,7 @@ from usertune.models.base_model import model_files
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
-from usertune.runtime.provenance import UNKNOWN, MadeWith, differences, distinct, made_with
+from usertune.runtime.provenance import UNKNOWN, Provenance, current_provenance, differences, distinct
 from usertune.training import effort
 from usertune.training.attempts import final_failures_kept
 from usertune.training.distributed import launch
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 COMPLETE = "complete.json"
 WEIGHTS = "weights"
 LOSS_TABLE = "training_log.csv"
-MAKERS = "made_with"
+MAKERS = "provenance"
 
 
 def train_experiment(
@@ -54,12 +54,13 @@ def train_experiment(
 
     Working files lie beside the manifest in a folder named by the fingerprint. Where that folder holds a
     complete result, nothing is trained; where it holds working checkpoints, training resumes from there. If another
-    process is at it, this one waits and finds it done. A recipe with ``made_with`` counts only what was made with
+    process is at it, this one waits and finds it done. A recipe with ``provenance`` counts only what was made with
     today's code and packages.
 
     Args:
         recipe: the training recipe.
-        execution: ``micro_batch``, ``gradient_checkpointing``, ``save_every_steps`` and ``loader_workers``:
+        execution: ``micro_batch_size``, ``gradient_checkpointing``, ``save_every_steps`` and
+            ``dataloader_num_workers``:
             how to train, with no effect on more than the last digits.
         experiment: name of the experiment.
         base_manifest: manifest of the base model.
@@ -89,20 +90,20 @@ def train_experiment(
     work = work_folder(manifest_file, fingerprint)
     work.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(work / ".lock", f"training {experiment}"):
-        if "made_with" in recipe:
+        if "provenance" in recipe:
             _discard_what_others_made(work)
         result = _completed(work)
         if result is None:
             # Before a GPU is waited for: a study's training settings may not fit its samples.
             warm_up(recipe["training"], len(train), experiment)
-            share = recipe["training"]["batch_size"] // processes.total
+            share = recipe["training"]["batch_size"] // processes.world_size
             with (
                 final_failures_kept(work, attempt),
                 lease(gpus) as devices,
-                micro_batch_of_attempt(work, attempt, execution["micro_batch"], share) as micro_batch,
+                micro_batch_of_attempt(work, attempt, execution["micro_batch_size"], share) as micro_batch_size,
             ):
-                how = {**execution, "micro_batch": micro_batch}
-                if processes.total > 1:
+                how = {**execution, "micro_batch_size": micro_batch_size}
+                if processes.world_size > 1:
                     task = {
                         "recipe": recipe,
                         "execution": how,
@@ -131,7 +132,7 @@ def train_experiment(
         "fingerprint": fingerprint,
         "recipe": dict(recipe),
         "base_model": base["fingerprint"],
-        "chain": {"base_model": base["fingerprint"], "train": fingerprint},
+        "lineage": {"base_model": base["fingerprint"], "train": fingerprint},
         "weights_folder": f"{work.name}/{WEIGHTS}",
         "weights_state": file_states(work / WEIGHTS, list_files(work / WEIGHTS)),
         "train_samples": len(train),
@@ -173,10 +174,10 @@ def _completed(work: Path) -> dict[str, Any] | None:
 
 def _discard_what_others_made(work: Path) -> None:
     """Remove results and checkpoints to which other code or packages than today's contributed."""
-    now = made_with("train")
+    now = current_provenance("train")
     for path in (work / COMPLETE, work / f"{MAKERS}.json"):
         try:
-            records = read_result(path)["made_with"] if path.exists() else []
+            records = read_result(path)["provenance"] if path.exists() else []
         except UserError as problem:
             logger.warning("%s", problem)
             records = [UNKNOWN]
@@ -188,17 +189,17 @@ def _discard_what_others_made(work: Path) -> None:
                 stale.unlink(missing_ok=True)
 
 
-def remember_maker(work: Path, device: str) -> list[MadeWith]:
+def remember_maker(work: Path, device: str) -> list[Provenance]:
     """Note what this process trains with; return that and what the attempts that it resumes trained with."""
     path = work / f"{MAKERS}.json"
     resumed = any(work.glob("checkpoint-*"))
     try:
-        before = read_result(path)["made_with"] if resumed and path.exists() else []
+        before = read_result(path)["provenance"] if resumed and path.exists() else []
     except UserError as problem:
         logger.warning("%s", problem)
         before = [UNKNOWN]
-    makers = distinct([*before, made_with("train", device)])
-    write_result(path, {"made_with": makers})
+    makers = distinct([*before, current_provenance("train", device)])
+    write_result(path, {"provenance": makers})
     return makers
 
 
@@ -228,7 +229,7 @@ def _train(
         train_samples=train,
         validation_samples=validation,
     )
-    return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE), "made_with": makers}
+    return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE), "provenance": makers}
 
 
 def _digests(work: Path) -> dict[str, Any]:

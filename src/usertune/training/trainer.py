@@ -95,13 +95,13 @@ class SparseLossTrainer(Trainer):
         """Return this process's micro-batches of the validation samples."""
         return self._loader(self.eval_dataset, self.args.eval_batch_size, self.args.world_size, None)
 
-    def _loader(self, samples: Samples, micro_batch: int, accumulated: int, seed: int | None) -> DataLoaderShard:
+    def _loader(self, samples: Samples, micro_batch_size: int, accumulated: int, seed: int | None) -> DataLoaderShard:
         # Not accelerate's own sharding: at the end of an epoch it gives some samples to two processes.
         share = Share(self.args.process_index, self.args.world_size)
         return DataLoaderShard(
             samples,
             device=self.accelerator.device,
-            batch_sampler=StepBatches(samples, micro_batch * accumulated, micro_batch, share, seed),
+            batch_sampler=StepBatches(samples, micro_batch_size * accumulated, micro_batch_size, share, seed),
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
             pin_memory=self.args.dataloader_pin_memory,

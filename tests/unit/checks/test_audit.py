@@ -38,7 +38,7 @@ def test_the_outcome_is_written_in_place_of_older_ones(whole: SyntheticStudy) ->
     run_audit(whole.study, whole.recipe(place), whole.audit_file)
     assert list(whole.audit_file.parent.iterdir()) == [whole.audit_file]
     written = read_result(whole.audit_file)
-    assert (written["findings"], written["left_over"], written["made_otherwise"]) == ([], [], [])
+    assert (written["findings"], written["unreferenced"], written["environment_mismatches"]) == ([], [], [])
     assert (written["checked"], written["recipe"]) == (32, whole.recipe(place))
     assert found(whole) == []
 
@@ -90,14 +90,14 @@ def test_an_edited_result_is_found(whole: SyntheticStudy, place: str, old: str, 
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new, 1))
-    assert found(whole) == [("edited", place)]
+    assert found(whole) == [("modified", place)]
 
 
 def test_truncated_results_are_found(whole: SyntheticStudy) -> None:
     places = ["predictions/lora/users_1-2.json", "tables/samples.csv", "figures/accuracy_by_user.png"]
     for place in places:
         os.truncate(place, Path(place).stat().st_size - 10)
-    assert found(whole) == [("edited", place) for place in places]
+    assert found(whole) == [("modified", place) for place in places]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_truncated_results_are_found(whole: SyntheticStudy) -> None:
 )
 def test_a_result_of_another_experiment_or_user_is_found(whole: SyntheticStudy, source: str, place: str) -> None:
     shutil.copy2(source, place)
-    assert found(whole) == [("foreign", place)]
+    assert found(whole) == [("mismatched", place)]
 
 
 def test_predictions_that_were_edited_and_sealed_again_do_not_fit_their_scores(whole: SyntheticStudy) -> None:
@@ -160,10 +160,10 @@ def test_weights_of_another_base_model_are_found(whole: SyntheticStudy) -> None:
     assert "the training was on another base model" in reasons(whole)[0]
 
 
-@pytest.mark.parametrize("kind", ["edited", "missing", "unharmed"])
+@pytest.mark.parametrize("kind", ["modified", "missing", "unharmed"])
 def test_weights_are_looked_at(whole: SyntheticStudy, kind: str) -> None:
     path = weights()
-    if kind == "edited":
+    if kind == "modified":
         os.truncate(path, path.stat().st_size // 2)
     elif kind == "missing":
         path.unlink()
@@ -180,11 +180,11 @@ def test_files_that_are_not_part_of_the_study_are_named_and_fail_nothing(whole: 
         Path(place).write_text("x")
     outcome = audit(whole)
     assert outcome.findings == []
-    assert sorted(outcome.left_over) == sorted(others)
+    assert sorted(outcome.unreferenced) == sorted(others)
     assert "note: 4 files are not part of this study (no table uses them): data/user_99.jsonl, " in in_words(outcome)
     for place in ("checkpoints/full_tuned/manifest.json", "scores/full_tuned/user_1.csv"):
-        assert place in audit(smaller).left_over
-    assert "figures/loss_curves.png" not in audit(smaller).left_over
+        assert place in audit(smaller).unreferenced
+    assert "figures/loss_curves.png" not in audit(smaller).unreferenced
 
 
 def test_results_made_with_other_packages_stand_and_are_named(whole: SyntheticStudy) -> None:
@@ -198,12 +198,12 @@ def test_results_made_with_other_packages_stand_and_are_named(whole: SyntheticSt
     outcome = audit(whole)
     assert outcome.findings == []
     change = [f"torch 1.0 -> {now}"]
-    assert outcome.made_otherwise == [
+    assert outcome.environment_mismatches == [
         {"what": "training of lora", "changes": change},
         {"what": "predictions of users 1-2 with lora and 1 more", "changes": change},
     ]
     assert f"note: training of lora: made with torch 1.0 -> {now}" in in_words(outcome)
-    assert read_result(whole.audit_file)["made_otherwise"] == outcome.made_otherwise
+    assert read_result(whole.audit_file)["environment_mismatches"] == outcome.environment_mismatches
 
 
 def test_results_made_with_other_code_stand_and_are_named(
@@ -214,11 +214,11 @@ def test_results_made_with_other_code_stand_and_are_named(
     # The audit and the report name today's code, so that they are made again.
     outcome = audit(whole, whole=False)
     assert outcome.findings == []
-    assert [item["what"] for item in outcome.made_otherwise] == [
+    assert [item["what"] for item in outcome.environment_mismatches] == [
         "samples of user t1 and 6 more",
         *(f"predictions of users 1-2 with {name} and 1 more" for name in whole.experiments),
     ]
-    assert outcome.made_otherwise[0]["changes"] == [f"code {current_code()['prepare']} -> {'p' * 16}"]
+    assert outcome.environment_mismatches[0]["changes"] == [f"code {current_code()['prepare']} -> {'p' * 16}"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.explain import Explanation, explain, in_words
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.core.errors import UserError
 from usertune.data.readers import messages
 from usertune.pipeline.layout import REPORT
@@ -23,7 +23,7 @@ AFTER_SCORES = {"compare": 1, "figure": 3, "audit": 1, "report": 1}
 
 def explained(study: SyntheticStudy, target: str = REPORT) -> Explanation:
     messages._scan_folder.cache_clear()
-    return explain(Standing(study.study, study.recipes), target)
+    return explain(Freshness(study.study, study.recipes), target)
 
 
 def with_changes(study: SyntheticStudy, **changes: object) -> SyntheticStudy:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.audit import audit_study
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result, write_result
 from usertune.data.readers import messages
@@ -28,27 +28,27 @@ PLACES = [
 ]
 
 
-def standing(study: SyntheticStudy) -> Standing:
+def freshness(study: SyntheticStudy) -> Freshness:
     """Return how the results stand, as the next run of Snakemake sees it."""
     messages._scan_folder.cache_clear()
-    return Standing(study.study, study.recipes)
+    return Freshness(study.study, study.recipes)
 
 
 def recipe(study: SyntheticStudy, place: str) -> dict[str, Any]:
     """Return the recipe that the rule gets in the next run."""
-    found: dict[str, Any] = json.loads(standing(study).recipe(place))
+    found: dict[str, Any] = json.loads(freshness(study).recipe(place))
     return found
 
 
-def damaged(found: Standing) -> list[Finding]:
+def damaged(found: Freshness) -> list[Finding]:
     """Return what is wrong with results that are there."""
-    looked = [found.look(place)[1] for place in found.results if (found.folder / place).exists()]
-    return [finding for finding in looked if finding]
+    inspected = [found.inspect(place)[1] for place in found.results if (found.folder / place).exists()]
+    return [finding for finding in inspected if finding]
 
 
-def made_with_other_settings(found: Standing) -> list[str]:
+def made_with_other_settings(found: Freshness) -> list[str]:
     """Return the whole results whose recipes are not those of the study."""
-    whole = {place: manifest for place in found.results if (manifest := found.look(place)[0])}
+    whole = {place: manifest for place in found.results if (manifest := found.inspect(place)[0])}
     return [place for place in whole if recipe_changes(whole[place]["recipe"], found.results[place].recipe)]
 
 
@@ -57,7 +57,7 @@ def damage(path: Path) -> None:
 
 
 def test_whole_results_get_their_own_recipe(whole: SyntheticStudy) -> None:
-    found = standing(whole)
+    found = freshness(whole)
     for place, result in whole.results.items():
         assert json.loads(found.recipe(place)) == result.recipe
         assert list(found.reasons(place)) == []
@@ -67,7 +67,7 @@ def test_whole_results_get_their_own_recipe(whole: SyntheticStudy) -> None:
 
 def test_missing_results_get_their_own_recipe(tmp_path: Path) -> None:
     study = SyntheticStudy(tmp_path)
-    found = standing(study)
+    found = freshness(study)
     for place, result in study.results.items():
         assert json.loads(found.recipe(place)) == result.recipe
         assert list(found.reasons(place)) == ["it is not there yet"]
@@ -82,23 +82,23 @@ def test_a_damaged_result_is_made_again_once(whole: SyntheticStudy, place: str) 
     for file in [place, *whole.results[place].files]:
         damage(Path(file))
         found = recipe(whole, place)
-        assert found == {**own, "remade": found["remade"]}
+        assert found == {**own, "rebuild": found["rebuild"]}
         assert found == recipe(whole, place), "the plan of a dry run is that of the run"
         assert step_fingerprint(found, {}) == step_fingerprint(own, {})
         whole.make(place, found)
-        assert damaged(standing(whole)) == []
+        assert damaged(freshness(whole)) == []
         # The record of the workflow and the next plan agree, so that nothing runs again.
         assert recipe(whole, place) == found
-        seen.append(found["remade"])
+        seen.append(found["rebuild"])
     assert len(set(seen)) == len(seen), "another damage is another reason"
-    assert made_with_other_settings(standing(whole)) == []
+    assert made_with_other_settings(freshness(whole)) == []
 
 
 def test_the_same_damage_a_second_time_is_another_one(whole: SyntheticStudy) -> None:
     place, seen = "scores/lora/user_1.json", set()
     for _ in range(3):
         damage(Path(place).with_suffix(".csv"))
-        seen.add(recipe(whole, place)["remade"])
+        seen.add(recipe(whole, place)["rebuild"])
         whole.make(place, recipe(whole, place))
     assert len(seen) == 3
 
@@ -112,8 +112,8 @@ def test_damaged_weights_are_made_again_once(whole: SyntheticStudy, how: str) ->
     else:
         weights.unlink()
     found = recipe(whole, LORA)
-    assert "remade" in found
-    (problem,) = damaged(standing(whole))
+    assert "rebuild" in found
+    (problem,) = damaged(freshness(whole))
     assert problem.place == weights.as_posix()
     whole.make(LORA, found)
     assert weights.read_bytes() == content
@@ -139,7 +139,7 @@ def test_damage_to_one_result_changes_no_other_recipe(whole: SyntheticStudy) -> 
 
 
 def test_every_result_is_looked_at_once(whole: SyntheticStudy) -> None:
-    found = standing(whole)
+    found = freshness(whole)
     found.recipe(REPORT)
     damage(Path(REPORT))
     assert json.loads(found.recipe(REPORT)) == whole.recipe(REPORT)
@@ -151,7 +151,7 @@ def test_reasons_name_damage_settings_and_sources(whole: SyntheticStudy) -> None
     os.utime("dataset/images/10_0.png", (1, 1))
     os.utime("base/config.json", (1, 1))
     changed = replace(whole, changes={"report": {"title": "Another"}})
-    found = standing(changed)
+    found = freshness(changed)
     assert list(found.reasons("scores/lora/user_1.json")) == [
         "scores/lora/user_1.csv: the file was edited or cut short after it was written"
     ]
@@ -168,7 +168,7 @@ def test_reasons_name_damage_settings_and_sources(whole: SyntheticStudy) -> None
 
 def test_results_of_other_code_or_settings_are_told_from_damaged_ones(whole: SyntheticStudy) -> None:
     recipes = Recipes(whole.study, {**whole.recipes.code, "score": "n" * 16}, whole.recipes.versions)
-    found = Standing(whole.study, recipes)
+    found = Freshness(whole.study, recipes)
     assert damaged(found) == []
     (reason,) = found.reasons("scores/lora/user_1.json")
     assert reason == f'code: "{whole.recipes.code["score"]}" -> "{"n" * 16}"'
@@ -179,14 +179,14 @@ def test_results_of_other_code_or_settings_are_told_from_damaged_ones(whole: Syn
 
 
 def test_what_the_audit_finds_is_what_is_repaired(whole: SyntheticStudy) -> None:
-    found = standing(whole)
+    found = freshness(whole)
     assert found.to_repair() == []
     # Rows of another experiment: whole, of today's recipe, and from something else.
     place = "predictions/lora/users_1-2.json"
     other = read_result(whole.root / "predictions/full_tuned/users_1-2.json")
     own = read_result(whole.root / place)
     write_result(whole.root / place, {**own, "fingerprint": other["fingerprint"], "predictions": other["predictions"]})
-    found = standing(whole)
+    found = freshness(whole)
     stale = [item.place for item in audit_study(whole.study).findings]
     assert place in stale
     assert found.to_repair() == stale
@@ -201,4 +201,4 @@ def test_what_is_missing_needs_no_repair_and_what_is_damaged_does(whole: Synthet
     manifest = read_result(data)
     del manifest["sources_state"]
     write_result(data, manifest)
-    assert standing(whole).to_repair() == ["data/user_1.manifest.json", COMPARISON]
+    assert freshness(whole).to_repair() == ["data/user_1.manifest.json", COMPARISON]

@@ -55,7 +55,7 @@ def test_every_option_is_one_of_snakemake() -> None:
 
 def test_what_the_code_relies_on(parsed: argparse.Namespace) -> None:
     assert parsed.executor == "slurm-guarded"
-    # Attempts get more time and memory, or a smaller micro_batch; preempted and lost jobs need them too.
+    # Attempts get more time and memory, or a smaller micro_batch_size; preempted and lost jobs need them too.
     assert parsed.retries == 2
     # usertune's own lock holds the results, and what a killed job wrote is not trusted.
     assert parsed.nolock is True

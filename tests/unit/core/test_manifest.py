@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usertune.core.errors import UserError
-from usertune.core.manifest import read_result, seal_problem, write_result
+from usertune.core.manifest import checksum_problem, read_result, write_result
 
 JSON = st.recursive(
     st.none()
@@ -52,13 +52,13 @@ def test_every_change_of_a_single_byte_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_result(path, RESULT)
     whole = path.read_bytes()
-    assert seal_problem(whole) is None
+    assert checksum_problem(whole) is None
     for position, byte in enumerate(whole):
         for other in {byte ^ 1, byte ^ 32, 0, ord(" "), ord("0"), ord("a")} - {byte}:
-            assert seal_problem(whole[:position] + bytes([other]) + whole[position + 1 :]), position
-        assert seal_problem(whole[:position] + whole[position + 1 :]), position
+            assert checksum_problem(whole[:position] + bytes([other]) + whole[position + 1 :]), position
+        assert checksum_problem(whole[:position] + whole[position + 1 :]), position
         for added in (b" ", b"\n", b"0"):
-            assert seal_problem(whole[:position] + added + whole[position:]), position
+            assert checksum_problem(whole[:position] + added + whole[position:]), position
 
 
 def test_every_truncation_is_noticed_and_so_is_what_is_added(tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_every_truncation_is_noticed_and_so_is_what_is_added(tmp_path: Path) -> 
     write_result(path, RESULT)
     whole = path.read_bytes()
     for length in range(len(whole)):
-        assert seal_problem(whole[:length]), length
+        assert checksum_problem(whole[:length]), length
     for added in (b" ", b"\n", b"\0", whole):
-        assert seal_problem(whole + added)
+        assert checksum_problem(whole + added)
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,9 @@ from usertune.core.manifest import read_result
 from usertune.evaluation.compare import compare, latex, markdown
 from usertune.evaluation.statistics.intervals import clustered_mean, clusters, paired_difference
 from usertune.evaluation.table_names import MANIFEST, TABLES
-from usertune.evaluation.tables import Design, Experiment, design_of, read_table
+from usertune.evaluation.tables import ComparisonDesign, Experiment, design_of, read_table
 from usertune.pipeline.layout import COMPARISON
-from usertune.reporting.style import looks
+from usertune.reporting.style import styles
 
 Maker = Callable[..., Any]
 WIDE = (-math.inf, math.inf)
@@ -139,13 +139,13 @@ def test_every_table_says_what_it_was_made_from(make_study: Maker) -> None:
     assert (folder / "summary.tex").read_text().startswith("% " + note.partition("\n")[0] + "\n% ")
     assert f"usertune comparison {manifest['fingerprint'][:16]} of study {manifest['study_sha256'][:16]}" in note
     assert f"lora: base model {trained['base_model'][:16]}, training {trained['fingerprint'][:16]}; 4 users" in note
-    assert f"lora: train with code {trained['made_with'][0]['code']} (" in note
+    assert f"lora: train with code {trained['provenance'][0]['code']} (" in note
     assert "vanilla: train" not in note
-    users = manifest["experiments"]["lora"]["chain"]["users"]
+    users = manifest["experiments"]["lora"]["lineage"]["users"]
     assert users.keys() == set(study.users)
-    for user, chain in users.items():
+    for user, lineage in users.items():
         score = read_result(study.root / f"scores/lora/user_{user}.json")
-        assert chain == {step: score["chain"][step] for step in ("prepare", "predict", "score")}
+        assert lineage == {step: score["lineage"][step] for step in ("prepare", "predict", "score")}
 
 
 def test_people_read_rounded_numbers(make_study: Maker) -> None:
@@ -236,8 +236,8 @@ def test_formats() -> None:
 
 
 def test_many_experiments_still_differ_in_look() -> None:
-    design = Design(tuple(Experiment(f"e{index}", "lora") for index in range(30)), ("1",))
-    assert len(set(looks(design).values())) == 30
+    design = ComparisonDesign(tuple(Experiment(f"e{index}", "lora") for index in range(30)), ("1",))
+    assert len(set(styles(design).values())) == 30
 
 
 def test_latex_and_markdown_hold_every_experiment(make_study: Maker) -> None:

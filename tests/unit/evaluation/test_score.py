@@ -92,14 +92,14 @@ def test_files_hold_rows_and_metrics(make_study: Maker) -> None:
     assert metrics["experiment"] == "lora"
     assert metrics["user"] == "ana"
     predictions = read_result(study.predictions("lora"))
-    assert metrics["chain"] == {
+    assert metrics["lineage"] == {
         "base_model": read_result(study.root / "base_model/manifest.json")["fingerprint"],
         "train": read_result(study.root / "checkpoints/lora/manifest.json")["fingerprint"],
         "prepare": read_result(study.root / "data/user_ana.manifest.json")["fingerprint"],
         "predict": predictions["fingerprint"],
         "score": metrics["fingerprint"],
     }
-    assert metrics["made_with"] == predictions["made_with"]
+    assert metrics["provenance"] == predictions["provenance"]
     assert len(rows) == metrics["samples"] == study.samples
     assert list(rows[0]) == [
         *("id", "user", "episode", "step", "parsed", "form", "x", "y", "target_x", "target_y", "distance"),
@@ -171,7 +171,7 @@ def test_another_score_in_its_place_in_the_store_does_not_count(
     assert again == scores["lora"]
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"edited"])
+@pytest.mark.parametrize("damage", [b"", b"{}", b"modified"])
 def test_a_damaged_score_in_the_store_is_computed_again(
     make_study: Maker,
     scorings: list[int],
@@ -186,7 +186,7 @@ def test_a_damaged_score_in_the_store_is_computed_again(
     first = score_user(RECIPE, *inputs, *outputs(study))
     (stored,) = (study.root / "own_store").iterdir()
     whole = stored.read_bytes()
-    stored.write_bytes(whole.replace(b"1,", b"0,", 1) if damage == b"edited" else damage)
+    stored.write_bytes(whole.replace(b"1,", b"0,", 1) if damage == b"modified" else damage)
     with caplog.at_level(logging.WARNING):
         assert score_user(RECIPE, *inputs, *outputs(study)) == first
     assert scorings == [12, 12]

@@ -19,7 +19,7 @@ from usertune.core.hashing import digest
 from usertune.core.manifest import read_result, write_result
 from usertune.data.prepare import prepare_user
 from usertune.inference.predict import predict_users
-from usertune.runtime.provenance import UNKNOWN, made_with
+from usertune.runtime.provenance import UNKNOWN, current_provenance
 
 # Predicts as the JSON argument says; argument "stop" kills the process by SIGKILL as that batch begins.
 PREDICT = """
@@ -30,14 +30,14 @@ if arguments.pop("block_torch", False):
     sys.modules["torch"] = None
 stop = arguments.pop("stop", None)
 if stop is not None:
-    from usertune.inference.engines.transformers import Generator
-    original, calls = Generator._answer_batch, []
+    from usertune.inference.engines.transformers import TransformersEngine
+    original, calls = TransformersEngine._answer_batch, []
     def answer(self, samples, prompts):
         calls.append(len(samples))
         if len(calls) == stop:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, samples, prompts)
-    Generator._answer_batch = answer
+    TransformersEngine._answer_batch = answer
 from usertune.inference.predict import predict_users
 for key, value in arguments.items():
     if key.endswith("_manifests"):
@@ -63,7 +63,7 @@ def test_a_second_call_generates_nothing_and_needs_no_torch(
     assert process.returncode == 0, error
     second = read_result(tmp_path / "predictions.json")
     assert (second["generated"], second["reused"]) == (0, 10)
-    for key in ("predictions", "fingerprint", "chain", "made_with", "answer_seconds", "timed_answers", "answered"):
+    for key in ("predictions", "fingerprint", "lineage", "provenance", "answer_seconds", "timed_answers", "answered"):
         assert second[key] == first[key]
     # The second call loads nothing and generates nothing; the time that the answers took is still known.
     assert (second["loading_seconds"], second["generation_seconds"]) == (None, 0)
@@ -103,7 +103,7 @@ def test_one_edited_sample_generates_exactly_one(prepared: Prepared, tmp_path: P
     edited = json.loads(lines[2])
     edited["messages"][0]["content"][1]["text"] += " Please."
     lines[2] = json.dumps(edited)
-    copy = _prepare_copy(prepared, tmp_path / "edited", user_1=lines)
+    copy = _prepare_copy(prepared, tmp_path / "modified", user_1=lines)
     second = predict_users(**copy.predict_arguments(tmp_path))
     assert (second["generated"], second["reused"]) == (1, 4)
     assert second["timed_answers"] == 5
@@ -138,13 +138,13 @@ def test_the_result_says_whose_answers_it_holds_and_what_made_them(prepared: Pre
     users = {user: read_result(prepared.manifest(user))["fingerprint"] for user in ("1", "2")}
     assert read_result(arguments["predictions_file"]) == result
     assert (result["step"], result["experiment"], result["users"]) == ("predict", "vanilla", ["1", "2"])
-    assert result["chain"] == {
+    assert result["lineage"] == {
         "base_model": base,
         "prepare": users,
         "train": None,
         "predict": result["fingerprint"],
     }
-    assert result["made_with"] == {"train": [], "predict": [made_with("predict")]}
+    assert result["provenance"] == {"train": [], "predict": [current_provenance("predict")]}
 
 
 @pytest.mark.parametrize("changed", ["code", "package"])
@@ -152,12 +152,12 @@ def test_answers_made_with_other_code_or_packages_are_generated_again_if_the_stu
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
 ) -> None:
     arguments = prepared.predict_arguments(tmp_path)
-    strict = {**arguments, "recipe": {**arguments["recipe"], "made_with": {"code": "of the plan", "versions": {}}}}
+    strict = {**arguments, "recipe": {**arguments["recipe"], "provenance": {"code": "of the plan", "versions": {}}}}
 
     def generated(**arguments: Any) -> tuple[int, int]:
         result = predict_users(**arguments)
         assert len(result["predictions"]) == 5
-        return result["generated"], len(result["made_with"]["predict"])
+        return result["generated"], len(result["provenance"]["predict"])
 
     with without_a_model():
         assert generated(**strict) == (5, 1)
@@ -169,19 +169,19 @@ def test_answers_made_with_other_code_or_packages_are_generated_again_if_the_stu
         assert generated(**arguments) == (0, 1)
         assert generated(**strict) == (5, 1)
         assert generated(**strict) == (0, 1)
-    now = read_result(arguments["predictions_file"])["made_with"]["predict"]
-    assert now == [made_with("predict")]
+    now = read_result(arguments["predictions_file"])["provenance"]["predict"]
+    assert now == [current_provenance("predict")]
 
 
 def test_answers_whose_record_is_lost_still_count_but_not_as_made_today(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.predict_arguments(tmp_path)
     with without_a_model():
         predict_users(**arguments)
-        (record,) = (tmp_path / "store").glob("*/made_with/*.json")
+        (record,) = (tmp_path / "store").glob("*/provenance/*.json")
         record.unlink()
         again = predict_users(**arguments)
-        assert (again["generated"], again["made_with"]["predict"]) == (0, [UNKNOWN])
-        strict = {**arguments, "recipe": {**arguments["recipe"], "made_with": {}}}
+        assert (again["generated"], again["provenance"]["predict"]) == (0, [UNKNOWN])
+        strict = {**arguments, "recipe": {**arguments["recipe"], "provenance": {}}}
         assert predict_users(**strict)["generated"] == 5
 
 
@@ -202,7 +202,7 @@ def test_answers_of_an_older_release_have_no_time(prepared: Prepared, tmp_path: 
         for segment in (tmp_path / "store").glob("*/user_1/*.jsonl"):
             lines = [json.loads(line) for line in segment.read_text().splitlines()]
             old = [
-                {key: line[key] for key in ("request", "text", "new_tokens", "stopped", "made_with")} for line in lines
+                {key: line[key] for key in ("request", "text", "new_tokens", "stopped", "provenance")} for line in lines
             ]
             segment.write_text("".join(json.dumps({**line, "check": digest(line)[:16]}) + "\n" for line in old))
         again = predict_users(**arguments)

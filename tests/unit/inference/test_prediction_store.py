@@ -24,7 +24,7 @@ PREDICTIONS = st.dictionaries(
         text=TEXT,
         new_tokens=st.integers(0, 10_000),
         stopped=st.booleans(),
-        made_with=TEXT,
+        provenance=TEXT,
         seconds=st.none() | st.floats(0, 1e6),
         at=st.none() | TEXT,
     ),
@@ -35,11 +35,11 @@ def _store(folder: Path) -> PredictionStore:
     return PredictionStore(folder, "f" * 64)
 
 
-def _write(folder: Path, *requests: str, user: str = "7", made_with: str = "key") -> Path:
+def _write(folder: Path, *requests: str, user: str = "7", provenance: str = "key") -> Path:
     """Store one prediction for each request, and return the segment they are in."""
     before = set(folder.rglob("*.jsonl"))
     with _store(folder).writer() as writer:
-        writer.append((user, request, Prediction(f"answer to {request}", 3, True, made_with)) for request in requests)
+        writer.append((user, request, Prediction(f"answer to {request}", 3, True, provenance)) for request in requests)
     (segment,) = set(folder.rglob("*.jsonl")) - before
     return segment
 
@@ -102,7 +102,7 @@ def test_every_possible_cut_keeps_exactly_the_whole_lines(tmp_path: Path) -> Non
         (b"answer to b", b"answer to B"),
         (b'"new_tokens": 3', b'"new_tokens": 4'),
         (b'"stopped": true', b'"stopped": false'),
-        (b'"made_with": "key"', b'"made_with": "kex"'),
+        (b'"provenance": "key"', b'"provenance": "kex"'),
         (b'"request": "b"', b'"request": "x"'),
         (b'"check"', b'"chick"'),
         (b"answer to b", b"answer to \xff"),
@@ -160,8 +160,8 @@ def test_records_of_what_predictions_were_made_with_come_back(tmp_path: Path) ->
     key = store.remember(today)
     assert store.remember(dict(reversed(today.items()))) == key
     other = store.remember({**today, "code": "b"})
-    assert store.made_with() == {key: today, other: {**today, "code": "b"}}
-    assert PredictionStore(tmp_path, "e" * 64).made_with() == {}
+    assert store.current_provenance() == {key: today, other: {**today, "code": "b"}}
+    assert PredictionStore(tmp_path, "e" * 64).current_provenance() == {}
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"code": "a"}'])
@@ -170,13 +170,13 @@ def test_a_damaged_record_is_passed_over_and_mended(
 ) -> None:
     store = _store(tmp_path)
     key, other = (store.remember({"code": code}) for code in "ab")
-    file = store.folder / "made_with" / f"{key}.json"
+    file = store.folder / "provenance" / f"{key}.json"
     file.write_bytes(damage)
     with caplog.at_level(logging.WARNING):
-        assert store.made_with() == {other: {"code": "b"}}
+        assert store.current_provenance() == {other: {"code": "b"}}
     assert str(file) in caplog.text
     assert store.remember({"code": "a"}) == key
-    assert store.made_with() == {key: {"code": "a"}, other: {"code": "b"}}
+    assert store.current_provenance() == {key: {"code": "a"}, other: {"code": "b"}}
 
 
 def test_lines_of_older_releases_have_no_batch_size(tmp_path: Path) -> None:
@@ -189,9 +189,9 @@ def test_lines_of_older_releases_have_no_batch_size(tmp_path: Path) -> None:
 
 
 def test_only_accepted_predictions_are_read(tmp_path: Path) -> None:
-    _write(tmp_path, "a", "b", made_with="old")
-    _write(tmp_path, "b", "c", made_with="new")
-    new = _store(tmp_path).read("7", lambda prediction: prediction.made_with == "new")
-    assert {request: prediction.made_with for request, prediction in new.items()} == {"b": "new", "c": "new"}
+    _write(tmp_path, "a", "b", provenance="old")
+    _write(tmp_path, "b", "c", provenance="new")
+    new = _store(tmp_path).read("7", lambda prediction: prediction.provenance == "new")
+    assert {request: prediction.provenance for request, prediction in new.items()} == {"b": "new", "c": "new"}
     assert _store(tmp_path).read("7", lambda _: False) == {}
     assert sorted(_store(tmp_path).read("7")) == ["a", "b", "c"]

@@ -17,7 +17,7 @@ from tests.unit.conftest import BASE, NO_LIMITS, Prepared
 from usertune.core.clock import utc_now
 from usertune.core.errors import LackOfMemoryError, UserError
 from usertune.data.samples import Sample
-from usertune.inference.engines.transformers import Generator
+from usertune.inference.engines.transformers import TransformersEngine
 from usertune.inference.prediction_store import Prediction
 from usertune.models.base_model import describe_base_model
 from usertune.models.conversation import ConversationTokenizer
@@ -25,8 +25,8 @@ from usertune.models.qwen3_vl import load_processor
 from usertune.tasks.points.forms import read
 
 
-def _generator(prepared: Prepared, max_new_tokens: int = 48) -> Generator:
-    return Generator(BASE, "vanilla", None, "float32", NO_LIMITS, prepared.root, max_new_tokens, "key")
+def _generator(prepared: Prepared, max_new_tokens: int = 48) -> TransformersEngine:
+    return TransformersEngine(BASE, "vanilla", None, "float32", NO_LIMITS, prepared.root, max_new_tokens, "key")
 
 
 def _uneven(prepared: Prepared) -> list[Sample]:
@@ -37,7 +37,7 @@ def _uneven(prepared: Prepared) -> list[Sample]:
     return samples
 
 
-def _answers(generator: Generator, samples: Sequence[Sample], batch_size: int) -> dict[str, Prediction]:
+def _answers(generator: TransformersEngine, samples: Sequence[Sample], batch_size: int) -> dict[str, Prediction]:
     pairs = [pair for batch in generator.answer(samples, batch_size) for pair in batch]
     assert sorted(sample["id"] for sample, _ in pairs) == sorted(sample["id"] for sample in samples)
     return {sample["id"]: prediction for sample, prediction in pairs}
@@ -60,7 +60,7 @@ def test_answers_say_how_many_were_generated_at_once_at_most(prepared: Prepared,
 def test_answers_end_at_the_end_of_the_turn(prepared: Prepared) -> None:
     for answer in _answers(_generator(prepared), prepared.samples("1"), 5).values():
         assert answer.stopped
-        assert answer.made_with == "key"
+        assert answer.provenance == "key"
         assert "<|" not in answer.text
         assert 1 < answer.new_tokens <= 48
 
@@ -89,7 +89,7 @@ def _ending_otherwise(folder: Path, ends: Any) -> Path:
 def test_the_base_models_own_ends_end_an_answer(prepared: Prepared, tmp_path: Path, ends: Any) -> None:
     samples = prepared.samples("1", "2")
     base = _ending_otherwise(tmp_path / "base", ends)
-    generator = Generator(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48, "key")
+    generator = TransformersEngine(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48, "key")
     found, expected = _answers(generator, samples, 4), _answers(_generator(prepared), samples, 4)
     assert all(answer.stopped for answer in found.values())
     assert found == expected
@@ -112,7 +112,7 @@ def test_the_end_of_a_turn_ends_an_answer_whatever_the_base_model_says(prepared:
             (base / "generation_config.json").unlink()
         else:
             (base / "generation_config.json").write_text(content)
-        generator = Generator(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48, "key")
+        generator = TransformersEngine(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48, "key")
         found = _answers(generator, prepared.samples("1"), 5)
         assert found == _answers(_generator(prepared), prepared.samples("1"), 5)
 
@@ -129,13 +129,13 @@ def _limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) 
     """Let batches of more than ``most`` samples run out of memory, and note the sizes of all."""
     sizes = []
 
-    def answer(self: Generator, samples: Any, prompts: Any) -> list[Prediction]:
+    def answer(self: TransformersEngine, samples: Any, prompts: Any) -> list[Prediction]:
         sizes.append(len(samples))
         if len(samples) > most:
             raise error
-        return [Prediction(sample["id"], 1, True, self.made_with) for sample in samples]
+        return [Prediction(sample["id"], 1, True, self.provenance) for sample in samples]
 
-    monkeypatch.setattr(Generator, "_answer_batch", answer)
+    monkeypatch.setattr(TransformersEngine, "_answer_batch", answer)
     return sizes
 
 
@@ -200,7 +200,7 @@ def test_a_thought_that_the_prompt_opens_is_part_of_the_answer(
     begin = "if add_generation_prompt -%}{{- '<|im_start|>assistant\\n"
     assert begin in template.read_text()
     template.write_text(template.read_text().replace(begin, begin + opened))
-    generator = Generator(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 3, "key")
+    generator = TransformersEngine(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 3, "key")
     (answer, *_) = _answers(generator, prepared.samples("1"), 5).values()
     assert answer.text.startswith("<think>\n") == (reason is not None)
     assert answer.new_tokens == 3

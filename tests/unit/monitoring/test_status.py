@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from slurm_guard.journal import PLACE, Ledger
+from slurm_guard.journal import PLACE, Journal
 from slurm_guard.queue import ListedJob
 from tests.support.synthetic_study import SyntheticStudy
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.monitoring.jobs import LOST_AFTER, look_at_jobs, process_lives, read_submissions
 from usertune.monitoring.status import Row, Status, log_of, status_of, wildcards_of
 from usertune.monitoring.status_view import MARKS, duration, marks_of_users, render
@@ -33,7 +33,7 @@ def ago(**time: float) -> str:
 
 
 def look(study: SyntheticStudy, queue: dict[str, ListedJob] | None = None) -> Status:
-    return status_of(Standing(study.study, study.recipes), look_at_jobs(Path(), queue))
+    return status_of(Freshness(study.study, study.recipes), look_at_jobs(Path(), queue))
 
 
 def row(status: Status, step: str, experiment: str = "lora", user: str = "1") -> Row:
@@ -119,7 +119,7 @@ def test_what_is_made_from_something_missing_is_not_done(unpredicted: SyntheticS
 
 
 def test_another_recipe_and_a_damaged_result_are_not_done(whole: SyntheticStudy) -> None:
-    Path("scores/lora/user_1.csv").write_text("edited")
+    Path("scores/lora/user_1.csv").write_text("modified")
     assert row(look(whole), "score").state == "waiting"
     whole.changes["training"] = {"epochs": 2}
     del whole.study, whole.recipes
@@ -203,11 +203,13 @@ def test_running_elsewhere(unpredicted: SyntheticStudy) -> None:
 
 
 def submit(event: str = "submitted", job: str = "5", **more: Any) -> None:
-    Ledger(Path(PLACE)).append(event, job, **OF_PREDICTION, log=f"slurm/{job}.log", **more)
+    Journal(Path(PLACE)).append(event, job, **OF_PREDICTION, log=f"slurm/{job}.log", **more)
 
 
 def end(state: str, job: str = "5") -> None:
-    Ledger(Path(PLACE)).append("ended", job, state=state, submitted_at=None, started_at=None, ended_at=None, nodes="n0")
+    Journal(Path(PLACE)).append(
+        "ended", job, state=state, submitted_at=None, started_at=None, ended_at=None, nodes="n0"
+    )
 
 
 def test_submitted_to_slurm(unpredicted: SyntheticStudy) -> None:
@@ -222,7 +224,7 @@ def test_submitted_to_slurm(unpredicted: SyntheticStudy) -> None:
     assert (found.state, found.error, found.slurm_job) == ("failed", "SLURM job 5: TIMEOUT", "5")
     submit(job="6")
     assert row(look(unpredicted), "predict").state == "queued", "it is tried again"
-    Ledger(Path(PLACE)).append("cancelled", "6")
+    Journal(Path(PLACE)).append("cancelled", "6")
     assert row(look(unpredicted), "predict").state == "stopped"
 
 

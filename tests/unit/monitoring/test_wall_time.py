@@ -18,7 +18,7 @@ from slurm_guard.journal import PLACE
 from slurm_guard.queue import ListedJob
 from tests.support.synthetic_study import SyntheticStudy
 from tests.unit.monitoring.test_status import write_record
-from usertune.checks.freshness import Standing
+from usertune.checks.freshness import Freshness
 from usertune.monitoring.jobs import look_at_jobs
 from usertune.monitoring.status import status_of
 from usertune.monitoring.wall_time import RANKS, WallTime, _shares, wall_time_of
@@ -45,20 +45,20 @@ def record(place: str, start: float, end: float, **changes: Any) -> None:
     write_record(place, **{"state": "ended", **times, **changes})
 
 
-def ledger(*entries: dict[str, Any]) -> None:
+def journal(*entries: dict[str, Any]) -> None:
     Path(PLACE).parent.mkdir(parents=True, exist_ok=True)
     with Path(PLACE).open("a") as file:
         file.writelines(json.dumps({**entry, "time": at(entry["time"]).isoformat()}) + "\n" for entry in entries)
 
 
 def allocation(job: str, rule: str, submitted: float, started: float | None, ended: float, seen: float) -> None:
-    """Write what the ledger says of a job; SLURM's times have no zone, as it writes them."""
+    """Write what the journal says of a job; SLURM's times have no zone, as it writes them."""
     wildcards = {"experiment": "lora", **({"batch": "1-2"} if rule == "predict" else {})}
 
     def local(seconds: float | None) -> str | None:
         return None if seconds is None else at(seconds).replace(tzinfo=None).isoformat()
 
-    ledger(
+    journal(
         {
             "event": "submitted",
             "time": submitted + 1,
@@ -83,7 +83,7 @@ def allocation(job: str, rule: str, submitted: float, started: float | None, end
 
 def times(study: SyntheticStudy, queue: dict[str, ListedJob] | None = None) -> WallTime | None:
     jobs = look_at_jobs(Path(), queue)
-    return wall_time_of(status_of(Standing(study.study, study.recipes), jobs), jobs)
+    return wall_time_of(status_of(Freshness(study.study, study.recipes), jobs), jobs)
 
 
 def known(study: SyntheticStudy) -> WallTime:
@@ -200,7 +200,7 @@ def test_slurm_itself_tells_when_a_running_job_started(whole: SyntheticStudy) ->
     began(process=os.getpid())
     wildcards = {"experiment": "lora"}
     submitted = {"event": "submitted", "job": "7", "rule": "train", "wildcards": wildcards, "attempt": 1, "log": "x"}
-    ledger({**submitted, "time": 1})
+    journal({**submitted, "time": 1})
     record("train/lora", 30, 50, slurm_job="7")
     started, queued = (at(seconds).replace(tzinfo=None).isoformat() for seconds in (12, 0))
     spent = times(whole, {"7": ListedJob("7", "RUNNING", submitted_at=queued, started_at=started)})

@@ -118,7 +118,7 @@ def test_a_damaged_manifest_or_file_is_named(whole: SyntheticStudy, damage: Call
             path.write_bytes(damage(content))
             problem = finding(whole, place)
             assert problem is not None, file
-            assert (problem.kind, problem.place) == ("edited", file)
+            assert (problem.kind, problem.place) == ("modified", file)
             assert problem.reason
             path.write_bytes(content)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -145,7 +145,7 @@ def test_a_result_that_belongs_elsewhere_is_foreign(whole: SyntheticStudy) -> No
             shutil.copy2(theirs, ours)
         problem = finding(whole, place)
         assert problem is not None, (place, other)
-        assert (problem.kind, problem.place) == ("foreign", place)
+        assert (problem.kind, problem.place) == ("mismatched", place)
         for file, content in before.items():
             Path(file).write_bytes(content)
     assert all(finding(whole, place) is None for place in whole.results)
@@ -154,12 +154,12 @@ def test_a_result_that_belongs_elsewhere_is_foreign(whole: SyntheticStudy) -> No
 def test_a_file_of_another_result_is_no_substitute(whole: SyntheticStudy) -> None:
     shutil.copy2("scores/lora/user_2.csv", "scores/lora/user_1.csv")
     assert finding(whole, "scores/lora/user_1.json") == Finding(
-        "edited", "scores/lora/user_1.csv", "the file was edited or cut short after it was written"
+        "modified", "scores/lora/user_1.csv", "the file was edited or cut short after it was written"
     )
     shutil.copy2("data/user_t1.jsonl", "data/user_1.jsonl")
     problem = finding(whole, "data/user_1.manifest.json")
     assert problem is not None
-    assert (problem.kind, problem.place) == ("edited", "data/user_1.jsonl")
+    assert (problem.kind, problem.place) == ("modified", "data/user_1.jsonl")
 
 
 @pytest.mark.parametrize("lacking", ["files", "weights_files", "weights_folder", "weights_state"])
@@ -171,7 +171,7 @@ def test_a_sealed_result_that_lacks_a_key_is_refused(whole: SyntheticStudy, lack
     write_result(place, {key: value for key, value in manifest.items() if key != lacking})
     problem = finding(whole, place)
     assert problem is not None
-    assert (problem.kind, problem.place) == ("foreign", place)
+    assert (problem.kind, problem.place) == ("mismatched", place)
     assert lacking in problem.reason
 
 

@@ -54,7 +54,7 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
     ("changes", "expected"),
     [
         ({}, set()),
-        ({"training": {"micro_batch": 2, "gradient_checkpointing": False, "save_every_steps": 5}}, set()),
+        ({"training": {"micro_batch_size": 2, "gradient_checkpointing": False, "save_every_steps": 5}}, set()),
         ({"training": {"lora": {"rank": 16}}}, EVERYTHING_BELOW_LORA),
         ({"training": {"epochs": 2}}, ALL_TRAINING | {"compare", *LAST}),
         ({"users": {**BASE["users"], "train": "3-5,7"}}, ALL_TRAINING | {"compare", *LAST}),  # type: ignore[dict-item]
@@ -152,7 +152,7 @@ def test_changes_of_a_recipe_are_said_in_words() -> None:
         "old: null -> (not set)",
         "training.lora.rank: 4 -> 8",
     ]
-    assert recipe_changes(was, {**was, "made_with": {"code": "b"}, "remade": "c"}) == []
+    assert recipe_changes(was, {**was, "provenance": {"code": "b"}, "rebuild": "c"}) == []
     (long,) = recipe_changes({"users": []}, {"users": list(range(100))})
     assert len(long) < 90
 

@@ -62,7 +62,7 @@ def test_a_figure_says_what_it_was_drawn_from(make_study: Maker, tmp_path: Path)
     manifest = read_result(manifest_file)
     assert manifest["files"] == {path.name: digest_file(path) for path in (svg, png)}
     assert (manifest["step"], manifest["name"], manifest["recipe"]) == ("figure", "loss_curves", study.design)
-    assert [record["code"] for record in manifest["made_with"]] == [code_version("figure:loss_curves")]
+    assert [record["code"] for record in manifest["provenance"]] == [code_version("figure:loss_curves")]
 
     def fingerprint(recipe: dict[str, Any]) -> str:
         make_figure(recipe, "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))
@@ -164,7 +164,7 @@ def test_colours_that_mean_nothing_are_refused(make_study: Maker, tmp_path: Path
 def test_no_module_of_a_figure_imports_another_figure() -> None:
     assert figures.__file__ is not None
     folder = Path(figures.__file__).parent
-    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "make", "sheet", *FIGURE_NAMES}
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "sheet", *FIGURE_NAMES}
     for path in folder.glob("*.py"):
         nodes = list(ast.walk(ast.parse(path.read_bytes())))
         imported = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
@@ -189,7 +189,6 @@ def test_drawing_a_figure_imports_no_other_figure(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
     modules = [
         "usertune.reporting.figures.loss_curves",
-        "usertune.reporting.make_figure",
         "usertune.reporting.figures.sheet",
     ]
     assert done.stdout.split() == modules

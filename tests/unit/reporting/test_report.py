@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.support.synthetic_study import MEASURED, StandInGenerator
+from tests.support.synthetic_study import MEASURED, StandInEngine
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result
 from usertune.core.step_fingerprints import report_fingerprint
-from usertune.evaluation.tables import Design, Experiment
+from usertune.evaluation.tables import ComparisonDesign, Experiment
 from usertune.pipeline.layout import COMPARISON, REPORT
 from usertune.reporting.examples import LONGEST_TEXT, printable
 from usertune.reporting.headline import headline
@@ -102,7 +102,7 @@ def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -
     assert manifest["fingerprint"] == report_fingerprint(
         study.recipe(REPORT), read_result(study.root / COMPARISON), figures, data
     )
-    assert [record["code"] for record in manifest["made_with"]] == [code_version("report")]
+    assert [record["code"] for record in manifest["provenance"]] == [code_version("report")]
     for place in study.results:
         if place.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(place):
             assert f'title="{read_result(study.root / place)["fingerprint"]}"' in text, place
@@ -115,9 +115,9 @@ def test_the_time_of_the_answers_outlives_a_rerun_that_finds_them_all(make_study
     assert study.report().read_text(encoding="utf-8").count(cells) == 3
     for place in [place for place in study.results if place.startswith("predictions/")]:
         (study.root / place).unlink()
-    before = StandInGenerator.generated
+    before = StandInEngine.generated
     study.make_all("predict", "score", "compare", "figure", "audit")
-    assert StandInGenerator.generated == before
+    assert StandInEngine.generated == before
     assert study.report().read_text(encoding="utf-8").count(cells) == 3
 
 
@@ -136,7 +136,7 @@ def test_the_report_says_what_was_done_with_what_and_when(make_study: Maker) -> 
     assert rows["learning_rate differs"] == ["1e-4", "1e-5"]
     assert rows["epochs"] == ["1", "1"]
     assert rows["lora.rank"] == ["8", NONE]
-    assert rows["micro_batch"] == ["1", "1"]
+    assert rows["micro_batch_size"] == ["1", "1"]
     assert rows["max_new_tokens"] == ["128", "128"]
     assert rows["base model"] == [str(study.root / "base")]
     assert rows["type"] == ["qwen3_vl"]
@@ -237,7 +237,9 @@ def test_printable_shortens_and_cleans() -> None:
 
 
 def sentence(names: list[str], accuracy: list[float], gaps: dict[tuple[str, str], tuple[float, Any, Any]]) -> str:
-    design = Design(tuple(Experiment(name, "vanilla" if name == "vanilla" else "lora") for name in names), ("1", "2"))
+    design = ComparisonDesign(
+        tuple(Experiment(name, "vanilla" if name == "vanilla" else "lora") for name in names), ("1", "2")
+    )
     summary = pd.DataFrame(
         {"experiment": names, "click_accuracy": accuracy, "users": 2, "samples": 1200, "confidence": 0.95}
     ).assign(click_accuracy_low=0.1, click_accuracy_high=0.9)

@@ -19,7 +19,7 @@ from usertune.core.files import write_json
 from usertune.core.hashing import digest, digest_bytes, digest_file
 from usertune.evaluation import table_names
 from usertune.reporting.ro_crate import METADATA_NAME, crate_of, link_as_crate
-from usertune.runtime.provenance import UNKNOWN, made_with
+from usertune.runtime.provenance import UNKNOWN, current_provenance
 
 DATE = datetime(2026, 11, 23, 18, 30, tzinfo=UTC)
 MODES = {"vanilla": "vanilla", "lora": "lora", "full": "full"}
@@ -60,8 +60,8 @@ def study(names: list[str], users: list[str]) -> tuple[dict[str, Any], dict[str,
         trained = name != "vanilla"
         train = fingerprint_of("train", name) if trained else None
         experiments[name] = {
-            "chain": {"base_model": fingerprint_of("base_model"), "train": train, "users": chains},
-            "made_with": {"train": [record()] if trained else [], "predict": [record()]},
+            "lineage": {"base_model": fingerprint_of("base_model"), "train": train, "users": chains},
+            "provenance": {"train": [record()] if trained else [], "predict": [record()]},
         }
     recipe = {"study": "demo", "title": "The demo", "users": users}
     recipe["experiments"] = [{"name": name, "mode": MODES.get(name, "lora")} for name in names]
@@ -69,7 +69,7 @@ def study(names: list[str], users: list[str]) -> tuple[dict[str, Any], dict[str,
         "fingerprint": fingerprint_of("compare"),
         "study_sha256": fingerprint_of("study"),
         "experiments": experiments,
-        "made_with": [record("cpu")],
+        "provenance": [record("cpu")],
     }
     return recipe, origin
 
@@ -207,7 +207,7 @@ def test_each_experiment_has_its_actions_and_the_comparison_made_the_files() -> 
 def test_software_and_machine_of_an_action_are_told() -> None:
     dirty = {"commit": "d" * 40, "dirty": True, "changed_files": ["src/usertune/train.py", "rules/train.smk"]}
     recipe, origin = study(["vanilla", "lora"], ["1"])
-    origin["experiments"]["lora"]["made_with"]["train"] = [record(), record("NVIDIA A100", revision=dirty)]
+    origin["experiments"]["lora"]["provenance"]["train"] = [record(), record("NVIDIA A100", revision=dirty)]
     found = entities(crate_of(recipe, origin, digests(), DATE))
 
     clean, changed = (found[place] for place in ids(found["#action/train/lora"]["instrument"]))
@@ -294,9 +294,9 @@ def test_a_study_without_trained_experiments() -> None:
 
 def test_what_is_unknown_is_left_out_but_every_action_has_a_software() -> None:
     recipe, origin = study(["vanilla", "lora"], ["1"])
-    origin["made_with"] = [record(revision=None)]
-    origin["experiments"]["vanilla"]["made_with"]["predict"] = [UNKNOWN]
-    origin["experiments"]["lora"]["made_with"]["train"] = []
+    origin["provenance"] = [record(revision=None)]
+    origin["experiments"]["vanilla"]["provenance"]["predict"] = [UNKNOWN]
+    origin["experiments"]["lora"]["provenance"]["train"] = []
     found = entities(crate_of(recipe, origin, digests(), DATE))
     without_revision = found[ids(found["#action/compare"]["instrument"])[0]]
     assert without_revision["softwareVersion"] == "0.1.0"
@@ -315,7 +315,7 @@ def test_what_is_unknown_is_left_out_but_every_action_has_a_software() -> None:
 def test_a_large_study_is_small_and_quick_to_describe() -> None:
     recipe, origin = study(["vanilla", "lora", "full"], [str(user) for user in range(1, 84)])
     for experiment in origin["experiments"].values():
-        for user, own in experiment["chain"]["users"].items():
+        for user, own in experiment["lineage"]["users"].items():
             own["predict"] = fingerprint_of("predict", user)
     started = time.perf_counter()
     metadata = crate_of(recipe, origin, digests(), DATE)
@@ -326,9 +326,9 @@ def test_a_large_study_is_small_and_quick_to_describe() -> None:
 def test_of_the_machine_only_what_results_depend_on_is_told() -> None:
     recipe, origin = study(["vanilla"], ["1"])
     private = {**record()["machine"], "host": "node-of-the-institute", "folder": "/home/somebody"}
-    origin["made_with"] = [made_with("report"), record(machine=private)]
+    origin["provenance"] = [current_provenance("report"), record(machine=private)]
     text = json.dumps(crate_of({**recipe, "dataset_root": "/data/private"}, origin, digests(), DATE))
-    assert made_with("report")["code"] in text
+    assert current_provenance("report")["code"] in text
     for folder in (Path.home(), Path.cwd(), Path(sys.prefix), Path(__file__).parent):
         assert str(folder) not in text
     for word in ("node-of-the-institute", "/home/somebody", "/data/private"):

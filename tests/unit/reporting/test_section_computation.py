@@ -29,8 +29,8 @@ def test_one_batch_size_and_float32_need_no_note() -> None:
 
 
 def test_attempts_that_computed_in_several_ways_are_named() -> None:
-    way = {"micro_batch": 8, "processes": 1}
-    manifest = {"computed_with": [way, {**way, "micro_batch": 4}], "recipe": {"dtype": "bfloat16"}}
+    way = {"micro_batch_size": 8, "processes": 1}
+    manifest = {"computed_with": [way, {**way, "micro_batch_size": 4}], "recipe": {"dtype": "bfloat16"}}
     (note,) = computation_notes({"lora": manifest}, [])
-    assert "in several ways (micro_batch 8; micro_batch 4); under bfloat16 that changes the weights" in note
+    assert "in several ways (micro_batch_size 8; micro_batch_size 4); under bfloat16 that changes the weights" in note
     assert computation_notes({"lora": {"computed_with": [way]}}, []) == []

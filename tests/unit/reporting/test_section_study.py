@@ -41,13 +41,13 @@ def test_values_are_shown_as_a_study_writes_them(value: Any, text: str) -> None:
 
 
 def test_settings_differ_only_among_experiments_that_have_them() -> None:
-    common = {"step": "train", "upstream": {"prepare": "x"}, "made_with": {"code": "y"}, "users": {"train": ["3"]}}
+    common = {"step": "train", "upstream": {"prepare": "x"}, "provenance": {"code": "y"}, "users": {"train": ["3"]}}
     trainings: dict[str, Any] = {
         "lora": {"recipe": {**common, "mode": "lora", "training": {"epochs": 2.0, "lora": {"rank": 8}}}},
         "full": {
             "recipe": {**common, "mode": "full", "training": {"epochs": 2.0, "keep": "best"}},
-            "execution": {"micro_batch": 4},
-            "micro_batch": 2,
+            "execution": {"micro_batch_size": 4},
+            "micro_batch_size": 2,
             "processes": 4,
             "parallel": "fsdp",
         },
@@ -70,7 +70,7 @@ def test_settings_differ_only_among_experiments_that_have_them() -> None:
         "max_new_tokens": (["5", "5", "6"], True),
         "later_key": (["x", "x", "x"], False),
         "answers at once": ([NONE, "n/a, 3, 16", NONE], False),
-        "micro_batch": ([NONE, NONE, "2"], False),
+        "micro_batch_size": ([NONE, NONE, "2"], False),
         "parallel": ([NONE, NONE, "fsdp"], False),
         "processes (gpus x nodes)": ([NONE, NONE, "4"], False),
     }

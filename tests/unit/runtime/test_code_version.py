@@ -163,7 +163,7 @@ def test_an_edit_reaches_at_least_and_at_most(
     ],
 )
 def test_any_real_edit_gives_a_new_version(package: Path, old: str, new: str) -> None:
-    path = package / "figures" / "loss_curves.py"
+    path = package / "reporting/figures/loss_curves.py"
     text = path.read_text()
     assert old in text
     assert changed_by(lambda: path.write_text(text.replace(old, new))) == {"figure:loss_curves"}
@@ -194,7 +194,7 @@ FRAMES = [
 
 @pytest.mark.parametrize("frame", FRAMES)
 def test_a_module_counts_wherever_and_however_it_is_imported(package: Path, frame: str) -> None:
-    new, importer = package / "new.py", package / "headline.py"
+    new, importer = package / "new.py", package / "reporting/headline.py"
     new.write_text("EXTRA = 1\n")
     text = importer.read_text()
     for number, line in enumerate(IMPORTS):
@@ -208,20 +208,20 @@ def test_a_module_counts_wherever_and_however_it_is_imported(package: Path, fram
 
 
 def test_a_module_counts_through_others_and_circles_end(package: Path) -> None:
-    (package / "headline.py").write_text("from usertune import one\n")
+    (package / "reporting/headline.py").write_text("from usertune import one\n")
     (package / "one.py").write_text("from usertune import two\n")
-    (package / "two.py").write_text("from usertune import one, headline\nEXTRA = 1\n")
+    (package / "two.py").write_text("from usertune import one\nfrom usertune.reporting import headline\nEXTRA = 1\n")
     path = package / "two.py"
     assert changed_by(lambda: path.write_text(path.read_text().replace("1", "2"))) == {"report"}
 
 
 def test_a_new_template_counts_and_other_files_do_not(package: Path) -> None:
-    assert changed_by(lambda: (package / "templates" / "new.jinja").write_text("x")) == {"report"}
+    assert changed_by(lambda: (package / "reporting/templates/new.jinja").write_text("x")) == {"report"}
     assert changed_by(lambda: (package / "notes.txt").write_text("x")) == set()
 
 
 def test_a_module_that_cannot_be_parsed_is_an_error(package: Path) -> None:
-    (package / "finetune.py").write_text("def half(\n")
+    (package / "training/finetune.py").write_text("def half(\n")
     _clear_caches()
     with pytest.raises(SyntaxError):
         code_version("train")

@@ -63,9 +63,9 @@ OTHERS = [
 @pytest.mark.parametrize("error", LACKS, ids=lambda error: str(error)[:50])
 def test_what_is_a_lack_of_memory(error: Exception) -> None:
     assert ran_out(error)
-    with pytest.raises(LackOfMemoryError) as named, lack_named("out of memory with micro_batch 8", "take less"):
+    with pytest.raises(LackOfMemoryError) as named, lack_named("out of memory with micro_batch_size 8", "take less"):
         raise error
-    assert re.fullmatch(r"out of memory with micro_batch 8 \(.+\); take less", str(named.value))
+    assert re.fullmatch(r"out of memory with micro_batch_size 8 \(.+\); take less", str(named.value))
 
 
 @pytest.mark.parametrize("error", OTHERS, ids=lambda error: str(error)[:50])

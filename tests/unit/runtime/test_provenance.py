@@ -17,18 +17,26 @@ from hypothesis import strategies as st
 
 from usertune.runtime import provenance as module
 from usertune.runtime.code_version import code_version
-from usertune.runtime.provenance import PACKAGES, UNKNOWN, describe_revision, differences, distinct, made_with, revision
+from usertune.runtime.provenance import (
+    PACKAGES,
+    UNKNOWN,
+    current_provenance,
+    describe_revision,
+    differences,
+    distinct,
+    revision,
+)
 
 VERSIONS = st.dictionaries(st.sampled_from(["python", "torch", "peft"]), st.sampled_from(["1", "2"]))
 RECORDS = st.builds(lambda code, versions: {"code": code, "versions": versions}, st.sampled_from("ab"), VERSIONS)
 
 
 def test_a_record_says_what_a_result_is_made_with() -> None:
-    record = made_with("score")
+    record = current_provenance("score")
     assert list(record) == ["code", "versions", "revision", "machine", "device"]
     assert record["code"] == code_version("score")
     assert record["device"] == "cpu"
-    assert made_with("score", "NVIDIA H100")["device"] == "NVIDIA H100"
+    assert current_provenance("score", "NVIDIA H100")["device"] == "NVIDIA H100"
     assert {"python", "usertune", "torch", "numpy"} <= record["versions"].keys() <= {"python", *PACKAGES}
     assert record["machine"]["cores"] == os.cpu_count()
     assert record["machine"]["memory_gib"] > 0
@@ -58,7 +66,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def test_a_record_names_no_host_no_person_and_no_folder() -> None:
-    for text in _texts(made_with("train", "cpu")):
+    for text in _texts(current_provenance("train", "cpu")):
         assert socket.gethostname() not in re.split(r"[^\w.-]+", text)
         assert not text.startswith(("/", "~"))
         assert str(module.REPOSITORY) not in text
@@ -177,5 +185,5 @@ def test_without_git_there_is_no_revision(repository: Repository, monkeypatch: p
 
 
 def test_a_record_is_plain_json_and_the_same_twice() -> None:
-    record = made_with("predict")
-    assert json.loads(json.dumps(record)) == record == made_with("predict")
+    record = current_provenance("predict")
+    assert json.loads(json.dumps(record)) == record == current_provenance("predict")

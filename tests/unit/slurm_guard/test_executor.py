@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import snakemake_executor_plugin_slurm_guarded as guarded
-from slurm_guard.journal import Ledger, submissions
+from slurm_guard.journal import Journal, submissions
 from tests.support import stand_in_slurm
 
 NAME = "usertune-test"
@@ -42,7 +42,7 @@ class Run:
     def __init__(self, root: Path) -> None:
         self.folder = root / "work"
         self.cluster = root / "cluster"
-        self.ledger = Ledger(root / "jobs.jsonl")
+        self.journal = Journal(root / "jobs.jsonl")
         self.process: subprocess.Popen[str] | None = None
         self.folder.mkdir()
         (self.cluster / "bin").mkdir(parents=True)
@@ -63,7 +63,7 @@ class Run:
             **kept,
             "PATH": os.pathsep.join([str(self.cluster / "bin"), os.environ["PATH"]]),
             guarded.JOB_NAME: NAME,
-            guarded.LEDGER: str(self.ledger.path),
+            guarded.LEDGER: str(self.journal.path),
         }
         options = (
             "--executor", "slurm-guarded", "--jobs", "5", "--latency-wait", "1", "--nolock", "--rerun-incomplete",
@@ -110,9 +110,9 @@ class Run:
         return {path.name: path.read_text().split()[0] for path in files}
 
     def submitted(self, count: int) -> list[str]:
-        """Wait until so many jobs were submitted in all, and stand in the ledger; return their numbers."""
-        self.wait_for(lambda: len(submissions(self.ledger.read())) == count)
-        return sorted(submissions(self.ledger.read()))
+        """Wait until so many jobs were submitted in all, and stand in the journal; return their numbers."""
+        self.wait_for(lambda: len(submissions(self.journal.read())) == count)
+        return sorted(submissions(self.journal.read()))
 
     def set(self, state: str, *jobs: str) -> None:
         """Let jobs have a state."""
@@ -121,7 +121,7 @@ class Run:
 
     def complete(self, *jobs: str) -> None:
         """Let jobs do their work and end."""
-        submitted = submissions(self.ledger.read())
+        submitted = submissions(self.journal.read())
         for job in jobs:
             (self.folder / f"{submitted[job]['wildcards']['name']}.txt").touch()
         self.set("COMPLETED", *jobs)
@@ -136,7 +136,7 @@ class Run:
         return sum("--test-only" not in arguments for arguments in self.asked("sbatch"))
 
     def events(self, event: str) -> list[dict[str, Any]]:
-        return [entry for entry in self.ledger.read() if entry["event"] == event]
+        return [entry for entry in self.journal.read() if entry["event"] == event]
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ from snakemake_interface_executor_plugins.executors.base import SubmittedJobInfo
 import snakemake_executor_plugin_slurm_guarded as guarded
 from slurm_guard import queue
 from slurm_guard.awaited_results import LOOKS
-from slurm_guard.job_states import FateJudge
-from slurm_guard.journal import Ledger
+from slurm_guard.job_states import JobStateJudge
+from slurm_guard.journal import Journal
 from slurm_guard.queue import ListedJob, NoAnswerError
 
 NAME = "usertune-test"
@@ -38,8 +38,8 @@ class Guard(guarded.Executor):
         self.logger = SimpleNamespace(warning=self.warnings.append)
         self.ended: list[tuple[str, str]] = []
         self._next_seconds_between_status_checks = None
-        self._judge = FateJudge(accounted=lambda job: None)
-        self._ledger = Ledger(folder / "jobs.jsonl")
+        self._judge = JobStateJudge(accounted=lambda job: None)
+        self._ledger = Journal(folder / "jobs.jsonl")
         self._silent_since = None
         self._stopping = False
         self._results = {}
@@ -53,7 +53,7 @@ class Guard(guarded.Executor):
     def report_job_error(self, job_info: SubmittedJobInfo, msg: str | None = None, **more: Any) -> None:
         self.ended.append((str(job_info.external_jobid), msg or ""))
 
-    def look(self, *jobs: str) -> list[str]:
+    def inspect(self, *jobs: str) -> list[str]:
         """Look at the queue once, and return the jobs that go on."""
 
         async def still_active() -> list[str]:
@@ -86,12 +86,12 @@ def listed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 def test_without_an_answer_all_jobs_are_kept(guard: Guard, listed: dict[str, str]) -> None:
     listed.update({"1": "RUNNING", "away": ""})
     for _ in range(5):
-        assert guard.look("1", "2", "3") == ["1", "2", "3"]
+        assert guard.inspect("1", "2", "3") == ["1", "2", "3"]
     assert len(guard.warnings) == 5
     assert guard.ended == []
     del listed["away"]
     listed["2"] = "COMPLETED"
-    assert guard.look("1", "2") == ["1"]
+    assert guard.inspect("1", "2") == ["1"]
     assert guard.ended == [("2", "succeeded")]
 
 
@@ -99,37 +99,37 @@ def test_a_long_silence_ends_the_run(guard: Guard, listed: dict[str, str], monke
     now = 1000.0
     monkeypatch.setattr(guarded, "time", SimpleNamespace(monotonic=lambda: now, sleep=time.sleep))
     listed["away"] = ""
-    guard.look("1")
+    guard.inspect("1")
     now += 59
-    guard.look("1")
+    guard.inspect("1")
     # An answer in between: the silence begins anew.
     del listed["away"]
-    guard.look("1")
+    guard.inspect("1")
     listed["away"] = ""
     now += 59
-    guard.look("1")
+    guard.inspect("1")
     now += 60
-    guard.look("1")
+    guard.inspect("1")
     now += 1
     with pytest.raises(WorkflowError, match=r"has not answered for 1 minutes \(squeue: away\)"):
-        guard.look("1")
+        guard.inspect("1")
     assert guard.ended == []
 
 
 def test_looks_become_rarer_and_frequent_again_when_something_happens(guard: Guard, listed: dict[str, str]) -> None:
     listed.update({"1": "RUNNING", "2": "RUNNING"})
-    guard.look()
+    guard.inspect()
     waits = []
     for _ in range(8):
         waits.append(guard.next_seconds_between_status_checks)
-        guard.look("1", "2")
+        guard.inspect("1", "2")
     assert waits == [5 * 1.5**times if 5 * 1.5**times < 30 else 30 for times in range(8)]
     listed["2"] = "FAILED"
-    guard.look("1", "2")
+    guard.inspect("1", "2")
     assert guard.next_seconds_between_status_checks == 5
-    guard.look("1")
+    guard.inspect("1")
     assert guard.next_seconds_between_status_checks == 7.5
-    guard.look()
+    guard.inspect()
     assert guard.next_seconds_between_status_checks == 5
 
 
@@ -190,7 +190,7 @@ def test_a_job_that_has_written_its_results_is_looked_at_soon(
     assert looks == pytest.approx([2] * len(looks), abs=0.5)
     assert clock.of(guard) == pytest.approx(30, abs=0.5), "SLURM takes its time; it is not asked all the time"
     listed["7"] = "COMPLETED"
-    assert guard.look("7") == []
+    assert guard.inspect("7") == []
     assert guard._results == {}
 
 
@@ -202,9 +202,9 @@ def test_nodes_that_fail_are_not_asked_again(
     guard._judge.clock = lambda: now
     monkeypatch.setattr(queue, "cancel", cancelled.extend)
     listed["1"] = "NODE_FAIL"
-    assert guard.look("1") == ["1"]
+    assert guard.inspect("1") == ["1"]
     now += 60
-    assert guard.look("1") == []
+    assert guard.inspect("1") == []
     assert guard.ended == [("1", "SLURM job 1 ended as NODE_FAIL and was not requeued. ")]
     assert guard._failed_nodes == {"n3"}
     # So that it does not come back beside the next attempt.
@@ -215,6 +215,6 @@ def test_nodes_that_fail_are_not_asked_again(
 def test_a_ledger_that_cannot_be_written_stops_nothing(guard: Guard, listed: dict[str, str]) -> None:
     guard._ledger.path.mkdir()
     listed["1"] = "COMPLETED"
-    assert guard.look("1") == []
+    assert guard.inspect("1") == []
     assert guard.ended == [("1", "succeeded")]
     assert "cannot be written" in guard.warnings[0]

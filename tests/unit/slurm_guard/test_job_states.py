@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from slurm_guard.job_states import MAY_COME_BACK, MAY_LAST, Fate, FateJudge
+from slurm_guard.job_states import MAY_COME_BACK, MAY_LAST, Fate, JobStateJudge
 from slurm_guard.queue import ENDED, ListedJob
 
 # All that SLURM 22.05 to 25.11 can list (slurm.schedmd.com/job_state_codes.html).
@@ -50,10 +50,10 @@ class Cluster:
     now: float = 1000.0
     accounted: str | None = None
     asked: int = 0
-    judge: FateJudge = field(init=False)
+    judge: JobStateJudge = field(init=False)
 
     def __post_init__(self) -> None:
-        self.judge = FateJudge(60.0, 900.0, self._ask, lambda: self.now)
+        self.judge = JobStateJudge(60.0, 900.0, self._ask, lambda: self.now)
 
     def _ask(self, job: str) -> str | None:
         self.asked += 1

@@ -1,4 +1,4 @@
-"""The ledger of a study's SLURM jobs: written by many at once, and read after crashes."""
+"""The journal of a study's SLURM jobs: written by many at once, and read after crashes."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slurm_guard.journal import Ledger, submissions
+from slurm_guard.journal import Journal, submissions
 
-# Takes [ledger, name, count]: writes so many events.
+# Takes [journal, name, count]: writes so many events.
 WRITER = """
 import json, sys
 from pathlib import Path
-from slurm_guard.journal import Ledger, submissions
+from slurm_guard.journal import Journal, submissions
 path, name, count = json.loads(sys.argv[1])
 for number in range(count):
-    Ledger(Path(path)).append("submitted", f"{name}{number}", filling="x" * 500)
+    Journal(Path(path)).append("submitted", f"{name}{number}", filling="x" * 500)
 """
 
 Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Ledger:
-    return Ledger(tmp_path / "logs" / "slurm" / "jobs.jsonl")
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "logs" / "slurm" / "jobs.jsonl")
 
 
-def jobs(ledger: Ledger) -> list[str]:
-    return [entry["job"] for entry in ledger.read()]
+def jobs(journal: Journal) -> list[str]:
+    return [entry["job"] for entry in journal.read()]
 
 
-def test_events_are_read_in_their_order(ledger: Ledger) -> None:
-    ledger.append("submitted", "7", rule="train", wildcards={"experiment": "lora"}, attempt=1)
-    ledger.append("ended", "7", state="COMPLETED")
-    first, second = ledger.read()
+def test_events_are_read_in_their_order(journal: Journal) -> None:
+    journal.append("submitted", "7", rule="train", wildcards={"experiment": "lora"}, attempt=1)
+    journal.append("ended", "7", state="COMPLETED")
+    first, second = journal.read()
     assert datetime.fromisoformat(first.pop("time")).tzinfo is not None
     assert first == {
         "event": "submitted", "job": "7", "rule": "train", "wildcards": {"experiment": "lora"}, "attempt": 1
@@ -50,19 +50,19 @@ def test_events_are_read_in_their_order(ledger: Ledger) -> None:
     assert (second["event"], second["job"], second["state"]) == ("ended", "7", "COMPLETED")
 
 
-def test_there_may_be_no_ledger_yet(ledger: Ledger) -> None:
-    assert list(ledger.read()) == []
-    assert submissions(ledger.read()) == {}
-    assert not ledger.path.parent.exists()
+def test_there_may_be_no_ledger_yet(journal: Journal) -> None:
+    assert list(journal.read()) == []
+    assert submissions(journal.read()) == {}
+    assert not journal.path.parent.exists()
 
 
-def test_the_last_submission_or_adoption_of_a_job_counts(ledger: Ledger) -> None:
-    ledger.append("submitted", "7", attempt=1)
-    ledger.append("submitted", "8", attempt=1)
-    ledger.append("adopted", "7", attempt=2)
-    ledger.append("ended", "7")
-    ledger.append("cancelled", "9")
-    assert {job: entry["attempt"] for job, entry in submissions(ledger.read()).items()} == {"7": 2, "8": 1}
+def test_the_last_submission_or_adoption_of_a_job_counts(journal: Journal) -> None:
+    journal.append("submitted", "7", attempt=1)
+    journal.append("submitted", "8", attempt=1)
+    journal.append("adopted", "7", attempt=2)
+    journal.append("ended", "7")
+    journal.append("cancelled", "9")
+    assert {job: entry["attempt"] for job, entry in submissions(journal.read()).items()} == {"7": 2, "8": 1}
 
 
 CUT_SHORT = [
@@ -78,36 +78,36 @@ CUT_SHORT = [
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 @pytest.mark.parametrize("line", CUT_SHORT)
-def test_lines_that_a_crash_cut_short_cost_no_other(ledger: Ledger, line: bytes, end: bytes) -> None:
-    ledger.append("submitted", "1")
-    with ledger.path.open("ab") as file:
+def test_lines_that_a_crash_cut_short_cost_no_other(journal: Journal, line: bytes, end: bytes) -> None:
+    journal.append("submitted", "1")
+    with journal.path.open("ab") as file:
         file.write(line + end)
-    assert jobs(ledger) == ["1"]
-    ledger.append("submitted", "2")
-    ledger.append("ended", "2")
-    assert jobs(ledger) == ["1", "2", "2"]
+    assert jobs(journal) == ["1"]
+    journal.append("submitted", "2")
+    journal.append("ended", "2")
+    assert jobs(journal) == ["1", "2", "2"]
 
 
 @pytest.mark.parametrize("length", range(0, 60, 7))
-def test_a_ledger_that_was_cut_anywhere(ledger: Ledger, length: int) -> None:
-    ledger.append("submitted", "1")
-    ledger.path.write_bytes(ledger.path.read_bytes()[:length])
-    ledger.append("submitted", "2")
-    assert jobs(ledger) == ["2"]
+def test_a_ledger_that_was_cut_anywhere(journal: Journal, length: int) -> None:
+    journal.append("submitted", "1")
+    journal.path.write_bytes(journal.path.read_bytes()[:length])
+    journal.append("submitted", "2")
+    assert jobs(journal) == ["2"]
 
 
-def test_a_whole_event_without_its_line_break_counts(ledger: Ledger) -> None:
-    ledger.append("submitted", "1")
-    ledger.path.write_bytes(ledger.path.read_bytes().rstrip(b"\n"))
-    ledger.append("submitted", "2")
-    assert jobs(ledger) == ["1", "2"]
+def test_a_whole_event_without_its_line_break_counts(journal: Journal) -> None:
+    journal.append("submitted", "1")
+    journal.path.write_bytes(journal.path.read_bytes().rstrip(b"\n"))
+    journal.append("submitted", "2")
+    assert jobs(journal) == ["1", "2"]
 
 
 @pytest.mark.parametrize("text", ["ä", "点击", "a\nb", "\u2028\x85\x0b", "\x00", '"\\', os.fsdecode(b"/data/\xff")])
-def test_any_text_is_kept(ledger: Ledger, text: str) -> None:
-    ledger.append("submitted", "1", rule=text, log=text)
-    ledger.append("submitted", "2")
-    first, second = ledger.read()
+def test_any_text_is_kept(journal: Journal, text: str) -> None:
+    journal.append("submitted", "1", rule=text, log=text)
+    journal.append("submitted", "2")
+    first, second = journal.read()
     assert (first["rule"], first["log"], second["job"]) == (text, text, "2")
 
 
@@ -124,10 +124,10 @@ NAMES = st.from_regex(r"[a-z]{1,8}", fullmatch=True).filter(lambda name: name no
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, events: list[tuple[str, str, dict[str, Any]]]
 ) -> None:
-    ledger = Ledger(tmp_path_factory.mktemp("ledger") / "jobs.jsonl")
+    journal = Journal(tmp_path_factory.mktemp("journal") / "jobs.jsonl")
     for event, job, more in events:
-        ledger.append(event, job, **more)
-    read = list(ledger.read())
+        journal.append(event, job, **more)
+    read = list(journal.read())
     for entry in read:
         del entry["time"]
     assert read == [{"event": event, "job": job, **more} for event, job, more in events]
@@ -136,29 +136,29 @@ def test_what_is_written_is_read(
 @settings(deadline=None)
 @given(st.binary())
 def test_no_ledger_is_an_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    ledger = Ledger(tmp_path_factory.mktemp("ledger") / "jobs.jsonl")
-    ledger.path.write_bytes(content)
-    before = list(ledger.read())
-    ledger.append("submitted", "1")
-    assert list(ledger.read())[:-1] == before
-    assert jobs(ledger)[-1] == "1"
+    journal = Journal(tmp_path_factory.mktemp("journal") / "jobs.jsonl")
+    journal.path.write_bytes(content)
+    before = list(journal.read())
+    journal.append("submitted", "1")
+    assert list(journal.read())[:-1] == before
+    assert jobs(journal)[-1] == "1"
 
 
-def test_threads_do_not_mix_their_events(ledger: Ledger) -> None:
+def test_threads_do_not_mix_their_events(journal: Journal) -> None:
     with ThreadPoolExecutor(8) as pool:
         for number in range(400):
-            pool.submit(ledger.append, "submitted", str(number), filling="x" * 5000)
-    assert sorted(map(int, jobs(ledger))) == list(range(400))
+            pool.submit(journal.append, "submitted", str(number), filling="x" * 5000)
+    assert sorted(map(int, jobs(journal))) == list(range(400))
     # Empty lines may come between, where one took another's half-written event for the end of a crash.
-    assert sum(line != b"" for line in ledger.path.read_bytes().splitlines()) == 400
+    assert sum(line != b"" for line in journal.path.read_bytes().splitlines()) == 400
 
 
-def test_processes_do_not_mix_their_events(ledger: Ledger, run_python: Start) -> None:
-    writers = [run_python(WRITER, [ledger.path, name, 100]) for name in "abc"]
+def test_processes_do_not_mix_their_events(journal: Journal, run_python: Start) -> None:
+    writers = [run_python(WRITER, [journal.path, name, 100]) for name in "abc"]
     for writer in writers:
         _, error = writer.communicate(timeout=60)
         assert writer.returncode == 0, error
-    found = jobs(ledger)
+    found = jobs(journal)
     for name in "abc":
         # Each one's in their order.
         assert [job for job in found if job[0] == name] == [f"{name}{number}" for number in range(100)]
@@ -168,13 +168,13 @@ def test_processes_do_not_mix_their_events(ledger: Ledger, run_python: Start) ->
 def test_a_ledger_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
-        Ledger(tmp_path / "file" / "jobs.jsonl").append("submitted", "1")
+        Journal(tmp_path / "file" / "jobs.jsonl").append("submitted", "1")
     (tmp_path / "jobs.jsonl").mkdir()
     with pytest.raises(OSError):
-        Ledger(tmp_path / "jobs.jsonl").append("submitted", "1")
+        Journal(tmp_path / "jobs.jsonl").append("submitted", "1")
 
 
-def test_one_event_is_one_line_of_plain_json(ledger: Ledger) -> None:
-    ledger.append("submitted", "1", rule="a\nb\u2028")
-    (line,) = ledger.path.read_text(encoding="ascii").splitlines()
+def test_one_event_is_one_line_of_plain_json(journal: Journal) -> None:
+    journal.append("submitted", "1", rule="a\nb\u2028")
+    (line,) = journal.path.read_text(encoding="ascii").splitlines()
     assert json.loads(line)["rule"] == "a\nb\u2028"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm_guard.journal import Ledger
+from slurm_guard.journal import Journal
 from slurm_guard.orphans import Identity, Orphan, Orphans
 from slurm_guard.queue import ENDED, ListedJob
 
@@ -16,24 +16,24 @@ PREDICT: Identity = ("predict", (("batch", "1-2"), ("experiment", "lora")))
 
 
 class Study:
-    """A ledger, and what SLURM lists."""
+    """A journal, and what SLURM lists."""
 
     def __init__(self, folder: Path) -> None:
-        self.ledger = Ledger(folder / "jobs.jsonl")
+        self.journal = Journal(folder / "jobs.jsonl")
         self.listed: dict[str, ListedJob] = {}
 
     def submitted(self, job: str, identity: Identity = LORA, state: str = "RUNNING", event: str = "submitted") -> None:
         rule, wildcards = identity
         # The order of the wildcards is of no account.
         named = dict(reversed(wildcards))
-        self.ledger.append(event, job, key=f"key {job}", rule=rule, wildcards=named, attempt=1, log=f"{job}.log")
+        self.journal.append(event, job, key=f"key {job}", rule=rule, wildcards=named, attempt=1, log=f"{job}.log")
         self.lists(job, state)
 
     def lists(self, job: str, state: str = "RUNNING") -> None:
         self.listed[job] = ListedJob(job, state)
 
     def orphans(self) -> Orphans:
-        return Orphans(self.listed, self.ledger)
+        return Orphans(self.listed, self.journal)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_jobs_that_slurm_may_bring_back_are_no_matter_of_the_past(study: Study, 
 @pytest.mark.parametrize("state", ["COMPLETED", "COMPLETING", "RUNNING"])
 def test_jobs_that_were_seen_ending_are_done_with(study: Study, state: str) -> None:
     study.submitted("7", state=state)
-    study.ledger.append("ended", "7", state="COMPLETED")
+    study.journal.append("ended", "7", state="COMPLETED")
     orphans = study.orphans()
     assert ids(orphans) == []
     assert orphans.unknown == []
@@ -109,7 +109,7 @@ def test_jobs_that_were_seen_ending_are_done_with(study: Study, state: str) -> N
 
 def test_the_end_of_a_job_that_was_cancelled_stands_for_nothing(study: Study) -> None:
     study.submitted("7", state="COMPLETING")
-    study.ledger.append("cancelled", "7", message="the run was ended")
+    study.journal.append("cancelled", "7", message="the run was ended")
     assert [orphan.adoptable for orphan in study.orphans().take(LORA)] == [False]
     study.lists("7", "COMPLETED")
     assert study.orphans().take(LORA) == []
@@ -141,7 +141,7 @@ def test_jobs_that_are_not_in_the_ledger_are_unknown(study: Study) -> None:
 
 
 def test_what_a_group_of_jobs_does_is_unknown(study: Study) -> None:
-    study.ledger.append("submitted", "7", key="", rule="group", wildcards={}, attempt=1, log="")
+    study.journal.append("submitted", "7", key="", rule="group", wildcards={}, attempt=1, log="")
     study.lists("7")
     assert study.orphans().unknown == ["7"]
 

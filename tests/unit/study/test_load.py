@@ -132,7 +132,7 @@ def test_freeze_and_its_older_key_do_not_go_together() -> None:
         ("experiments.report", {"mode": "full"}, ["'report' is the name of a workflow step"]),
         ("training.learning_rat", 1, ["training.learning_rat", "did you mean 'learning_rate'"]),
         ("training.learning_rate", -1, ["training.learning_rate", "-1", "greater than 0"]),
-        ("training.micro_batch", 3, ["batch_size (4) must be a multiple of micro_batch (3)"]),
+        ("training.micro_batch_size", 3, ["batch_size (4) must be a multiple of micro_batch_size (3)"]),
         ("training.lora.rnk", 1, ["training.lora.rnk", "did you mean 'rank'"]),
         ("evaluation.batchsize", 1, ["evaluation.batchsize", "did you mean 'batch_size'"]),
         ("evaluation.thresholds", [140, 140], ["listed twice"]),

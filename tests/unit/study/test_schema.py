@@ -32,8 +32,8 @@ def test_full_fine_tuning_on_several_gpus_is_sharded_and_adapters_are_not(
         ({"mode": "vanilla", "nodes": 2, "parallel": "ddp"}, "remove nodes, parallel"),
         ({"mode": "lora", "gpus": 2, "parallel": "fsdp"}, "parallel: fsdp is for mode full"),
         (
-            {"mode": "full", "gpus": 2, "nodes": 3, "training": {"batch_size": 8, "micro_batch": 2}},
-            "training.batch_size (8) must be a multiple of training.micro_batch x gpus x nodes (2 x 2 x 3)",
+            {"mode": "full", "gpus": 2, "nodes": 3, "training": {"batch_size": 8, "micro_batch_size": 2}},
+            "training.batch_size (8) must be a multiple of training.micro_batch_size x gpus x nodes (2 x 2 x 3)",
         ),
         ({"mode": "full", "gpus": 0}, "greater than or equal to 1"),
     ],

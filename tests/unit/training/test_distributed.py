@@ -28,7 +28,7 @@ from usertune.training.distributed.launch import EXCHANGE
 from usertune.training.processes import Processes
 from usertune.training.train import WEIGHTS, train_experiment
 
-TWO = Processes(per_node=2)
+TWO = Processes(nproc_per_node=2)
 ALONE = Processes()
 
 # Trains as told, as scripts/train.py does.
@@ -36,7 +36,7 @@ TRAIN = f"""{WITH_ARGUMENTS}
 from usertune.runtime import step_main
 from usertune.training.processes import Processes
 from usertune.training.train import train_experiment
-processes = Processes(per_node=arguments.pop("per_node"))
+processes = Processes(nproc_per_node=arguments.pop("nproc_per_node"))
 step_main.run(step_main.argument_parser("train"), lambda _: train_experiment(**arguments, processes=processes))
 """
 
@@ -52,7 +52,7 @@ from torch.distributed.fsdp import FSDPModule
 from usertune.training import finetune
 from usertune.training.callbacks import StopTogether
 from usertune.data.samples import read_user
-from usertune.core.errors import Stopped
+from usertune.core.errors import StopRequested
 from usertune.training.processes import Processes
 
 task = json.loads(sys.argv[1])
@@ -87,13 +87,13 @@ samples = [[sample for file in task[key] for sample in read_user(Path(file))[1]]
 out = Path(task["out"])
 run = finetune.FineTuning(
     task["recipe"]["mode"], task["recipe"]["training"], task["execution"], task["dtype"], task["recipe"]["pixels"],
-    Path(task["base"]), Path(task["root"]), *samples, Processes(per_node=2, strategy="fsdp"),
+    Path(task["base"]), Path(task["root"]), *samples, Processes(nproc_per_node=2, strategy="fsdp"),
 )
 try:
     measured = finetune.fine_tune(run, out / "work", out / "weights", out / "log.csv", Stop(lambda: None))
     if dist.get_rank() == 0:
         (out / "measured.json").write_text(json.dumps(measured))
-except Stopped:
+except StopRequested:
     assert task["stop_after"]
 dist.destroy_process_group()
 # As usertune.training.distributed.training_process leaves: torch's threads sometimes abort while the interpreter ends.
@@ -107,7 +107,7 @@ def _arguments(prepared: Prepared, out: Path, mode: str = "lora", epochs: int = 
     """Return a training on 17 samples in steps of 4: the last step of an epoch has one."""
     arguments = prepared.train_arguments(out, prepared.train_recipe(mode, epochs=epochs))
     arguments["train_manifests"] = [prepared.manifest(user) for user in ("11", "12", "1")]
-    arguments["execution"] = {**EXECUTION, "micro_batch": 1, **execution}
+    arguments["execution"] = {**EXECUTION, "micro_batch_size": 1, **execution}
     return arguments
 
 
@@ -200,11 +200,11 @@ def undisturbed(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def _start(
-    run_python: Start, prepared: Prepared, out: Path, per_node: int, mode: str = "lora", epochs: int = 8
+    run_python: Start, prepared: Prepared, out: Path, nproc_per_node: int, mode: str = "lora", epochs: int = 8
 ) -> subprocess.Popen[str]:
     """Start a training, that of `undisturbed` if no other is named, and wait until it has a checkpoint."""
     arguments = _arguments(prepared, out, mode, epochs, save_every_steps=1)
-    process = run_python(TRAIN, {**arguments, "per_node": per_node})
+    process = run_python(TRAIN, {**arguments, "nproc_per_node": nproc_per_node})
     deadline = time.monotonic() + 60
     while not list(out.glob("*/checkpoint-*/complete.json")):
         assert process.poll() is None, process.communicate()
@@ -245,7 +245,7 @@ def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def test_one_signal_stops_all_and_one_process_goes_on(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
-    process = _start(run_python, prepared, tmp_path, per_node=2)
+    process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
     error = _tell_to_leave(process)
     assert "interrupted; what was finished is kept" in error
     assert "Traceback" not in error
@@ -255,7 +255,7 @@ def test_one_signal_stops_all_and_one_process_goes_on(
 def test_signals_to_every_process_again_and_again_leave_a_checkpoint_too(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
-    process = _start(run_python, prepared, tmp_path, per_node=2)
+    process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
     children = _children(process)
     assert len(children) == 3, "torchrun and two workers"
     process.send_signal(signal.SIGTERM)
@@ -271,7 +271,7 @@ def test_signals_to_every_process_again_and_again_leave_a_checkpoint_too(
 def test_what_one_process_began_two_go_on_with(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
-    process = _start(run_python, prepared, tmp_path, per_node=1)
+    process = _start(run_python, prepared, tmp_path, nproc_per_node=1)
     _tell_to_leave(process)
     _finish(prepared, tmp_path, undisturbed, TWO)
 
@@ -280,7 +280,7 @@ def test_what_one_process_began_two_go_on_with(
 def test_a_killed_process_ends_the_others_and_is_named(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start, rank: int
 ) -> None:
-    process = _start(run_python, prepared, tmp_path, per_node=2)
+    process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
     children = _children(process)
     (victim,) = (worker for worker in _workers(process) if worker.environ()["RANK"] == str(rank))
     victim.kill()
@@ -295,7 +295,7 @@ def test_a_killed_process_ends_the_others_and_is_named(
 
 
 def test_no_process_outlives_the_program(prepared: Prepared, tmp_path: Path, run_python: Start) -> None:
-    process = _start(run_python, prepared, tmp_path, per_node=2)
+    process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
     children = _children(process)
     assert len(children) == 3
     process.kill()
@@ -397,7 +397,7 @@ def test_a_sharded_run_goes_on_whole_and_a_whole_one_sharded(prepared: Prepared,
 
 def test_a_whole_run_goes_on_sharded(prepared: Prepared, tmp_path: Path, whole: Path, run_python: Start) -> None:
     place = tmp_path / "place"
-    process = _start(run_python, prepared, place, per_node=1, mode="full", epochs=2)
+    process = _start(run_python, prepared, place, nproc_per_node=1, mode="full", epochs=2)
     _tell_to_leave(process)
     out = tmp_path / "run"
     out.mkdir()

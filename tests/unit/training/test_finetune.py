@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.unit.conftest import BASE, EXECUTION, FROZEN, LORA, NO_LIMITS, TRAIN_STEP_BY_STEP, TRAINING, Prepared
-from usertune.core.errors import FinalError, LackOfMemoryError, Stopped, UserError
+from usertune.core.errors import FinalError, LackOfMemoryError, StopRequested, UserError
 from usertune.core.files import read_json
 from usertune.core.manifest import write_result
 from usertune.models.conversation import IGNORED_LABEL, Collator, ConversationTokenizer
@@ -39,11 +39,11 @@ def _uneven(prepared: Prepared, *users: str) -> Any:
     return samples
 
 
-def _run(prepared: Prepared, mode: str = "lora", micro_batch: int = 4, **training: Any) -> FineTuning:
+def _run(prepared: Prepared, mode: str = "lora", micro_batch_size: int = 4, **training: Any) -> FineTuning:
     return FineTuning(
         mode=mode,
         training={**TRAINING, "lora": LORA, "freeze": FROZEN, **training},
-        execution={**EXECUTION, "micro_batch": micro_batch},
+        execution={**EXECUTION, "micro_batch_size": micro_batch_size},
         dtype="float32",
         pixels=NO_LIMITS,
         base_folder=BASE,
@@ -114,11 +114,11 @@ def test_the_micro_batch_changes_nothing_and_neither_does_gradient_checkpointing
     prepared: Prepared, tmp_path: Path
 ) -> None:
     # With the dropout that adapters have by default.
-    table, weights = _train(_run(prepared, micro_batch=4), tmp_path / "4")
-    for micro_batch, checkpointing in ((1, False), (2, True)):
-        run = _run(prepared, micro_batch=micro_batch)
+    table, weights = _train(_run(prepared, micro_batch_size=4), tmp_path / "4")
+    for micro_batch_size, checkpointing in ((1, False), (2, True)):
+        run = _run(prepared, micro_batch_size=micro_batch_size)
         run = replace(run, execution={**run.execution, "gradient_checkpointing": checkpointing})
-        other_table, other_weights = _train(run, tmp_path / str(micro_batch))
+        other_table, other_weights = _train(run, tmp_path / str(micro_batch_size))
         for split in ("train", "validation"):
             assert _losses(other_table, split) == pytest.approx(_losses(table, split), rel=2e-6)
         for name, value in weights.items():
@@ -127,7 +127,7 @@ def test_the_micro_batch_changes_nothing_and_neither_does_gradient_checkpointing
 
 def test_the_validation_loss_is_the_mean_over_all_answer_tokens(prepared: Prepared, tmp_path: Path) -> None:
     # With a learning rate of zero the model stays the base model.
-    table, _ = _train(_run(prepared, micro_batch=2, learning_rate=0.0, epochs=1), tmp_path)
+    table, _ = _train(_run(prepared, micro_batch_size=2, learning_rate=0.0, epochs=1), tmp_path)
     model = load_model(BASE, "float32").eval()
     total = tokens = 0.0
     for sample in _uneven(prepared, "74"):
@@ -176,7 +176,7 @@ def test_a_stopped_run_resumes_to_exactly_the_same_result(
     before = signal.getsignal(signal.SIGTERM)
     with monkeypatch.context() as patch:
         _stop_after(steps, patch)
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(StopRequested) as stopped:
             _train(run, tmp_path / "stopped")
     assert stopped.value.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == before
@@ -195,7 +195,9 @@ def test_memory_that_runs_out_anywhere_is_named(
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
     monkeypatch.setattr(f"usertune.{'trainer' if where == 'answer_loss_sum' else 'finetune'}.{where}", fail)
-    with pytest.raises(LackOfMemoryError, match=r"^out of memory with training\.micro_batch 4 \(CUDA error: CUBLAS_"):
+    with pytest.raises(
+        LackOfMemoryError, match=r"^out of memory with training\.micro_batch_size 4 \(CUDA error: CUBLAS_"
+    ):
         _train(_run(prepared, epochs=1), tmp_path)
     assert not (tmp_path / "weights").exists()
 
@@ -206,7 +208,7 @@ def test_a_checkpoint_of_other_weights_is_not_resumed_from(
 ) -> None:
     with monkeypatch.context() as patch:
         _stop_after(1, patch)
-        with pytest.raises(Stopped):
+        with pytest.raises(StopRequested):
             _train(_run(prepared, mode), tmp_path)
     (file,) = (tmp_path / "work" / "checkpoint-1").glob("*model.safetensors")
     content = file.read_bytes()
@@ -223,7 +225,7 @@ def test_a_second_stop_signal_ends_at_once_and_is_no_interruption_by_a_person() 
     with stop:
         signal.raise_signal(signal.SIGUSR1)
         assert stop.signal == signal.SIGUSR1
-        with pytest.raises(Stopped) as stopped:
+        with pytest.raises(StopRequested) as stopped:
             signal.raise_signal(signal.SIGTERM)
     assert stopped.value.signal == signal.SIGTERM
 
@@ -282,7 +284,7 @@ def test_the_samples_whose_loss_is_not_finite_are_named(
         return answer_loss_sum(model, batch) * (math.inf if 5 in batch[NUMBERS] else 1)
 
     monkeypatch.setattr("usertune.training.trainer.answer_loss_sum", loss)
-    run = _run(prepared, micro_batch=1)
+    run = _run(prepared, micro_batch_size=1)
     message = _never_again(prepared, tmp_path, run)
     sample = run.train_samples[5]
     assert f"the loss is inf, the norm of the gradients nan (samples: {sample['id']} (user 11));" in message
@@ -330,7 +332,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_resumed_from(
     undisturbed = _train(run, tmp_path / "undisturbed")
     with monkeypatch.context() as patch:
         _stop_after(4, patch)
-        with pytest.raises(Stopped):
+        with pytest.raises(StopRequested):
             _train(run, tmp_path / "run")
     weights = tmp_path / "run" / "work" / "checkpoint-4" / "adapter_model.safetensors"
     size = weights.stat().st_size
@@ -373,7 +375,7 @@ def test_the_best_weights_are_kept_also_after_a_resume_and_training_stops_early(
     with monkeypatch.context() as patch:
         # After the best step, which no later validation changes.
         _stop_after(found["kept_step"] + 1, patch)
-        with pytest.raises(Stopped):
+        with pytest.raises(StopRequested):
             _measured(run, tmp_path / "stopped")
     resumed = _measured(run, tmp_path / "stopped")
     assert (resumed["attempts"], resumed["resumed_from_step"]) == (2, found["kept_step"] + 1)

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 import torch
 
-from usertune.core.errors import LackOfMemoryError, Stopped, UserError
+from usertune.core.errors import LackOfMemoryError, StopRequested, UserError
 from usertune.core.files import write_json
 from usertune.training.distributed import launch
 from usertune.training.distributed.collectives import check_parallel
 from usertune.training.distributed.launch import node_file, report_file
 from usertune.training.processes import Processes
 
-THREE = Processes(per_node=3)
+THREE = Processes(nproc_per_node=3)
 
 
 def _outcome(exchange: Path, exit_code: int, *reports: dict[str, Any] | None, own: int | None = None) -> dict[str, Any]:
@@ -39,8 +39,8 @@ def test_once_all_are_done_the_first_says_what_was_measured(tmp_path: Path, exit
 
 
 def test_what_a_person_can_mend_counts_more_than_what_came_of_it(tmp_path: Path) -> None:
-    memory = {"kind": "lack_of_memory", "message": "out of memory with training.micro_batch 4"}
-    with pytest.raises(LackOfMemoryError, match=r"^out of memory with training\.micro_batch 4$"):
+    memory = {"kind": "lack_of_memory", "message": "out of memory with training.micro_batch_size 4"}
+    with pytest.raises(LackOfMemoryError, match=r"^out of memory with training\.micro_batch_size 4$"):
         _outcome(tmp_path, 1, FAILED, memory, None)
 
 
@@ -55,7 +55,7 @@ def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
 def test_a_stop_is_told_by_the_signal_that_this_process_got_or_else_by_theirs(
     tmp_path: Path, own: int | None, expected: int
 ) -> None:
-    with pytest.raises(Stopped) as stopped:
+    with pytest.raises(StopRequested) as stopped:
         _outcome(tmp_path, 0, STOPPED, STOPPED, STOPPED, own=own)
     assert stopped.value.signal == expected
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usertune.core.errors import LackOfMemoryError, Stopped
+from usertune.core.errors import LackOfMemoryError, StopRequested
 from usertune.training.micro_batch import NOTE, micro_batch_of_attempt, smaller
 
-MEMORY, TOLD_TO_LEAVE, BUG = LackOfMemoryError("out of memory"), Stopped(15), RuntimeError("a bug")
+MEMORY, TOLD_TO_LEAVE, BUG = LackOfMemoryError("out of memory"), StopRequested(15), RuntimeError("a bug")
 
 
 def _attempt(work: Path, attempt: int, end: BaseException | None, asked: int = 8, share: int = 8) -> int:
@@ -70,7 +70,7 @@ def test_nothing_is_left_of_an_attempt_that_succeeds(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"micro_batch": "4"}', '{"micro_batch": 0}'])
+@pytest.mark.parametrize("note", ["", "{", "[]", "{}", '{"micro_batch_size": "4"}', '{"micro_batch_size": 0}'])
 def test_a_damaged_note_counts_for_nothing(tmp_path: Path, note: str) -> None:
     (tmp_path / NOTE).write_text(note)
     assert _attempt(tmp_path, 2, None) == 8

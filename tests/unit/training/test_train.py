@@ -17,7 +17,7 @@ from tests.unit.conftest import EXECUTION, TRAIN_STEP_BY_STEP, WITH_ARGUMENTS, P
 from usertune.core.errors import FinalError
 from usertune.core.hashing import digest_file, digest_folder
 from usertune.core.manifest import read_result, write_result
-from usertune.runtime.provenance import UNKNOWN, made_with
+from usertune.runtime.provenance import UNKNOWN, current_provenance
 from usertune.training.train import COMPLETE, train_experiment
 
 # Trains as told, where torch cannot be imported.
@@ -84,8 +84,8 @@ def test_the_manifest_says_what_was_trained_and_how(trained: dict[str, Any], tmp
     assert all(manifest[key] > 0 for key in measured)
     assert manifest["weights_files"] == digest_folder(_weights(tmp_path))
     assert manifest["files"] == {"log.csv": digest_file(tmp_path / "log.csv")}
-    assert manifest["chain"] == {"base_model": manifest["base_model"], "train": manifest["fingerprint"]}
-    assert manifest["made_with"] == [made_with("train")]
+    assert manifest["lineage"] == {"base_model": manifest["base_model"], "train": manifest["fingerprint"]}
+    assert manifest["provenance"] == [current_provenance("train")]
     for name, state in manifest["weights_state"].items():
         stat = (_weights(tmp_path) / name).stat()
         assert state == [stat.st_size, stat.st_mtime_ns]
@@ -193,7 +193,7 @@ def test_of_two_processes_one_trains_and_the_other_waits_and_trains_nothing(
 @pytest.fixture
 def strict(prepared: Prepared, tmp_path: Path) -> dict[str, Any]:
     """The arguments of a training that counts only what was made with the code and packages of today."""
-    recipe = {**prepared.train_recipe(epochs=1), "made_with": {"code": "of the plan", "versions": {}}}
+    recipe = {**prepared.train_recipe(epochs=1), "provenance": {"code": "of the plan", "versions": {}}}
     return prepared.train_arguments(tmp_path, recipe)
 
 
@@ -222,7 +222,7 @@ def test_what_other_code_or_packages_trained_is_trained_again_if_the_study_says_
     assert _trainings(**strict) == 0
     after = read_result(tmp_path / "manifest.json")
     assert before["fingerprint"] == after["fingerprint"]
-    assert before["made_with"] != after["made_with"] == [made_with("train")]
+    assert before["provenance"] != after["provenance"] == [current_provenance("train")]
 
 
 def _interrupt(arguments: dict[str, Any], record: dict[str, Any]) -> Path:
@@ -231,16 +231,16 @@ def _interrupt(arguments: dict[str, Any], record: dict[str, Any]) -> Path:
     work = _weights(arguments["manifest_file"].parent).parent
     (work / COMPLETE).unlink()
     (work / "checkpoint-1").mkdir()
-    write_result(work / "made_with.json", {"made_with": [record]})
+    write_result(work / "provenance.json", {"provenance": [record]})
     return work / "checkpoint-1"
 
 
 def test_a_resumed_training_names_all_who_took_part(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.train_arguments(tmp_path)
-    earlier = {**made_with("train"), "code": "earlier"}
+    earlier = {**current_provenance("train"), "code": "earlier"}
     _interrupt(arguments, earlier)
     assert _trainings(**arguments) == 1
-    assert read_result(tmp_path / "manifest.json")["made_with"] == [earlier, made_with("train")]
+    assert read_result(tmp_path / "manifest.json")["provenance"] == [earlier, current_provenance("train")]
 
 
 @pytest.mark.parametrize("code", ["earlier", "today's"])
@@ -248,7 +248,9 @@ def test_a_checkpoint_of_other_code_is_not_resumed_from_if_the_study_says_so(
     strict: dict[str, Any], caplog: pytest.LogCaptureFixture, code: str
 ) -> None:
     other = code == "earlier"
-    checkpoint = _interrupt(strict, {**made_with("train"), "code": code} if other else made_with("train"))
+    checkpoint = _interrupt(
+        strict, {**current_provenance("train"), "code": code} if other else current_provenance("train")
+    )
     with without_a_model(), pytest.MonkeyPatch.context() as patch:
         # Checkpoints go when training ends well, so this one must not.
         patch.setattr(sys.modules["usertune.training.finetune"], "fine_tune", _fail)
@@ -256,8 +258,8 @@ def test_a_checkpoint_of_other_code_is_not_resumed_from_if_the_study_says_so(
             train_experiment(**strict)
     assert checkpoint.exists() != other
     assert ("made with other code or packages (code earlier -> " in caplog.text) == other
-    makers = read_result(checkpoint.parent / "made_with.json")["made_with"]
-    assert makers == [made_with("train")]
+    makers = read_result(checkpoint.parent / "provenance.json")["provenance"]
+    assert makers == [current_provenance("train")]
 
 
 def _fail(*_: Any) -> None:
@@ -266,7 +268,7 @@ def _fail(*_: Any) -> None:
 
 def test_a_damaged_record_is_an_unknown_maker(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.train_arguments(tmp_path)
-    checkpoint = _interrupt(arguments, made_with("train"))
-    (checkpoint.parent / "made_with.json").write_text("{}")
+    checkpoint = _interrupt(arguments, current_provenance("train"))
+    (checkpoint.parent / "provenance.json").write_text("{}")
     assert _trainings(**arguments) == 1
-    assert read_result(tmp_path / "manifest.json")["made_with"] == [UNKNOWN, made_with("train")]
+    assert read_result(tmp_path / "manifest.json")["provenance"] == [UNKNOWN, current_provenance("train")]

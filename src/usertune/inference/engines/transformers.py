@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 THOUGHT_TOKENS = 20
 
 
-class Generator:
+class TransformersEngine:
     """A model that answers samples.
 
     Args:
@@ -42,7 +42,7 @@ class Generator:
         pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
         dataset_root: folder of the raw data.
         max_new_tokens: longest answer, in tokens.
-        made_with: key of the record of code, packages and machine, for the predictions to carry.
+        provenance: key of the record of code, packages and machine, for the predictions to carry.
         thinking: the study's ``base_model.thinking``.
     """
 
@@ -55,7 +55,7 @@ class Generator:
         pixels: Mapping[str, int | None],
         dataset_root: str | Path,
         max_new_tokens: int,
-        made_with: str,
+        provenance: str,
         thinking: bool | None = None,
     ) -> None:
         transformers_logging.set_verbosity_error()
@@ -63,7 +63,7 @@ class Generator:
         self.conversations = ConversationTokenizer(load_processor(base_folder, pixels), thinking)
         self.collator = Collator(self.conversations, dataset_root)
         self.max_new_tokens = max_new_tokens
-        self.made_with = made_with
+        self.provenance = provenance
         self.mode, self.base_folder, self.weights_folder = mode, Path(base_folder), weights_folder
         with lack_named("out of memory while the model was loaded", "use a machine or a GPU with more memory"):
             self.model: Any = load_for_prediction(base_folder, mode, weights_folder, dtype)
@@ -169,4 +169,4 @@ class Generator:
         # look like an answer.
         if self.conversations.tokenizer.decode(prompt[-THOUGHT_TOKENS:]).rstrip().endswith(THINKING_BEGINS):
             text = f"{THINKING_BEGINS}\n{text}"
-        return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped, made_with=self.made_with)
+        return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped, provenance=self.provenance)

@@ -29,7 +29,7 @@ def draw(subject: Subject) -> Figure:
     Raises:
         UserError: the table of users or the summary is missing, malformed or of another study.
     """
-    design, look = subject.design, subject.looks
+    design, style = subject.design, subject.styles
     users = subject.table(table_names.USERS)
     summary = subject.table(table_names.SUMMARY)
     grid = users.pivot(index="user", columns="experiment", values="click_accuracy").loc[
@@ -48,8 +48,8 @@ def draw(subject: Subject) -> Figure:
     points: dict[str, Any] = {
         "hue": "experiment",
         "hue_order": design.names,
-        "palette": {name: look[name].colour for name in design.names},
-        "markers": [look[name].marker for name in design.names],
+        "palette": {name: style[name].colour for name in design.names},
+        "markers": [style[name].marker for name in design.names],
         "linestyle": "none",
         "markeredgecolor": "white",
         "zorder": 3,

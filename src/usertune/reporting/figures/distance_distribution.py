@@ -25,7 +25,7 @@ def draw(subject: Subject) -> Figure:
     Raises:
         UserError: the table of samples is missing, malformed or of another study.
     """
-    names, look = subject.design.names, subject.looks
+    names, style = subject.design.names, subject.styles
     samples = subject.table(table_names.SAMPLES)
     figure = new_figure(height=4.3)
     axes = figure.subplots()
@@ -36,7 +36,7 @@ def draw(subject: Subject) -> Figure:
         shares = rounded_up[samples["experiment"] == name].value_counts(normalize=True, dropna=False)
         sns.ecdfplot(
             x=steps, weights=shares.reindex(steps, fill_value=0), stat="count", ax=axes, label=name,
-            color=look[name].colour, linestyle=look[name].dashes, linewidth=1.8, marker=look[name].marker,
+            color=style[name].colour, linestyle=style[name].dashes, linewidth=1.8, marker=style[name].marker,
             markevery=(36, 70), markersize=5, markeredgecolor="white",
         )  # fmt: skip
     for index, threshold in enumerate(subject.thresholds):

@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from usertune.core.errors import UserError
 from usertune.reporting.figures.sheet import PALE, Subject, legend_above, new_figure
-from usertune.reporting.style import Look
+from usertune.reporting.style import Style
 
 
 def draw(subject: Subject) -> Figure:
@@ -33,7 +33,7 @@ def draw(subject: Subject) -> Figure:
         axes.text(0.5, 0.5, "no trained experiment in this study", ha="center", va="center", fontsize=13, color=PALE)
         return figure
     for name in known:
-        _draw_losses(axes, name, subject.looks[name], _read_log(logs[name]))
+        _draw_losses(axes, name, subject.styles[name], _read_log(logs[name]))
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (mean per answer token)")
     axes.set_xlim(left=0)
@@ -42,16 +42,16 @@ def draw(subject: Subject) -> Figure:
     return figure
 
 
-def _draw_losses(axes: Axes, name: str, look: Look, log: pd.DataFrame) -> None:
+def _draw_losses(axes: Axes, name: str, style: Style, log: pd.DataFrame) -> None:
     train, validation = (log[log["split"] == split] for split in ("train", "validation"))
     window = max(1, len(train) // 50)
     train = train.assign(smooth=train["loss"].rolling(window, min_periods=1, center=True).mean())
-    line: dict[str, Any] = {"x": "step", "estimator": None, "color": look.colour, "ax": axes}
+    line: dict[str, Any] = {"x": "step", "estimator": None, "color": style.colour, "ax": axes}
     if window > 1:
         sns.lineplot(train, y="loss", alpha=0.22, linewidth=0.7, **line)
-    sns.lineplot(train, y="smooth", linewidth=1.6, linestyle=look.dashes, label=f"{name}, training", **line)
+    sns.lineplot(train, y="smooth", linewidth=1.6, linestyle=style.dashes, label=f"{name}, training", **line)
     sns.lineplot(
-        validation, y="loss", marker=look.marker, markersize=5.5, linewidth=0.9, markeredgewidth=0.6,
+        validation, y="loss", marker=style.marker, markersize=5.5, linewidth=0.9, markeredgewidth=0.6,
         label=f"{name}, validation", **line,
     )  # fmt: skip
 

@@ -22,9 +22,9 @@ from matplotlib.ticker import PercentFormatter
 
 from usertune.core.errors import UserError
 from usertune.core.files import atomic_writer
-from usertune.evaluation.tables import Design, design_of, read_table, require_experiments
+from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, require_experiments
 from usertune.evaluation.thresholds import thresholds_of
-from usertune.reporting.style import Look, looks
+from usertune.reporting.style import Style, styles
 
 PNG_DOTS_PER_INCH = 200
 WIDTH_IN_INCHES = 9.2
@@ -67,9 +67,9 @@ class Sources:
 class Subject:
     """What a figure is about; ``thresholds`` are distances in the 0-1000 space, the primary one first."""
 
-    design: Design
+    design: ComparisonDesign
     thresholds: Sequence[float]
-    looks: Mapping[str, Look]
+    styles: Mapping[str, Style]
     sources: Sources
 
     def table(self, name: str) -> pd.DataFrame:
@@ -99,7 +99,7 @@ def subject_of(recipe: Mapping[str, Any], sources: Sources) -> Subject:
             f'recipe: found colours {colours!r}; write {{"lora": "#7b3294"}}, for experiments among: '
             + ", ".join(design.names)
         )
-    return Subject(design, thresholds_of(recipe), looks(design, colours), sources)
+    return Subject(design, thresholds_of(recipe), styles(design, colours), sources)
 
 
 def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path, png: Path) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from usertune.evaluation.tables import Design
+from usertune.evaluation.tables import ComparisonDesign
 from usertune.tasks.points.forms import FORMS, REASONS
 
 
-def form_rows(design: Design, samples: pd.DataFrame) -> list[dict[str, Any]]:
+def form_rows(design: ComparisonDesign, samples: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row for each form or reason that occurs, those that were read first, with a count an experiment.
 
     Args:

@@ -15,9 +15,11 @@ def fingerprint_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return for each experiment its fingerprints: base model, training (None if untrained), and each user's."""
     rows = []
     for name, experiment in origin["experiments"].items():
-        chain = experiment["chain"]
-        users = [{"user": user, **own} for user, own in chain["users"].items()]
-        rows.append({"experiment": name, "base_model": chain["base_model"], "training": chain["train"], "users": users})
+        lineage = experiment["lineage"]
+        users = [{"user": user, **own} for user, own in lineage["users"].items()]
+        rows.append(
+            {"experiment": name, "base_model": lineage["base_model"], "training": lineage["train"], "users": users}
+        )
     return rows
 
 
@@ -30,7 +32,7 @@ def maker_rows(origin: Mapping[str, Any]) -> list[dict[str, str]]:
     for step, name, record in makers(origin):
         found.setdefault((step, digest(record)), ([], record))[0].append(name)
     rows = [_maker_row(step, ", ".join(names), record) for (step, _), (names, record) in found.items()]
-    return rows + [_maker_row("compare", "all", record) for record in origin["made_with"]]
+    return rows + [_maker_row("compare", "all", record) for record in origin["provenance"]]
 
 
 def version_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:

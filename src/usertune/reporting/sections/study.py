@@ -187,8 +187,8 @@ def _of_recipe(recipe: Manifest) -> dict[str, Any]:
 def _execution(manifest: Manifest) -> dict[str, Any]:
     """Return how a training went, as far as it has no part in its recipe; values are those of the last attempt."""
     found = dict(manifest.get("execution", {}))
-    if "micro_batch" in manifest:
-        found["micro_batch"] = manifest["micro_batch"]
+    if "micro_batch_size" in manifest:
+        found["micro_batch_size"] = manifest["micro_batch_size"]
     if "processes" in manifest:
         found["processes (gpus x nodes)"] = manifest["processes"]
     if manifest.get("parallel"):

@@ -30,7 +30,7 @@ def strategy_arguments(processes: Processes, gradient_checkpointing: bool) -> di
         gradient_checkpointing: recompute activations; with FSDP it is part of the sharding, so that a layer's weights
             are gathered once for recomputation and gradients.
     """
-    if processes.total == 1:
+    if processes.world_size == 1:
         return {}
     if processes.strategy == "ddp":
         return {"ddp_find_unused_parameters": False}
@@ -67,7 +67,7 @@ def check_parallel(trainer: Trainer, processes: Processes) -> None:
     Raises:
         FinalError: something else was set up.
     """
-    asked = _set_up(processes.total, processes.strategy)
+    asked = _set_up(processes.world_size, processes.strategy)
     found = _set_up(trainer.accelerator.num_processes, _strategy_found(trainer))
     if trainer.args.n_gpu > 1:
         found = f"one process on {trainer.args.n_gpu} GPUs"

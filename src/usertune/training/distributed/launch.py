@@ -20,10 +20,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from usertune.core.errors import FinalError, LackOfMemoryError, Stopped, UserError
+from usertune.core.errors import FinalError, LackOfMemoryError, StopRequested, UserError
 from usertune.core.files import read_json, write_json, write_text
 from usertune.runtime.launchers import no_launcher
-from usertune.runtime.signals import NotedSignal, end_with_parent
+from usertune.runtime.signals import DeferredSignal, end_with_parent
 from usertune.training.processes import Processes
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def train_together(task: Mapping[str, Any], processes: Processes, work: Path) ->
         What the first process measured.
 
     Raises:
-        Stopped: a stop signal came.
+        StopRequested: a stop signal came.
         LackOfMemoryError: in a process, or one was killed, perhaps therefore.
         FinalError: another attempt would end in the same way.
         UserError: something else that the person can mend went wrong in a process.
@@ -61,9 +61,9 @@ def train_together(task: Mapping[str, Any], processes: Processes, work: Path) ->
     write_json(exchange / TASK, {**task, "processes": asdict(processes), "master_port": _free_port()})
     logger.info(
         "starting %d processes on %d node%s (%s)",
-        processes.total, processes.nodes, "s" * (processes.nodes > 1), processes.strategy,
+        processes.world_size, processes.nodes, "s" * (processes.nodes > 1), processes.strategy,
     )  # fmt: skip
-    stop = NotedSignal(lambda number: _request_stop(exchange, number))
+    stop = DeferredSignal(lambda number: _request_stop(exchange, number))
     try:
         with stop, no_launcher():
             exit_code = _run(_command(exchange / TASK, processes), processes)
@@ -96,7 +96,7 @@ def _command(task_file: Path, processes: Processes) -> list[str]:
 
 def _run(command: list[str], processes: Processes) -> int:
     """Run the command, pass on what it writes to the log, and return its exit code."""
-    threads = str(max(1, processes.threads // processes.per_node))
+    threads = str(max(1, processes.threads // processes.nproc_per_node))
     # A session of its own, so that a Ctrl-C at the terminal reaches this process alone, which then asks for a stop.
     with subprocess.Popen(
         command,
@@ -135,7 +135,7 @@ def _request_stop(exchange: Path, number: int) -> None:
 def _outcome(exchange: Path, processes: Processes, exit_code: int, own_signal: int | None) -> dict[str, Any]:
     """Return what the first process measured, or raise what ended the training."""
     reports = {
-        rank: read_json(path) for rank in range(processes.total) if (path := report_file(exchange, rank)).exists()
+        rank: read_json(path) for rank in range(processes.world_size) if (path := report_file(exchange, rank)).exists()
     }
     kinds = {kind: [rank for rank in reports if reports[rank]["kind"] == kind] for kind in REPORTS}
     for rank in kinds["lack_of_memory"]:
@@ -147,9 +147,9 @@ def _outcome(exchange: Path, processes: Processes, exit_code: int, own_signal: i
     for rank in kinds["disk"]:
         raise OSError(reports[rank]["number"], reports[rank]["message"], reports[rank]["file"])
     if exit_code == 0 and kinds["stopped"]:
-        raise Stopped(own_signal or reports[kinds["stopped"][0]]["signal"])
+        raise StopRequested(own_signal or reports[kinds["stopped"][0]]["signal"])
     # Whatever the exit code: with everything saved, a process can still fail when libraries are torn down.
-    if len(kinds["done"]) == processes.total:
+    if len(kinds["done"]) == processes.world_size:
         measured: dict[str, Any] = reports[0]["measured"]
         return measured
     _raise_failure(exchange, processes, exit_code, reports)
@@ -165,14 +165,16 @@ def _raise_failure(exchange: Path, processes: Processes, exit_code: int, reports
                 memory = ", perhaps for lack of memory" if name == "SIGKILL" else ""
                 kind = LackOfMemoryError if memory else UserError
                 raise kind(
-                    f"process {rank} of {processes.total} (on {failed['host']}) was ended by {name}{memory} (exit code "
+                    f"process {rank} of {processes.world_size} (on {failed['host']}) was ended by {name}{memory} "
+                    f"(exit code "
                     f"{failed['exit_code']}), and so the others were ended; {again}"
                 )
     for rank, report in reports.items():
         if report["kind"] == "failed":
-            raise RuntimeError(f"process {rank} of {processes.total} failed:\n{report['message']}")
+            raise RuntimeError(f"process {rank} of {processes.world_size} failed:\n{report['message']}")
     raise UserError(
-        f"the {processes.total} processes ended with exit code {exit_code}, and none says why; their messages are in "
+        f"the {processes.world_size} processes ended with exit code {exit_code}, and none says why; their "
+        f"messages are in "
         f"the log of this job; {again}"
     )
 

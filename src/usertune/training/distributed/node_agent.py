@@ -51,7 +51,7 @@ def main(task_file: Path) -> int:
 def _rendezvous(task: dict[str, dict[str, int]], node: int) -> list[str]:
     processes = task["processes"]
     # A signal that nobody sends, in place of those that torchrun would answer by ending its workers.
-    arguments = ["--signals_to_handle", "SIGUSR2", "--nproc-per-node", str(processes["per_node"])]
+    arguments = ["--signals_to_handle", "SIGUSR2", "--nproc-per-node", str(processes["nproc_per_node"])]
     if processes["nodes"] == 1:
         return [*arguments, "--standalone", "--local-addr", "localhost"]
     return [

@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from usertune.core.errors import FinalError, LackOfMemoryError, Stopped, UserError
+from usertune.core.errors import FinalError, LackOfMemoryError, StopRequested, UserError
 from usertune.core.files import read_json, write_json
 from usertune.runtime import step_main
 from usertune.runtime.launchers import PARENT, launched_rank
@@ -45,7 +45,7 @@ def main(task_file: Path) -> int:
 
     try:
         measured = _train(read_json(task_file), exchange, rank, signals)
-    except Stopped as stopped:
+    except StopRequested as stopped:
         report("stopped", signal=stopped.signal)
     except UserError as error:
         report(_kind(error), message=str(error))
@@ -100,7 +100,7 @@ def _train(task: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch
         processes=Processes(**task["processes"]),
     )
     measured = fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE, StopTogether(stop_signal))
-    return {**measured, "made_with": makers}
+    return {**measured, "provenance": makers}
 
 
 def _part() -> None:
