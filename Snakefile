@@ -18,26 +18,17 @@ if not workflow.overwrite_configfiles:
     configfile: str(Path(folder, "config.yaml"))
 
 
-include: "rules/common.smk"
+include: "rules/environment.smk"
+include: "rules/command_line.smk"
+include: "rules/study.smk"
+include: "rules/containers.smk"
+include: "rules/inputs.smk"
+include: "rules/resources.smk"
+include: "rules/handlers.smk"
 include: "rules/data.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
-
-
-if workflow.output_settings.dryrun and not DATA_ALONE:
-    logger.info(explain.in_words(explain.explain(FRESHNESS)) + "\n")
-
-
-onstart:
-    hold_results_or_stop()
-    write_study_down()
-    # Once more, now that the folder of results is there.
-    show_folders_to_containers(make_cache=True)
-
-
-onerror:
-    check_users_that_are_left()
 
 
 rule all:

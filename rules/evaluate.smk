@@ -24,9 +24,7 @@ rule predict:
         runtime=lambda wildcards, attempt: 240 * attempt,
     params:
         recipe=recipe_of("predictions/{experiment}/users_{batch}.json"),
-        trained=lambda wildcards, input: (
-            ["--trained", input.trained] if input.trained else []
-        ),
+        trained=lambda wildcards, input: (["--trained", input.trained] if input.trained else []),
         root=STUDY.dataset.root,
         store=f"{STUDY.results}/store/predictions",
         batch_size=STUDY.evaluation.batch_size,
@@ -81,9 +79,7 @@ rule compare:
         rows=all_scores(".csv"),
     output:
         summary=multiext("<outcomes>/tables/summary", ".csv", ".md", ".tex"),
-        details=expand(
-            "<outcomes>/tables/{name}.csv", name=["differences", "users", "samples"]
-        ),
+        details=expand("<outcomes>/tables/{name}.csv", name=["differences", "users", "samples"]),
         manifest="<outcomes>/tables/manifest.json",
     log:
         "<outcomes>/logs/compare.log",

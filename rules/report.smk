@@ -22,9 +22,7 @@ rule figure:
     params:
         recipe=recipe_of(f"{STUDY.origin.outcomes}figures/{{figure}}.manifest.json"),
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
-        losses=lambda wildcards, input: [
-            f"{name}={path}" for name, path in zip(TRAINED, input.losses)
-        ],
+        losses=lambda wildcards, input: [f"{name}={path}" for name, path in zip(TRAINED, input.losses)],
     message:
         "Drawing {wildcards.figure}"
     shell:
@@ -76,9 +74,7 @@ rule report:
         base_model=rules.base_model.output,
         tables=rules.compare.output,
         figures=expand(rules.figure.output.svg, figure=FIGURE_NAMES),
-        training=expand(
-            "<results>/checkpoints/{experiment}/manifest.json", experiment=TRAINED
-        ),
+        training=expand("<results>/checkpoints/{experiment}/manifest.json", experiment=TRAINED),
         predictions=expand(
             "<results>/predictions/{experiment}/users_{batch}.json",
             experiment=STUDY.experiments,

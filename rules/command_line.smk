@@ -1,0 +1,65 @@
+"""The command line: wrong targets and a missing profile are refused, and Ctrl-C ends with one sentence."""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from snakemake.cli import get_argument_parser
+
+from usertune.pipeline import targets
+
+
+def refuse(problem):
+    """End with a message. Snakemake would add lines of this file to a WorkflowError."""
+    logger.error(str(problem))
+    sys.exit(1)
+
+
+def command_line():
+    """The parsed command line of Snakemake; None where something else started it, or in a job."""
+    if not workflow.is_main_process or Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
+        return None
+    return get_argument_parser().parse_known_args(sys.argv[1:])[0]
+
+
+def check_command_line():
+    """Refuse unknown targets, naming those that exist, and a run without a profile."""
+    asked = command_line()
+    if asked is None:
+        return
+    if said := targets.problem(STUDY, FRESHNESS.results, asked.targets or []):
+        refuse(said)
+    settings = ["profile", "executor", "cores", "jobs"]
+    runs_nothing = ["dryrun", "lint", "list_rules", "list_target_rules", "unlock"]
+    runs_nothing += ["summary", "detailed_summary", "dag", "rulegraph", "filegraph"]
+    if "SNAKEMAKE_PROFILE" not in os.environ and not any(
+        getattr(asked, name, None) for name in settings + runs_nothing
+    ):
+        refuse(
+            "How should this run? Add --profile local (this machine) or --profile slurm (a cluster); with -n "
+            "nothing runs."
+        )
+
+
+def end_quietly_on_ctrl_c():
+    """After Ctrl-C say what to do, and hide the errors of the jobs, which got the signal too."""
+    before = signal.getsignal(signal.SIGINT)
+    if not workflow.is_main_process or before in (signal.SIG_IGN, None):
+        return
+    asked = []
+
+    def note(number, frame):
+        if not asked:
+            logger.warning("Interrupted. What was finished is kept; the same command goes on from there.")
+        asked.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    logger.addFilter(lambda record: not asked or record.levelno < logging.ERROR)
+
+
+# `snakemake check --profile local` needs no base model. Snakemake itself does not know its targets yet.
+DATA_ALONE = getattr(command_line(), "targets", None) == ["check"]
+end_quietly_on_ctrl_c()

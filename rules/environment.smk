@@ -1,0 +1,21 @@
+"""The Python environment of this workflow and of its jobs: the package next to this file, and this interpreter."""
+
+import os
+import sys
+from pathlib import Path
+
+# Jobs find the package by PYTHONPATH, so an environment made by --sdm conda need not contain it. They run with the
+# Python that runs Snakemake, activated or not, unless such an environment comes before it on PATH.
+SOURCE = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SOURCE)
+for variable, folder in {"PYTHONPATH": SOURCE, "PATH": str(Path(sys.executable).parent)}.items():
+    os.environ[variable] = os.pathsep.join(filter(None, [folder, os.environ.get(variable)]))
+os.environ["USERTUNE_SCRIPTS"] = str(Path(workflow.basedir) / "scripts")
+# With the executor plugin Snakemake has loaded the installed package, which may be another copy than the one here.
+for loaded in [name for name in sys.modules if name.split(".")[0] == "usertune"]:
+    del sys.modules[loaded]
+
+from usertune.runtime import environment
+
+if said := environment.problem():
+    sys.exit(said)

@@ -1,0 +1,73 @@
+"""What this process does when a run begins, and when one of its jobs has failed."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from usertune.core.errors import UserError
+from usertune.core.files import write_text
+from usertune.core.users import format_users
+from usertune.pipeline.results_folder import claim
+from usertune.runtime.job_record import failed_since
+from usertune.runtime.locks import hold_results
+from usertune.study.copy import read_written, study_text
+
+STARTED = time.time()
+
+
+def hold_results_or_stop():
+    """Let no other run work on the same results, whatever folder it was started from."""
+    if not workflow.is_main_process:
+        return
+    try:
+        hold_results(Path(STUDY.results))
+        claim(STUDY)
+    except UserError as error:
+        refuse(error)
+
+
+def write_study_down():
+    """Write the study as this run has read it; the report copies it."""
+    if not workflow.is_main_process:
+        return
+    files = [os.path.relpath(file) for file in workflow.configfiles]
+    try:
+        write_text(STUDY_TEXT, study_text(STUDY, read_written(files)))
+    except OSError as error:
+        refuse(f"{STUDY_TEXT}: cannot be written: {error.strerror or error}")
+
+
+def check_users_that_are_left():
+    """After a failed check of data, check the users whose turn had not come, so that one run reports all bad users."""
+    if not workflow.is_main_process:
+        return
+    waiting = {job.wildcards.user for job in workflow.dag.needrun_jobs() if job.rule.name == "prepare"}
+    users = [user for user in STUDY.all_users if user in waiting]
+    logs = Path(STUDY.results) / "logs/prepare"
+    records = [logs / f"user_{user}.progress.json" for user in users]
+    if len(users) < 2 or not failed_since(records, STARTED):
+        return
+    logger.info(
+        f"Checking all {len(users)} users whose data are not prepared, so that every problem is reported at once"
+    )
+    settings = workflow.resource_settings
+    cores = min(filter(None, (settings.cores, settings.local_cores)), default=1)
+    command = [sys.executable, f"{workflow.basedir}/scripts/check.py", "--resolved-study", STUDY.model_dump_json()]
+    command += ["--users", format_users(users), "--processes", f"{cores}"]
+    try:
+        subprocess.run(command, check=False)
+    except KeyboardInterrupt:
+        logger.info("interrupted; not all users were checked")
+
+
+onstart:
+    hold_results_or_stop()
+    write_study_down()
+    # Once more, now that the folder of results is there.
+    show_folders_to_containers(make_cache=True)
+
+
+onerror:
+    check_users_that_are_left()

@@ -1,0 +1,77 @@
+"""Named functions that tell rules their inputs and recipes."""
+
+from functools import cache
+
+from usertune.checks import sources
+from usertune.data.readers.messages import user_file
+
+
+@cache
+def repair_what_does_not_hold():
+    """Run the jobs of results that do not hold, even where Snakemake's records (`--touch`, or none) say otherwise.
+
+    The first input function calls this: Snakemake has its graph by then, and has not yet decided what to run.
+    """
+    if workflow.is_main_process:
+        workflow.dag.forcefiles.update(f"{STUDY.results}/{place}" for place in FRESHNESS.to_repair())
+
+
+def recipe_of(manifest):
+    """The recipe of the result with this manifest; it differs from the last one where the result is damaged."""
+    return lambda wildcards: FRESHNESS.recipe(manifest.format(**wildcards))
+
+
+def every_result():
+    """All files that the study should have, but for logs, weights and stores."""
+    return [f"<results>/{place}" for result in FRESHNESS.results.values() for place in (result.manifest, *result.files)]
+
+
+def user_manifests(users):
+    """The prepared data of some users, by their manifests."""
+    return expand("<results>/data/user_{user}.manifest.json", user=users)
+
+
+def raw_user_file(wildcards):
+    """The raw samples of one user."""
+    repair_what_does_not_hold()
+    return str(user_file(STUDY.dataset.root, wildcards.user))
+
+
+def base_model_files(wildcards):
+    """The files of a local base model."""
+    repair_what_does_not_hold()
+    return sources.base_model_sources(STUDY)
+
+
+def trained_weights(wildcards):
+    """What prediction needs from training: nothing for vanilla."""
+    if wildcards.experiment not in TRAINED:
+        return []
+    return f"<results>/checkpoints/{wildcards.experiment}/manifest.json"
+
+
+def manifests_of_batch(wildcards):
+    """The prepared data of the users that one prediction job takes."""
+    return user_manifests(BATCHES[wildcards.batch])
+
+
+def predictions_of_user(wildcards):
+    """The predictions of the batch that a test user belongs to."""
+    return f"<results>/predictions/{wildcards.experiment}/users_{BATCH_OF_USER[wildcards.user]}.json"
+
+
+def all_scores(suffix):
+    """The scores of every experiment and test user."""
+    return expand(
+        "<results>/scores/{experiment}/user_{user}{suffix}",
+        experiment=STUDY.experiments,
+        user=STUDY.users.test,
+        suffix=suffix,
+    )
+
+
+def training_logs(wildcards):
+    """The loss curves of every trained experiment, for the figure that shows them."""
+    if wildcards.figure != "loss_curves":
+        return []
+    return expand("<results>/checkpoints/{experiment}/training_log.csv", experiment=TRAINED)

@@ -1,0 +1,88 @@
+"""Named functions that tell rules their resources: turns, GPUs, memory, nodes."""
+
+from functools import cache
+from operator import attrgetter
+
+from snakemake.exceptions import WorkflowError
+
+from usertune.checks import sources
+from usertune.core.errors import UserError
+from usertune.runtime import gpus
+
+# One resource per training. The training needs all of it, and every job that should come first takes a small part, so
+# the training waits only while such a job runs or could run. An edge between the jobs would make Snakemake train
+# again, or forget to (docs/decisions.md).
+WHOLE = 1_000_000
+for name in TRAINED:
+    workflow.register_resource(f"before_{name}", WHOLE)
+
+
+def before_training(is_before=lambda wildcards: True):
+    """Resources of jobs that come before any training; of some of a rule's jobs, those that `is_before` accepts."""
+    return {f"before_{name}": lambda wildcards: 1 if is_before(wildcards) else None for name in TRAINED}
+
+
+def after_others():
+    """Resources of a training, which waits for the jobs that come first."""
+    return {
+        f"before_{name}": lambda wildcards, name=name: (WHOLE if wildcards.experiment == name else None)
+        for name in TRAINED
+    }
+
+
+def is_untrained(wildcards):
+    """Whether an experiment has no training. Its answers show within minutes whether prompt and parser work."""
+    return wildcards.experiment not in TRAINED
+
+
+def one_gpu(wildcards):
+    """One GPU on a cluster, or where this machine has any; otherwise the job runs on the CPU."""
+    return 1 if on_a_cluster() else min(1, gpus_of_this_machine())
+
+
+def gpus_of_training(wildcards):
+    """GPUs of a training job, on all its nodes together; none where this machine has none."""
+    experiment = STUDY.experiments[wildcards.experiment]
+    if on_a_cluster():
+        return experiment.processes
+    try:
+        return sources.gpus_here(wildcards.experiment, experiment, gpus_of_this_machine())
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+@cache
+def gpus_of_this_machine():
+    """Visible GPUs, which limit the jobs at once unless the profile or command line sets another number."""
+    if "gpu" not in workflow.global_resources:
+        workflow.register_resource("gpu", len(gpus.visible_gpus()))
+    return workflow.global_resources["gpu"].value
+
+
+def on_a_cluster():
+    """Whether jobs run on a cluster; true both where they are submitted and inside them."""
+    # A dry run is local whatever it plans for; only for a cluster does Snakemake count jobs beside cores.
+    planned = workflow.output_settings.dryrun and workflow.resource_settings.nodes is not None
+    return workflow.remote_exec or not workflow.local_exec or planned
+
+
+def of_experiment(key):
+    """The value of this key of an experiment, as in training.micro_batch_size."""
+    return lambda wildcards: attrgetter(key)(STUDY.experiments[wildcards.experiment])
+
+
+def for_each_gpu(amount):
+    """Resource per GPU of a node, multiplied by the attempt number."""
+    return lambda wildcards, attempt: (amount * attempt * STUDY.experiments[wildcards.experiment].gpus)
+
+
+def on_several_nodes(value):
+    """A resource of trainings on several nodes only: a value, or a function of the experiment."""
+
+    def of(wildcards):
+        experiment = STUDY.experiments[wildcards.experiment]
+        if experiment.nodes == 1:
+            return None
+        return value(experiment) if callable(value) else value
+
+    return of

@@ -1,0 +1,67 @@
+"""The study, read and checked, and the names that rules take from it."""
+
+import os
+import re
+from pathlib import Path
+
+from slurm_guard.journal import PLACE
+
+from usertune.checks import explain, sources
+from usertune.checks.freshness import Freshness
+from usertune.cluster.job_names import job_name
+from usertune.core.errors import UserError
+from usertune.core.users import batch_label
+from usertune.pipeline import layout
+from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.results_folder import check_owner, check_writable
+from usertune.runtime.provenance import installed_versions
+from usertune.study.load import study_from_config
+from usertune.study.schema import FIGURE_NAMES
+
+try:
+    STUDY = study_from_config(
+        config,
+        [os.path.relpath(file) for file in workflow.configfiles],
+        workflow.config_settings.config_args or (),
+    )
+    if workflow.is_main_process:
+        logger.info(
+            f"Study {STUDY.name}: {', '.join(map(os.path.relpath, workflow.configfiles)) or 'no file'}, "
+            f"results in {STUDY.results}/{STUDY.origin.outcomes}"
+        )
+    check_owner(STUDY)
+    check_writable(STUDY)
+    sources.check_sources(STUDY, base_model=not DATA_ALONE)
+except UserError as error:
+    refuse(error)
+
+os.environ.update(
+    USERTUNE_SLURM_JOB_NAME=job_name(STUDY),
+    USERTUNE_SLURM_LEDGER=str(Path(STUDY.results).absolute() / PLACE),
+)
+
+RECIPES = Recipes(STUDY, current_code(), installed_versions())
+FRESHNESS = Freshness(STUDY, RECIPES)
+check_command_line()
+AUDIT = layout.audit_place(RECIPES)
+STUDY_TEXT = f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.yaml"
+TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
+BATCHES = {batch_label(users): users for users in STUDY.test_batches}
+BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in users}
+
+
+pathvars:
+    results=STUDY.results,
+    # Tables, figures, audit and report: of other users than the study's, beside those of the study.
+    outcomes=f"{STUDY.results}/{STUDY.origin.outcomes}".rstrip("/"),
+
+
+wildcard_constraints:
+    user="|".join(map(re.escape, STUDY.all_users)),
+    experiment="|".join(STUDY.experiments),
+    batch="|".join(map(re.escape, BATCHES)),
+    figure="|".join(FIGURE_NAMES),
+
+
+if workflow.output_settings.dryrun and not DATA_ALONE:
+    logger.info(explain.in_words(explain.explain(FRESHNESS)) + "\n")
