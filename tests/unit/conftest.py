@@ -20,9 +20,11 @@ from usertune.data.prepare import prepare_user
 from usertune.data.samples import Sample, read_user
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.models.base_model import describe_base_model
+from usertune.runtime.cpu_threads import wait_asleep
 
 # Before torch is imported. The model is tiny: threads cost more than they give, above all on cores that are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+wait_asleep()
 
 BASE = Path(__file__).parents[2] / "demo" / "base"
 USERS = ("1", "2", "11", "12", "74")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import StopRequested, UserError
-from usertune.runtime import job_record
+from usertune.runtime import cpu_threads, job_record
 from usertune.runtime.memory import ran_out
 from usertune.runtime.signals import obeyed_signals
 
@@ -58,6 +58,7 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
     Beside the log a record is kept of how it goes (see `job_record`).
     """
     arguments = parser.parse_args()
+    cpu_threads.wait_asleep()
     for number in obeyed_signals():
         if number != signal.SIGINT:
             signal.signal(number, _stop)

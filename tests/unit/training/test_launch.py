@@ -13,6 +13,7 @@ import torch
 
 from usertune.core.errors import LackOfMemoryError, StopRequested, UserError
 from usertune.core.files import write_json
+from usertune.runtime.cpu_threads import COUNTS
 from usertune.training.distributed import launch
 from usertune.training.distributed.collectives import check_parallel
 from usertune.training.distributed.launch import node_file, report_file
@@ -83,18 +84,21 @@ def test_processes_that_say_nothing_are_no_success(tmp_path: Path, exit_code: in
 
 @pytest.mark.parametrize(
     ("processes", "threads", "given", "expected"),
-    [(1, 8, None, "8"), (4, 8, None, "2"), (4, 2, None, "1"), (4, 8, "3", "3")],
+    # The fourth is what Snakemake gives a job of 8 threads.
+    [(1, 8, None, "8"), (4, 8, None, "2"), (4, 2, None, "1"), (4, 8, "8", "2"), (4, 8, "1", "1"), (4, 8, "?", "2")],
 )
 def test_processes_share_the_threads_of_a_node(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, processes: int, threads: int, given: str | None,
     expected: str,
 ) -> None:  # fmt: skip
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    if given:
-        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    for name in COUNTS:
+        monkeypatch.delenv(name, raising=False)
+        if given:
+            monkeypatch.setenv(name, given)
+    command = ["sh", "-c", "echo $OMP_NUM_THREADS $MKL_NUM_THREADS; exit 3"]
     with caplog.at_level("INFO", logger="usertune"):
-        assert launch._run(["sh", "-c", "echo $OMP_NUM_THREADS; exit 3"], Processes(processes, threads=threads)) == 3
-    assert caplog.messages == [expected]
+        assert launch._run(command, Processes(processes, threads=threads)) == 3
+    assert caplog.messages == [f"{expected} {expected}"]
 
 
 def _trainer(processes: int, gpus_of_one: int = 0, ddp: bool = False) -> Any:

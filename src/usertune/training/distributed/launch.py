@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from usertune.core.errors import FinalError, LackOfMemoryError, StopRequested, UserError
 from usertune.core.files import read_json, write_json, write_text
+from usertune.runtime.cpu_threads import threads_of_each
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.signals import DeferredSignal, end_with_parent
 from usertune.training.processes import Processes
@@ -96,7 +97,6 @@ def _command(task_file: Path, processes: Processes) -> list[str]:
 
 def _run(command: list[str], processes: Processes) -> int:
     """Run the command, pass on what it writes to the log, and return its exit code."""
-    threads = str(max(1, processes.threads // processes.nproc_per_node))
     # A session of its own, so that a Ctrl-C at the terminal reaches this process alone, which then asks for a stop.
     with subprocess.Popen(
         command,
@@ -105,7 +105,7 @@ def _run(command: list[str], processes: Processes) -> int:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        env={"OMP_NUM_THREADS": threads, **os.environ},
+        env={**os.environ, **threads_of_each(processes.threads, processes.nproc_per_node)},
         start_new_session=True,
         preexec_fn=end_with_parent,
     ) as started:
