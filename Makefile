@@ -3,6 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# How many processes run tests: one per core and one more, see tests/conftest.py.
+JOBS ?= auto
+# The model of the tests is tiny, so threads cost more than they give.
+TESTS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --dist loadgroup
 
 .PHONY: help setup demo demo-data test fuzz lint format schema bench bench-slurm clean
 .DEFAULT_GOAL := help
@@ -17,8 +21,8 @@ demo: setup demo-data  ## Train and evaluate the demo study; ends with results/r
 demo-data: setup  ## Draw the demo's screens (once)
 	@$(BIN)/python scripts/make_demo_dataset.py demo/dataset
 
-test: $(VENV)/.test lint  ## Run all tests
-	$(BIN)/python -m pytest
+test: $(VENV)/.test lint  ## Run all tests, in JOBS processes
+	$(TESTS) -n $(JOBS)
 
 fuzz: $(VENV)/.test  ## Try hostile input on everything that is read, 10,000 examples a test; about 40 minutes
 	USERTUNE_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz --timeout 7200

@@ -1,7 +1,8 @@
-"""Makers of synthetic studies, for the tests of scores, tables, figures, reports and audits."""
+"""Makers of synthetic studies, and how tests share out among processes (``pytest -n``, as `make test` does)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,26 @@ from typing import Any
 import pytest
 
 from tests.support.synthetic_study import SyntheticStudy
+
+# The longest first, so that no process is left with a long test at the end.
+ORDER = ("slurm", "workflow", "browser", "fuzz", "unit", "architecture")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process per core, and one more for the tests on SLURM, which mostly wait."""
+    return min(len(os.sched_getaffinity(0)), 8) + 1
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where tests share out among processes, let those on SLURM run in one of them, since they disturb the cluster."""
+    if not hasattr(config, "workerinput"):
+        return
+    rooms = {item: item.path.relative_to(config.rootpath / "tests").parts[0] for item in items}
+    items.sort(key=lambda item: (ORDER.index(rooms[item]), item.get_closest_marker("demo") is None))
+    for item in items:
+        if rooms[item] == "slurm":
+            item.add_marker(pytest.mark.xdist_group("slurm"))
 
 
 @pytest.fixture

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from tests.support.workplace import Workplace, new_workplace, write_otherwise
 
@@ -19,11 +21,23 @@ def workplace(tmp_path: Path) -> Workplace:
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A study that was run whole, some of whose data are written in less usual ways; tests must not change it."""
-    workplace = new_workplace(tmp_path_factory.mktemp("finished") / "place")
-    write_otherwise(workplace)
-    workplace.run(timeout=400)
-    return workplace
+    """A study that was run whole, some of its data written in less usual ways; tests must not change it.
+
+    Where tests run in several processes, one of them makes it for all.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "finished"
+    with FileLock(shared / "finished.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            workplace = new_workplace(folder / "place")
+            write_otherwise(workplace)
+            workplace.run(timeout=400)
+            (folder / "complete").touch()
+    assert (folder / "complete").exists(), "making it has failed in another process"
+    return Workplace(folder / "place")
 
 
 @pytest.fixture
