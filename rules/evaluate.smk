@@ -91,7 +91,7 @@ rule compare:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of(layout.comparison_place(STUDY)),
+        recipe=recipe_of(layout.comparison_path(STUDY)),
         tables=lambda wildcards, output: os.path.dirname(output.summary[0]),
     message:
         "Comparing the experiments"

@@ -97,7 +97,7 @@ rule report:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of(layout.report_place(STUDY)),
+        recipe=recipe_of(layout.report_path(STUDY)),
         # By its name alone: a comment in the study changes no report.
         study=STUDY_TEXT,
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),

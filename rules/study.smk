@@ -43,7 +43,7 @@ os.environ.update(
 RECIPES = Recipes(STUDY, current_code(), installed_versions())
 FRESHNESS = Freshness(STUDY, RECIPES)
 check_command_line()
-AUDIT = layout.audit_place(RECIPES)
+AUDIT = layout.audit_path(RECIPES)
 STUDY_TEXT = f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.yaml"
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}

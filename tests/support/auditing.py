@@ -22,7 +22,7 @@ def audit(study: SyntheticStudy, whole: bool = True) -> Audit:
 
 def found(study: SyntheticStudy) -> list[tuple[str, str]]:
     """Return kind and place of everything that an audit finds."""
-    return [(finding.kind, finding.place) for finding in audit(study).findings]
+    return [(finding.kind, finding.path) for finding in audit(study).findings]
 
 
 def reasons(study: SyntheticStudy) -> list[str]:

@@ -31,7 +31,8 @@ from usertune.evaluation.score import score_user
 from usertune.inference.predict import predict_users
 from usertune.inference.prediction_store import Prediction
 from usertune.models.base_model import describe_base_model
-from usertune.pipeline.layout import BASE_MODEL, COMPARISON, REPORT, Result, audit_place, results_of
+from usertune.pipeline import steps
+from usertune.pipeline.layout import Result, audit_path, results_of
 from usertune.pipeline.recipes import Recipes, current_code
 from usertune.runtime.provenance import installed_versions
 from usertune.study.copy import study_text
@@ -175,7 +176,7 @@ class SyntheticStudy:
 
     @property
     def audit_file(self) -> Path:
-        return self.root / audit_place(self.recipes)
+        return self.root / audit_path(self.recipes)
 
     @property
     def design(self) -> dict[str, Any]:
@@ -279,7 +280,7 @@ class SyntheticStudy:
         """Write the report, after whatever of comparison, figures and audit is not there yet; return its file."""
         if not self.audit_file.exists():
             self.make_all("score", "compare", "figure", "audit")
-        self.make(REPORT, {**self.recipe(REPORT), **recipe})
+        self.make(steps.REPORT.manifest, {**self.recipe(steps.REPORT.manifest), **recipe})
         return self.root / "report.html"
 
     def _train(self, result: Result, recipe: Mapping[str, Any]) -> None:
@@ -331,8 +332,8 @@ class SyntheticStudy:
         write_text(study, study_text(self.study, {}))
         files = ReportFiles(
             study=study,
-            base_model=self.root / BASE_MODEL,
-            tables=(self.root / COMPARISON).parent,
+            base_model=self.root / steps.BASE_MODEL.manifest,
+            tables=(self.root / steps.COMPARE.manifest).parent,
             figures=[self.root / f"figures/{name}.svg" for name in FIGURE_NAMES],
             audit=self.audit_file,
             training_manifests=[path.with_name("manifest.json") for path in self.training_logs().values()],

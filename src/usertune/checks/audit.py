@@ -1,7 +1,7 @@
 """The audit: every result is looked at, its fingerprint computed anew, and whatever does not fit is named.
 
 It trusts nothing but the study, the raw data and the base model: a result stands only if it is whole, lies in its
-place, was made by today's recipe, and from exactly the results that are there now.
+path, was made by today's recipe, and from exactly the results that are there now.
 """
 
 from __future__ import annotations
@@ -27,17 +27,15 @@ from usertune.data.images import BadImageError, describe_image, resolve_inside
 from usertune.data.readers.messages import parse_line, raw_lines, user_file
 from usertune.data.samples import read_samples
 from usertune.models.base_model import is_local, model_files
-from usertune.pipeline.layout import COMPARISON, SUBSETS, Finding, Result, read_checked, results_of
-from usertune.pipeline.recipes import RECORDED_STEPS, Recipes, current_code, recipe_changes
+from usertune.pipeline import steps
+from usertune.pipeline.layout import Finding, Result, read_checked, results_of
+from usertune.pipeline.recipes import Recipes, current_code, recipe_changes
 from usertune.runtime.provenance import UNKNOWN, differences, installed_versions
 from usertune.study.schema import Study
 
 logger = logging.getLogger(__name__)
 
 Manifest = dict[str, Any]
-# Folders of results in which everything should belong to the study.
-OUTCOMES = ("tables", "figures")
-LOOKED_THROUGH = ("data", "base_model", "checkpoints", "predictions", "scores", *OUTCOMES)
 
 
 @dataclass
@@ -68,18 +66,19 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
     recipes = Recipes(study, current_code(), installed_versions())
     results = results_of(study, recipes)
     if not whole:
-        results = {place: result for place, result in results.items() if result.step not in ("audit", "report")}
+        gated = {step.name for step in steps.BEFORE_AUDIT}
+        results = {path: result for path, result in results.items() if result.step in gated}
     folder = Path(study.results)
     audit = Audit()
     manifests: dict[str, Manifest] = {}
-    for place, result in results.items():
+    for path, result in results.items():
         audit.checked += 1
         manifest, finding = read_checked(folder, result)
         if manifest is None:
             audit.findings.extend([finding] if finding else [])
             continue
-        manifests[place] = manifest
-        audit.findings.extend(Finding("stale", place, reason) for reason in _stale(study, result, manifests))
+        manifests[path] = manifest
+        audit.findings.extend(Finding("stale", path, reason) for reason in _stale(study, result, manifests))
     audit.environment_mismatches = _environment_mismatches(results, manifests)
     audit.unreferenced = _unreferenced(study, results)
     return audit
@@ -100,7 +99,7 @@ def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
     if audit.findings:
         raise UserError(in_words(audit))
     outcome = asdict(audit)
-    result = {"step": "audit", "recipe": dict(recipe), "fingerprint": step_fingerprint(recipe, {}), **outcome}
+    result = {"step": steps.AUDIT.name, "recipe": dict(recipe), "fingerprint": step_fingerprint(recipe, {}), **outcome}
     for older in out.parent.glob("*.json"):
         older.unlink()
     write_result(out, {**result, "files": {}})
@@ -110,7 +109,7 @@ def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
 
 def in_words(audit: Audit, shown: int = 20) -> str:
     """Return what an audit found as text for people."""
-    lines = [f"{finding.kind}: {finding.place}: {finding.reason}" for finding in audit.findings[:shown]]
+    lines = [f"{finding.kind}: {finding.path}: {finding.reason}" for finding in audit.findings[:shown]]
     if len(audit.findings) > shown:
         lines.append(f"... and {len(audit.findings) - shown} more")
     lines += [
@@ -146,7 +145,7 @@ def _stale(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> I
 
 def _changed_sources(study: Study, result: Result, manifest: Manifest) -> Iterator[str]:
     """Yield how the raw data or the base model differ from what a result was made from."""
-    if result.step == "prepare":
+    if result.step == steps.PREPARE.name:
         (user,) = result.users
         root = Path(study.dataset.root)
         raw = user_file(root, user)
@@ -159,7 +158,7 @@ def _changed_sources(study: Study, result: Result, manifest: Manifest) -> Iterat
             elif study.dataset.watch_images != "never":
                 yield from _changed_images(root, Path(study.results) / result.files[0], user)
                 yield from _mended_images(root, raw, manifest)
-    elif result.step == "base_model" and is_local(study.base_model.path):
+    elif result.step == steps.BASE_MODEL.name and is_local(study.base_model.path):
         folder = Path(study.base_model.path).expanduser()
         names = model_files(folder)
         if file_states(folder, names) != manifest["model_state"] and (
@@ -197,9 +196,9 @@ def _environment_mismatches(results: Mapping[str, Result], manifests: Mapping[st
     """Return which results were made with other code or packages than today's; alike ones are named together."""
     versions, code = installed_versions(), current_code()
     found: dict[tuple[str, ...], list[str]] = {}
-    for place, manifest in manifests.items():
-        result = results[place]
-        if result.step not in RECORDED_STEPS:
+    for path, manifest in manifests.items():
+        result = results[path]
+        if result.step not in steps.RECORDED_STEPS:
             continue
         records = manifest.get("provenance", [UNKNOWN])
         if isinstance(records, dict):
@@ -220,25 +219,26 @@ def _unreferenced(study: Study, results: Mapping[str, Result]) -> list[str]:
     What comparisons of other users use is not left over, nor is for them what they do not use.
     """
     folder, outcomes = Path(study.results), study.origin.outcomes
-    known = {place for result in results.values() for place in (result.manifest, *result.files)}
-    looked_through = [f"{outcomes}{name}" for name in OUTCOMES] if outcomes else LOOKED_THROUGH
+    known = {path for result in results.values() for path in (result.manifest, *result.files)}
+    looked_through = [step for step in steps.BEFORE_AUDIT if step.of_comparison or not outcomes]
     others = set() if outcomes else _users_of_subsets(folder)
     found = []
-    for name in looked_through:
-        pattern = "*/*.*" if name == "checkpoints" else "**/*.*"
-        for path in sorted((folder / name).glob(pattern)):
-            place = path.relative_to(folder).as_posix()
-            if path.is_file() and not path.name.startswith(".") and place not in known:
+    for step in looked_through:
+        # Weights lie deeper.
+        pattern = "*/*.*" if step is steps.TRAIN else "**/*.*"
+        for path in sorted((folder / (outcomes if step.of_comparison else "") / step.folder).glob(pattern)):
+            name = path.relative_to(folder).as_posix()
+            if path.is_file() and not path.name.startswith(".") and name not in known:
                 users = _users_in(path.name)
                 if not users or not users <= others:
-                    found.append(place)
+                    found.append(name)
     return found
 
 
 def _users_of_subsets(folder: Path) -> set[str]:
     """Return the users of comparisons that were made beside that of the study."""
     found: set[str] = set()
-    for path in folder.glob(f"{SUBSETS}/*/{COMPARISON}"):
+    for path in folder.glob(f"{steps.SUBSETS}/*/{steps.COMPARE.manifest}"):
         with suppress(UserError, KeyError, TypeError):
             found.update(read_result(path)["recipe"]["users"])
     return found

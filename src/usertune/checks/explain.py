@@ -16,20 +16,9 @@ from usertune.data.readers.messages import raw_lines, user_file
 from usertune.data.samples import read_user, request_digest
 from usertune.inference.predict import read_stored
 from usertune.inference.prediction_store import PredictionStore
-from usertune.pipeline.layout import BASE_MODEL, Result, needed_for, report_place
+from usertune.pipeline import steps
+from usertune.pipeline.layout import Result, needed_for, report_path
 from usertune.training.train import COMPLETE, work_folder
-
-STEPS_IN_WORDS = {
-    "prepare": ("user to check", "users to check"),
-    "base_model": ("look at the base model", "looks at the base model"),
-    "train": ("training job (GPU)", "training jobs (GPU)"),
-    "predict": ("prediction job (GPU)", "prediction jobs (GPU)"),
-    "score": ("score", "scores"),
-    "compare": ("comparison", "comparisons"),
-    "figure": ("figure", "figures"),
-    "audit": ("audit", "audits"),
-    "report": ("report", "reports"),
-}
 
 
 @dataclass
@@ -60,26 +49,26 @@ def explain(freshness: Freshness, target: str | None = None) -> Explanation:
 
     Args:
         freshness: the study's results as they stand.
-        target: place of a result below the folder of results: its manifest or one of its files; the report's
+        target: path of a result below the folder of results: its manifest or one of its files; the report's
             unless given.
 
     Raises:
         UserError: the study has no such result.
     """
-    manifest = _manifest_of(freshness.results, target or report_place(freshness.study))
+    manifest = _manifest_of(freshness.results, target or report_path(freshness.study))
     explanation = Explanation(freshness.results[manifest].label)
     again: set[str] = set()
-    for place in needed_for(freshness.results, manifest):
-        result = freshness.results[place]
-        own = [*freshness.reasons(place), *freshness.not_from_upstream(place)]
+    for path in needed_for(freshness.results, manifest):
+        result = freshness.results[path]
+        own = [*freshness.reasons(path), *freshness.not_from_upstream(path)]
         for reason in own:
             explanation.causes.setdefault(reason, []).append(result.label)
         if own or any(above in again for above in result.upstream):
-            again.add(place)
+            again.add(path)
             explanation.jobs[result.step] = explanation.jobs.get(result.step, 0) + 1
-            if result.step == "train":
+            if result.step == steps.TRAIN.name:
                 explanation.trainings.append(_training_in_words(freshness, result, again))
-            elif result.step == "predict":
+            elif result.step == steps.PREDICT.name:
                 _count_samples(freshness, result, again, explanation)
     return explanation
 
@@ -93,33 +82,35 @@ def in_words(explanation: Explanation) -> str:
         lines.append("Why:")
         lines += [f"  {_some(labels)}: {reason}" for reason, labels in explanation.causes.items()]
     lines.append("What would run:")
-    for step in STEPS_IN_WORDS:
-        if not (count := explanation.jobs.get(step, 0)):
+    for step in steps.STEPS.values():
+        if not (count := explanation.jobs.get(step.name, 0)):
             continue
-        lines.append(f"  {count} {STEPS_IN_WORDS[step][count != 1]}")
-        if step == "train":
+        lines.append(f"  {count} {step.counted[count != 1]}{' (GPU)' if step.gpu else ''}")
+        if step is steps.TRAIN:
             lines += [f"    {training}" for training in explanation.trainings]
-        elif step == "predict":
+        elif step is steps.PREDICT:
             lines.append(f"    {_samples_in_words(explanation)}")
     return "\n".join(lines)
 
 
 def _manifest_of(results: Mapping[str, Result], target: str) -> str:
-    for place, result in results.items():
-        if target == place or target in result.files:
-            return place
+    for path, result in results.items():
+        if target == path or target in result.files:
+            return path
     examples = ", ".join([*list(results)[:1], *list(results)[-3:]])
     raise UserError(f"{target}: this study has no such result; results are, for example: {examples}")
 
 
 def _training_in_words(freshness: Freshness, result: Result, again: set[str]) -> str:
     """Say whether a training job would train; only what it reads, as it is now, can tell."""
-    if any(place in again for place in result.upstream):
+    if any(path in again for path in result.upstream):
         return f"{result.label}: trains, unless its samples and base model turn out to be as before"
-    manifests = {place: freshness.inspect(place)[0] or {} for place in result.upstream}
-    users = [manifests[place] for place in result.upstream if place != BASE_MODEL]
-    count = len(freshness.study.users.train)
-    fingerprint = train_fingerprint(result.recipe, manifests[BASE_MODEL], users[:count], users[count:])
+    manifests = {path: freshness.inspect(path)[0] or {} for path in result.upstream}
+    (base,) = result.inputs[steps.BASE_MODEL.name]
+    train, validation = (
+        [manifests[path] for path in result.inputs[role]] for role in ("train_samples", "validation_samples")
+    )
+    fingerprint = train_fingerprint(result.recipe, manifests[base], train, validation)
     work = work_folder(freshness.folder / result.manifest, fingerprint)
     if (work / COMPLETE).exists() and _seems_complete(work):
         return f"{result.label}: was trained before, will be found"
@@ -138,22 +129,18 @@ def _seems_complete(work: Path) -> bool:
 
 def _count_samples(freshness: Freshness, result: Result, again: set[str], explanation: Explanation) -> None:
     """Add the samples of a prediction job to those stored, to be generated, or unknown."""
-    trained = next((place for place in result.upstream if place.startswith("checkpoints/")), None)
-    model_may_change = any(place in again for place in (BASE_MODEL, trained) if place)
+    (base,), weights = result.inputs[steps.BASE_MODEL.name], result.inputs["weights"]
     store = None
-    if not model_may_change:
-        base = freshness.inspect(BASE_MODEL)[0] or {}
-        model = model_of(base, freshness.inspect(trained)[0] if trained else None)
+    if not any(path in again for path in (base, *weights)):
+        model = model_of(freshness.inspect(base)[0] or {}, freshness.inspect(weights[0])[0] if weights else None)
         namespace = step_fingerprint(result.recipe, model)
         store = PredictionStore(freshness.folder / "store" / "predictions", namespace)
-    for place in result.upstream:
-        if not place.startswith("data/"):
+    for path in result.inputs["samples"]:
+        if freshness.inspect(path)[0] is None:
+            explanation.unknown += _raw_lines(freshness, freshness.results[path].users[0])
             continue
-        if freshness.inspect(place)[0] is None:
-            explanation.unknown += _raw_lines(freshness, freshness.results[place].users[0])
-            continue
-        manifest, samples = read_user(freshness.folder / place)
-        if store is None or place in again:
+        manifest, samples = read_user(freshness.folder / path)
+        if store is None or path in again:
             explanation.unknown += len(samples)
             continue
         stored = read_stored(store, [manifest["user"]], "provenance" in result.recipe)[manifest["user"]]

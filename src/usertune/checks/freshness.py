@@ -12,6 +12,7 @@ from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.hashing import canonical_json, digest
 from usertune.models.base_folder import from_record
 from usertune.models.base_model import is_local
+from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, read_checked, results_of
 from usertune.pipeline.recipes import Recipes, recipe_changes
 from usertune.study.schema import Study
@@ -32,42 +33,42 @@ class Freshness:
         self._sources: dict[str, str] = {}
         self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
 
-    def inspect(self, place: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
-        """Return the manifest at a place of `results`, or what is wrong with it."""
-        if place not in self._inspected:
-            self._inspected[place] = read_checked(self.folder, self.results[place])
-        return self._inspected[place]
+    def inspect(self, path: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
+        """Return the manifest at a path of `results`, or what is wrong with it."""
+        if path not in self._inspected:
+            self._inspected[path] = read_checked(self.folder, self.results[path])
+        return self._inspected[path]
 
-    def recipe(self, place: str) -> str:
+    def recipe(self, path: str) -> str:
         """Return the recipe of a result as canonical JSON, for the ``params`` of its rule.
 
         Where the result is damaged, the key ``rebuild`` says so, which makes Snakemake run the job. The result keeps
         the key, and so the recipe stays the same once it is mended. It is no part of the fingerprint.
         """
-        recipe = dict(self.results[place].recipe)
-        manifest, finding = self.inspect(place)
+        recipe = dict(self.results[path].recipe)
+        manifest, finding = self.inspect(path)
         if manifest is not None:
             rebuild = manifest.get("recipe", {}).get("rebuild")
-        elif finding and (self.folder / place).exists():
-            damaged = self.folder / finding.place
+        elif finding and (self.folder / path).exists():
+            damaged = self.folder / finding.path
             state = [damaged.stat().st_size, damaged.stat().st_mtime_ns] if damaged.exists() else None
-            rebuild = digest([finding.place, finding.reason, state, (self.folder / place).stat().st_mtime_ns])[:16]
+            rebuild = digest([finding.path, finding.reason, state, (self.folder / path).stat().st_mtime_ns])[:16]
         else:
             rebuild = None
         return canonical_json(recipe if rebuild is None else {**recipe, "rebuild": rebuild})
 
-    def reasons(self, place: str, look_at_sources: bool = True) -> Iterator[str]:
+    def reasons(self, path: str, look_at_sources: bool = True) -> Iterator[str]:
         """Yield why a result itself, whatever lies upstream, would be made again.
 
         Args:
-            place: its manifest.
+            path: its manifest.
             look_at_sources: whether raw data and base model are looked at too, which takes a while.
         """
-        result = self.results[place]
-        manifest, finding = self.inspect(place)
+        result = self.results[path]
+        manifest, finding = self.inspect(path)
         if manifest is None:
-            absent = not (self.folder / place).exists()
-            yield "it is not there yet" if absent or finding is None else f"{finding.place}: {finding.reason}"
+            absent = not (self.folder / path).exists()
+            yield "it is not there yet" if absent or finding is None else f"{finding.path}: {finding.reason}"
             return
         yield from recipe_changes(manifest.get("recipe", {}), result.recipe)
         makers = result.recipe.get("provenance")
@@ -75,21 +76,21 @@ class Freshness:
             yield "rerun.on_code_change is set, and it was not yet compared with today's code and packages"
         if not look_at_sources:
             return
-        if result.step == "prepare" and self.sources_state(result.users[0]) != manifest["sources_state"]:
+        if result.step == steps.PREPARE.name and self.sources_state(result.users[0]) != manifest["sources_state"]:
             yield "its raw data have other bytes, sizes or times than when they were prepared"
-        if result.step == "base_model" and is_local(self.study.base_model.path):
+        if result.step == steps.BASE_MODEL.name and is_local(self.study.base_model.path):
             if base_model_state(self.study) != digest(manifest["model_state"]):
                 yield "the base model's files have other sizes or times than when they were read"
-            recorded = from_record(manifest["folder"], self.folder / place)
+            recorded = from_record(manifest["folder"], self.folder / path)
             if recorded.resolve() != Path(self.study.base_model.path).expanduser().resolve():
                 yield "the base model is in another folder now"
 
-    def not_from_upstream(self, place: str) -> Iterator[str]:
+    def not_from_upstream(self, path: str) -> Iterator[str]:
         """Yield how a result of today's recipe does not fit to what lies upstream of it, as the audit would."""
-        result = self.results[place]
-        inspected = {name: self.inspect(name)[0] for name in (place, *result.upstream)}
+        result = self.results[path]
+        inspected = {name: self.inspect(name)[0] for name in (path, *result.upstream)}
         manifests = {name: manifest for name, manifest in inspected.items() if manifest is not None}
-        if place in manifests and not recipe_changes(manifests[place].get("recipe", {}), result.recipe):
+        if path in manifests and not recipe_changes(manifests[path].get("recipe", {}), result.recipe):
             yield from not_made_from_upstream(self.study, result, manifests)
 
     def sources_state(self, user: str) -> str:
@@ -103,11 +104,11 @@ class Freshness:
 
         The workflow's own records do not always say so: after ``--touch``, or without records, it takes them for good.
         """
-        return [place for place in self.results if (self.folder / place).exists() and self._does_not_hold(place)]
+        return [path for path in self.results if (self.folder / path).exists() and self._does_not_hold(path)]
 
-    def _does_not_hold(self, place: str) -> bool:
+    def _does_not_hold(self, path: str) -> bool:
         try:
-            return next(chain(self.reasons(place), self.not_from_upstream(place)), None) is not None
+            return next(chain(self.reasons(path), self.not_from_upstream(path)), None) is not None
         except (KeyError, TypeError, ValueError):
             # Of another version of usertune.
             return True

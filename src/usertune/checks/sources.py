@@ -120,20 +120,20 @@ def gpus_here(name: str, experiment: Experiment, available: int) -> int:
     Raises:
         UserError: the study asks for more than this machine has.
     """
-    place = f"experiments.{name}"
+    key = f"experiments.{name}"
     if experiment.nodes > 1:
         raise UserError(
-            f"{place}.nodes is {experiment.nodes}, but this run has one machine; run it on a cluster "
+            f"{key}.nodes is {experiment.nodes}, but this run has one machine; run it on a cluster "
             "(--profile slurm), or set nodes: 1"
         )
     if 0 < available < experiment.gpus:
         raise UserError(
-            f"{place}.gpus is {experiment.gpus}, but of this machine's GPUs {available} can be used; "
+            f"{key}.gpus is {experiment.gpus}, but of this machine's GPUs {available} can be used; "
             f"set gpus: {available}"
         )
     if not available and experiment.strategy == "fsdp" and experiment.gpus > 1:
         raise UserError(
-            f"{place} shares one model between {experiment.gpus} GPUs (parallel: {experiment.parallel}), but this "
+            f"{key} shares one model between {experiment.gpus} GPUs (parallel: {experiment.parallel}), but this "
             "machine has none; set gpus: 1, or parallel: ddp"
         )
     return min(experiment.gpus, available)

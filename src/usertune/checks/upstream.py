@@ -21,7 +21,8 @@ from usertune.core.step_fingerprints import (
     train_fingerprint,
 )
 from usertune.evaluation.score import answers_of_user
-from usertune.pipeline.layout import Result, comparison_place
+from usertune.pipeline import steps
+from usertune.pipeline.layout import Result
 from usertune.study.schema import Study
 
 Manifest = dict[str, Any]
@@ -33,10 +34,10 @@ def not_made_from_upstream(study: Study, result: Result, manifests: Mapping[str,
     Args:
         study: the study.
         result: the result.
-        manifests: manifests by place, its own among them. Where one from upstream is missing nothing is said, since
+        manifests: manifests by path, its own among them. Where one from upstream is missing nothing is said, since
             the result follows it.
     """
-    if any(place not in manifests for place in result.upstream):
+    if any(path not in manifests for path in result.upstream):
         return
     try:
         expected = _FINGERPRINTS[result.step](study, result, manifests)
@@ -61,36 +62,37 @@ def _base_model(_study: Study, result: Result, manifests: Mapping[str, Manifest]
     return base_model_fingerprint(manifests[result.manifest]["model_files"])
 
 
-def _train(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    base, *users = (manifests[place] for place in result.upstream)
-    count = len(study.users.train)
-    return train_fingerprint(result.recipe, base, users[:count], users[count:])
+def _train(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    base, train, validation = _by_role(result, manifests)
+    return train_fingerprint(result.recipe, base[0], train, validation)
 
 
 def _predict(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    base, *rest = (manifests[place] for place in result.upstream)
-    trained = rest.pop(0) if len(rest) > len(result.users) else None
+    (base,), weights, samples = _by_role(result, manifests)
+    trained = weights[0] if weights else None
     own = manifests[result.manifest]
     if trained and trained["base_model"] != base["fingerprint"]:
         raise UserError("the training was on another base model")
     # Rows of another experiment or user would have the right fingerprint, which names inputs and not rows.
     if {row["user"] for row in own["predictions"]} != set(result.users):
         raise UserError("it holds other users' rows")
-    return predict_fingerprint(result.recipe, model_of(base, trained), rest)
+    return predict_fingerprint(result.recipe, model_of(base, trained), samples)
 
 
 def _score(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    data, predictions = (manifests[place] for place in result.upstream)
-    answers = answers_of_user(predictions, Path(result.upstream[1]), str(result.experiment), result.users[0])
+    (data,), (predictions,) = _by_role(result, manifests)
+    (path,) = result.inputs["answers"]
+    answers = answers_of_user(predictions, Path(path), str(result.experiment), result.users[0])
     return score_fingerprint(result.recipe, samples_digest(data), answers)
 
 
 def _compare(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    return compare_fingerprint(result.recipe, [manifests[place] for place in result.upstream])
+    (scores,) = _by_role(result, manifests)
+    return compare_fingerprint(result.recipe, scores)
 
 
 def _figure(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    tables, *trainings = (manifests[place] for place in result.upstream)
+    (tables,), trainings = _by_role(result, manifests)
     logs = {training["experiment"]: training["files"]["training_log.csv"] for training in trainings}
     return figure_fingerprint(result.recipe, tables, logs)
 
@@ -99,21 +101,24 @@ def _audit(_study: Study, result: Result, _manifests: Mapping[str, Manifest]) ->
     return step_fingerprint(result.recipe, {})
 
 
-def _report(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    tables = comparison_place(study)
-    figures = [manifests[place] for place in result.upstream if "figures/" in place]
-    data = [manifests[place] for place in result.upstream if place.startswith("data/")]
-    return report_fingerprint(result.recipe, manifests[tables], figures, data)
+def _report(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
+    _, (tables,), figures, data = _by_role(result, manifests)
+    return report_fingerprint(result.recipe, tables, figures, data)
+
+
+def _by_role(result: Result, manifests: Mapping[str, Manifest]) -> list[list[Manifest]]:
+    """Return the manifests that a result is made from, a list a role, in the order of the table of steps."""
+    return [[manifests[path] for path in paths] for paths in result.inputs.values()]
 
 
 _FINGERPRINTS: dict[str, Callable[[Study, Result, Mapping[str, Manifest]], str]] = {
-    "prepare": _prepare,
-    "base_model": _base_model,
-    "train": _train,
-    "predict": _predict,
-    "score": _score,
-    "compare": _compare,
-    "figure": _figure,
-    "audit": _audit,
-    "report": _report,
+    steps.PREPARE.name: _prepare,
+    steps.BASE_MODEL.name: _base_model,
+    steps.TRAIN.name: _train,
+    steps.PREDICT.name: _predict,
+    steps.SCORE.name: _score,
+    steps.COMPARE.name: _compare,
+    steps.FIGURE.name: _figure,
+    steps.AUDIT.name: _audit,
+    steps.REPORT.name: _report,
 }

@@ -1,52 +1,46 @@
-"""The results that a study should have: where each lies, what it is to be made of, and whether it is as it was made."""
+"""The results that a study should have: where each is, what it is made from, and whether it is as it was made."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file
 from usertune.core.manifest import read_result
-from usertune.core.users import batch_label
-from usertune.evaluation.table_names import MANIFEST, TABLES
+from usertune.pipeline import steps
 from usertune.pipeline.recipes import Recipes
-from usertune.study.schema import FIGURE_NAMES, Study
-
-BASE_MODEL = "base_model/manifest.json"
-COMPARISON = f"tables/{MANIFEST}"
-REPORT = "report.manifest.json"
-# Holds a folder for each comparison of other users than the study's.
-SUBSETS = "subsets"
+from usertune.study.schema import Study
 
 Kind = Literal["missing", "stale", "mismatched", "modified"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with a result; ``place`` is relative to the folder of results."""
+    """Something wrong with a result; ``path`` is relative to the folder of results."""
 
     kind: Kind
-    place: str
+    path: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """One result that a study should have. Places are relative to the folder of results.
+    """One result that a study should have. Paths are relative to the folder of results.
 
     Attributes:
-        step: the step that makes it.
+        step: name of the step that makes it.
         label: what people call it, as in "predictions of users 1-5 with lora".
         manifest: its checksummed manifest.
         files: what belongs to it besides.
         recipe: the recipe by which it should have been made.
-        upstream: manifests of what it is made from.
-        experiment: its experiment, if it has one.
-        users: its users, if it has some.
+        inputs: manifests of what it is made from, by their role.
+        item: what it is of.
     """
 
     step: str
@@ -54,67 +48,137 @@ class Result:
     manifest: str
     files: tuple[str, ...]
     recipe: Mapping[str, Any]
-    upstream: tuple[str, ...]
-    experiment: str | None = None
-    users: tuple[str, ...] = ()
+    inputs: Mapping[str, tuple[str, ...]]
+    item: steps.Item
+
+    @property
+    def upstream(self) -> tuple[str, ...]:
+        """Manifests of everything that it is made from."""
+        return tuple(chain.from_iterable(self.inputs.values()))
+
+    @property
+    def experiment(self) -> str | None:
+        """Its experiment, if it has one."""
+        return self.item.experiment
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """Its users, if it has some."""
+        return self.item.users
 
 
-def audit_place(recipes: Recipes) -> str:
-    """Return where the audit of exactly these settings lies: with other settings it is another file.
-
-    So the report, which needs it, cannot be taken for made where the records of the workflow were lost.
-    """
-    return f"{recipes.study.origin.outcomes}audit/{digest(json.loads(recipes.audit()))[:16]}.json"
+def audit_path(recipes: Recipes) -> str:
+    """Return the path of the audit of exactly these settings."""
+    settings = digest(json.loads(recipes.audit()))[:16]
+    return recipes.study.origin.outcomes + steps.AUDIT.manifest.format(settings=settings)
 
 
-def comparison_place(study: Study) -> str:
-    """Return where the manifest of the tables lies."""
-    return f"{study.origin.outcomes}{COMPARISON}"
+def comparison_path(study: Study) -> str:
+    """Return the path of the manifest of the tables."""
+    return study.origin.outcomes + steps.COMPARE.manifest
 
 
-def report_place(study: Study) -> str:
-    """Return where the manifest of the report lies."""
-    return f"{study.origin.outcomes}{REPORT}"
+def report_path(study: Study) -> str:
+    """Return the path of the manifest of the report."""
+    return study.origin.outcomes + steps.REPORT.manifest
 
 
 def results_of(study: Study, recipes: Recipes) -> dict[str, Result]:
-    """Return every result of a study by its manifest, each after those that it is made from."""
-    found = [*_sources(study, recipes)]
-    for name in study.experiments:
-        found.extend(_experiment(study, recipes, name))
-    found.extend(_comparison(study, recipes))
-    return {result.manifest: result for result in found}
+    """Return every result of a study by the path of its manifest, each after those that it is made from."""
+
+    @cache
+    def recipe(step: str, *of_what: str) -> dict[str, Any]:
+        # `Recipes` has a method of each step's name.
+        found: dict[str, Any] = json.loads(getattr(recipes, step)(*of_what))
+        return found
+
+    audit = audit_path(recipes)
+    results: dict[str, Result] = {}
+    made: dict[str, _Made] = {}
+    for step in steps.STEPS.values():
+        folder = study.origin.outcomes if step.of_comparison else ""
+        made[step.name] = _Made()
+        for item in step.items(study):
+            values = item.values
+            result = Result(
+                step=step.name,
+                label=step.label.format(**values),
+                manifest=audit if step is steps.AUDIT else folder + step.manifest.format(**values),
+                files=tuple(folder + path.format(**values) for path in step.files.values()),
+                recipe=recipe(step.name, *filter(None, (item.experiment, item.figure))),
+                inputs=_inputs(study, step, item, made),
+                item=item,
+            )
+            results[result.manifest] = result
+            made[step.name].add(result)
+    return results
+
+
+class _Made:
+    """The results of one step so far, to be found by experiment and user."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str | None, str | None], list[str]] = {}
+        self._experiments = self._users = False
+
+    def add(self, result: Result) -> None:
+        self._experiments |= result.experiment is not None
+        self._users |= bool(result.users)
+        for experiment in {result.experiment, None}:
+            for user in (*result.users, None):
+                self._found.setdefault((experiment, user), []).append(result.manifest)
+
+    def of(self, experiment: str | None, users: Sequence[str]) -> tuple[str, ...]:
+        """Return the manifests of those that agree in the experiment, and in some user (empty: whatever users)."""
+        own = experiment if self._experiments else None
+        chosen = users if self._users and users else (None,)
+        found = chain.from_iterable(self._found.get((own, user), ()) for user in chosen)
+        return tuple(dict.fromkeys(found))
+
+
+def _inputs(study: Study, step: steps.Step, item: steps.Item, made: Mapping[str, _Made]) -> dict[str, tuple[str, ...]]:
+    """Return the manifests that a result is made from, by their role."""
+    found: dict[str, tuple[str, ...]] = {}
+    for given in step.inputs:
+        if given.figures is not None and item.figure not in given.figures:
+            found[given.role] = ()
+        elif given.users is not None:
+            users = given.users(study)
+            found[given.role] = made[given.step].of(item.experiment, users) if users else ()
+        else:
+            found[given.role] = made[given.step].of(item.experiment, item.users)
+    return found
 
 
 def needed_for(results: Mapping[str, Result], manifest: str) -> list[str]:
     """Return the manifests of everything that a result is made from and itself, in the order of ``results``."""
     needed = {manifest}
-    for place in reversed(list(results)):
-        if place in needed:
-            needed.update(results[place].upstream)
-    return [place for place in results if place in needed]
+    for path in reversed(list(results)):
+        if path in needed:
+            needed.update(results[path].upstream)
+    return [path for path in results if path in needed]
 
 
 def read_checked(folder: Path, result: Result) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
-    """Read a result's manifest and look whether the result is whole, unchanged, and what its place says.
+    """Read a result's manifest and look whether the result is whole, unchanged, and what its path says.
 
     Weights are compared by size and time, and by their bytes where only the time differs.
 
     Returns:
         The manifest, or the first thing that is wrong.
     """
-    place = result.manifest
+    own = result.manifest
     try:
-        manifest = read_result(folder / place)
+        manifest = read_result(folder / own)
     except UserError as error:
-        kind: Kind = "modified" if (folder / place).exists() else "missing"
-        return None, Finding(kind, place, str(error).removeprefix(f"{folder / place}: "))
+        kind: Kind = "modified" if (folder / own).exists() else "missing"
+        return None, Finding(kind, own, str(error).removeprefix(f"{folder / own}: "))
     labels = {"step": result.step, "experiment": result.experiment}
     wrong = {key: manifest.get(key) for key, value in labels.items() if manifest.get(key) != value}
     if result.users and _users_of(manifest) != result.users:
         wrong["users"] = _users_of(manifest)
     if wrong:
-        return None, Finding("mismatched", place, f"it says of itself {json.dumps(wrong)}, and lies in the wrong place")
+        return None, Finding("mismatched", own, f"it says of itself {json.dumps(wrong)}, and lies in the wrong place")
     try:
         for path, sha256 in _files_of(folder, result, manifest):
             if not path.is_file():
@@ -123,7 +187,7 @@ def read_checked(folder: Path, result: Result) -> tuple[dict[str, Any], None] | 
                 reason = "the file was edited or cut short after it was written"
                 return None, Finding("modified", path.relative_to(folder).as_posix(), reason)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return None, Finding("mismatched", place, f"it lacks what such a result holds ({error})")
+        return None, Finding("mismatched", own, f"it lacks what such a result holds ({error})")
     return manifest, None
 
 
@@ -133,75 +197,12 @@ def _users_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _files_of(folder: Path, result: Result, manifest: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
     """Yield the files of a result whose digests are to be looked at, with the recorded digests."""
-    for place in result.files:
-        yield folder / place, manifest["files"][Path(place).name]
-    if result.step == "train":
+    for path in result.files:
+        yield folder / path, manifest["files"][Path(path).name]
+    if result.step == steps.TRAIN.name:
         weights = (folder / result.manifest).parent / manifest["weights_folder"]
         for name, (size, modified) in manifest["weights_state"].items():
-            path = weights / name
-            stat = path.stat() if path.is_file() else None
+            file = weights / name
+            stat = file.stat() if file.is_file() else None
             if stat is None or (stat.st_size, stat.st_mtime_ns) != (size, modified):
-                yield path, manifest["weights_files"][name]
-
-
-def _sources(study: Study, recipes: Recipes) -> Iterator[Result]:
-    recipe = json.loads(recipes.prepare())
-    for user in study.all_users:
-        yield Result(
-            "prepare", f"samples of user {user}", _data(user), (f"data/user_{user}.jsonl",), recipe, (), users=(user,)
-        )
-    yield Result("base_model", "base model", BASE_MODEL, (), json.loads(recipes.base_model()), ())
-
-
-def _experiment(study: Study, recipes: Recipes, name: str) -> Iterator[Result]:
-    trained: tuple[str, ...] = ()
-    if study.experiments[name].trained:
-        trained = (f"checkpoints/{name}/manifest.json",)
-        upstream = (BASE_MODEL, *map(_data, study.users.train), *map(_data, study.users.validation))
-        files = (f"checkpoints/{name}/training_log.csv",)
-        yield Result("train", f"training of {name}", trained[0], files, json.loads(recipes.train(name)), upstream, name)
-    predict, score = json.loads(recipes.predict(name)), json.loads(recipes.score(name))
-    for users in study.test_batches:
-        label = batch_label(users)
-        place = f"predictions/{name}/users_{label}.json"
-        upstream = (BASE_MODEL, *trained, *map(_data, users))
-        yield Result("predict", f"predictions of users {label} with {name}", place, (), predict, upstream, name, users)
-        for user in users:
-            yield Result(
-                step="score",
-                label=f"scores of user {user} with {name}",
-                manifest=f"scores/{name}/user_{user}.json",
-                files=(f"scores/{name}/user_{user}.csv",),
-                recipe=score,
-                upstream=(_data(user), place),
-                experiment=name,
-                users=(user,),
-            )
-
-
-def _comparison(study: Study, recipes: Recipes) -> Iterator[Result]:
-    folder, tables = study.origin.outcomes, comparison_place(study)
-    scores = tuple(f"scores/{name}/user_{user}.json" for name in study.experiments for user in study.users.test)
-    files = tuple(f"{folder}tables/{name}" for name in TABLES)
-    yield Result("compare", "tables", tables, files, json.loads(recipes.compare()), scores)
-    trained = tuple(
-        f"checkpoints/{name}/manifest.json" for name in study.experiments if study.experiments[name].trained
-    )
-    for name in FIGURE_NAMES:
-        upstream = (tables, *(trained if name == "loss_curves" else ()))
-        place = f"{folder}figures/{name}"
-        recipe = json.loads(recipes.figure(name))
-        yield Result(
-            "figure", f"figure {name}", f"{place}.manifest.json", (f"{place}.svg", f"{place}.png"), recipe, upstream
-        )
-    figures = tuple(f"{folder}figures/{name}.manifest.json" for name in FIGURE_NAMES)
-    audit = audit_place(recipes)
-    yield Result("audit", "audit", audit, (), json.loads(recipes.audit()), (tables, *figures))
-    files = (f"{folder}report.html", f"{folder}study.yaml", f"{folder}provenance.json")
-    report = report_place(study)
-    data = tuple(map(_data, study.all_users))
-    yield Result("report", "report", report, files, json.loads(recipes.report()), (audit, tables, *figures, *data))
-
-
-def _data(user: str) -> str:
-    return f"data/user_{user}.manifest.json"
+                yield file, manifest["weights_files"][name]

@@ -17,6 +17,7 @@ from typing import Any
 
 from usertune.core.hashing import NOT_IN_FINGERPRINT, canonical_json, digest
 from usertune.core.users import format_users
+from usertune.pipeline import steps
 from usertune.runtime.code_version import STEP_MODULES, code_version
 from usertune.study.experiment import Experiment
 from usertune.study.files import SPLITS
@@ -25,9 +26,6 @@ from usertune.study.schema import FIGURE_NAMES, Rerun, Study
 # Settings of `training` that change how fast or how safely a run goes, and no more than the last digits of what comes
 # out of it (docs/reproducibility.md).
 EXECUTION_KEYS = frozenset({"micro_batch_size", "gradient_checkpointing", "save_every_steps", "dataloader_num_workers"})
-
-# Steps whose work is dear: other code or packages are recorded and reported, and only redone if the study says so.
-RECORDED_STEPS = ("prepare", "base_model", "train", "predict")
 
 Recipe = dict[str, Any]
 _ABSENT = object()
@@ -85,7 +83,7 @@ class Recipes:
     def audit(self) -> str:
         """Recipe of the audit. It names today's code and packages, with which it compares those of the results."""
         figures = {f"figure {name}": digest(self._figure(name)) for name in FIGURE_NAMES}
-        now = {step: self.code.get(step, "") for step in RECORDED_STEPS}
+        now = {step: self.code.get(step, "") for step in steps.RECORDED_STEPS}
         own = {"code": self.code.get("audit", ""), "now": {"code": now, "versions": dict(self.versions)}}
         return canonical_json(_recipe("audit", own, {"compare": digest(self._compare), **figures}))
 

@@ -8,26 +8,12 @@ from pathlib import Path
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_json
-from usertune.pipeline.layout import REPORT, SUBSETS
+from usertune.pipeline import steps
 from usertune.study.schema import Study, default_results
 
 STUDY_FILE = "study.json"
 # Folders that a study has in its results; another study's folder must not be one of them.
-OWN_FOLDERS = frozenset(
-    {
-        "data",
-        "base_model",
-        "checkpoints",
-        "predictions",
-        "scores",
-        "tables",
-        "figures",
-        "audit",
-        "logs",
-        "store",
-        SUBSETS,
-    }
-)
+OWN_FOLDERS = frozenset({*(step.folder for step in steps.STEPS.values()), "logs", "store", steps.SUBSETS} - {""})
 
 
 def check_owner(study: Study) -> None:
@@ -97,7 +83,7 @@ def _owner(folder: Path) -> str | None:
 def _refuse_older_default(study: Study, folder: Path) -> None:
     """Refuse to begin again where results are that were made when ``results`` was the default."""
     try:
-        made_by = json.loads((folder / REPORT).read_bytes())["recipe"]["study"]
+        made_by = json.loads((folder / steps.REPORT.manifest).read_bytes())["recipe"]["study"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if made_by == study.name:

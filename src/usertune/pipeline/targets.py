@@ -9,17 +9,11 @@ from pathlib import Path
 
 from usertune.core.users import format_users
 from usertune.pipeline.layout import Result
+from usertune.pipeline.steps import ALL, CHECK, STEPS
 from usertune.study.schema import Study
 
-# Steps that are made once for each user or experiment, and so are no targets by themselves.
-MANY = {
-    "prepare": "check, or a file as",
-    "train": "an experiment, or a file as",
-    "predict": "an experiment, or a file as",
-    "score": "an experiment, or a file as",
-    "figure": "report, or a file as",
-}
-STEPS = ("all", "check", "base_model", "compare", "audit", "report")
+# Rules that make nothing of their own, and steps that are made once.
+NAMES = (ALL, CHECK, *(step.name for step in STEPS.values() if not step.wildcards))
 
 
 def problem(study: Study, results: Mapping[str, Result], targets: Sequence[str]) -> str | None:
@@ -27,19 +21,20 @@ def problem(study: Study, results: Mapping[str, Result], targets: Sequence[str])
 
     Args:
         study: the study.
-        results: its results by the place of their manifest.
+        results: its results by the path of their manifest.
         targets: names of rules and files, relative to the working directory.
     """
-    files = [f"{study.results}/{place}" for result in results.values() for place in (result.manifest, *result.files)]
+    files = [f"{study.results}/{path}" for result in results.values() for path in (result.manifest, *result.files)]
     known = {Path(file).absolute() for file in files}
-    names = [*STEPS, *study.experiments]
+    names = [*NAMES, *study.experiments]
     problems = []
     for target in targets:
         if target in names or Path(target).absolute() in known or "/logs/" in target:
             continue
-        if target in MANY:
-            example = next((name for name, result in results.items() if result.step == target), "")
-            problems.append(f"{target}: this is done for many; ask for {MANY[target]} {study.results}/{example}")
+        if target in STEPS:
+            example = next((path for path, result in results.items() if result.step == target), "")
+            instead = f"{STEPS[target].ask_for}, or a file as {study.results}/{example}"
+            problems.append(f"{target}: there are many of these; ask for {instead}")
         elif "/" in target:
             problems.append(f"{target}: this study makes no such file{_close(target, files)}{_users(target, files)}")
         elif not Path(target).exists():

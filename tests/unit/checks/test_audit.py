@@ -16,7 +16,7 @@ from usertune.checks.audit import Audit, in_words, run_audit
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result, write_result
-from usertune.pipeline.layout import REPORT
+from usertune.pipeline import steps
 from usertune.pipeline.recipes import current_code
 from usertune.runtime.provenance import installed_versions
 
@@ -62,7 +62,14 @@ def test_a_long_list_of_findings_is_cut_short(whole: SyntheticStudy) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["data/user_2.manifest.json", LORA, "predictions/lora/users_1-2.json", "scores/lora/user_1.json", REPORT]
+    "place",
+    [
+        "data/user_2.manifest.json",
+        LORA,
+        "predictions/lora/users_1-2.json",
+        "scores/lora/user_1.json",
+        steps.REPORT.manifest,
+    ],
 )
 def test_a_missing_result_is_found_once_and_not_at_everything_made_from_it(whole: SyntheticStudy, place: str) -> None:
     Path(place).unlink()
@@ -235,7 +242,7 @@ def test_results_of_cheap_steps_made_with_other_code_are_stale(
 ) -> None:
     monkeypatch.setattr("usertune.checks.audit.current_code", lambda: {**current_code(), step: "n" * 16})
     findings = [finding for finding in audit(whole).findings if finding.kind == "stale"]
-    steps = Counter(whole.results[finding.place].step for finding in findings)
+    steps = Counter(whole.results[finding.path].step for finding in findings)
     assert steps == {step: count for step, count in stale.items() if step in steps} != {}
     assert any(f'"{"n" * 16}"' in finding.reason for finding in findings)
 

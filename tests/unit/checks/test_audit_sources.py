@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.support.auditing import LORA, audit, found, places, reasons, touch, with_changes
 from tests.support.synthetic_study import SyntheticStudy
-from usertune.pipeline.layout import COMPARISON, REPORT
+from usertune.pipeline import steps
 
 
 def _edit_raw(user: str) -> None:
@@ -38,12 +38,12 @@ def test_what_was_made_from_something_else_is_found_step_by_step(whole: Syntheti
     assert set(found(whole)) == {("stale", place) for place in scores}
     for place in scores:
         whole.make(place)
-    assert found(whole) == [("stale", COMPARISON)]
-    whole.make(COMPARISON)
+    assert found(whole) == [("stale", steps.COMPARE.manifest)]
+    whole.make(steps.COMPARE.manifest)
     assert set(found(whole)) == {("stale", place) for place in places(whole, "figure", "report")}
     whole.make_all("figure")
-    assert found(whole) == [("stale", REPORT)]
-    whole.make(REPORT)
+    assert found(whole) == [("stale", steps.REPORT.manifest)]
+    whole.make(steps.REPORT.manifest)
     assert found(whole) == []
 
 
@@ -130,7 +130,7 @@ def test_a_skipped_sample_whose_image_was_mended_is_found(whole: SyntheticStudy)
     image.write_bytes(content[:50])
     place = "data/user_1.manifest.json"
     lenient.make(place)
-    assert [finding.place for finding in audit(lenient).findings if finding.place == place] == []
+    assert [finding.path for finding in audit(lenient).findings if finding.path == place] == []
     image.write_bytes(content)
-    found = [finding.reason for finding in audit(lenient).findings if finding.place == place]
+    found = [finding.reason for finding in audit(lenient).findings if finding.path == place]
     assert found == ["line 1 of dataset/user_1.jsonl was skipped for an image that is good now"]

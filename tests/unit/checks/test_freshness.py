@@ -16,7 +16,8 @@ from usertune.checks.freshness import Freshness
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result, write_result
 from usertune.data.readers import messages
-from usertune.pipeline.layout import COMPARISON, REPORT, Finding
+from usertune.pipeline import steps
+from usertune.pipeline.layout import Finding
 from usertune.pipeline.recipes import Recipes, recipe_changes
 
 HERE = Path()
@@ -24,7 +25,13 @@ LORA = "checkpoints/lora/manifest.json"
 # One result of each step.
 PLACES = [
     *("data/user_1.manifest.json", "base_model/manifest.json", LORA, "predictions/lora/users_1-2.json"),
-    *("scores/lora/user_1.json", COMPARISON, "figures/loss_curves.manifest.json", "audit", REPORT),
+    *(
+        "scores/lora/user_1.json",
+        steps.COMPARE.manifest,
+        "figures/loss_curves.manifest.json",
+        "audit",
+        steps.REPORT.manifest,
+    ),
 ]
 
 
@@ -114,7 +121,7 @@ def test_damaged_weights_are_made_again_once(whole: SyntheticStudy, how: str) ->
     found = recipe(whole, LORA)
     assert "rebuild" in found
     (problem,) = damaged(freshness(whole))
-    assert problem.place == weights.as_posix()
+    assert problem.path == weights.as_posix()
     whole.make(LORA, found)
     assert weights.read_bytes() == content
     assert recipe(whole, LORA) == found
@@ -140,9 +147,9 @@ def test_damage_to_one_result_changes_no_other_recipe(whole: SyntheticStudy) -> 
 
 def test_every_result_is_looked_at_once(whole: SyntheticStudy) -> None:
     found = freshness(whole)
-    found.recipe(REPORT)
-    damage(Path(REPORT))
-    assert json.loads(found.recipe(REPORT)) == whole.recipe(REPORT)
+    found.recipe(steps.REPORT.manifest)
+    damage(Path(steps.REPORT.manifest))
+    assert json.loads(found.recipe(steps.REPORT.manifest)) == whole.recipe(steps.REPORT.manifest)
 
 
 def test_reasons_name_damage_settings_and_sources(whole: SyntheticStudy) -> None:
@@ -160,10 +167,10 @@ def test_reasons_name_damage_settings_and_sources(whole: SyntheticStudy) -> None
     assert "other bytes, sizes or times" in of_images
     (of_base,) = found.reasons("base_model/manifest.json")
     assert "other sizes or times" in of_base
-    assert 'title: "A <b>bold</b> study" -> "Another"' in list(found.reasons(REPORT))
+    assert 'title: "A <b>bold</b> study" -> "Another"' in list(found.reasons(steps.REPORT.manifest))
     assert list(found.reasons("scores/lora/user_2.json")) == []
-    assert {finding.place for finding in damaged(found)} == {"scores/lora/user_1.csv", "data/user_2.jsonl"}
-    assert made_with_other_settings(found) == [REPORT]
+    assert {finding.path for finding in damaged(found)} == {"scores/lora/user_1.csv", "data/user_2.jsonl"}
+    assert made_with_other_settings(found) == [steps.REPORT.manifest]
 
 
 def test_results_of_other_code_or_settings_are_told_from_damaged_ones(whole: SyntheticStudy) -> None:
@@ -175,7 +182,7 @@ def test_results_of_other_code_or_settings_are_told_from_damaged_ones(whole: Syn
     scores = [place for place in whole.results if place.startswith("scores/")]
     assert [place for place in made_with_other_settings(found) if place in scores] == scores
     # What lies upstream is no reason of their own.
-    assert list(found.reasons(COMPARISON)) == []
+    assert list(found.reasons(steps.COMPARE.manifest)) == []
 
 
 def test_what_the_audit_finds_is_what_is_repaired(whole: SyntheticStudy) -> None:
@@ -187,7 +194,7 @@ def test_what_the_audit_finds_is_what_is_repaired(whole: SyntheticStudy) -> None
     own = read_result(whole.root / place)
     write_result(whole.root / place, {**own, "fingerprint": other["fingerprint"], "predictions": other["predictions"]})
     found = freshness(whole)
-    stale = [item.place for item in audit_study(whole.study).findings]
+    stale = [item.path for item in audit_study(whole.study).findings]
     assert place in stale
     assert found.to_repair() == stale
     assert any("made from something else" in reason for reason in found.not_from_upstream(place))
@@ -195,10 +202,10 @@ def test_what_the_audit_finds_is_what_is_repaired(whole: SyntheticStudy) -> None
 
 def test_what_is_missing_needs_no_repair_and_what_is_damaged_does(whole: SyntheticStudy) -> None:
     (whole.root / "scores/lora/user_1.json").unlink()
-    (whole.root / COMPARISON).write_text("")
+    (whole.root / steps.COMPARE.manifest).write_text("")
     # Of a version of usertune that wrote less.
     data = whole.root / "data/user_1.manifest.json"
     manifest = read_result(data)
     del manifest["sources_state"]
     write_result(data, manifest)
-    assert freshness(whole).to_repair() == ["data/user_1.manifest.json", COMPARISON]
+    assert freshness(whole).to_repair() == ["data/user_1.manifest.json", steps.COMPARE.manifest]

@@ -23,7 +23,7 @@ from usertune.evaluation.compare import compare, latex, markdown
 from usertune.evaluation.statistics.intervals import clustered_mean, clusters, paired_difference
 from usertune.evaluation.table_names import MANIFEST, TABLES
 from usertune.evaluation.tables import ComparisonDesign, Experiment, design_of, read_table
-from usertune.pipeline.layout import COMPARISON
+from usertune.pipeline import steps
 from usertune.reporting.style import styles
 
 Maker = Callable[..., Any]
@@ -120,7 +120,7 @@ def test_equal_inputs_give_equal_bytes_in_any_order(make_study: Maker) -> None:
     study = make_study()
     folder = study.compare()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    compare(study.recipe(COMPARISON), study.score_all()[::-1], folder)
+    compare(study.recipe(steps.COMPARE.manifest), study.score_all()[::-1], folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert set(before) == {*TABLES, MANIFEST}
 

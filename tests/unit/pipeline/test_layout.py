@@ -12,16 +12,8 @@ import pytest
 
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.core.manifest import read_result, write_result
-from usertune.pipeline.layout import (
-    BASE_MODEL,
-    COMPARISON,
-    REPORT,
-    Finding,
-    Result,
-    audit_place,
-    needed_for,
-    read_checked,
-)
+from usertune.pipeline import steps
+from usertune.pipeline.layout import Finding, Result, audit_path, needed_for, read_checked
 
 HERE = Path()
 
@@ -66,22 +58,22 @@ def test_what_a_result_needs(whole: SyntheticStudy) -> None:
     assert needed_for(whole.results, "data/user_1.manifest.json") == ["data/user_1.manifest.json"]
     vanilla = needed_for(whole.results, "scores/vanilla/user_1.json")
     assert vanilla == [
-        *("data/user_1.manifest.json", "data/user_2.manifest.json", BASE_MODEL),
+        *("data/user_1.manifest.json", "data/user_2.manifest.json", steps.BASE_MODEL.manifest),
         *("predictions/vanilla/users_1-2.json", "scores/vanilla/user_1.json"),
     ]
     lora = needed_for(whole.results, "scores/lora/user_1.json")
     assert "checkpoints/lora/manifest.json" in lora
     assert {f"data/user_{user}.manifest.json" for user in ("t1", "t2", "v1")} <= set(lora)
-    assert needed_for(whole.results, REPORT) == list(whole.results)
-    assert set(whole.results) - set(needed_for(whole.results, COMPARISON)) == {
+    assert needed_for(whole.results, steps.REPORT.manifest) == list(whole.results)
+    assert set(whole.results) - set(needed_for(whole.results, steps.COMPARE.manifest)) == {
         *(place for place in whole.results if place.startswith("figures/")),
-        *(audit_place(whole.recipes), REPORT),
+        *(audit_path(whole.recipes), steps.REPORT.manifest),
     }
 
 
 def test_with_other_settings_the_audit_lies_elsewhere(whole: SyntheticStudy) -> None:
     changed = SyntheticStudy(HERE, changes={"evaluation": {"thresholds": [141]}})
-    assert audit_place(changed.recipes) != audit_place(whole.recipes)
+    assert audit_path(changed.recipes) != audit_path(whole.recipes)
 
 
 def test_a_missing_manifest_or_file_is_named(whole: SyntheticStudy) -> None:
@@ -90,7 +82,7 @@ def test_a_missing_manifest_or_file_is_named(whole: SyntheticStudy) -> None:
             aside = Path(file).rename("aside")
             problem = finding(whole, place)
             assert problem is not None
-            assert (problem.kind, problem.place) == ("missing", file)
+            assert (problem.kind, problem.path) == ("missing", file)
             aside.rename(file)
         assert finding(whole, place) is None
 
@@ -118,7 +110,7 @@ def test_a_damaged_manifest_or_file_is_named(whole: SyntheticStudy, damage: Call
             path.write_bytes(damage(content))
             problem = finding(whole, place)
             assert problem is not None, file
-            assert (problem.kind, problem.place) == ("modified", file)
+            assert (problem.kind, problem.path) == ("modified", file)
             assert problem.reason
             path.write_bytes(content)
             os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
@@ -145,7 +137,7 @@ def test_a_result_that_belongs_elsewhere_is_foreign(whole: SyntheticStudy) -> No
             shutil.copy2(theirs, ours)
         problem = finding(whole, place)
         assert problem is not None, (place, other)
-        assert (problem.kind, problem.place) == ("mismatched", place)
+        assert (problem.kind, problem.path) == ("mismatched", place)
         for file, content in before.items():
             Path(file).write_bytes(content)
     assert all(finding(whole, place) is None for place in whole.results)
@@ -159,7 +151,7 @@ def test_a_file_of_another_result_is_no_substitute(whole: SyntheticStudy) -> Non
     shutil.copy2("data/user_t1.jsonl", "data/user_1.jsonl")
     problem = finding(whole, "data/user_1.manifest.json")
     assert problem is not None
-    assert (problem.kind, problem.place) == ("modified", "data/user_1.jsonl")
+    assert (problem.kind, problem.path) == ("modified", "data/user_1.jsonl")
 
 
 @pytest.mark.parametrize("lacking", ["files", "weights_files", "weights_folder", "weights_state"])
@@ -171,7 +163,7 @@ def test_a_sealed_result_that_lacks_a_key_is_refused(whole: SyntheticStudy, lack
     write_result(place, {key: value for key, value in manifest.items() if key != lacking})
     problem = finding(whole, place)
     assert problem is not None
-    assert (problem.kind, problem.place) == ("mismatched", place)
+    assert (problem.kind, problem.path) == ("mismatched", place)
     assert lacking in problem.reason
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.synthetic_study import SyntheticStudy
-from usertune.pipeline.targets import STEPS, problem
+from usertune.pipeline.targets import NAMES, problem
 
 
 def _said(study: SyntheticStudy, *targets: str) -> str | None:
@@ -15,7 +15,7 @@ def _said(study: SyntheticStudy, *targets: str) -> str | None:
 def test_everything_that_can_be_asked_for_is_known(whole: SyntheticStudy) -> None:
     results = whole.study.results
     files = [f"{results}/{name}" for item in whole.results.values() for name in (item.manifest, *item.files)]
-    assert _said(whole, *STEPS, *whole.study.experiments, *files, f"{results}/logs/train/lora.log") is None
+    assert _said(whole, *NAMES, *whole.study.experiments, *files, f"{results}/logs/train/lora.log") is None
     assert _said(whole) is None
 
 

@@ -19,7 +19,7 @@ from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result
 from usertune.core.step_fingerprints import report_fingerprint
 from usertune.evaluation.tables import ComparisonDesign, Experiment
-from usertune.pipeline.layout import COMPARISON, REPORT
+from usertune.pipeline import steps
 from usertune.reporting.examples import LONGEST_TEXT, printable
 from usertune.reporting.headline import headline
 from usertune.reporting.sections.runs import cautions, training_row
@@ -94,13 +94,13 @@ def test_equal_inputs_give_equal_bytes(make_study: Maker) -> None:
 def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -> None:
     study = make_study()
     page = study.report()
-    text, manifest = page.read_text(encoding="utf-8"), read_result(study.root / REPORT)
+    text, manifest = page.read_text(encoding="utf-8"), read_result(study.root / steps.REPORT.manifest)
     outputs = [page, study.root / "study.yaml", study.root / "provenance.json"]
     assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
     figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
     data = [read_result(study.root / place) for place in study.results if place.startswith("data/")]
     assert manifest["fingerprint"] == report_fingerprint(
-        study.recipe(REPORT), read_result(study.root / COMPARISON), figures, data
+        study.recipe(steps.REPORT.manifest), read_result(study.root / steps.COMPARE.manifest), figures, data
     )
     assert [record["code"] for record in manifest["provenance"]] == [code_version("report")]
     for place in study.results:
@@ -177,7 +177,7 @@ def test_skipped_samples_are_shown_with_their_reasons(make_study: Maker) -> None
             raw.writelines(json.dumps({"messages": [], f"{name}{number}": 1}) + "\n" for number in range(7))
         recipe = {**study.recipe(f"data/user_{user}.manifest.json"), "on_bad_sample": "skip"}
         study.make(f"data/user_{user}.manifest.json", recipe)
-    study.make(REPORT)
+    study.make(steps.REPORT.manifest)
     text = (study.root / "report.html").read_text(encoding="utf-8")
     assert Page(text).open == []
     assert f"14 of {count + 14} samples, of 2 of {len(study.study.all_users)} users" in text

@@ -1,0 +1,17 @@
+"""The names of the steps, in the order in which they need each other.
+
+Recipes, manifests, records and rules carry them, and no experiment may have one. What a step makes, and from what, is
+in `usertune.pipeline.steps`.
+"""
+
+PREPARE = "prepare"
+BASE_MODEL = "base_model"
+TRAIN = "train"
+PREDICT = "predict"
+SCORE = "score"
+COMPARE = "compare"
+FIGURE = "figure"
+AUDIT = "audit"
+REPORT = "report"
+
+STEP_NAMES = (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)

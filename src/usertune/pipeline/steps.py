@@ -1,0 +1,296 @@
+"""The table of steps: what each step makes, from what, and what people call it.
+
+Rules, layout, audit, explain, status and targets read it. A new step is a name in `usertune.core.step_names`, an entry
+of `STEPS` here, a recipe, a rule and a script.
+
+Paths are templates below the folder of results. Their fields are the wildcards of the step's rule: ``{user}``,
+``{experiment}``, ``{batch}`` and ``{figure}``; the audit's ``{settings}`` is known when jobs are planned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from string import Formatter
+
+from usertune.core import step_names as names
+from usertune.core.users import batch_label
+from usertune.evaluation.table_names import MANIFEST, TABLES
+from usertune.study.schema import FIGURE_NAMES, Study
+
+# Holds a folder for each comparison of other users than the study's.
+SUBSETS = "subsets"
+# Rules that make nothing themselves: for everything, and for all users' data alone.
+ALL, CHECK = "all", "check"
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one result of a step is of: an experiment, users or a figure, as far as the step has them."""
+
+    experiment: str | None = None
+    users: tuple[str, ...] = ()
+    figure: str | None = None
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The values of the fields of templates: those of paths, and ``who``, which labels use."""
+        found = {"experiment": self.experiment, "figure": self.figure}
+        if self.users:
+            batch = batch_label(self.users)
+            found |= {"user": self.users[0], "batch": batch, "who": f"user{'s' * (len(self.users) > 1)} {batch}"}
+        return {key: value for key, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Input:
+    """Results of an earlier step that a step is made from, in one role.
+
+    These are the results that agree with the step's own: in the experiment, where both have one, and in some user,
+    where both have users.
+
+    Attributes:
+        role: what they are for the step.
+        step: name of the earlier step.
+        users: the users whose results count, where not all do.
+        figures: the figures that are made from them, where not all are.
+    """
+
+    role: str
+    step: str
+    users: Callable[[Study], tuple[str, ...]] | None = None
+    figures: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the pipeline.
+
+    Attributes:
+        name: its name, which is that of its rule.
+        entry: the module that its code begins with; None where every figure has one of its own.
+        items: returns what a study has results of.
+        manifest: path of the checksummed manifest of a result.
+        files: paths of the files that belong to a result besides, by the names that its rule has for them.
+        log: path of the log of its job.
+        inputs: what it is made from.
+        label: what people call a result; `Item.values` has the fields.
+        doing: what its job does, in words; the label unless given.
+        counted: what people call one job and several.
+        results: what people call all its results.
+        ask_for: what to ask the workflow for where results are many, and the name of the step therefore no target.
+        gpu: whether it needs a GPU.
+        follows_code: whether other code makes its results stale; else the code is recorded only, unless the study
+            says ``rerun.on_code_change``.
+        of_comparison: whether comparisons of other users, in `SUBSETS`, have their own.
+    """
+
+    name: str
+    items: Callable[[Study], Iterator[Item]]
+    manifest: str
+    log: str
+    label: str
+    counted: tuple[str, str]
+    results: str
+    entry: str | None
+    files: Mapping[str, str] = field(default_factory=dict)
+    inputs: tuple[Input, ...] = ()
+    doing: str = ""
+    ask_for: str = ""
+    gpu: bool = False
+    follows_code: bool = False
+    of_comparison: bool = False
+
+    @property
+    def wildcards(self) -> tuple[str, ...]:
+        """The wildcards of its rule."""
+        fields = [name for _, name, _, _ in Formatter().parse(self.manifest) if name]
+        return tuple(name for name in fields if name != "settings")
+
+    @property
+    def folder(self) -> str:
+        """The folder of its results below the folder of results; empty for the report, which lies in that itself."""
+        return PurePosixPath(self.manifest).parts[0] if "/" in self.manifest else ""
+
+
+def _once(_study: Study) -> Iterator[Item]:
+    yield Item()
+
+
+def _each_user(study: Study) -> Iterator[Item]:
+    for user in study.all_users:
+        yield Item(users=(user,))
+
+
+def _each_trained_experiment(study: Study) -> Iterator[Item]:
+    for name, experiment in study.experiments.items():
+        if experiment.trained:
+            yield Item(name)
+
+
+def _each_batch_of_test_users(study: Study) -> Iterator[Item]:
+    for name in study.experiments:
+        for users in study.test_batches:
+            yield Item(name, users)
+
+
+def _each_test_user(study: Study) -> Iterator[Item]:
+    for name in study.experiments:
+        for user in study.users.test:
+            yield Item(name, (user,))
+
+
+def _each_figure(_study: Study) -> Iterator[Item]:
+    for name in FIGURE_NAMES:
+        yield Item(figure=name)
+
+
+PREPARE = Step(
+    name=names.PREPARE,
+    items=_each_user,
+    manifest="data/user_{user}.manifest.json",
+    files={"samples": "data/user_{user}.jsonl"},
+    log="logs/prepare/user_{user}.log",
+    label="samples of {who}",
+    counted=("user to check", "users to check"),
+    results="data",
+    ask_for=CHECK,
+    entry="usertune.data.prepare",
+)
+BASE_MODEL = Step(
+    name=names.BASE_MODEL,
+    items=_once,
+    manifest="base_model/manifest.json",
+    log="logs/base_model.log",
+    label="base model",
+    counted=("base model to look up", "base models to look up"),
+    results="base model",
+    entry="usertune.models.base_model",
+)
+TRAIN = Step(
+    name=names.TRAIN,
+    items=_each_trained_experiment,
+    manifest="checkpoints/{experiment}/manifest.json",
+    files={"losses": "checkpoints/{experiment}/training_log.csv"},
+    log="logs/train/{experiment}.log",
+    inputs=(
+        Input("base_model", names.BASE_MODEL),
+        Input("train_samples", names.PREPARE, users=lambda study: study.users.train),
+        Input("validation_samples", names.PREPARE, users=lambda study: study.users.validation),
+    ),
+    label="training of {experiment}",
+    doing="training {experiment}",
+    counted=("training job", "training jobs"),
+    results="weights",
+    ask_for="an experiment",
+    gpu=True,
+    entry="usertune.training.train",
+)
+PREDICT = Step(
+    name=names.PREDICT,
+    items=_each_batch_of_test_users,
+    manifest="predictions/{experiment}/users_{batch}.json",
+    log="logs/predict/{experiment}/users_{batch}.log",
+    inputs=(
+        Input("base_model", names.BASE_MODEL),
+        Input("weights", names.TRAIN),
+        Input("samples", names.PREPARE),
+    ),
+    label="predictions of {who} with {experiment}",
+    doing="predicting {experiment}, {who}",
+    counted=("prediction job", "prediction jobs"),
+    results="predictions",
+    ask_for="an experiment",
+    gpu=True,
+    entry="usertune.inference.predict",
+)
+SCORE = Step(
+    name=names.SCORE,
+    items=_each_test_user,
+    manifest="scores/{experiment}/user_{user}.json",
+    files={"rows": "scores/{experiment}/user_{user}.csv"},
+    log="logs/score/{experiment}/user_{user}.log",
+    inputs=(Input("samples", names.PREPARE), Input("answers", names.PREDICT)),
+    label="scores of {who} with {experiment}",
+    doing="scoring {experiment}, {who}",
+    counted=("score", "scores"),
+    results="scores",
+    ask_for="an experiment",
+    follows_code=True,
+    entry="usertune.evaluation.score",
+)
+COMPARE = Step(
+    name=names.COMPARE,
+    items=_once,
+    manifest=f"tables/{MANIFEST}",
+    files={PurePosixPath(name).name: f"tables/{name}" for name in TABLES},
+    log="logs/compare.log",
+    inputs=(Input("scores", names.SCORE),),
+    label="tables",
+    counted=("comparison", "comparisons"),
+    results="tables",
+    follows_code=True,
+    of_comparison=True,
+    entry="usertune.evaluation.compare",
+)
+FIGURE = Step(
+    name=names.FIGURE,
+    items=_each_figure,
+    manifest="figures/{figure}.manifest.json",
+    files={"svg": "figures/{figure}.svg", "png": "figures/{figure}.png"},
+    log="logs/figure/{figure}.log",
+    inputs=(
+        Input("tables", names.COMPARE),
+        Input("training_logs", names.TRAIN, figures=frozenset({"loss_curves"})),
+    ),
+    label="figure {figure}",
+    counted=("figure", "figures"),
+    results="figures",
+    ask_for=names.REPORT,
+    follows_code=True,
+    of_comparison=True,
+    entry=None,
+)
+AUDIT = Step(
+    name=names.AUDIT,
+    items=_once,
+    # Its name is that of the settings, so that the report, which needs it, cannot be taken for made with others where
+    # the records of the workflow were lost.
+    manifest="audit/{settings}.json",
+    log="logs/audit.log",
+    inputs=(Input("tables", names.COMPARE), Input("figures", names.FIGURE)),
+    label="audit",
+    counted=("audit", "audits"),
+    results="audit",
+    follows_code=True,
+    of_comparison=True,
+    entry="usertune.checks.audit",
+)
+REPORT = Step(
+    name=names.REPORT,
+    items=_once,
+    manifest="report.manifest.json",
+    files={"report": "report.html", "study": "study.yaml", "provenance": "provenance.json"},
+    log="logs/report.log",
+    inputs=(
+        Input("audit", names.AUDIT),
+        Input("tables", names.COMPARE),
+        Input("figures", names.FIGURE),
+        Input("data", names.PREPARE),
+    ),
+    label="report",
+    counted=("report", "reports"),
+    results="report",
+    follows_code=True,
+    of_comparison=True,
+    entry="usertune.reporting.report",
+)
+
+STEPS = {step.name: step for step in (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)}
+
+# What the audit looks at before the report may be written.
+BEFORE_AUDIT = tuple(STEPS.values())[: list(STEPS).index(AUDIT.name)]
+GPU_STEPS = tuple(step.name for step in STEPS.values() if step.gpu)
+# Expensive steps: other code or packages are recorded and reported, and make results stale only if the study says so.
+RECORDED_STEPS = tuple(step.name for step in STEPS.values() if not step.follows_code)
