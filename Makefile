@@ -19,7 +19,7 @@ demo: setup demo-data  ## Train and evaluate the demo study; ends with results/r
 	@echo "The report: $(CURDIR)/results/report.html"
 
 demo-data: setup  ## Draw the demo's screens (once)
-	@$(BIN)/python scripts/make_demo_dataset.py demo/dataset
+	@$(BIN)/usertune demo data demo/dataset
 
 test: $(VENV)/.test lint  ## Run all tests, in JOBS processes
 	$(TESTS) -n $(JOBS)
@@ -41,8 +41,7 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style
 	$(BIN)/snakefmt Snakefile rules
 
 schema: setup  ## Write what is derived from the code: schemas/study.schema.json, the tables of docs/answers.md
-	$(BIN)/python scripts/write_schema.py schemas/study.schema.json
-	$(BIN)/python scripts/write_answers.py docs/answers.md
+	$(BIN)/usertune schema
 
 bench: setup demo-data  ## Run the benchmarks; minutes
 	$(BIN)/python benchmarks/batched_generation.py

@@ -71,10 +71,10 @@ def main(users: int, samples: int) -> None:
         again = _trainings(folder) != weights
         print(f"dataset touched: {seconds:.1f} s, {_stored(folder) - before} answers generated, trained again: {again}")
         started = time.perf_counter()
-        _run([sys.executable, str(REPOSITORY / "scripts/audit.py"), "--study", "study.yaml"], folder)
+        _run([sys.executable, "-P", "-m", "usertune", "audit", "--study", "study.yaml"], folder)
         print(f"audit: {time.perf_counter() - started:.1f} s (aim: 5)")
         started = time.perf_counter()
-        _run([sys.executable, str(REPOSITORY / "scripts/status.py"), "--study", "study.yaml"], folder)
+        _run([sys.executable, "-P", "-m", "usertune", "status", "--study", "study.yaml"], folder)
         print(f"status: {time.perf_counter() - started:.1f} s")
         started = time.perf_counter()
         _snakemake(folder, "--dry-run")

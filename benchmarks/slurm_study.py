@@ -1,7 +1,7 @@
 """The demo study by SLURM and by the local profile: the same answers? How many allocations, and where did the time go?
 
 On a cluster of virtual nodes with made-up GPUs on this machine (SLURM must be installed); training and prediction are
-real. The time of the run on SLURM is cut up by `scripts/status.py --times`. About ten minutes on two cores:
+real. The time of the run on SLURM is cut up by `usertune status --times`. About ten minutes on two cores:
 
     make demo-data && python benchmarks/slurm_study.py
 """
@@ -39,7 +39,9 @@ def main() -> None:
         print(f"predictions of both runs: {'the same' if same else 'they differ'}")
         study = folder / "slurm/study.yaml"
         subprocess.run(
-            [sys.executable, "scripts/status.py", "--times", "--study", str(study)], cwd=REPOSITORY, check=True
+            [sys.executable, "-P", "-m", "usertune", "status", "--times", "--study", str(study)],
+            cwd=REPOSITORY,
+            check=True,
         )
         if not same:
             sys.exit(1)

@@ -54,7 +54,8 @@ def check_users_that_are_left():
     )
     settings = workflow.resource_settings
     cores = min(filter(None, (settings.cores, settings.local_cores)), default=1)
-    command = [sys.executable, f"{workflow.basedir}/scripts/check.py", "--resolved-study", STUDY.model_dump_json()]
+    # -P: a module in the working directory does not hide one of the package.
+    command = [sys.executable, "-P", "-m", "usertune", "check", "--resolved-study", STUDY.model_dump_json()]
     command += ["--users", format_users(users), "--processes", f"{cores}"]
     try:
         subprocess.run(command, check=False)

@@ -9,12 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from snakemake.cli import parse_args
 
 from tests.support.documented import REPOSITORY, Command, commands, run_snakemake
+from usertune.cli.main import main
 from usertune.data.readers.messages import user_file
 from usertune.runtime import step_main
 
@@ -59,10 +61,15 @@ def _simple(command: Command) -> Iterator[tuple[str, ...]]:
         words = []
 
 
+def _without_redirection(words: tuple[str, ...]) -> tuple[str, ...]:
+    return words[: words.index(">")] if ">" in words else words
+
+
 SHOWN = [(command, words) for command in commands() for words in _simple(command)]
 # A text in a table may leave out what follows.
 SNAKEMAKE = {tuple(word for word in words[1:] if word != "...") for _, words in SHOWN if words[0] == "snakemake"}
 SCRIPTS = sorted({words[1:] for _, words in SHOWN if words[0].startswith("python")})
+USERTUNE = sorted({_without_redirection(words[1:]) for _, words in SHOWN if words[0] == "usertune"})
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +106,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_program_is_known() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.M))
     assert len(SNAKEMAKE) > 15
-    assert len(SCRIPTS) > 15
+    assert len(SCRIPTS) > 5
+    assert len(USERTUNE) > 10
     for command, words in SHOWN:
         if words[0] == "make":
             assert set(words[1:]) <= targets, command
         elif words[0].startswith("python"):
             assert (REPOSITORY / words[1]).is_file(), command
         else:
-            assert words[0] in {*OUTSIDE, "snakemake"}, command
+            assert words[0] in {*OUTSIDE, "snakemake", "usertune"}, command
 
 
 def test_targets_come_first_and_are_understood(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,22 +154,29 @@ def test_every_script_takes_its_arguments(
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("words", USERTUNE, ids=" ".join)
+def test_every_usertune_command_takes_its_arguments(
+    words: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = []
+    monkeypatch.chdir(place)
+    monkeypatch.setattr(sys, "argv", ["usertune", *words])
+    monkeypatch.setattr(step_main, "run", lambda parser, run, arguments: parsed.append(parser.parse_args(arguments)))
+    with suppress(SystemExit):
+        main()
+    assert parsed or words[-1] in ("--help", "--version")
+
+
 @pytest.mark.parametrize("name", ["status", "explain", "audit"])
-def test_programs_that_people_type_run_as_shown(name: str, place: Path) -> None:
-    """All but those that go on; what they say of a study that was never run is theirs, but they must say it."""
-    shown = [words for words in SCRIPTS if words[0] == f"scripts/{name}.py" and "--watch" not in words]
+def test_commands_run_as_shown(name: str, place: Path) -> None:
+    """All but those that do not end; of a study that never ran they may say what they like, but in order."""
+    shown = [words for words in USERTUNE if words[0] == name and "--watch" not in words]
     assert shown
     for words in shown:
-        done = subprocess.run([sys.executable, *words], cwd=place, capture_output=True, text=True, check=False)
+        command = [sys.executable, "-P", "-m", "usertune", *words]
+        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
         assert done.returncode in (0, 2), said
-        assert "usage:" not in said, said
+        assert "see: usertune" not in said, said
         assert "Traceback" not in said, said
-        assert not re.search(r"no such|not below", said), said
-
-
-def test_target_that_an_option_has_taken(place: Path) -> None:
-    words = ["scripts/explain.py", "--study", "config.yaml", "results/report.html"]
-    done = subprocess.run([sys.executable, *words], cwd=place, capture_output=True, text=True, check=False)
-    assert done.returncode == step_main.EXIT_USER_ERROR
-    assert "write the result first: python scripts/explain.py results/report.html --study config.yaml" in done.stderr
+        assert not re.search(r"no such|not in the study", said), said

@@ -79,7 +79,7 @@ def test_only_gpu_work_is_submitted_one_job_for_each_experiment_and_batch(finish
 
 
 def test_its_cost_is_told(finished: Workplace) -> None:
-    code, output = finished.script("status.py", "--times", "--json", "--study", str(finished.study))
+    code, output = finished.usertune("status", "--times", "--json", "--study", str(finished.study))
     assert code == 0, output
     told = json.loads(output)
     assert told["allocations"] == {"train": 2, "predict": 6}
@@ -92,7 +92,7 @@ def test_a_second_run_submits_nothing(finished: Workplace) -> None:
     before = len(_jobs(finished))
     assert "Nothing to be done" in finished.run()
     assert len(_jobs(finished)) == before
-    code, output = finished.script("audit.py", "--study", str(finished.study))
+    code, output = finished.usertune("audit", "--study", str(finished.study))
     assert code == 0, output
 
 

@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from usertune.cli.main import COMMANDS
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = (
     *(REPOSITORY / name for name in ("README.md", "results/README.md", "demo/base/README.md")),
@@ -24,10 +26,16 @@ SOURCES = (
     *sorted(REPOSITORY.glob("envs/*.yaml")),
     *sorted(REPOSITORY.glob("rules/*.smk")),
 )
-# Where it stands in the docstring of a program.
-PROGRAMS = (*sorted(REPOSITORY.glob("scripts/*.py")), *sorted(REPOSITORY.glob("benchmarks/*.py")))
-NAME = r"(?:snakemake|python3? (?:scripts|benchmarks)/\w+\.py)"
-IN_PROSE = re.compile(rf"`({NAME}(?: [^`]+)?)`")
+# Where it is in the docstring of a program.
+PROGRAMS = (
+    *sorted(REPOSITORY.glob("scripts/*.py")),
+    *sorted(REPOSITORY.glob("benchmarks/*.py")),
+    *sorted(REPOSITORY.glob("src/usertune/cli/*.py")),
+)
+IN_CODE = r"(?:snakemake|usertune(?= [a-z])|python3? (?:scripts|benchmarks)/\w+\.py)"
+IN_PROSE = re.compile(rf"`({IN_CODE}(?: [^`]+)?)`")
+# Where a sentence may begin with "usertune".
+NAME = IN_CODE.replace("[a-z]", rf"(?:{'|'.join(COMMANDS)})\b")
 IN_COMMENT = re.compile(rf"^(?:#.*?[: ] *|# +)({NAME} .*)$", re.MULTILINE)
 # With the lines that go on with it: after a backslash, or indented more.
 IN_DOCSTRING = re.compile(rf"^    ((?:make [a-z-]+ && )?{NAME}.*(?:\n      +\S.*)*)", re.MULTILINE)

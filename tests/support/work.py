@@ -71,7 +71,7 @@ def run(workplace: Workplace, *arguments: str) -> Work:
 
 def audit(workplace: Workplace) -> str:
     """Return what an audit of the study says."""
-    return workplace.script("audit.py", "--study", "study.yaml")[1]
+    return workplace.usertune("audit", "--study", "study.yaml")[1]
 
 
 def _lines(workplace: Workplace) -> dict[Path, int]:

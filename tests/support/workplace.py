@@ -148,10 +148,10 @@ class Workplace:
         assert code == 0, output
         return output
 
-    def script(self, name: str, *arguments: str) -> tuple[int, str]:
-        """Run one of the programs in scripts/ in the study's folder; return its exit code and all that it said."""
+    def usertune(self, *arguments: str) -> tuple[int, str]:
+        """Run the command `usertune` in the study's folder; return its exit code and all its output."""
         done = subprocess.run(
-            [sys.executable, str(self.repository / "scripts" / name), *arguments],
+            [sys.executable, "-P", "-m", "usertune", *arguments],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

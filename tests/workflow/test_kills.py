@@ -175,7 +175,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     # Killed writers leave hidden files beside the results, which nothing reads.
     left = [path for path in workplace.results.rglob("*") if ".tmp" in path.name]
     assert all(path.name.startswith(".") for path in left)
-    code, output = workplace.script("audit.py", "--study", str(workplace.study))
+    code, output = workplace.usertune("audit", "--study", str(workplace.study))
     assert code == 0, output
     assert "Nothing to be done" in workplace.run()
 

@@ -108,7 +108,7 @@ def test_failed_training_after_a_change_leaves_no_report_that_passes(finished: W
         code, output = finished.snakemake()
         assert code != 0, "the failed training is tried again, whatever lies downstream"
         assert "torch is broken" in output
-        code, said = finished.script("audit.py", "--study", "study.yaml")
+        code, said = finished.usertune("audit", "--study", "study.yaml")
         assert code != 0
         assert "stale: tables/manifest.json" in said
         assert "training.learning_rate: 0.004 -> 0.005" in said or "missing: checkpoints/lora" in said

@@ -280,8 +280,8 @@ def test_dry_run_says_why_and_at_what_cost(finished: Workplace) -> None:
     assert "training of lora: training.learning_rate: 0.004 -> 0.005" in plan
     assert "1 training job (GPU)" in plan
     assert "training of full" not in plan
-    code, said = finished.script("explain.py", "results/scores/vanilla/user_1.csv", "--study", "study.yaml")
+    code, said = finished.usertune("explain", "results/scores/vanilla/user_1.csv", "--study", "study.yaml")
     assert (code, said.strip()) == (0, "scores of user 1 with vanilla: up to date, nothing would run.")
-    code, said = finished.script("explain.py", "results/nowhere.csv", "--study", "study.yaml")
+    code, said = finished.usertune("explain", "results/nowhere.csv", "--study", "study.yaml")
     assert code != 0
     assert "no such result" in said

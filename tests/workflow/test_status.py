@@ -16,7 +16,7 @@ STUDY = ("--study", "study.yaml")
 
 
 def ask(workplace: Workplace) -> tuple[int, dict[str, Any]]:
-    code, output = workplace.script("status.py", *STUDY, "--json")
+    code, output = workplace.usertune("status", *STUDY, "--json")
     value: dict[str, Any] = json.loads(output)
     return code, value
 
@@ -44,7 +44,7 @@ def test_a_run_watched_from_another_shell(workplace: Workplace) -> None:
     _check_what_was_seen(seen)
     code, status = ask(workplace)
     assert (code, status["complete"], status["going_on"]) == (0, True, False)
-    code, text = workplace.script("status.py", *STUDY, "--watch")
+    code, text = workplace.usertune("status", *STUDY, "--watch")
     assert code == 0, text
     assert "complete" in text, "there is nothing left to watch"
     assert "\x1b" not in text, "no colours in a pipe"
@@ -67,7 +67,7 @@ def _check_what_was_seen(seen: list[dict[str, Any]]) -> None:
 
 
 def _check_times(workplace: Workplace) -> None:
-    code, output = workplace.script("status.py", *STUDY, "--times", "--json")
+    code, output = workplace.usertune("status", *STUDY, "--times", "--json")
     assert code == 0, output
     times = json.loads(output)
     assert (times["local_jobs"], times["allocations"]) == ({"train": 2, "predict": 3}, {})
@@ -79,7 +79,7 @@ def _check_times(workplace: Workplace) -> None:
     (workplace.results / "predictions/lora/users_1-2.json").unlink()
     time.sleep(1)
     workplace.run()
-    code, text = workplace.script("status.py", *STUDY, "--times")
+    code, text = workplace.usertune("status", *STUDY, "--times")
     assert code == 0, text
     assert "1 GPU job (1 prediction job); 0 loads of a base model" in text
     assert "Found everything done, and loaded no model: predicting lora, users 1-2" in text
@@ -97,7 +97,7 @@ def test_a_job_that_was_killed(workplace: Workplace) -> None:
         assert run.wait(120) != 0
     finally:
         kill_group(run)
-    code, text = workplace.script("status.py", *STUDY)
+    code, text = workplace.usertune("status", *STUDY)
     assert code == 1
     assert "training lora: process" in text
     assert "it was killed" in text

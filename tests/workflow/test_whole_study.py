@@ -168,7 +168,7 @@ def test_other_test_users_have_a_report_of_their_own(finished: Workplace) -> Non
     assert {row["samples"] for row in _rows(subset / "tables/summary.csv")} == {"5"}
     # Neither report is left over for the other, nor what only one of them uses.
     for settings in ((), finished.options):
-        code, said = finished.script("audit.py", "--study", "study.yaml", *settings)
+        code, said = finished.usertune("audit", "--study", "study.yaml", *settings)
         assert (code, said.count("\n")) == (0, 1), said
     assert NOTHING in finished.run("report")
     finished.options = ()

@@ -36,7 +36,7 @@ describes. It knows colours and shapes; it knows no app names and nothing of the
 
 Made from nothing (no pretrained weights) by
 
-    python scripts/pretrain_demo_base.py demo/base --seed {seed}
+    usertune demo pretrain demo/base --seed {seed}
 
 in {seconds:.0f} seconds on {threads} CPU thread(s). On {screens} held-out generic screens with {icons} icons
 it points within {distance} (of 1000) of the right one in {accuracy:.1%} of the cases; guessing an icon would

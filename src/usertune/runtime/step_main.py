@@ -7,7 +7,7 @@ import json
 import logging
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,17 +38,11 @@ def add_recipe(parser: argparse.ArgumentParser, keys: str) -> None:
     parser.add_argument("--recipe", required=True, type=_json_object, metavar="JSON", help=keys)
 
 
-def add_study(parser: argparse.ArgumentParser) -> None:
-    """Add ``--study`` and ``--config``, which say what Snakemake's ``--configfile`` and ``--config`` say."""
-    parser.add_argument(
-        "--study", nargs="+", type=Path, default=[Path("config.yaml")], metavar="YAML", help="default: config.yaml"
-    )
-    parser.add_argument(
-        "--config", nargs="+", default=[], metavar="NAME=VALUE", help="keys that Snakemake was given by --config"
-    )
-
-
-def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], object]) -> None:
+def run(
+    parser: argparse.ArgumentParser,
+    main: Callable[[argparse.Namespace], object],
+    words: Sequence[str] | None = None,
+) -> None:
     """Parse the command line, call ``main`` and leave with an exit code.
 
     A `UserError` and a lack of memory are shown as their message alone (exit code 2); a full or read-only disk
@@ -57,7 +51,7 @@ def run(parser: argparse.ArgumentParser, main: Callable[[argparse.Namespace], ob
     code 75: the same command goes on from there.
     Beside the log a record is kept of how it goes (see `job_record`).
     """
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     cpu_threads.wait_asleep()
     for number in obeyed_signals():
         if number != signal.SIGINT:

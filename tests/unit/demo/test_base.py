@@ -39,8 +39,19 @@ def model() -> Qwen3VLForConditionalGeneration:
 @pytest.fixture(scope="module")
 def briefly_trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base")
-    script = ROOT / "scripts" / "pretrain_demo_base.py"
-    command = [sys.executable, str(script), str(folder), "--seed", "5", "--steps-scale", "0.001"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "usertune",
+        "demo",
+        "pretrain",
+        str(folder),
+        "--seed",
+        "5",
+        "--steps-scale",
+        "0.001",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -32,7 +32,6 @@ from usertune.demo.styles import APPS, BY_NAME_IN_TEN, user_steps, user_style
 
 COUNTS = Counts(train=4, validation=3, test=5)
 ROOT = Path(__file__).parents[3]
-SCRIPT = ROOT / "scripts" / "make_demo_dataset.py"
 
 
 def test_same_settings_give_the_same_bytes(tmp_path: Path) -> None:
@@ -216,7 +215,7 @@ def test_other_answers_have_no_point(answer: str) -> None:
 
 def test_the_script_draws_and_complains(tmp_path: Path) -> None:
     def call(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(SCRIPT), str(tmp_path / "out"), *arguments]
+        command = [sys.executable, "-P", "-m", "usertune", "demo", "data", str(tmp_path / "out"), *arguments]
         environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

@@ -11,6 +11,7 @@ import pytest
 from usertune.runtime import environment
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+PREPARE = REPOSITORY / "scripts/prepare.py"
 PROGRAMS = sorted(path for path in (REPOSITORY / "scripts").glob("*.py") if path.name != "environment.py")
 
 
@@ -29,10 +30,11 @@ def test_every_program_looks_at_its_environment_first(program: Path) -> None:
     assert "import environment  # noqa: F401" in lines[:first]
 
 
-def test_a_python_without_packages_says_what_to_do() -> None:
-    # Without site-packages and PYTHONPATH: what a system's Python without them sees.
-    command = [sys.executable, "-E", "-S", str(REPOSITORY / "scripts/status.py")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY)
+@pytest.mark.parametrize("program", [[str(PREPARE)], ["-m", "usertune", "status"]], ids=["script", "usertune"])
+def test_a_python_without_packages_says_what_to_do(program: list[str]) -> None:
+    # Without site-packages and PYTHONPATH, as the system's Python.
+    command = [sys.executable, "-E", "-S", *program]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=REPOSITORY / "src")
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     assert "it lacks filelock" in done.stderr

@@ -39,7 +39,7 @@ def test_the_table_has_an_example_of_every_form_and_reason_and_of_many_families(
 
 def test_the_page_on_answers_has_the_table() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    assert with_examples(page) == page, "run: python scripts/write_answers.py docs/answers.md"
+    assert with_examples(page) == page, "run: make schema"
     with pytest.raises(UserError, match="no part between"):
         with_examples(page.replace("<!-- end -->", ""))
 

@@ -9,7 +9,7 @@ from usertune.core.errors import UserError
 from usertune.tasks.points.examples import EXAMPLES, Example
 from usertune.tasks.points.forms import FORMS, REASONS
 
-_PART = "<!-- {name}: written by scripts/write_answers.py -->"
+_PART = "<!-- {name}: written by usertune schema -->"
 _END = "<!-- end -->"
 
 

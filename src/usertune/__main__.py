@@ -1,0 +1,5 @@
+"""``python -m usertune`` is the command ``usertune``."""
+
+from usertune.cli.main import main
+
+main()
