@@ -60,8 +60,8 @@ def _run(folder: Path, cluster: Cluster, jobs: int) -> float:
     environment = {
         **os.environ,
         **cluster.environment,
-        "USERTUNE_SLURM_JOB_NAME": "usertune-toys",
-        "USERTUNE_SLURM_LEDGER": str(folder / "jobs.jsonl"),
+        "SNAKEMAKE_SLURM_GUARDED_JOB_NAME": "usertune-toys",
+        "SNAKEMAKE_SLURM_GUARDED_JOURNAL": str(folder / "jobs.jsonl"),
     }
     command = [sys.executable, "-m", "snakemake", "--profile", str(REPOSITORY / "profiles/slurm"), "--jobs", str(jobs)]
     started = time.monotonic()

@@ -11,9 +11,6 @@ sys.path.insert(0, SOURCE)
 for variable, folder in {"PYTHONPATH": SOURCE, "PATH": str(Path(sys.executable).parent)}.items():
     os.environ[variable] = os.pathsep.join(filter(None, [folder, os.environ.get(variable)]))
 os.environ["USERTUNE_SCRIPTS"] = str(Path(workflow.basedir) / "scripts")
-# With the executor plugin Snakemake has loaded the installed package, which may be another copy than the one here.
-for loaded in [name for name in sys.modules if name.split(".")[0] == "usertune"]:
-    del sys.modules[loaded]
 
 from usertune.runtime import environment
 

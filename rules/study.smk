@@ -4,11 +4,9 @@ import os
 import re
 from pathlib import Path
 
-from slurm_guard.journal import PLACE
-
 from usertune.checks import explain, sources
 from usertune.checks.freshness import Freshness
-from usertune.cluster.job_names import job_name
+from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.core.errors import UserError
 from usertune.core.users import batch_label
 from usertune.pipeline import layout
@@ -35,9 +33,11 @@ try:
 except UserError as error:
     refuse(error)
 
+# For the executor slurm-guarded: under this name, and in this journal, the next run finds the jobs of a killed one.
 os.environ.update(
-    USERTUNE_SLURM_JOB_NAME=job_name(STUDY),
-    USERTUNE_SLURM_LEDGER=str(Path(STUDY.results).absolute() / PLACE),
+    SNAKEMAKE_SLURM_GUARDED_JOB_NAME=job_name(STUDY),
+    SNAKEMAKE_SLURM_GUARDED_JOURNAL=str(Path(STUDY.results).absolute() / JOURNAL),
+    SNAKEMAKE_SLURM_GUARDED_PROFILE="profiles/slurm/config.yaml",
 )
 
 RECIPES = Recipes(STUDY, current_code(), installed_versions())

@@ -1,8 +1,8 @@
-"""What becomes of a submitted job: it goes on, it succeeded, or it failed. No job is waited for without end.
+"""The state of a submitted job: active, succeeded, or failed. No job is waited for without end.
 
-SLURM can leave a job in states from which nothing follows: preempted and not requeued, requeued and held, pending for
-a reason that never ends, or not listed any more. Each has a time here after which the job counts as failed, and is
-cancelled, so that it cannot come back beside the attempt that follows.
+SLURM can leave a job in states that never end: preempted and not requeued, requeued and held, pending for a permanent
+reason, or no longer listed. After a while in one of them the job counts as failed and is cancelled, so that it cannot
+come back next to the following attempt.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ NEVER_REASONS = (
     "ReservationDeleted", "ReservationInvalid",
 )  # fmt: skip
 
-Outcome = Literal["going on", "succeeded", "failed"]
+Outcome = Literal["active", "succeeded", "failed"]
 
 
 @dataclass(frozen=True)
-class Fate:
-    """What became of a job.
+class JobState:
+    """The state of a job, as its submitter has to act on it.
 
     Attributes:
-        outcome: whether it goes on, succeeded or failed.
+        outcome: whether it is active (waits or runs), succeeded or failed.
         message: what happened, for people.
         cancel: whether SLURM might still start it, so that it must be cancelled.
     """
@@ -46,18 +46,18 @@ class Fate:
     cancel: bool = False
 
 
-GOES_ON = Fate("going on")
+ACTIVE = JobState("active")
 
 
 @dataclass
 class JobStateJudge:
-    """Judges jobs by what SLURM lists, remembering since when each has been in a state from which nothing follows.
+    """Judges jobs by what SLURM lists, and remembers since when each has been in a state that never ends.
 
     Attributes:
         patience: seconds after which such a state counts as failure.
         cleanup_patience: seconds that SLURM may take to clean up after a job (state ``COMPLETING``), or to bring it
             from one state to another.
-        accounted: how a job ended that is not listed any more, None if nobody knows.
+        accounted: how a job ended that is no longer listed; None if nobody knows.
         clock: seconds, from any start.
     """
 
@@ -67,35 +67,35 @@ class JobStateJudge:
     clock: Callable[[], float] = time.monotonic
     _since: dict[str, tuple[str, float]] = field(default_factory=dict)
 
-    def judge(self, job: str, listed: ListedJob | None) -> Fate:
+    def judge(self, job: str, listed: ListedJob | None) -> JobState:
         """Judge a job.
 
         Args:
             job: its number.
             listed: how SLURM lists it; None where it answers, but does not list the job.
         """
-        fate = self._judge(job, listed)
-        if fate.outcome != "going on":
+        state = self._judge(job, listed)
+        if state is not ACTIVE:
             self._since.pop(job, None)
-        return fate
+        return state
 
-    def _judge(self, job: str, listed: ListedJob | None) -> Fate:
+    def _judge(self, job: str, listed: ListedJob | None) -> JobState:
         if listed is None:
             if not self._lasts(job, "not listed", self.patience):
-                return GOES_ON
-            state = self.accounted(job)
-            if state == "COMPLETED":
-                return Fate("succeeded")
+                return ACTIVE
+            ended_as = self.accounted(job)
+            if ended_as == "COMPLETED":
+                return JobState("succeeded")
             # Done or not, the next attempt finds out: what was finished is kept, and costs it seconds.
-            said = f"its state is {state}" if state else "SLURM does not say how it ended"
-            return Fate("failed", f"SLURM job {job} is not listed any more, and {said}", cancel=True)
+            said = f"its state is {ended_as}" if ended_as else "SLURM does not say how it ended"
+            return JobState("failed", f"SLURM job {job} is no longer listed, and {said}", cancel=True)
         if listed.state == "COMPLETED":
-            return Fate("succeeded")
+            return JobState("succeeded")
         if listed.state in MAY_COME_BACK:
             message = f"SLURM job {job} ended as {listed.state} and was not requeued"
             return self._failed_if_it_lasts(job, listed.state, message)
         if listed.ended:
-            return Fate("failed", f"SLURM job {job} ended as {listed.state}{_because(listed)}")
+            return JobState("failed", f"SLURM job {job} ended as {listed.state}{_because(listed)}")
         waits_for = listed.reason if listed.state == "PENDING" else ""
         if listed.state in HELD or any(reason in waits_for for reason in HELD_REASONS):
             message = f"SLURM job {job} was requeued and held{_because(listed)}"
@@ -110,11 +110,11 @@ class JobStateJudge:
             self._since.pop(job, None)
         elif self._lasts(job, listed.state, self.cleanup_patience):
             where = f" on {listed.nodes}" if listed.nodes else ""
-            return Fate("failed", f"SLURM job {job} has been {listed.state}{where} for too long", cancel=True)
-        return GOES_ON
+            return JobState("failed", f"SLURM job {job} has been {listed.state}{where} for too long", cancel=True)
+        return ACTIVE
 
-    def _failed_if_it_lasts(self, job: str, state: str, message: str) -> Fate:
-        return Fate("failed", message, cancel=True) if self._lasts(job, state, self.patience) else GOES_ON
+    def _failed_if_it_lasts(self, job: str, state: str, message: str) -> JobState:
+        return JobState("failed", message, cancel=True) if self._lasts(job, state, self.patience) else ACTIVE
 
     def _lasts(self, job: str, state: str, patience: float) -> bool:
         """Whether a job has been in this state for longer than ``patience``, and was seen in it at least twice."""

@@ -1,4 +1,4 @@
-"""The journal of a study's SLURM jobs: what was submitted, what became of it. It outlives the process that submits."""
+"""The journal of SLURM jobs: what was submitted, and how it ended. It outlives the process that submits."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-PLACE = "logs/slurm/jobs.jsonl"
-
 Entry = dict[str, Any]
 
 
 class Journal:
-    """A file of JSON lines, one for each event, that is only ever appended to.
+    """A file of JSON lines, one for each event, that is only appended to.
 
     Events and what they hold besides ``event``, ``time`` (ISO 8601 with zone) and ``job`` (SLURM's number):
 
     - ``submitted``: ``key`` (digest of what was submitted), ``rule``, ``wildcards``, ``attempt``, ``log``
-    - ``adopted``: the same; a job of an earlier run that this one goes on with
+    - ``adopted``: the same; a job of an earlier run that this one has re-attached to
     - ``ended``: ``state``, ``submitted_at``, ``started_at``, ``ended_at``, ``nodes`` (SLURM's own)
     - ``cancelled``: a job that was cancelled from here, with ``message``
     """
@@ -46,7 +44,7 @@ class Journal:
             os.close(descriptor)
 
     def read(self) -> Iterator[Entry]:
-        """Yield all events in their order; lines that a crash cut short are passed over."""
+        """Yield all events in their order; lines that a crash cut short are skipped."""
         try:
             lines = self.path.read_bytes().splitlines()
         except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""SLURM jobs whose run is gone: killed, or cut off from the cluster. The next run goes on with them."""
+"""SLURM jobs of a run that died: killed, or cut off from the cluster. The next run re-attaches to them."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from slurm_guard.job_states import MAY_COME_BACK
@@ -16,13 +16,13 @@ Identity = tuple[str, tuple[tuple[str, str], ...]]
 
 @dataclass(frozen=True)
 class Orphan:
-    """A job that an earlier run submitted and did not see ending.
+    """A job that an earlier run submitted and did not see end.
 
     Attributes:
         id: its number.
         key: digest of what was submitted.
         log: SLURM's log of it.
-        adoptable: whether its end can stand for that of a new job; not so where it was cancelled.
+        adoptable: whether a new run can re-attach to it; not if it was cancelled.
     """
 
     id: str
@@ -32,16 +32,15 @@ class Orphan:
 
 
 class Orphans:
-    """The orphans of a study, each to be taken once. Usable by several threads.
+    """The orphans under one job name, each to be taken once. Usable by several threads.
 
     Args:
-        listed: the study's jobs as SLURM lists them.
-        journal: what was submitted, and seen ending.
+        listed: the jobs of this name, as SLURM lists them.
+        journal: what was submitted, and seen to end.
 
     Attributes:
-        unknown: jobs that carry the study's name, but whose work nobody knows: the run that submitted them died before
-            it wrote them into the journal, or they are groups of jobs. They must have ended before others
-            are submitted.
+        unknown: jobs of this name whose work nobody knows: the run that submitted them died before it wrote them into
+            the journal, or they are groups of jobs. They must end before others are submitted.
     """
 
     def __init__(self, listed: Mapping[str, ListedJob], journal: Journal) -> None:
@@ -51,7 +50,7 @@ class Orphans:
         cancelled = {entry["job"] for entry in entries if entry["event"] == "cancelled"}
         self._lock = threading.Lock()
         self._by_identity: dict[Identity, list[Orphan]] = {}
-        self._going_on: list[str] = []
+        self._active: list[str] = []
         self.unknown: list[str] = []
         for job in sorted(listed.values(), key=lambda job: _by_age(job.id)):
             # A job that ended well counts: nobody has seen yet what it did.
@@ -67,20 +66,21 @@ class Orphans:
             orphan = Orphan(job.id, entry["key"], entry["log"], adoptable=job.id not in cancelled)
             self._by_identity.setdefault(identity, []).append(orphan)
             if not ended:
-                self._going_on.append(job.id)
+                self._active.append(job.id)
 
     def take(self, identity: Identity) -> list[Orphan]:
         """Return the orphans that do the work of a job, the newest first; each only once."""
         with self._lock:
             return self._by_identity.pop(identity, [])[::-1]
 
-    def in_words(self, name: str) -> Iterator[str]:
-        """Yield lines for people about the orphans that go on; ``name`` is that of the study's jobs."""
-        if self._going_on:
-            yield (
-                f"SLURM jobs of an earlier run of this study: {', '.join(self._going_on)}. Those that this run needs "
-                f"as they are it goes on with. To end them all instead: scancel --me --name={name}"
-            )
+    def describe(self, name: str) -> str | None:
+        """Return a message about the orphans that wait or run, None without any; ``name`` is the name of the jobs."""
+        if not self._active:
+            return None
+        return (
+            f"SLURM jobs of an earlier run: {', '.join(self._active)}. This run re-attaches to those that it needs "
+            f"unchanged. To end them all instead: scancel --me --name={name}"
+        )
 
 
 def _by_age(job: str) -> tuple[int, str]:

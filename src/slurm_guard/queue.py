@@ -1,4 +1,4 @@
-"""SLURM's own commands, as far as a study needs them. Every call has a time limit; SLURM may be away for a while."""
+"""SLURM's own commands. Every call has a time limit, since SLURM may be away for a while."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class ListedJob:
 
 
 def list_jobs(name: str) -> dict[str, ListedJob]:
-    """Return one's own jobs of a name by their ids: those that wait or run, and those that ended a short while ago.
+    """Return one's own jobs of a name by their ids: those that wait or run, and those that ended a short time ago.
 
     How long ended jobs are listed is the cluster's choice (``MinJobAge``, 300 seconds by default).
 
@@ -65,7 +65,7 @@ def list_jobs(name: str) -> dict[str, ListedJob]:
 
 
 def accounted_state(job: str) -> str | None:
-    """Return how a job ended, from SLURM's accounting; None where there is no accounting, or it does not know yet."""
+    """Return how a job ended, from SLURM's accounting; None without accounting, or before it knows."""
     if shutil.which("sacct") is None:
         return None
     try:
@@ -78,7 +78,7 @@ def accounted_state(job: str) -> str | None:
 
 
 def cancel(jobs: Sequence[str]) -> None:
-    """Cancel jobs; those that have ended already are passed over.
+    """Cancel jobs; those that have ended are skipped.
 
     Raises:
         NoAnswerError: SLURM did not answer.

@@ -1,23 +1,33 @@
 """Snakemake's SLURM executor, guarded: no fault of the cluster leaves a run waiting for ever or doubles a job.
 
 Snakemake finds it by the name of this package: ``--executor slurm-guarded``. Submission is that of
-snakemake-executor-plugin-slurm. What is done otherwise, each because of what release 2.8.0 does:
+snakemake-executor-plugin-slurm. These differ, each because of what release 2.8.0 does:
 
-- **Watching.** One ``squeue`` for all jobs tells how they stand, and `slurm_guard.job_states` what follows. The plugin
-  drops every job when its question is not answered (controller or database away), and waits for ever for jobs that
-  were preempted, held, cancelled under a database, or are not listed any more.
-- **Polling.** Soon after a submission, then less often, at the least every 30 seconds, and at once when a job has
-  written its results; the plugin goes up to 180 seconds, and sleeps on when the last job has ended.
-- **Orphans.** Jobs carry the name of their study and stand in a journal. After the death of a run the next one goes on
-  with its jobs instead of submitting them again beside them.
-- **Mistakes.** Before anything runs, SLURM is asked whether it would take the jobs, so that a missing account or
-  partition is told at once and with what to do.
+- **Watching.** One ``squeue`` lists all jobs, and `slurm_guard.job_states` judges them. Upstream drops every job when
+  its query fails (controller or database away), and waits for ever for jobs that were preempted, held, cancelled under
+  a database, or are no longer listed.
+- **Polling.** Soon after a submission, then less often, at least every 30 seconds, and at once when a job has written
+  its results. Upstream goes up to 180 seconds, and sleeps on when the last job has ended.
+- **Orphans.** Jobs have a name that outlives the run, and are written into a journal. After a crash the next run
+  re-attaches to them instead of submitting them a second time.
+- **Mistakes.** Before anything runs, SLURM is asked whether it accepts the jobs, so that a missing account or partition
+  is reported at once, with what to do.
 
-When upstream has mended these, `profiles/slurm` can name ``slurm`` as its executor again, and this package can go.
+A workflow sets three environment variables in its Snakefile. Without the first two every run has a job name of its
+own, and finds no jobs of an earlier run:
+
+- ``SNAKEMAKE_SLURM_GUARDED_JOB_NAME``: the name of its SLURM jobs, the same in every run on the same results.
+- ``SNAKEMAKE_SLURM_GUARDED_JOURNAL``: the file of the journal, on a file system that outlives the run.
+- ``SNAKEMAKE_SLURM_GUARDED_PROFILE``: the file that people edit when SLURM refuses their jobs, for messages.
+
+This overrides private names of upstream, so the version of upstream has an upper bound. When upstream has fixed these
+faults, a profile can name ``slurm`` as its executor again.
 """
 
 # Annotations are needed as objects here: Snakemake makes command line options of the settings' types.
 import asyncio
+import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -36,15 +46,14 @@ from snakemake_interface_executor_plugins.jobs import JobExecutorInterface
 
 from slurm_guard import queue
 from slurm_guard.awaited_results import AwaitedResults
-from slurm_guard.job_states import JobStateJudge
+from slurm_guard.job_states import ACTIVE, JobStateJudge
 from slurm_guard.journal import Journal
 from slurm_guard.orphans import Identity, Orphans
 from slurm_guard.submission_errors import advice
 from snakemake_executor_plugin_slurm_guarded.config_errors import name_broken_files
-from usertune.core.hashing import digest
 
-# Set by the workflow: the name of its jobs, and where its journal lies.
-JOB_NAME, LEDGER = "USERTUNE_SLURM_JOB_NAME", "USERTUNE_SLURM_LEDGER"
+# Not SLURM_...: upstream deletes those variables inside a SLURM job.
+JOB_NAME, JOURNAL, PROFILE = (f"SNAKEMAKE_SLURM_GUARDED_{name}" for name in ("JOB_NAME", "JOURNAL", "PROFILE"))
 
 SECONDS_BETWEEN_LOOKS_AT_RESULTS = 2
 
@@ -55,7 +64,7 @@ name_broken_files()
 
 @dataclass
 class ExecutorSettings(slurm.ExecutorSettings):
-    """The plugin's settings, and how long the guard waits for what."""
+    """Upstream's settings, and how long the guard waits."""
 
     init_seconds_before_status_checks: int = field(
         default=5,
@@ -68,30 +77,30 @@ class ExecutorSettings(slurm.ExecutorSettings):
     patience_seconds: int = field(
         default=60,
         metadata={
-            "help": "A job counts as failed, and is cancelled, after so many seconds in a state from which nothing "
-            "follows: preempted or on a failed node and not requeued, requeued and held, pending for a reason that "
-            "cannot end, not listed any more."
+            "help": "A job counts as failed, and is cancelled, after so many seconds in a state that never ends: "
+            "preempted or on a failed node and not requeued, requeued and held, pending for a permanent reason, no "
+            "longer listed."
         },
     )
     unreachable_minutes: int = field(
         default=60,
         metadata={
-            "help": "End the run when SLURM has not answered for so many minutes. Its jobs run on, and the next run "
-            "goes on with them."
+            "help": "End the run when SLURM has not answered for so many minutes. Its jobs continue, and the next run "
+            "re-attaches to them."
         },
     )
 
 
 class Executor(slurm.Executor):
-    """The plugin's executor, guarded; see the module's docstring."""
+    """Upstream's executor, guarded; see the module's docstring."""
 
     def __post_init__(self, test_mode: bool = False) -> None:
         super().__post_init__(test_mode)
-        # The plugin takes it for the name of the jobs.
+        # Upstream takes it for the name of the jobs.
         self.run_uuid: str = os.environ.get(JOB_NAME) or str(self.run_uuid)
         settings = self.workflow.executor_settings
         self._judge = JobStateJudge(patience=settings.patience_seconds)
-        self._ledger = Journal(Path(os.environ.get(LEDGER, f".snakemake/{self.run_uuid}.jsonl")))
+        self._journal = Journal(Path(os.environ.get(JOURNAL, f".snakemake/{self.run_uuid}.jsonl")))
         self._silent_since: float | None = None
         self._stopping = False
         self._keys: dict[str, str] = {}
@@ -100,23 +109,24 @@ class Executor(slurm.Executor):
         if shutil.which("sbatch") is None:
             raise WorkflowError(
                 "sbatch is not found: start the run where SLURM's commands are, on the cluster's login node (on some "
-                "clusters after: module load slurm), or on this machine alone with --profile local"
+                "clusters after: module load slurm), or on this machine alone with --executor local, or a profile "
+                "without SLURM"
             )
         try:
-            self._orphans = Orphans(queue.list_jobs(self.run_uuid), self._ledger)
+            self._orphans = Orphans(queue.list_jobs(self.run_uuid), self._journal)
         except queue.NoAnswerError as error:
             raise WorkflowError(f"SLURM does not answer ({error}); try again when it does") from None
         self._check_that_slurm_takes_the_jobs()
-        self.logger.info(f"SLURM jobs of this study are listed by: squeue --me --name={self.run_uuid}")
-        for line in self._orphans.in_words(self.run_uuid):
-            self.logger.warning(line)
+        self.logger.info(f"SLURM jobs of this workflow are listed by: squeue --me --name={self.run_uuid}")
+        if message := self._orphans.describe(self.run_uuid):
+            self.logger.warning(message)
         # Made now: two jobs that are submitted at once would make it twice, and one of them would be left behind.
         _ = self.tmpdir
 
     # How jobs are submitted.
 
     def run_job(self, job: JobExecutorInterface) -> None:
-        """Go on with the same job of an earlier run where there is one; submit it otherwise."""
+        """Re-attach to the same job of an earlier run if there is one; submit it otherwise."""
         try:
             self._adopt_or_submit(job)
         except Exception as error:
@@ -132,15 +142,15 @@ class Executor(slurm.Executor):
         if orphans and orphans[0].adoptable and orphans[0].key == self._keys[str(job.jobid)]:
             adopted = orphans.pop(0)
         outdated = [orphan.id for orphan in orphans]
-        if not (self._end_unknown() and self._cancel_and_await(outdated, "what they were to do has changed")):
+        if not (self._end_unknown() and self._cancel_and_await(outdated, "their work has changed")):
             if not self._stopping:
-                message = "SLURM does not end jobs of an earlier run, which might work on the same. "
+                message = "SLURM does not end jobs of an earlier run, which might write the same files. "
                 self._report_job_error_threadsafe(SubmittedJobInfo(job), message)
             return
         if adopted:
-            self.logger.info(f"Job {job.jobid} goes on as SLURM job {adopted.id}, which an earlier run submitted.")
+            self.logger.info(f"Job {job.jobid} re-attaches to SLURM job {adopted.id} of an earlier run.")
             info = SubmittedJobInfo(job, external_jobid=adopted.id, aux={"slurm_logfile": Path(adopted.log)})
-            self._write_down("adopted", info)
+            self._record("adopted", info)
             super().report_job_submission(info)
             return
         while not (self._stopping or queue.answers() or self._silent_for_too_long()):
@@ -151,21 +161,21 @@ class Executor(slurm.Executor):
 
     def report_job_submission(self, job_info: SubmittedJobInfo, register_job: bool = True) -> None:
         """Write a submitted job into the journal, then tell Snakemake."""
-        self._write_down("submitted", job_info)
+        self._record("submitted", job_info)
         super().report_job_submission(job_info, register_job=register_job)
 
     def get_account_arg(self, job: JobExecutorInterface) -> Iterator[str]:
         """Yield the option that names the account, or none: then SLURM takes the user's default account."""
         return iter(super().get_account_arg(job)) if job.resources.get("slurm_account") else iter([""])
 
-    def _write_down(self, event: str, info: SubmittedJobInfo) -> None:
+    def _record(self, event: str, info: SubmittedJobInfo) -> None:
         """Write a job into the journal, and await its results."""
         job, number = info.job, str(info.external_jobid)
         rule, wildcards = (job.name, ()) if job.is_group() else _identity(job)
         self._note(
             event,
             number,
-            # A group of jobs has none, and so is never gone on with.
+            # A group of jobs has none, so no run re-attaches to it.
             key=self._keys.get(str(job.jobid), ""),
             rule=rule,
             wildcards=dict(wildcards),
@@ -175,20 +185,24 @@ class Executor(slurm.Executor):
         self._results[number] = AwaitedResults(job.output)
 
     def _key(self, job: JobExecutorInterface) -> str:
-        """Return a digest of what is submitted for a job: jobs of two runs with the same one do the same."""
+        """Return a digest of what is submitted for a job; jobs of two runs with the same digest do the same work."""
         # Folders for temporary files have other names in each run; the order of some options varies.
         temporary = (self.tmpdir, str(self.workflow.sourcecache.runtime_cache_path))
         words = sorted(word for word in shlex.split(self.format_job_exec(job)) if not word.startswith(temporary))
         resources = {name: str(value) for name, value in job.resources.items() if name != "tmpdir"}
         inputs = [[str(file), Path(file).stat().st_mtime_ns] for file in job.input]
-        return digest([words, [str(value) for value in job.params], inputs, resources, job.threads, job.attempt])
+        work = [words, [str(value) for value in job.params], inputs, resources, job.threads, job.attempt]
+        text = json.dumps(work, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def _end_unknown(self) -> bool:
-        """End the jobs that nobody knows what they do, once; return whether they have ended."""
+        """Cancel the jobs whose work nobody knows, once; return whether they have ended."""
         # At the first submission, not at the start: then no other run is working on the same results.
         with self._first_submission:
             unknown = self._orphans.unknown
-            ended = self._cancel_and_await(unknown, "the run that submitted them died before it wrote them down")
+            ended = self._cancel_and_await(
+                unknown, "the run that submitted them died before it wrote them into its journal"
+            )
             if ended:
                 unknown.clear()
             return ended
@@ -219,7 +233,7 @@ class Executor(slurm.Executor):
         """Ask SLURM about one job of each rule, without submitting it.
 
         Raises:
-            WorkflowError: SLURM would refuse it for a reason that waiting does not mend.
+            WorkflowError: SLURM refuses it for a reason that waiting does not fix.
         """
         one_of_each_rule = {
             job.rule.name: job for job in self.dag.needrun_jobs() if not (job.is_group() or job.is_local)
@@ -240,14 +254,14 @@ class Executor(slurm.Executor):
                 continue
             except queue.NoAnswerError as error:
                 said = " ".join(str(error).removeprefix("sbatch: ").split())
-            if what_to_do := advice(said):
+            if what_to_do := advice(said, os.environ.get(PROFILE, "the profile")):
                 raise WorkflowError(f"SLURM would not take the jobs of rule {name}: {said}\n{what_to_do}")
             self.logger.warning(f"SLURM says of the jobs of rule {name}: {said}")
 
     # How jobs are watched.
 
     async def check_active_jobs(self, active_jobs: list[SubmittedJobInfo]) -> AsyncGenerator[SubmittedJobInfo, None]:
-        """Report the jobs that have ended, and yield those that go on."""
+        """Report the jobs that have ended, and yield those that are active."""
         settings = self.workflow.executor_settings
         shortest = settings.init_seconds_before_status_checks
         if not active_jobs:
@@ -256,7 +270,7 @@ class Executor(slurm.Executor):
         listed = await self._listing()
         some_ended = False
         for info in active_jobs:
-            if listed is None or self._goes_on(info, listed.get(str(info.external_jobid))):
+            if listed is None or self._is_active(info, listed.get(str(info.external_jobid))):
                 yield info
             else:
                 some_ended = True
@@ -295,10 +309,10 @@ class Executor(slurm.Executor):
                 self._tmpdir = None
                 minutes = self.workflow.executor_settings.unreachable_minutes
                 raise WorkflowError(
-                    f"SLURM has not answered for {minutes} minutes ({error}). Jobs that run there run on; when it "
-                    "answers again, the same command goes on with them."
+                    f"SLURM has not answered for {minutes} minutes ({error}). Its jobs continue; when it answers "
+                    "again, the same command re-attaches to them."
                 ) from None
-            self.logger.warning(f"SLURM does not answer ({error}); its jobs run on, and this run waits.")
+            self.logger.warning(f"SLURM does not answer ({error}); its jobs continue, and this run waits.")
             return None
         self._silent_since = None
         return listed
@@ -309,20 +323,20 @@ class Executor(slurm.Executor):
             self._silent_since = now
         return bool(now - self._silent_since > 60 * self.workflow.executor_settings.unreachable_minutes)
 
-    def _goes_on(self, info: SubmittedJobInfo, listed: queue.ListedJob | None) -> bool:
-        """Whether a job goes on; if not, report how it ended."""
+    def _is_active(self, info: SubmittedJobInfo, listed: queue.ListedJob | None) -> bool:
+        """Whether a job waits or runs; if not, report how it ended."""
         job = str(info.external_jobid)
-        fate = self._judge.judge(job, listed)
-        if fate.outcome == "going on":
+        state = self._judge.judge(job, listed)
+        if state is ACTIVE:
             return True
-        if fate.cancel:
+        if state.cancel:
             with suppress(queue.NoAnswerError):
                 queue.cancel([job])
-            self._note("cancelled", job, message=fate.message)
+            self._note("cancelled", job, message=state.message)
         self._note("ended", job, **_end(listed))
         self._results.pop(job, None)
         log = (info.aux or {}).get("slurm_logfile")
-        if fate.outcome == "succeeded":
+        if state.outcome == "succeeded":
             if log and not self.workflow.executor_settings.keep_successful_logs:
                 with suppress(OSError):
                     Path(log).unlink(missing_ok=True)
@@ -330,30 +344,30 @@ class Executor(slurm.Executor):
         else:
             if listed and listed.state == "NODE_FAIL" and listed.nodes:
                 self._failed_nodes.add(listed.nodes)
-            self.report_job_error(info, msg=f"{fate.message}. ", aux_logs=[str(log)] if log else [])
+            self.report_job_error(info, msg=f"{state.message}. ", aux_logs=[str(log)] if log else [])
         return False
 
     def cancel_jobs(self, active_jobs: list[SubmittedJobInfo]) -> None:
-        """Cancel all jobs of the study, those too that are just being submitted."""
+        """Cancel all jobs of this name, including those that are just being submitted."""
         self._stopping = True
         self._job_submission_executor.shutdown(wait=True, cancel_futures=True)
         try:
-            # More than the active ones, which are none while they are looked at.
-            going_on = [job.id for job in queue.list_jobs(self.run_uuid).values() if not job.ended]
+            # Snakemake's own list is empty while the jobs are checked.
+            active = [job.id for job in queue.list_jobs(self.run_uuid).values() if not job.ended]
             queue.cancel_all(self.run_uuid)
         except queue.NoAnswerError as error:
             self.logger.error(
                 f"SLURM does not answer ({error}); later, cancel with: scancel --me --name={self.run_uuid}"
             )
             return
-        for job in going_on:
+        for job in active:
             self._note("cancelled", job, message="the run was ended")
 
     def _note(self, event: str, job: str, **more: Any) -> None:
         try:
-            self._ledger.append(event, job, **more)
+            self._journal.append(event, job, **more)
         except OSError as error:
-            self.logger.warning(f"{self._ledger.path}: cannot be written: {error}; going on without")
+            self.logger.warning(f"{self._journal.path}: cannot be written: {error}; the run continues without it")
 
 
 def _identity(job: JobExecutorInterface) -> Identity:

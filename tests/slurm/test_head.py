@@ -11,11 +11,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from slurm_guard.journal import PLACE
 from tests.slurm.conftest import FULL, VANILLA, Undisturbed
 from tests.slurm.test_faults import job_of, training_job
 from tests.support.slurm_cluster import Cluster
 from tests.support.workplace import Workplace, kill_group, wait_until
+from usertune.cluster.job_names import JOURNAL
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
 WAITING_OR_RUNNING = "pending,running,completing,suspended,configuring"
@@ -23,7 +23,7 @@ WAITING_OR_RUNNING = "pending,running,completing,suspended,configuring"
 
 def events(place: Workplace) -> list[tuple[str, str]]:
     """Return what the journal says: event and job."""
-    lines = (place.results / PLACE).read_text().splitlines()
+    lines = (place.results / JOURNAL).read_text().splitlines()
     return [(entry["event"], entry["job"]) for entry in map(json.loads, lines)]
 
 
@@ -72,7 +72,7 @@ def test_terminated(
 def test_killed_and_started_again(long_place: Workplace, undisturbed: Undisturbed, left: str) -> None:
     output = long_place.run(FULL)
     assert f"SLURM jobs of an earlier run of this study: {left}." in output
-    assert f"goes on as SLURM job {left}, which an earlier run submitted" in output
+    assert f"re-attaches to SLURM job {left} of an earlier run" in output
     assert events(long_place) == [("submitted", left), ("adopted", left), ("ended", left)], "and no other"
     assert undisturbed.same_training(long_place)["resumed_from_step"] == 0
 
@@ -87,7 +87,7 @@ def test_killed_and_started_again_after_the_jobs_have_ended(
 
 
 def test_killed_before_the_job_was_written_down(long_place: Workplace, undisturbed: Undisturbed, left: str) -> None:
-    (long_place.results / PLACE).unlink()
+    (long_place.results / JOURNAL).unlink()
     output = long_place.run(FULL)
     assert f"Cancelling SLURM jobs of an earlier run: {left}; the run that submitted them died before" in output
     first, (event, new), *_ = events(long_place)
@@ -100,7 +100,7 @@ def test_killed_before_the_job_was_written_down(long_place: Workplace, undisturb
 def test_killed_and_started_again_with_other_settings(long_place: Workplace, left: str) -> None:
     long_place.replace("  learning_rate: 2e-3", "  learning_rate: 1e-3")
     output = long_place.run(FULL)
-    assert f"Cancelling SLURM jobs of an earlier run: {left}; what they were to do has changed" in output
+    assert f"Cancelling SLURM jobs of an earlier run: {left}; their work has changed" in output
     recipe = long_place.json("checkpoints/full/manifest.json")["recipe"]
     assert recipe["training"]["learning_rate"] == 1e-3
     first, second, *_ = events(long_place)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from slurm_guard.journal import PLACE
 from tests.slurm.conftest import on_cluster
 from tests.support.slurm_cluster import Cluster
 from tests.support.workplace import EXPERIMENTS, LOCAL_PROFILE, TRAINED, Workplace, kill_group, new_workplace
+from usertune.cluster.job_names import JOURNAL
 from usertune.demo.dataset import Counts
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
@@ -47,7 +47,7 @@ def finished(both: tuple[Workplace, Workplace]) -> Workplace:
 def _jobs(place: Workplace) -> list[dict[str, Any]]:
     """Return the jobs of the journal: submission and end in one."""
     found: dict[str, dict[str, Any]] = {}
-    for entry in map(json.loads, (place.results / PLACE).read_text().splitlines()):
+    for entry in map(json.loads, (place.results / JOURNAL).read_text().splitlines()):
         found.setdefault(entry["job"], {}).update(entry)
     return list(found.values())
 

@@ -1,4 +1,4 @@
-"""The name of a study's SLURM jobs, by which they are found again after the process that submitted them is gone."""
+"""How a study's SLURM jobs are found again after the process that submitted them has died: by name and journal."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from usertune.core.hashing import digest
 from usertune.study.schema import Study
 
 LONGEST_STUDY_NAME = 40
+# Below the folder of results.
+JOURNAL = "logs/slurm/jobs.jsonl"
 
 
 def job_name(study: Study) -> str:

@@ -17,8 +17,9 @@ from typing import Any, Literal
 import psutil
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
-from slurm_guard.journal import PLACE, Journal
+from slurm_guard.journal import Journal
 from slurm_guard.queue import ListedJob
+from usertune.cluster.job_names import JOURNAL
 from usertune.runtime.job_record import SIGN_OF_LIFE_SECONDS
 from usertune.runtime.locks import RESULTS_HOLDER
 
@@ -157,7 +158,7 @@ def look_at_jobs(folder: Path, queue: Mapping[str, ListedJob] | None = None) -> 
         folder: the folder of results.
         queue: SLURM's own jobs by number; None where it was not asked or did not answer.
     """
-    submissions = read_submissions(folder / PLACE)
+    submissions = read_submissions(folder / JOURNAL)
     for job in submissions.keys() & (queue or {}).keys():
         submission, listed = submissions[job], (queue or {})[job]
         # The journal has SLURM's times only once a job has ended; of one that waits SLURM lists when it may start.

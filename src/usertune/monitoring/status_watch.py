@@ -15,10 +15,9 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from slurm_guard.journal import PLACE
 from slurm_guard.queue import ListedJob, NoAnswerError, list_jobs
 from usertune.checks.freshness import Freshness
-from usertune.cluster.job_names import job_name
+from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.monitoring.jobs import Jobs, look_at_jobs
 from usertune.monitoring.status import Status, status_of
 from usertune.monitoring.status_view import render
@@ -59,7 +58,7 @@ class StudyWatch:
 
     def _slurm_queue(self) -> Mapping[str, ListedJob] | None:
         """Return the study's SLURM jobs; None where there never were any, or SLURM does not answer."""
-        if not (self.folder / PLACE).exists() or shutil.which("squeue") is None:
+        if not (self.folder / JOURNAL).exists() or shutil.which("squeue") is None:
             return None
         if time.monotonic() - self._asked >= ASK_SLURM_EVERY_SECONDS:
             try:

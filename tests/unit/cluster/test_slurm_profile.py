@@ -18,11 +18,10 @@ from snakemake.cli import get_argument_parser, parse_args
 from snakemake.resources import Resources
 from snakemake_executor_plugin_slurm.validation import validate_slurm_extra
 
-from slurm_guard.submission_errors import PROFILE
 from snakemake_executor_plugin_slurm_guarded import ExecutorSettings
 from tests.support.workplace import REPOSITORY, new_workplace
 
-PATH = REPOSITORY / PROFILE
+PATH = REPOSITORY / "profiles/slurm/config.yaml"
 EXAMPLE = re.compile(r"^( *)# ( *[a-z_-]+:(?: .*)?)$", re.MULTILINE)
 
 

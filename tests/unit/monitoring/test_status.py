@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from slurm_guard.journal import PLACE, Journal
+from slurm_guard.journal import Journal
 from slurm_guard.queue import ListedJob
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.freshness import Freshness
+from usertune.cluster.job_names import JOURNAL
 from usertune.monitoring.jobs import LOST_AFTER, look_at_jobs, process_lives, read_submissions
 from usertune.monitoring.status import Row, Status, log_of, status_of, wildcards_of
 from usertune.monitoring.status_view import MARKS, duration, marks_of_users, render
@@ -203,11 +204,11 @@ def test_running_elsewhere(unpredicted: SyntheticStudy) -> None:
 
 
 def submit(event: str = "submitted", job: str = "5", **more: Any) -> None:
-    Journal(Path(PLACE)).append(event, job, **OF_PREDICTION, log=f"slurm/{job}.log", **more)
+    Journal(Path(JOURNAL)).append(event, job, **OF_PREDICTION, log=f"slurm/{job}.log", **more)
 
 
 def end(state: str, job: str = "5") -> None:
-    Journal(Path(PLACE)).append(
+    Journal(Path(JOURNAL)).append(
         "ended", job, state=state, submitted_at=None, started_at=None, ended_at=None, nodes="n0"
     )
 
@@ -224,7 +225,7 @@ def test_submitted_to_slurm(unpredicted: SyntheticStudy) -> None:
     assert (found.state, found.error, found.slurm_job) == ("failed", "SLURM job 5: TIMEOUT", "5")
     submit(job="6")
     assert row(look(unpredicted), "predict").state == "queued", "it is tried again"
-    Journal(Path(PLACE)).append("cancelled", "6")
+    Journal(Path(JOURNAL)).append("cancelled", "6")
     assert row(look(unpredicted), "predict").state == "stopped"
 
 
@@ -242,15 +243,15 @@ def test_what_the_program_said_explains_more_than_slurm(unpredicted: SyntheticSt
 def test_a_damaged_ledger(unpredicted: SyntheticStudy) -> None:
     submit(job="4")
     submit(job="5")
-    lines = Path(PLACE).read_text()
+    lines = Path(JOURNAL).read_text()
     strange = (
         '{"event": "submitted", "time": "yesterday", "job": "9"}\n{"event": "ended", "time": null, "job": []}\n3\n'
     )
-    Path(PLACE).write_text(strange + lines + '{"event": "ended", "job": "5", "ti')
-    assert list(read_submissions(Path(PLACE))) == ["4", "5"]
+    Path(JOURNAL).write_text(strange + lines + '{"event": "ended", "job": "5", "ti')
+    assert list(read_submissions(Path(JOURNAL))) == ["4", "5"]
     assert row(look(unpredicted), "predict").state == "queued"
-    Path(PLACE).write_bytes(b"\xff\xfe\n" + lines.encode())
-    assert list(read_submissions(Path(PLACE))) == ["4", "5"]
+    Path(JOURNAL).write_bytes(b"\xff\xfe\n" + lines.encode())
+    assert list(read_submissions(Path(JOURNAL))) == ["4", "5"]
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"state": "running"}', "[" * 100_000])

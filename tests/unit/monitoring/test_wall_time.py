@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from slurm_guard.journal import PLACE
 from slurm_guard.queue import ListedJob
 from tests.support.synthetic_study import SyntheticStudy
 from tests.unit.monitoring.test_status import write_record
 from usertune.checks.freshness import Freshness
+from usertune.cluster.job_names import JOURNAL
 from usertune.monitoring.jobs import look_at_jobs
 from usertune.monitoring.status import status_of
 from usertune.monitoring.wall_time import RANKS, WallTime, _shares, wall_time_of
@@ -46,8 +46,8 @@ def record(place: str, start: float, end: float, **changes: Any) -> None:
 
 
 def journal(*entries: dict[str, Any]) -> None:
-    Path(PLACE).parent.mkdir(parents=True, exist_ok=True)
-    with Path(PLACE).open("a") as file:
+    Path(JOURNAL).parent.mkdir(parents=True, exist_ok=True)
+    with Path(JOURNAL).open("a") as file:
         file.writelines(json.dumps({**entry, "time": at(entry["time"]).isoformat()}) + "\n" for entry in entries)
 
 
@@ -177,7 +177,7 @@ def test_times_that_slurm_does_not_know_and_clocks_that_differ(whole: SyntheticS
     record("predict/lora/users_1-2", 30, 50, slurm_job="9")
     (job,) = known(whole).jobs
     assert (job.queue, job.start_up, job.work, job.end, job.unseen) == (30, 0, 20, 5, 3)
-    Path(PLACE).unlink()
+    Path(JOURNAL).unlink()
     allocation("9", "predict", submitted=0, started=35, ended=45, seen=48)
     (job,) = known(whole).jobs
     assert (job.queue, job.start_up, job.work, job.end, job.unseen) == (35, 0, 15, 0, 0), "nothing is negative"

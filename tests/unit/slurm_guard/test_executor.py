@@ -63,7 +63,7 @@ class Run:
             **kept,
             "PATH": os.pathsep.join([str(self.cluster / "bin"), os.environ["PATH"]]),
             guarded.JOB_NAME: NAME,
-            guarded.LEDGER: str(self.journal.path),
+            guarded.JOURNAL: str(self.journal.path),
         }
         options = (
             "--executor", "slurm-guarded", "--jobs", "5", "--latency-wait", "1", "--nolock", "--rerun-incomplete",
@@ -176,7 +176,7 @@ def test_a_controller_that_is_away_costs_no_job(run: Run) -> None:
     run.start()
     jobs = run.submitted(2)
     (run.cluster / "away").touch()
-    run.says("its jobs run on, and this run waits")
+    run.says("its jobs continue, and this run waits")
     run.complete(*jobs)
     (run.cluster / "away").unlink()
     assert run.exit_code() == 0, run.output
@@ -189,20 +189,20 @@ def test_a_controller_that_stays_away_ends_the_run_and_no_job(run: Run) -> None:
     (run.cluster / "away").touch()
     assert run.exit_code() == 1
     assert "SLURM has not answered for 0 minutes (squeue: Unable to contact slurm controller)" in run.output
-    assert "when it answers again, the same command goes on with them" in run.output
+    assert "when it answers again, the same command re-attaches to them" in run.output
     assert set(run.states().values()) == {"PENDING"}
     # Jobs that wait will look for this folder when they begin.
     assert len(list((run.folder / ".snakemake").glob("tmp.*"))) == 1
     (run.cluster / "away").unlink()
     run.start()
-    run.says("goes on as SLURM job")
+    run.says("re-attaches to SLURM job")
     run.complete(*jobs)
     assert run.exit_code() == 0, run.output
     assert run.submissions() == 2
 
 
 @pytest.mark.parametrize("meanwhile", ["PENDING", "RUNNING", "COMPLETED"])
-def test_jobs_of_a_run_that_was_killed_are_gone_on_with(run: Run, meanwhile: str) -> None:
+def test_jobs_of_a_run_that_was_killed_are_re_attached(run: Run, meanwhile: str) -> None:
     run.start()
     jobs = run.submitted(2)
     run.end()
@@ -211,8 +211,8 @@ def test_jobs_of_a_run_that_was_killed_are_gone_on_with(run: Run, meanwhile: str
     else:
         run.set(meanwhile, *jobs)
     run.start()
-    run.wait_for(lambda: run.output.count("which an earlier run submitted") == 2)
-    told = f"SLURM jobs of an earlier run of this study: {', '.join(jobs)}."
+    run.wait_for(lambda: run.output.count("of an earlier run.") == 2)
+    told = f"SLURM jobs of an earlier run: {', '.join(jobs)}."
     assert (told in run.output) == (meanwhile != "COMPLETED"), "of what has ended nothing can be ended"
     run.complete(*jobs)
     assert run.exit_code() == 0, run.output
@@ -230,7 +230,7 @@ def test_jobs_whose_work_has_changed_are_ended_before_others_begin(run: Run, fil
     (run.cluster / "lingers").touch()
     (run.folder / file).write_text(text)
     run.start("a.txt")
-    run.says(f"Cancelling SLURM jobs of an earlier run: {old}; what they were to do has changed.")
+    run.says(f"Cancelling SLURM jobs of an earlier run: {old}; their work has changed.")
     run.wait_for(lambda: run.states()[old] == "COMPLETING")
     # Some looks later it still waits.
     looks = len(run.asked("squeue"))
@@ -277,7 +277,7 @@ def test_ctrl_c_cancels_by_name_and_the_next_run_begins_anew(run: Run) -> None:
     run.complete(*again)
     assert run.exit_code() == 0, run.output
     assert not {*jobs} & {*again}
-    assert "goes on as SLURM job" not in run.output
+    assert "re-attaches to SLURM job" not in run.output
 
 
 def test_ctrl_c_while_slurm_is_away_says_how_to_cancel(run: Run) -> None:
@@ -304,7 +304,7 @@ def test_what_slurm_would_refuse_is_told_before_anything_runs(run: Run) -> None:
     assert run.exit_code() == 1
     assert (
         "SLURM would not take the jobs of rule work: allocation failure: No partition specified or system default "
-        "partition\nSet slurm_partition in profiles/slurm/config.yaml"
+        "partition\nSet slurm_partition in the profile"
     ) in run.output
     assert run.submissions() == 0
 
@@ -330,4 +330,4 @@ def test_a_machine_without_slurm_is_told_from_one_that_does_not_answer(run: Run)
         os.environ["PATH"] = path
     assert run.exit_code() == 1
     assert "sbatch is not found: start the run where SLURM's commands are" in run.output
-    assert "--profile local" in run.output
+    assert "--executor local" in run.output

@@ -39,7 +39,7 @@ class Guard(guarded.Executor):
         self.ended: list[tuple[str, str]] = []
         self._next_seconds_between_status_checks = None
         self._judge = JobStateJudge(accounted=lambda job: None)
-        self._ledger = Journal(folder / "jobs.jsonl")
+        self._journal = Journal(folder / "jobs.jsonl")
         self._silent_since = None
         self._stopping = False
         self._results = {}
@@ -209,11 +209,11 @@ def test_nodes_that_fail_are_not_asked_again(
     assert guard._failed_nodes == {"n3"}
     # So that it does not come back beside the next attempt.
     assert cancelled == ["1"]
-    assert [entry["event"] for entry in guard._ledger.read()] == ["cancelled", "ended"]
+    assert [entry["event"] for entry in guard._journal.read()] == ["cancelled", "ended"]
 
 
-def test_a_ledger_that_cannot_be_written_stops_nothing(guard: Guard, listed: dict[str, str]) -> None:
-    guard._ledger.path.mkdir()
+def test_a_journal_that_cannot_be_written_stops_nothing(guard: Guard, listed: dict[str, str]) -> None:
+    guard._journal.path.mkdir()
     listed["1"] = "COMPLETED"
     assert guard.inspect("1") == []
     assert guard.ended == [("1", "succeeded")]

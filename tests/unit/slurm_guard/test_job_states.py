@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from slurm_guard.job_states import MAY_COME_BACK, MAY_LAST, Fate, JobStateJudge
+from slurm_guard.job_states import MAY_COME_BACK, MAY_LAST, JobState, JobStateJudge
 from slurm_guard.queue import ENDED, ListedJob
 
 # All that SLURM 22.05 to 25.11 can list (slurm.schedmd.com/job_state_codes.html).
@@ -59,7 +59,7 @@ class Cluster:
         self.asked += 1
         return self.accounted
 
-    def show(self, state: str | None, reason: str = "None", after: float = 0.0, job: str = "7") -> Fate:
+    def show(self, state: str | None, reason: str = "None", after: float = 0.0, job: str = "7") -> JobState:
         """Judge a job in a state, None where it is not listed, some seconds after the last time."""
         self.now += after
         return self.judge.judge(job, ListedJob(job, state, reason, nodes="n1") if state else None)
@@ -77,38 +77,38 @@ def test_every_state_has_a_place() -> None:
 @pytest.mark.parametrize("state", sorted(MAY_LAST))
 def test_jobs_wait_and_run_as_long_as_they_like(cluster: Cluster, state: str) -> None:
     for _ in range(3):
-        assert cluster.show(state, after=1e6) == Fate("going on")
+        assert cluster.show(state, after=1e6) == JobState("active")
 
 
 @pytest.mark.parametrize("reason", MAY_END)
 def test_reasons_that_may_end_are_waited_for(cluster: Cluster, reason: str) -> None:
     for _ in range(3):
-        assert cluster.show("PENDING", reason, after=1e6) == Fate("going on")
+        assert cluster.show("PENDING", reason, after=1e6) == JobState("active")
 
 
 def test_success(cluster: Cluster) -> None:
-    assert cluster.show("COMPLETED") == Fate("succeeded")
+    assert cluster.show("COMPLETED") == JobState("succeeded")
     assert cluster.asked == 0
 
 
 @pytest.mark.parametrize("state", sorted(FAILED_AT_ONCE))
 def test_failures(cluster: Cluster, state: str) -> None:
-    assert cluster.show(state, "NonZeroExitCode") == Fate(
+    assert cluster.show(state, "NonZeroExitCode") == JobState(
         "failed", f"SLURM job 7 ended as {state} (NonZeroExitCode)", cancel=False
     )
-    assert cluster.show(state) == Fate("failed", f"SLURM job 7 ended as {state}")
+    assert cluster.show(state) == JobState("failed", f"SLURM job 7 ended as {state}")
 
 
 def _fails_in_the_end(cluster: Cluster, state: str, reason: str, patience: float) -> str:
-    assert cluster.show(state, reason) == Fate("going on")
-    assert cluster.show(state, reason, after=patience - 1) == Fate("going on")
-    fate = cluster.show(state, reason, after=1)
-    assert fate.outcome == "failed"
+    assert cluster.show(state, reason) == JobState("active")
+    assert cluster.show(state, reason, after=patience - 1) == JobState("active")
+    ended = cluster.show(state, reason, after=1)
+    assert ended.outcome == "failed"
     # Whoever waits for it no longer must know that it does not come back.
-    assert fate.cancel
+    assert ended.cancel
     # A job of the same number would begin anew.
-    assert cluster.show(state, reason) == Fate("going on")
-    return fate.message
+    assert cluster.show(state, reason) == JobState("active")
+    return ended.message
 
 
 @pytest.mark.parametrize("state", sorted(MAY_COME_BACK))
@@ -121,8 +121,8 @@ def test_lost_jobs_may_come_back_for_a_while(cluster: Cluster, state: str) -> No
 def test_lost_jobs_that_come_back(cluster: Cluster, state: str) -> None:
     shown = [(state, 0), (state, 59), ("COMPLETING", 1), ("PENDING", 1), ("RUNNING", 100), (state, 100), (state, 59)]
     for listed, after in shown:
-        assert cluster.show(listed, after=after) == Fate("going on")
-    assert cluster.show("COMPLETED", after=1) == Fate("succeeded")
+        assert cluster.show(listed, after=after) == JobState("active")
+    assert cluster.show("COMPLETED", after=1) == JobState("succeeded")
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_jobs_that_are_held_after_a_failure(cluster: Cluster, state: str, reason
 def test_a_held_job_that_is_released(cluster: Cluster) -> None:
     cluster.show("REQUEUE_HOLD")
     cluster.show("PENDING", after=59)
-    assert cluster.show("REQUEUE_HOLD", after=59) == Fate("going on")
-    assert cluster.show("REQUEUE_HOLD", after=59) == Fate("going on")
+    assert cluster.show("REQUEUE_HOLD", after=59) == JobState("active")
+    assert cluster.show("REQUEUE_HOLD", after=59) == JobState("active")
     assert cluster.show("REQUEUE_HOLD", after=1).outcome == "failed"
 
 
@@ -151,39 +151,41 @@ def test_jobs_that_can_never_start(cluster: Cluster, reason: str) -> None:
 def test_the_same_reasons_say_nothing_of_a_job_that_runs(cluster: Cluster) -> None:
     for reason in ("PartitionTimeLimit", "launch failed requeued held"):
         for _ in range(3):
-            assert cluster.show("RUNNING", reason, after=100) == Fate("going on")
+            assert cluster.show("RUNNING", reason, after=100) == JobState("active")
 
 
 @pytest.mark.parametrize("state", [*PASSING, "A_STATE_TO_COME", "?", ""])
 def test_what_should_pass_and_does_not(cluster: Cluster, state: str) -> None:
     listed = ListedJob("7", state, nodes="n1")
-    assert cluster.judge.judge("7", listed) == Fate("going on")
+    assert cluster.judge.judge("7", listed) == JobState("active")
     cluster.now += 899
-    assert cluster.judge.judge("7", listed) == Fate("going on")
+    assert cluster.judge.judge("7", listed) == JobState("active")
     cluster.now += 1
-    assert cluster.judge.judge("7", listed) == Fate("failed", f"SLURM job 7 has been {state} on n1 for too long", True)
+    assert cluster.judge.judge("7", listed) == JobState(
+        "failed", f"SLURM job 7 has been {state} on n1 for too long", True
+    )
 
 
 def test_cleaning_up_may_take_longer_than_patience_for_others(cluster: Cluster) -> None:
-    assert cluster.show("COMPLETING") == Fate("going on")
-    assert cluster.show("COMPLETING", after=800) == Fate("going on")
-    assert cluster.show("COMPLETED", after=1) == Fate("succeeded")
+    assert cluster.show("COMPLETING") == JobState("active")
+    assert cluster.show("COMPLETING", after=800) == JobState("active")
+    assert cluster.show("COMPLETED", after=1) == JobState("succeeded")
 
 
 @pytest.mark.parametrize(
     ("accounted", "expected"),
     [
-        ("COMPLETED", Fate("succeeded")),
-        ("TIMEOUT", Fate("failed", "SLURM job 7 is not listed any more, and its state is TIMEOUT", cancel=True)),
-        (None, Fate("failed", "SLURM job 7 is not listed any more, and SLURM does not say how it ended", cancel=True)),
+        ("COMPLETED", JobState("succeeded")),
+        ("TIMEOUT", JobState("failed", "SLURM job 7 is no longer listed, and its state is TIMEOUT", cancel=True)),
+        (None, JobState("failed", "SLURM job 7 is no longer listed, and SLURM does not say how it ended", cancel=True)),
     ],
 )
-def test_jobs_that_are_not_listed_any_more(cluster: Cluster, accounted: str | None, expected: Fate) -> None:
+def test_jobs_that_are_not_listed_any_more(cluster: Cluster, accounted: str | None, expected: JobState) -> None:
     cluster.accounted = accounted
     cluster.show("RUNNING")
     # A job that was just submitted may not be listed yet either.
-    assert cluster.show(None) == Fate("going on")
-    assert cluster.show(None, after=59) == Fate("going on")
+    assert cluster.show(None) == JobState("active")
+    assert cluster.show(None, after=59) == JobState("active")
     assert cluster.asked == 0
     assert cluster.show(None, after=1) == expected
     assert cluster.asked == 1
@@ -192,21 +194,21 @@ def test_jobs_that_are_not_listed_any_more(cluster: Cluster, accounted: str | No
 def test_a_job_that_is_listed_again(cluster: Cluster) -> None:
     cluster.show(None)
     cluster.show("RUNNING", after=59)
-    assert cluster.show(None, after=59) == Fate("going on")
-    assert cluster.show(None, after=59) == Fate("going on")
+    assert cluster.show(None, after=59) == JobState("active")
+    assert cluster.show(None, after=59) == JobState("active")
 
 
 def test_one_look_never_decides_however_long_ago_the_last_was(cluster: Cluster) -> None:
     cluster.show("RUNNING")
     for state in (None, "PREEMPTED", "REQUEUE_HOLD", "COMPLETING"):
-        assert cluster.show(state, after=1e6) == Fate("going on")
+        assert cluster.show(state, after=1e6) == JobState("active")
 
 
 def test_patience_is_kept_for_each_job(cluster: Cluster) -> None:
     cluster.show("PREEMPTED", job="1")
     cluster.show("PREEMPTED", job="2", after=30)
     assert cluster.show("PREEMPTED", job="1", after=30).outcome == "failed"
-    assert cluster.show("PREEMPTED", job="2").outcome == "going on"
+    assert cluster.show("PREEMPTED", job="2").outcome == "active"
     assert cluster.show("PREEMPTED", job="2", after=30).outcome == "failed"
 
 
@@ -232,8 +234,8 @@ def test_nothing_is_waited_for_without_end(
     cluster = Cluster(accounted=accounted)
     for (state, reason), after in before:
         cluster.show(state, reason, after)
-    fates = {cluster.show(*last, after=500.0).outcome for _ in range(4)}
+    outcomes = {cluster.show(*last, after=500.0).outcome for _ in range(4)}
     if _may_last(*last):
-        assert fates == {"going on"}
+        assert outcomes == {"active"}
     else:
-        assert fates & {"failed", "succeeded"}
+        assert outcomes & {"failed", "succeeded"}

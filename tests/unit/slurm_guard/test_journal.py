@@ -50,7 +50,7 @@ def test_events_are_read_in_their_order(journal: Journal) -> None:
     assert (second["event"], second["job"], second["state"]) == ("ended", "7", "COMPLETED")
 
 
-def test_there_may_be_no_ledger_yet(journal: Journal) -> None:
+def test_there_may_be_no_journal_yet(journal: Journal) -> None:
     assert list(journal.read()) == []
     assert submissions(journal.read()) == {}
     assert not journal.path.parent.exists()
@@ -89,7 +89,7 @@ def test_lines_that_a_crash_cut_short_cost_no_other(journal: Journal, line: byte
 
 
 @pytest.mark.parametrize("length", range(0, 60, 7))
-def test_a_ledger_that_was_cut_anywhere(journal: Journal, length: int) -> None:
+def test_a_journal_that_was_cut_anywhere(journal: Journal, length: int) -> None:
     journal.append("submitted", "1")
     journal.path.write_bytes(journal.path.read_bytes()[:length])
     journal.append("submitted", "2")
@@ -135,7 +135,7 @@ def test_what_is_written_is_read(
 
 @settings(deadline=None)
 @given(st.binary())
-def test_no_ledger_is_an_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_no_journal_is_an_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
     journal = Journal(tmp_path_factory.mktemp("journal") / "jobs.jsonl")
     journal.path.write_bytes(content)
     before = list(journal.read())
@@ -165,7 +165,7 @@ def test_processes_do_not_mix_their_events(journal: Journal, run_python: Start) 
     assert len(found) == 300
 
 
-def test_a_ledger_that_cannot_be_written_says_so(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError):
         Journal(tmp_path / "file" / "jobs.jsonl").append("submitted", "1")

@@ -86,7 +86,7 @@ def test_jobs_that_failed_while_nobody_looked_are_done_anew(study: Study, state:
     orphans = study.orphans()
     assert ids(orphans) == []
     assert orphans.unknown == []
-    assert list(orphans.in_words("usertune-x")) == []
+    assert orphans.describe("usertune-x") is None
 
 
 @pytest.mark.parametrize("state", ["NODE_FAIL", "PREEMPTED"])
@@ -131,7 +131,7 @@ def test_several_that_do_the_same_come_together_the_newest_first(study: Study) -
     assert ids(orphans, PREDICT) == ["50"]
 
 
-def test_jobs_that_are_not_in_the_ledger_are_unknown(study: Study) -> None:
+def test_jobs_that_are_not_in_the_journal_are_unknown(study: Study) -> None:
     study.submitted("7")
     for job, state in (("8", "RUNNING"), ("9_[1-3]", "PENDING"), ("10", "COMPLETED"), ("11", "FAILED")):
         study.lists(job, state)
@@ -148,14 +148,14 @@ def test_what_a_group_of_jobs_does_is_unknown(study: Study) -> None:
 
 def test_nothing_was_left_behind(study: Study) -> None:
     orphans = study.orphans()
-    assert (ids(orphans), orphans.unknown, list(orphans.in_words("usertune-x"))) == ([], [], [])
+    assert (ids(orphans), orphans.unknown, orphans.describe("usertune-x")) == ([], [], None)
 
 
 def test_people_are_told_which_there_are_and_how_to_end_them(study: Study) -> None:
     for job in ("10", "9", "11_4"):
         study.submitted(job)
     study.submitted("8", state="COMPLETED")
-    assert list(study.orphans().in_words("usertune-x")) == [
-        "SLURM jobs of an earlier run of this study: 9, 10, 11_4. Those that this run needs as they are it goes on "
-        "with. To end them all instead: scancel --me --name=usertune-x"
-    ]
+    assert study.orphans().describe("usertune-x") == (
+        "SLURM jobs of an earlier run: 9, 10, 11_4. This run re-attaches to those that it needs unchanged. "
+        "To end them all instead: scancel --me --name=usertune-x"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm_guard.submission_errors import PROFILE, advice
+from slurm_guard.submission_errors import advice
 
 REFUSED = {
     # As seen on a cluster without a default partition, and with settings that its nodes cannot serve.
@@ -65,8 +65,9 @@ def test_refusals_come_with_what_to_do_and_where(said: str) -> None:
     what_to_do = advice(said)
     assert what_to_do is not None
     assert what_to_do.startswith(REFUSED[said])
-    assert PROFILE in what_to_do
+    assert " the profile" in what_to_do
     assert advice(said.upper()) == what_to_do
+    assert advice(said, "my/profile.yaml") == what_to_do.replace("the profile", "my/profile.yaml")
 
 
 @pytest.mark.parametrize("said", MAY_PASS)
