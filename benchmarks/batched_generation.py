@@ -16,6 +16,7 @@ from pathlib import Path
 
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import Sample, read_user
+from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
 
 RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error", "upstream": {}}
@@ -23,7 +24,7 @@ RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_
 
 def main(arguments: argparse.Namespace) -> None:
     samples = _samples(arguments.dataset, arguments.samples)
-    generator = TransformersEngine(
+    settings = EngineSettings(
         base_folder=arguments.base,
         mode="vanilla",
         weights_folder=None,
@@ -31,8 +32,8 @@ def main(arguments: argparse.Namespace) -> None:
         pixels={"min": None, "max": None},
         dataset_root=arguments.dataset,
         max_new_tokens=64,
-        provenance="",
     )
+    generator = TransformersEngine(settings)
     sizes = (1, arguments.batch_size)
     seconds: dict[int, list[float]] = {size: [] for size in sizes}
     answers: dict[int, dict[str, str]] = {}

@@ -29,6 +29,7 @@ from usertune.core.manifest import read_result
 from usertune.core.step_fingerprints import model_of
 from usertune.data.samples import read_user, request_digest
 from usertune.demo.dataset import Counts, make_dataset
+from usertune.inference.engines.catalogue import ENGINES
 from usertune.inference.prediction_store import Prediction, PredictionStore
 from usertune.pipeline.recipes import Recipes, current_code
 from usertune.runtime.provenance import current_provenance, installed_versions
@@ -83,7 +84,7 @@ def main(users: int, samples: int) -> None:
 
 def _fill_store() -> None:
     study = load_study(["study.yaml"])
-    recipes = Recipes(study, current_code(), installed_versions())
+    recipes = Recipes(study, current_code(study), installed_versions())
     chance = random.Random(0)
     results = Path(study.results)
     base = read_result(results / "base_model/manifest.json")
@@ -91,7 +92,7 @@ def _fill_store() -> None:
         trained = read_result(results / f"checkpoints/{experiment}/manifest.json") if settings.trained else None
         namespace = step_fingerprint(json.loads(recipes.predict(experiment)), model_of(base, trained))
         store = PredictionStore(results / "store/predictions", namespace)
-        key = store.remember(current_provenance("predict"))
+        key = store.remember(current_provenance("predict", plug_ins=(ENGINES.module(study.evaluation.engine),)))
         with store.writer() as writer:
             for user in study.users.test:
                 _, samples = read_user(results / f"data/user_{user}.manifest.json")

@@ -32,6 +32,7 @@ from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 from usertune.core.manifest import read_result
 from usertune.data.prepare import prepare_user
 from usertune.data.samples import read_user
+from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
 from usertune.models.base_model import describe_base_model
 from usertune.models.qwen3_vl import load_model, prepare_for_training
@@ -150,9 +151,8 @@ def answers(place: Place, count: int) -> dict[str, Any]:
     found: dict[str, Any] = {"samples": len(samples)}
     for dtype in ("float32", "bfloat16"):
         generator = TransformersEngine(
-            base_folder=place.base, mode="vanilla", weights_folder=None, dtype=dtype, pixels=PIXELS,
-            dataset_root=place.dataset, max_new_tokens=64, provenance="",
-        )  # fmt: skip
+            EngineSettings(place.base, "vanilla", None, dtype, PIXELS, place.dataset, max_new_tokens=64)
+        )
         texts = {}
         for size in (32, 1):
             pairs = [pair for batch in generator.answer(samples, size) for pair in batch]

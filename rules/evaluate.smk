@@ -18,7 +18,7 @@ rule predict:
     threads: 4
     resources:
         **before_training(is_untrained),
-        gpu=one_gpu,
+        gpu=gpu_of_engine,
         nodes=1,
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,

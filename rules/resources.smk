@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from usertune.checks import sources
 from usertune.core.errors import UserError
+from usertune.inference.engines.catalogue import ENGINES
 from usertune.runtime import gpus
 
 # One resource per training. The training needs all of it, and every job that should come first takes a small part, so
@@ -35,8 +36,10 @@ def is_untrained(wildcards):
     return wildcards.experiment not in TRAINED
 
 
-def one_gpu(wildcards):
-    """One GPU on a cluster, or where this machine has any; otherwise the job runs on the CPU."""
+def gpu_of_engine(wildcards):
+    """One GPU where the engine needs one: on a cluster, or where this machine has any; otherwise none."""
+    if not ENGINES.constant(STUDY.evaluation.engine, "NEEDS_GPU"):
+        return 0
     return 1 if on_a_cluster() else min(1, gpus_of_this_machine())
 
 

@@ -40,7 +40,7 @@ os.environ.update(
     SNAKEMAKE_SLURM_GUARDED_PROFILE="profiles/slurm/config.yaml",
 )
 
-RECIPES = Recipes(STUDY, current_code(), installed_versions())
+RECIPES = Recipes(STUDY, current_code(STUDY), installed_versions())
 FRESHNESS = Freshness(STUDY, RECIPES)
 check_command_line()
 AUDIT = layout.audit_path(RECIPES)

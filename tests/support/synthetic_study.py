@@ -28,6 +28,7 @@ from usertune.data.readers import messages
 from usertune.data.samples import Sample
 from usertune.evaluation.compare import compare
 from usertune.evaluation.score import score_user
+from usertune.inference.engine import EngineSettings
 from usertune.inference.predict import predict_users
 from usertune.inference.prediction_store import Prediction
 from usertune.models.base_model import describe_base_model
@@ -63,8 +64,14 @@ class StandInEngine:
 
     generated = 0
 
-    def __init__(self, mode: str, provenance: str, hostile: str = "", **_: Any) -> None:
-        self.mode, self.provenance, self.hostile = mode, provenance, hostile
+    def __init__(self, settings: EngineSettings, hostile: str = "") -> None:
+        self.mode, self.hostile = settings.mode, hostile
+
+    def identity(self) -> str:
+        return "cpu"
+
+    def gpus(self) -> list[str]:
+        return []
 
     def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
         for start in range(0, len(samples), batch_size):
@@ -82,7 +89,7 @@ class StandInEngine:
         if self.mode == "vanilla" and sample["step"] % 10 == 0:
             text = f"I cannot see it. {self.hostile}"
         stopped, at = sample["step"] > 0, f"2026-03-04T10:00:{sample['step']:02}+00:00"
-        return Prediction(text, new_tokens=20, stopped=stopped, provenance=self.provenance, seconds=SECONDS, at=at)
+        return Prediction(text, new_tokens=20, stopped=stopped, seconds=SECONDS, at=at)
 
 
 class StandInTrainer:
@@ -91,7 +98,7 @@ class StandInTrainer:
     trained = 0
 
     @staticmethod
-    def fine_tune(run: Any, work: Path, weights_folder: Path, log_file: Path) -> dict[str, Any]:
+    def fine_tune(run: Any, work: Path, weights_folder: Path, log_file: Path, stop: object) -> dict[str, Any]:
         StandInTrainer.trained += 1
         weights_folder.mkdir(exist_ok=True)
         settings = json.dumps([run.mode, run.training, run.train_samples], sort_keys=True)
@@ -108,7 +115,7 @@ def without_a_model(hostile: str = "") -> Iterator[None]:
     stand_ins: dict[str, dict[str, Any]] = {
         "usertune.training.finetune": {"FineTuning": SimpleNamespace, "fine_tune": StandInTrainer.fine_tune},
         "usertune.inference.engines.transformers": {"TransformersEngine": partial(StandInEngine, hostile=hostile)},
-        "usertune.models.qwen3_vl": {"device_name": lambda: "cpu", "used_gpus": list},
+        "usertune.models.qwen3_vl": {"device_name": lambda: "cpu"},
     }
     before = {name: sys.modules.get(name) for name in stand_ins}
     for name, contents in stand_ins.items():
@@ -164,7 +171,7 @@ class SyntheticStudy:
 
     @cached_property
     def recipes(self) -> Recipes:
-        return Recipes(self.study, current_code(), installed_versions())
+        return Recipes(self.study, current_code(self.study), installed_versions())
 
     @cached_property
     def results(self) -> dict[str, Result]:

@@ -63,7 +63,7 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
         study: the study; its ``results`` is the folder to look at.
         whole: look at the report and the audit on which it is gated, too.
     """
-    recipes = Recipes(study, current_code(), installed_versions())
+    recipes = Recipes(study, current_code(study), installed_versions())
     results = results_of(study, recipes)
     if not whole:
         gated = {step.name for step in steps.BEFORE_AUDIT}
@@ -79,7 +79,7 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
             continue
         manifests[path] = manifest
         audit.findings.extend(Finding("stale", path, reason) for reason in _stale(study, result, manifests))
-    audit.environment_mismatches = _environment_mismatches(results, manifests)
+    audit.environment_mismatches = _environment_mismatches(study, results, manifests)
     audit.unreferenced = _unreferenced(study, results)
     return audit
 
@@ -192,9 +192,11 @@ def _mended_images(root: Path, raw: Path, manifest: Manifest) -> Iterator[str]:
             yield f"line {item['line']} of {raw} was skipped for an image that is good now"
 
 
-def _environment_mismatches(results: Mapping[str, Result], manifests: Mapping[str, Manifest]) -> list[dict[str, Any]]:
+def _environment_mismatches(
+    study: Study, results: Mapping[str, Result], manifests: Mapping[str, Manifest]
+) -> list[dict[str, Any]]:
     """Return which results were made with other code or packages than today's; alike ones are named together."""
-    versions, code = installed_versions(), current_code()
+    versions, code = installed_versions(), current_code(study)
     found: dict[tuple[str, ...], list[str]] = {}
     for path, manifest in manifests.items():
         result = results[path]

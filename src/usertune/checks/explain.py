@@ -143,7 +143,7 @@ def _count_samples(freshness: Freshness, result: Result, again: set[str], explan
         if store is None or path in again:
             explanation.unknown += len(samples)
             continue
-        stored = read_stored(store, [manifest["user"]], "provenance" in result.recipe)[manifest["user"]]
+        stored = read_stored(store, [manifest["user"]], result.recipe)[manifest["user"]]
         found = sum(request_digest(sample) in stored for sample in samples)
         explanation.stored += found
         explanation.to_generate += len(samples) - found

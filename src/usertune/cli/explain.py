@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     study = study_of(arguments)
     check_owner(study)
     check_sources(study)
-    freshness = Freshness(study, Recipes(study, current_code(), installed_versions()))
+    freshness = Freshness(study, Recipes(study, current_code(study), installed_versions()))
     path = None if arguments.target is None else path_in(arguments.target, freshness.folder)
     print(in_words(explain(freshness, path)))
 

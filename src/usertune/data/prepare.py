@@ -23,6 +23,7 @@ from usertune.data.frames import (
     read_point,
 )
 from usertune.data.images import BadImageError, describe_image
+from usertune.data.readers.catalogue import READERS
 from usertune.data.readers.messages import (
     BadSampleError,
     RawSample,
@@ -35,7 +36,7 @@ from usertune.data.readers.messages import (
 )
 from usertune.data.samples import Image, Sample
 from usertune.runtime.provenance import current_provenance
-from usertune.tasks.catalogue import get_task
+from usertune.tasks.catalogue import TASKS, get_task
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def prepare_user(
         "skipped_samples": problems,
         "raw_sha256": digest_bytes(content),
         "sources_state": sources_state,
-        "provenance": [current_provenance("prepare")],
+        "provenance": [current_provenance("prepare", plug_ins=_plug_ins(recipe))],
         "files": {Path(samples_file).name: samples_sha256},
     }
     write_text(samples_file, text)
@@ -129,6 +130,10 @@ def check_user(
     if not samples:
         raise UserError(f"{path}: no good sample in this file ({len(problems)} bad ones)")
     return samples, problems, content
+
+
+def _plug_ins(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    return READERS.module(recipe["format"]), TASKS.module(recipe["task"])
 
 
 def _check_file(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import model_of, predict_fingerprint
 from usertune.data.samples import Sample, read_user, request_digest
+from usertune.inference.engine import Engine, EngineSettings
+from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.inference.prediction_store import Prediction, PredictionStore
 from usertune.models.base_folder import from_record
 from usertune.runtime.gpus import lease
@@ -73,8 +76,8 @@ def predict_users(
     computed_on: list[str] = []
     loading: float | None = None
     with one_at_a_time(store.folder / f".{predictions_file.stem}.lock", f"predicting with {experiment}"):
-        names, strict = [manifest["user"] for manifest, _ in users], "provenance" in recipe
-        stored = read_stored(store, names, strict)
+        names = [manifest["user"] for manifest, _ in users]
+        stored = read_stored(store, names, recipe)
         # By user and request, so that a user's samples which ask the same are generated once.
         missing = {
             (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
@@ -84,7 +87,7 @@ def predict_users(
                 computed_on, loading = _generate(
                     recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size
                 )
-            stored = read_stored(store, names, strict)
+            stored = read_stored(store, names, recipe)
     logger.info("%s: %d samples generated, %d were stored", experiment, len(missing), len(samples) - len(missing))
     answers = [stored[sample["user"]][request] for sample, request in requests]
     rows = [_row(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
@@ -137,40 +140,48 @@ def _generate(
     """Generate and store the answers; return the UUIDs of the GPUs that did, and the seconds until it could begin."""
     started = time.monotonic()
     # Imported here, after the GPU was chosen and only when something is to be generated.
-    from usertune.inference.engines.transformers import TransformersEngine
-    from usertune.models.qwen3_vl import device_name, used_gpus
-
-    weights_folder = train_manifest.parent / trained["weights_folder"] if train_manifest and trained else None
-    generator = TransformersEngine(
-        base_folder=base["folder"],
-        mode=trained["mode"] if trained else "vanilla",
-        weights_folder=weights_folder,
-        dtype=recipe["dtype"],
-        pixels=recipe["pixels"],
-        thinking=recipe.get("thinking"),
-        dataset_root=dataset_root,
-        max_new_tokens=recipe["max_new_tokens"],
-        provenance=store.remember(current_provenance("predict", device_name())),
+    make_engine = ENGINES.load(recipe.get("engine", DEFAULT_ENGINE))
+    engine: Engine = make_engine(
+        EngineSettings(
+            base_folder=Path(base["folder"]),
+            mode=trained["mode"] if trained else "vanilla",
+            weights_folder=train_manifest.parent / trained["weights_folder"] if train_manifest and trained else None,
+            dtype=recipe["dtype"],
+            pixels=recipe["pixels"],
+            dataset_root=dataset_root,
+            max_new_tokens=recipe["max_new_tokens"],
+            thinking=recipe.get("thinking"),
+        )
     )
+    provenance = store.remember(current_provenance("predict", engine.identity(), _plug_ins(recipe)))
     loading = round(time.monotonic() - started, 2)
-    store.remember_effect(generator.effect(samples))
+    store.remember_effect(engine.effect(samples))
     progress = Progress(len(samples), "samples")
     with store.writer() as writer:
-        for batch in generator.answer(samples, batch_size):
-            writer.append((sample["user"], request_digest(sample), prediction) for sample, prediction in batch)
+        for batch in engine.answer(samples, batch_size):
+            writer.append(
+                (sample["user"], request_digest(sample), replace(prediction, provenance=provenance))
+                for sample, prediction in batch
+            )
             progress.advance(len(batch))
-    return used_gpus(), loading
+    return engine.gpus(), loading
 
 
-def read_stored(store: PredictionStore, users: Sequence[str], strict: bool) -> dict[str, dict[str, Prediction]]:
-    """Return the stored predictions of each user; ``strict`` leaves out those of other code or packages."""
-    accept = _made_as_now(store) if strict else None
+def _plug_ins(recipe: Mapping[str, Any]) -> tuple[str, ...]:
+    return (ENGINES.module(recipe.get("engine", DEFAULT_ENGINE)),)
+
+
+def read_stored(
+    store: PredictionStore, users: Sequence[str], recipe: Mapping[str, Any]
+) -> dict[str, dict[str, Prediction]]:
+    """Return the stored predictions of each user; a recipe with ``provenance`` leaves out those made otherwise."""
+    accept = _made_as_now(store, recipe) if "provenance" in recipe else None
     return {user: store.read(user, accept) for user in users}
 
 
-def _made_as_now(store: PredictionStore) -> Callable[[Prediction], bool]:
+def _made_as_now(store: PredictionStore, recipe: Mapping[str, Any]) -> Callable[[Prediction], bool]:
     """Return whether a stored prediction was made with today's code and packages."""
-    now = current_provenance("predict")
+    now = current_provenance("predict", plug_ins=_plug_ins(recipe))
     current = {key for key, record in store.current_provenance().items() if not differences(record, now)}
     return lambda prediction: prediction.provenance in current
 

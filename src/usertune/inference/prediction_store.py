@@ -42,8 +42,8 @@ class Prediction:
     text: str
     new_tokens: int
     stopped: bool
-    provenance: str
-    """Key of the record of code, packages and machine, see `PredictionStore.provenance`."""
+    provenance: str = ""
+    """Key of the record of code, packages and machine, see `PredictionStore.remember`; engines leave it empty."""
     batch_size: int | None = field(default=None, compare=False)
     """Samples that were generated at once, at most; None in lines of older releases."""
     seconds: float | None = field(default=None, compare=False)

@@ -42,7 +42,7 @@ class StudyWatch:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.folder = Path(study.results)
-        self._recipes = Recipes(study, current_code(), installed_versions())
+        self._recipes = Recipes(study, current_code(study), installed_versions())
         self._queue: Mapping[str, ListedJob] | None = None
         self._asked = float("-inf")
 

@@ -15,13 +15,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from usertune.core import step_names as names
 from usertune.core.hashing import NOT_IN_FINGERPRINT, canonical_json, digest
 from usertune.core.users import format_users
+from usertune.data.readers.catalogue import READERS
+from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.pipeline import steps
-from usertune.runtime.code_version import STEP_MODULES, code_version
+from usertune.reporting.figures.catalogue import FIGURES
+from usertune.runtime.code_version import code_version
 from usertune.study.experiment import Experiment
 from usertune.study.files import SPLITS
 from usertune.study.schema import FIGURE_NAMES, Rerun, Study
+from usertune.tasks.catalogue import TASKS
 
 # Settings of `training` that change how fast or how safely a run goes, and no more than the last digits of what comes
 # out of it (docs/reproducibility.md).
@@ -153,6 +158,9 @@ class Recipes:
             "dtype": self.study.base_model.dtype,
             **self._thinking,
         }
+        # Left out where it is the usual one, as in recipes of older releases.
+        if (engine := self.study.evaluation.engine) != DEFAULT_ENGINE:
+            own["engine"] = engine
         upstream = dict(self._sources)
         if self.study.experiments[name].trained:
             upstream["train"] = digest(self._train(name))
@@ -217,9 +225,17 @@ class Recipes:
         return {f"score {name}": digest(self._score(name)) for name in self.study.experiments}
 
 
-def current_code() -> dict[str, str]:
-    """Return the version of today's code of every step and figure."""
-    return {step: code_version(step) for step in (*STEP_MODULES, *(f"figure:{name}" for name in FIGURE_NAMES))}
+def current_code(study: Study) -> dict[str, str]:
+    """Return the version of today's code of every step, with the plug-ins that the study chose, and of every figure."""
+    reader, task = READERS.module(study.dataset.format), TASKS.module(study.dataset.task)
+    plug_ins = {
+        names.PREPARE: (reader, task),
+        names.PREDICT: (ENGINES.module(study.evaluation.engine),),
+        names.SCORE: (task,),
+        names.AUDIT: (reader,),
+    }
+    code = {step: code_version(step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
+    return code | {f"figure:{name}": code_version(names.FIGURE, (FIGURES.module(name),)) for name in FIGURES}
 
 
 def recipe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -69,7 +69,6 @@ class Step:
 
     Attributes:
         name: its name, which is that of its rule.
-        entry: the module that its code begins with; None where every figure has one of its own.
         items: returns what a study has results of.
         manifest: path of the checksummed manifest of a result.
         files: paths of the files that belong to a result besides, by the names that its rule has for them.
@@ -93,7 +92,6 @@ class Step:
     label: str
     counted: tuple[str, str]
     results: str
-    entry: str | None
     files: Mapping[str, str] = field(default_factory=dict)
     inputs: tuple[Input, ...] = ()
     doing: str = ""
@@ -156,7 +154,6 @@ PREPARE = Step(
     counted=("user to check", "users to check"),
     results="data",
     ask_for=CHECK,
-    entry="usertune.data.prepare",
 )
 BASE_MODEL = Step(
     name=names.BASE_MODEL,
@@ -166,7 +163,6 @@ BASE_MODEL = Step(
     label="base model",
     counted=("base model to look up", "base models to look up"),
     results="base model",
-    entry="usertune.models.base_model",
 )
 TRAIN = Step(
     name=names.TRAIN,
@@ -185,7 +181,6 @@ TRAIN = Step(
     results="weights",
     ask_for="an experiment",
     gpu=True,
-    entry="usertune.training.train",
 )
 PREDICT = Step(
     name=names.PREDICT,
@@ -203,7 +198,6 @@ PREDICT = Step(
     results="predictions",
     ask_for="an experiment",
     gpu=True,
-    entry="usertune.inference.predict",
 )
 SCORE = Step(
     name=names.SCORE,
@@ -218,7 +212,6 @@ SCORE = Step(
     results="scores",
     ask_for="an experiment",
     follows_code=True,
-    entry="usertune.evaluation.score",
 )
 COMPARE = Step(
     name=names.COMPARE,
@@ -232,7 +225,6 @@ COMPARE = Step(
     results="tables",
     follows_code=True,
     of_comparison=True,
-    entry="usertune.evaluation.compare",
 )
 FIGURE = Step(
     name=names.FIGURE,
@@ -250,7 +242,6 @@ FIGURE = Step(
     ask_for=names.REPORT,
     follows_code=True,
     of_comparison=True,
-    entry=None,
 )
 AUDIT = Step(
     name=names.AUDIT,
@@ -265,7 +256,6 @@ AUDIT = Step(
     results="audit",
     follows_code=True,
     of_comparison=True,
-    entry="usertune.checks.audit",
 )
 REPORT = Step(
     name=names.REPORT,
@@ -284,7 +274,6 @@ REPORT = Step(
     results="report",
     follows_code=True,
     of_comparison=True,
-    entry="usertune.reporting.report",
 )
 
 STEPS = {step.name: step for step in (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)}

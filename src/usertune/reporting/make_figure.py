@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from usertune.core.errors import UserError
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import figure_fingerprint
 from usertune.evaluation.table_names import MANIFEST
-from usertune.reporting.figure_catalogue import FIGURES
+from usertune.reporting.figures.catalogue import FIGURES
 from usertune.reporting.figures.sheet import Sources, subject_of, write_figure
 from usertune.runtime.provenance import current_provenance
 
@@ -30,17 +28,14 @@ def make_figure(
         UserError: there is no such figure, the recipe is malformed, or a table or log is missing, foreign or
             malformed.
     """
-    if name not in FIGURES:
-        raise UserError(f"figure: {name!r} is not known; use one of: {', '.join(FIGURES)}")
-    figure = importlib.import_module(FIGURES[name])
-    write_figure(figure.draw, subject_of(recipe, sources), svg, png)
+    write_figure(FIGURES.load(name), subject_of(recipe, sources), svg, png)
     logs = {experiment: digest_file(path) for experiment, path in sources.training_logs.items()}
     manifest = {
         "step": "figure",
         "name": name,
         "recipe": dict(recipe),
         "fingerprint": figure_fingerprint(recipe, read_result(sources.tables / MANIFEST), logs),
-        "provenance": [current_provenance(f"figure:{name}")],
+        "provenance": [current_provenance("figure", plug_ins=(FIGURES.module(name),))],
         "files": {path.name: digest_file(path) for path in (svg, png)},
     }
     write_result(manifest_file, manifest)

@@ -8,36 +8,48 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+from usertune.core import step_names as names
 from usertune.core.hashing import digest, digest_bytes
 
 PACKAGE = "usertune"
 ROOT = Path(__file__).parents[1]
 
-# The module that each step begins with; what it imports counts too, wherever the import stands.
-STEP_MODULES = {
-    "prepare": "usertune.data.prepare",
-    "base_model": "usertune.models.base_model",
-    "train": "usertune.training.train",
-    "predict": "usertune.inference.predict",
-    "score": "usertune.evaluation.score",
-    "compare": "usertune.evaluation.compare",
-    "audit": "usertune.checks.audit",
-    "report": "usertune.reporting.report",
+# The modules that each step begins with; what they import counts too, wherever the import stands. A process that is
+# started by the name of its module is an entry of its own. The plug-ins that a study chose come on top.
+STEP_ENTRIES = {
+    names.PREPARE: ("usertune.data.prepare",),
+    names.BASE_MODEL: ("usertune.models.base_model",),
+    names.TRAIN: ("usertune.training.train", "usertune.training.distributed.training_process"),
+    names.PREDICT: ("usertune.inference.predict",),
+    names.SCORE: ("usertune.evaluation.score",),
+    names.COMPARE: ("usertune.evaluation.compare",),
+    names.FIGURE: ("usertune.reporting.make_figure",),
+    names.AUDIT: ("usertune.checks.audit",),
+    names.REPORT: ("usertune.reporting.report",),
 }
-# Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out.
+# Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out; and the
+# catalogues, of which the chosen plug-ins count.
 WITHOUT_EFFECT = frozenset(
     f"{PACKAGE}.{name}"
     for name in (
+        "core.catalogue",
         "core.clock",
         "core.errors",
+        "data.readers.catalogue",
+        "inference.engines.catalogue",
+        "reporting.figures.catalogue",
+        "tasks.catalogue",
+        "tasks.task",
         "runtime.code_version",
         "runtime.gpus",
         "runtime.job_record",
         "runtime.launchers",
+        "runtime.locks",
         "runtime.memory",
         "runtime.progress",
         "runtime.provenance",
         "runtime.signals",
+        "runtime.step_main",
         "training.attempts",
         "training.distributed.launch",
         "training.micro_batch",
@@ -45,34 +57,42 @@ WITHOUT_EFFECT = frozenset(
     )
 )
 # The report is also made of its templates.
-STEP_FOLDERS = {"report": "reporting/templates"}
+STEP_FOLDERS = {names.REPORT: "reporting/templates"}
 
 VERSION_DIGITS = 16
 
 
 @cache
-def code_version(step: str) -> str:
-    """Return the version (16 hex digits) of the code of a step, or of one figure (``figure:<name>``).
+def code_version(step: str, plug_ins: tuple[str, ...] = ()) -> str:
+    """Return the version (16 hex digits) of the code of a step.
 
     Python's own syntax tree is hashed, without docstrings, so an edited comment is no new version.
+
+    Args:
+        step: the step.
+        plug_ins: modules of the plug-ins that the study chose for it, as dotted paths (see `usertune.core.catalogue`).
 
     Raises:
         KeyError: there is no such step.
         SyntaxError: a module cannot be parsed.
     """
-    start = step.replace("figure:", "usertune.reporting.figures.") if step.startswith("figure:") else STEP_MODULES[step]
+    parts = {module: _module(module)[0] for module in code_of(step, plug_ins)}
+    if step in STEP_FOLDERS:
+        templates = sorted((ROOT / STEP_FOLDERS[step]).iterdir())
+        parts |= {path.name: digest_bytes(path.read_bytes()) for path in templates}
+    return digest(parts)[:VERSION_DIGITS]
+
+
+def code_of(step: str, plug_ins: tuple[str, ...] = ()) -> set[str]:
+    """Return the modules that the code of a step consists of; arguments as for `code_version`."""
     found: set[str] = set()
-    waiting = [start]
+    waiting = [*STEP_ENTRIES[step], *plug_ins]
     while waiting:
         module = waiting.pop()
         if module not in found and module not in WITHOUT_EFFECT:
             found.add(module)
             waiting.extend(_module(module)[1])
-    parts = {module: _module(module)[0] for module in found}
-    if step in STEP_FOLDERS:
-        templates = sorted((ROOT / STEP_FOLDERS[step]).iterdir())
-        parts |= {path.name: digest_bytes(path.read_bytes()) for path in templates}
-    return digest(parts)[:VERSION_DIGITS]
+    return found
 
 
 @cache
@@ -97,10 +117,10 @@ def _imports(tree: ast.Module) -> Iterator[str]:
         for name in names:
             parts = name.split(".")
             # A module runs the __init__ of every package above it.
-            for length in range(2, len(parts) + 1):
-                above = ".".join(parts[:length])
-                if parts[0] == PACKAGE and _file_of(above):
-                    yield above
+            above = [".".join(parts[:length]) for length in range(2, len(parts) + 1)] if parts[0] == PACKAGE else []
+            found = [module for module in above if _file_of(module)]
+            if found and found[-1] not in WITHOUT_EFFECT:
+                yield from found
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:

@@ -31,8 +31,13 @@ Provenance = dict[str, Any]
 UNKNOWN: Provenance = {"code": "unknown", "versions": {}, "revision": None, "machine": {}, "device": "unknown"}
 
 
-def current_provenance(step: str, device: str | None = None) -> Provenance:
+def current_provenance(step: str, device: str | None = None, plug_ins: tuple[str, ...] = ()) -> Provenance:
     """Return what the running process makes results of ``step`` with.
+
+    Args:
+        step: the step.
+        device: name of the GPU; None for the CPU.
+        plug_ins: see `usertune.runtime.code_version.code_version`.
 
     Returns:
         ``code`` (version of the step's modules), ``versions`` (of Python and packages), ``revision`` (git commit and
@@ -40,7 +45,7 @@ def current_provenance(step: str, device: str | None = None) -> Provenance:
         processor, cores, memory in GiB) and ``device``: the name of the GPU, or "cpu".
     """
     return {
-        "code": code_version(step),
+        "code": code_version(step, plug_ins),
         "versions": installed_versions(),
         "revision": revision(),
         "machine": machine(),

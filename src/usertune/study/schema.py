@@ -9,7 +9,7 @@ import logging
 import re
 import unicodedata
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     ValidationError,
     WithJsonSchema,
+    create_model,
     model_validator,
 )
 from pydantic.json_schema import SkipJsonSchema
@@ -24,11 +25,14 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.core.errors import UserError, shown
 from usertune.core.users import parse_users
+from usertune.data.readers.catalogue import READERS
 from usertune.data.readers.messages import PROMPT_TEXT, placeholder_problem
 from usertune.evaluation.thresholds import threshold_label
-from usertune.reporting.figure_catalogue import FIGURES
+from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
+from usertune.reporting.figures.catalogue import FIGURES
 from usertune.study.experiment import ConfigModel, Experiment, Training, with_new_keys
 from usertune.study.files import SPLITS
+from usertune.tasks.catalogue import TASKS
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +102,15 @@ ImagePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/+@=-]*$")
 Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"})]
 
 
+# The names in the catalogues, so that one line there adds a plug-in.
+if TYPE_CHECKING:
+    ReaderName = str
+    TaskName = str
+    EngineName = str
+else:
+    ReaderName, TaskName, EngineName = (Literal[tuple(catalogue)] for catalogue in (READERS, TASKS, ENGINES))
+
+
 class Prompt(ConfigModel):
     """What is put around the text of every sample, in training as in prediction."""
 
@@ -119,11 +132,11 @@ class Prompt(ConfigModel):
 class Dataset(ConfigModel):
     """Where the raw data are, and what is done with them."""
 
-    format: Literal["messages"] = "messages"
-    """How the raw data are written: a folder of ``user_<id>.jsonl`` in role/content messages."""
+    format: ReaderName = "messages"
+    """How the raw data are written, and so what reads them; messages: a folder of ``user_<id>.jsonl``."""
     root: Folder
     """The folder that holds the raw data; image paths in the data are relative to it."""
-    task: Literal["grounding"] = "grounding"
+    task: TaskName = "grounding"
     """What the model is asked for, and so how its answers are read and scored."""
     frame: Literal["relative_1000", "relative_1", "pixels"] = "relative_1000"
     """What the coordinates in the raw data are: 0-1000 or 0-1 on each axis, or pixels of the image."""
@@ -183,6 +196,8 @@ class BaseModelSettings(ConfigModel):
 class Evaluation(ConfigModel):
     """How answers are generated and compared."""
 
+    engine: EngineName = DEFAULT_ENGINE
+    """What answers the samples; transformers: the model in the prediction job itself."""
     users_per_job: Annotated[int, Field(gt=0)] = 10
     """Users that one prediction job takes, so that the base model is loaded once for all of them. Changes no result."""
     batch_size: Annotated[int, Field(gt=0)] = 8
@@ -210,12 +225,15 @@ class FigureSettings(ConfigModel):
     """Experiment -> colour in this figure, as "#rrggbb"; the others keep their standard colours."""
 
 
-class Figures(ConfigModel):
-    """The figures, by name; each has a module of this name in ``usertune.reporting.figures``."""
-
-    accuracy_by_user: FigureSettings = FigureSettings()
-    distance_distribution: FigureSettings = FigureSettings()
-    loss_curves: FigureSettings = FigureSettings()
+if TYPE_CHECKING:
+    Figures = ConfigModel
+else:
+    Figures = create_model(
+        "Figures",
+        __base__=ConfigModel,
+        __doc__="The figures, by name.",
+        **{name: (FigureSettings, FigureSettings()) for name in FIGURES},
+    )
 
 
 FIGURE_NAMES = tuple(FIGURES)

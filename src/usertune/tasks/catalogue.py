@@ -1,24 +1,19 @@
-"""Tasks: what an answer means and how far a prediction is from it.
-
-A task knows nothing of models, users or files: it reads texts. To add one, write its module beside
-``grounding`` and name it in `TASKS`.
-"""
+"""The catalogue of tasks. One line here adds the task of a new module (docs/extending.md)."""
 
 from __future__ import annotations
 
-from usertune.core.errors import UserError
-from usertune.tasks.grounding import GroundingTask
+from typing import cast
 
-TASKS = {GroundingTask.name: GroundingTask}
+from usertune.core.catalogue import Catalogue
+from usertune.tasks.task import Task
+
+TASKS = Catalogue("task", {"grounding": "usertune.tasks.grounding:GroundingTask"})
 
 
-def get_task(name: str) -> GroundingTask:
+def get_task(name: str) -> Task:
     """Return the task called ``name``.
 
     Raises:
         UserError: there is no such task; the message lists those that exist.
     """
-    try:
-        return TASKS[name]()
-    except (KeyError, TypeError):
-        raise UserError(f"task: {name!r} is not known; use one of: {', '.join(sorted(TASKS))}") from None
+    return cast(Task, TASKS.load(name)())

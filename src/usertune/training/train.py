@@ -6,7 +6,7 @@ import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usertune.core.clock import utc_now
 from usertune.core.errors import UserError
@@ -27,6 +27,9 @@ from usertune.training.distributed import launch
 from usertune.training.micro_batch import micro_batch_of_attempt
 from usertune.training.processes import ALONE, Processes
 from usertune.training.schedule import warm_up
+
+if TYPE_CHECKING:
+    from usertune.training.callbacks import StopOnSignal
 
 logger = logging.getLogger(__name__)
 
@@ -103,20 +106,20 @@ def train_experiment(
                 micro_batch_of_attempt(work, attempt, execution["micro_batch_size"], share) as micro_batch_size,
             ):
                 how = {**execution, "micro_batch_size": micro_batch_size}
+                task = {
+                    "recipe": recipe,
+                    "execution": how,
+                    "base_folder": base["folder"],
+                    "train_manifests": [str(path) for path in train_manifests],
+                    "validation_manifests": [str(path) for path in validation_manifests],
+                    "dataset_root": str(dataset_root),
+                    "work": str(work),
+                }
                 if processes.world_size > 1:
-                    task = {
-                        "recipe": recipe,
-                        "execution": how,
-                        "base_folder": base["folder"],
-                        "train_manifests": [str(path) for path in train_manifests],
-                        "validation_manifests": [str(path) for path in validation_manifests],
-                        "dataset_root": str(dataset_root),
-                        "work": str(work),
-                    }
                     measured = launch.train_together(task, processes, work)
                 else:
                     with no_launcher():
-                        measured = _train(recipe, how, base, train, validation, dataset_root, work)
+                        measured = train_in_this_process(task)
                 result = {**measured, **_digests(work), "execution": how, "finished": utc_now()}
             result["gpus"] = devices
             write_result(work / COMPLETE, result)
@@ -203,33 +206,40 @@ def remember_maker(work: Path, device: str) -> list[Provenance]:
     return makers
 
 
-def _train(
-    recipe: Mapping[str, Any],
-    execution: Mapping[str, Any],
-    base: Mapping[str, Any],
-    train: Sequence[Sample],
-    validation: Sequence[Sample],
-    dataset_root: Path,
-    work: Path,
+def train_in_this_process(
+    task: Mapping[str, Any], processes: Processes = ALONE, rank: int = 0, stop: StopOnSignal | None = None
 ) -> dict[str, Any]:
+    """Train as one of ``processes``, or alone.
+
+    Args:
+        task: the training as JSON: recipe, execution settings, and the paths of base model, data and working folder.
+        processes: how many train together.
+        rank: the number of this process; the first one notes what it trains with.
+        stop: how the run learns that it is to stop; None listens to this process's signals.
+
+    Returns:
+        What was measured (see `usertune.training.finetune.fine_tune`), and the ``provenance``: empty but in the first.
+    """
     # Imported here, after the GPU was chosen and only when there is something to train.
     from usertune.models.qwen3_vl import device_name
     from usertune.training.finetune import FineTuning, fine_tune
 
-    makers = remember_maker(work, device_name())
+    recipe, work = task["recipe"], Path(task["work"])
+    makers = remember_maker(work, device_name()) if rank == 0 else []
     run = FineTuning(
         mode=recipe["mode"],
         training=recipe["training"],
-        execution=execution,
+        execution=task["execution"],
         dtype=recipe["dtype"],
         pixels=recipe["pixels"],
         thinking=recipe.get("thinking"),
-        base_folder=Path(base["folder"]),
-        dataset_root=dataset_root,
-        train_samples=train,
-        validation_samples=validation,
+        base_folder=Path(task["base_folder"]),
+        dataset_root=Path(task["dataset_root"]),
+        train_samples=read_users([Path(path) for path in task["train_manifests"]])[0],
+        validation_samples=read_users([Path(path) for path in task["validation_manifests"]])[0],
+        processes=processes,
     )
-    return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE), "provenance": makers}
+    return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE, stop), "provenance": makers}
 
 
 def _digests(work: Path) -> dict[str, Any]:

@@ -216,8 +216,8 @@ def test_results_made_with_other_packages_stand_and_are_named(whole: SyntheticSt
 def test_results_made_with_other_code_stand_and_are_named(
     whole: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = {**current_code(), "prepare": "p" * 16, "predict": "q" * 16}
-    monkeypatch.setattr("usertune.checks.audit.current_code", lambda: code)
+    code = {**current_code(whole.study), "prepare": "p" * 16, "predict": "q" * 16}
+    monkeypatch.setattr("usertune.checks.audit.current_code", lambda _study: code)
     # The audit and the report name today's code, so that they are made again.
     outcome = audit(whole, whole=False)
     assert outcome.findings == []
@@ -225,7 +225,9 @@ def test_results_made_with_other_code_stand_and_are_named(
         "samples of user t1 and 6 more",
         *(f"predictions of users 1-2 with {name} and 1 more" for name in whole.experiments),
     ]
-    assert outcome.environment_mismatches[0]["changes"] == [f"code {current_code()['prepare']} -> {'p' * 16}"]
+    assert outcome.environment_mismatches[0]["changes"] == [
+        f"code {current_code(whole.study)['prepare']} -> {'p' * 16}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,8 @@ def test_results_made_with_other_code_stand_and_are_named(
 def test_results_of_cheap_steps_made_with_other_code_are_stale(
     whole: SyntheticStudy, monkeypatch: pytest.MonkeyPatch, step: str, stale: dict[str, int]
 ) -> None:
-    monkeypatch.setattr("usertune.checks.audit.current_code", lambda: {**current_code(), step: "n" * 16})
+    code = {**current_code(whole.study), step: "n" * 16}
+    monkeypatch.setattr("usertune.checks.audit.current_code", lambda _study: code)
     findings = [finding for finding in audit(whole).findings if finding.kind == "stale"]
     steps = Counter(whole.results[finding.path].step for finding in findings)
     assert steps == {step: count for step, count in stale.items() if step in steps} != {}

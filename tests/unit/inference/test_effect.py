@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tests.unit.conftest import BASE, LORA, NO_LIMITS, Prepared
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_result
+from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
 from usertune.inference.predict import predict_users
 from usertune.models.qwen3_vl import load_model, prepare_for_training
@@ -40,7 +41,7 @@ def save_adapter(tmp_path: Path) -> Callable[[float], Path]:
 
 
 def _effect(prepared: Prepared, mode: str, folder: Path | None, dtype: str = "float32") -> dict[str, Any] | None:
-    generator = TransformersEngine(BASE, mode, folder, dtype, NO_LIMITS, prepared.root, 12, "key")
+    generator = TransformersEngine(EngineSettings(BASE, mode, folder, dtype, NO_LIMITS, prepared.root, 12))
     return generator.effect(prepared.samples("1", "2"))
 
 
@@ -55,7 +56,7 @@ def test_an_adapters_effect_is_the_largest_change_of_a_log_probability(
     effect = _effect(prepared, "lora", folder)
     assert effect is not None
     assert effect["probes"] == 4
-    generator = TransformersEngine(BASE, "lora", folder, "float32", NO_LIMITS, prepared.root, 12, "key")
+    generator = TransformersEngine(EngineSettings(BASE, "lora", folder, "float32", NO_LIMITS, prepared.root, 12))
     expected = 0.0
     for sample in prepared.samples("1", "2")[:4]:
         batch = generator._probe(sample)

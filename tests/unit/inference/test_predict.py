@@ -21,6 +21,7 @@ from usertune.data.prepare import prepare_user
 from usertune.inference.predict import predict_users
 from usertune.runtime.provenance import UNKNOWN, current_provenance
 
+ENGINE = ("usertune.inference.engines.transformers",)
 # Predicts as the JSON argument says; argument "stop" kills the process by SIGKILL as that batch begins.
 PREDICT = """
 import json, os, signal, sys
@@ -144,7 +145,7 @@ def test_the_result_says_whose_answers_it_holds_and_what_made_them(prepared: Pre
         "train": None,
         "predict": result["fingerprint"],
     }
-    assert result["provenance"] == {"train": [], "predict": [current_provenance("predict")]}
+    assert result["provenance"] == {"train": [], "predict": [current_provenance("predict", plug_ins=ENGINE)]}
 
 
 @pytest.mark.parametrize("changed", ["code", "package"])
@@ -163,14 +164,14 @@ def test_answers_made_with_other_code_or_packages_are_generated_again_if_the_stu
         assert generated(**strict) == (5, 1)
         assert generated(**strict) == (0, 1)
         if changed == "code":
-            monkeypatch.setattr("usertune.runtime.provenance.code_version", lambda step: f"new {step}")
+            monkeypatch.setattr("usertune.runtime.provenance.code_version", lambda step, _plug_ins: f"new {step}")
         else:
             monkeypatch.setattr("usertune.runtime.provenance.installed_versions", lambda: {"python": "9"})
         assert generated(**arguments) == (0, 1)
         assert generated(**strict) == (5, 1)
         assert generated(**strict) == (0, 1)
     now = read_result(arguments["predictions_file"])["provenance"]["predict"]
-    assert now == [current_provenance("predict")]
+    assert now == [current_provenance("predict", plug_ins=ENGINE)]
 
 
 def test_answers_whose_record_is_lost_still_count_but_not_as_made_today(prepared: Prepared, tmp_path: Path) -> None:

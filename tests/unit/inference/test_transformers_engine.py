@@ -17,6 +17,7 @@ from tests.unit.conftest import BASE, NO_LIMITS, Prepared
 from usertune.core.clock import utc_now
 from usertune.core.errors import LackOfMemoryError, UserError
 from usertune.data.samples import Sample
+from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
 from usertune.inference.prediction_store import Prediction
 from usertune.models.base_model import describe_base_model
@@ -26,7 +27,8 @@ from usertune.tasks.points.forms import read
 
 
 def _generator(prepared: Prepared, max_new_tokens: int = 48) -> TransformersEngine:
-    return TransformersEngine(BASE, "vanilla", None, "float32", NO_LIMITS, prepared.root, max_new_tokens, "key")
+    settings = EngineSettings(BASE, "vanilla", None, "float32", NO_LIMITS, prepared.root, max_new_tokens)
+    return TransformersEngine(settings)
 
 
 def _uneven(prepared: Prepared) -> list[Sample]:
@@ -89,7 +91,7 @@ def _ending_otherwise(folder: Path, ends: Any) -> Path:
 def test_the_base_models_own_ends_end_an_answer(prepared: Prepared, tmp_path: Path, ends: Any) -> None:
     samples = prepared.samples("1", "2")
     base = _ending_otherwise(tmp_path / "base", ends)
-    generator = TransformersEngine(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48, "key")
+    generator = TransformersEngine(EngineSettings(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48))
     found, expected = _answers(generator, samples, 4), _answers(_generator(prepared), samples, 4)
     assert all(answer.stopped for answer in found.values())
     assert found == expected
@@ -112,7 +114,7 @@ def test_the_end_of_a_turn_ends_an_answer_whatever_the_base_model_says(prepared:
             (base / "generation_config.json").unlink()
         else:
             (base / "generation_config.json").write_text(content)
-        generator = TransformersEngine(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48, "key")
+        generator = TransformersEngine(EngineSettings(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 48))
         found = _answers(generator, prepared.samples("1"), 5)
         assert found == _answers(_generator(prepared), prepared.samples("1"), 5)
 
@@ -200,7 +202,7 @@ def test_a_thought_that_the_prompt_opens_is_part_of_the_answer(
     begin = "if add_generation_prompt -%}{{- '<|im_start|>assistant\\n"
     assert begin in template.read_text()
     template.write_text(template.read_text().replace(begin, begin + opened))
-    generator = TransformersEngine(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 3, "key")
+    generator = TransformersEngine(EngineSettings(base, "vanilla", None, "float32", NO_LIMITS, prepared.root, 3))
     (answer, *_) = _answers(generator, prepared.samples("1"), 5).values()
     assert answer.text.startswith("<think>\n") == (reason is not None)
     assert answer.new_tokens == 3

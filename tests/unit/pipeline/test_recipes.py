@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from usertune.core.hashing import canonical_json, digest, step_fingerprint
 from usertune.pipeline.recipes import Recipes, recipe_changes
 from usertune.pipeline.steps import RECORDED_STEPS
-from usertune.runtime.code_version import STEP_MODULES
+from usertune.runtime.code_version import STEP_ENTRIES
 from usertune.study.load import study_from_config
 from usertune.study.schema import FIGURE_NAMES
 
@@ -30,7 +30,7 @@ JSON = st.recursive(
 )
 
 
-CODE = {step: f"code of {step}" for step in (*STEP_MODULES, *(f"figure:{name}" for name in FIGURE_NAMES))}
+CODE = {step: f"code of {step}" for step in (*STEP_ENTRIES, *(f"figure:{name}" for name in FIGURE_NAMES))}
 
 
 def all_recipes(code: dict[str, str] | None = None, versions: dict[str, str] | None = None, **changes: Any) -> Texts:

@@ -22,6 +22,7 @@ from usertune.core.manifest import read_result
 from usertune.evaluation.tables import read_table
 from usertune.reporting import figures
 from usertune.reporting.figures import accuracy_by_user, distance_distribution
+from usertune.reporting.figures.catalogue import FIGURES
 from usertune.reporting.figures.sheet import Sources, subject_of
 from usertune.reporting.make_figure import make_figure
 from usertune.reporting.style import PALETTE
@@ -62,7 +63,8 @@ def test_a_figure_says_what_it_was_drawn_from(make_study: Maker, tmp_path: Path)
     manifest = read_result(manifest_file)
     assert manifest["files"] == {path.name: digest_file(path) for path in (svg, png)}
     assert (manifest["step"], manifest["name"], manifest["recipe"]) == ("figure", "loss_curves", study.design)
-    assert [record["code"] for record in manifest["provenance"]] == [code_version("figure:loss_curves")]
+    version = code_version("figure", (FIGURES.module("loss_curves"),))
+    assert [record["code"] for record in manifest["provenance"]] == [version]
 
     def fingerprint(recipe: dict[str, Any]) -> str:
         make_figure(recipe, "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))
@@ -164,15 +166,13 @@ def test_colours_that_mean_nothing_are_refused(make_study: Maker, tmp_path: Path
 def test_no_module_of_a_figure_imports_another_figure() -> None:
     assert figures.__file__ is not None
     folder = Path(figures.__file__).parent
-    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "sheet", *FIGURE_NAMES}
+    assert {path.stem for path in folder.glob("*.py")} == {"__init__", "catalogue", "sheet", *FIGURE_NAMES}
     for path in folder.glob("*.py"):
         nodes = list(ast.walk(ast.parse(path.read_bytes())))
         imported = [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
         imported += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
         of_figures = {name for name in imported if name and name.startswith("usertune.reporting.figures")}
-        assert of_figures == (set() if path.stem in ("__init__", "sheet") else {"usertune.reporting.figures.sheet"}), (
-            path
-        )
+        assert of_figures == (set() if path.stem not in FIGURE_NAMES else {"usertune.reporting.figures.sheet"}), path
 
 
 def test_drawing_a_figure_imports_no_other_figure(tmp_path: Path) -> None:
@@ -188,6 +188,7 @@ def test_drawing_a_figure_imports_no_other_figure(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
     modules = [
+        "usertune.reporting.figures.catalogue",
         "usertune.reporting.figures.loss_curves",
         "usertune.reporting.figures.sheet",
     ]

@@ -9,12 +9,22 @@ from pathlib import Path
 
 import pytest
 
+from usertune.pipeline.recipes import current_code
 from usertune.runtime import code_version as module
-from usertune.runtime.code_version import STEP_MODULES, code_version
+from usertune.runtime.code_version import code_version
+from usertune.study.load import study_from_config
 from usertune.study.schema import FIGURE_NAMES
 
 FIGURES = {f"figure:{name}" for name in FIGURE_NAMES}
-STEPS = set(STEP_MODULES) | FIGURES
+STUDY = study_from_config(
+    {
+        "name": "small",
+        "dataset": {"root": "data"},
+        "users": {"test": 1},
+        "base_model": {"path": "base"},
+        "experiments": {"vanilla": {"mode": "vanilla"}},
+    }
+)
 
 Versions = dict[str, str]
 
@@ -38,7 +48,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def versions() -> Versions:
     """Return the version of every step, as a new process would."""
     _clear_caches()
-    return {step: code_version(step) for step in STEPS}
+    return current_code(STUDY)
 
 
 def changed_by(edit: Callable[[], object]) -> set[str]:
@@ -46,7 +56,7 @@ def changed_by(edit: Callable[[], object]) -> set[str]:
     before = versions()
     edit()
     after = versions()
-    return {step for step in STEPS if before[step] != after[step]}
+    return {step for step in before if before[step] != after[step]}
 
 
 def test_a_version_has_16_digits_and_every_step_its_own(package: Path) -> None:

@@ -213,7 +213,7 @@ def test_what_other_code_or_packages_trained_is_trained_again_if_the_study_says_
     assert _trainings(**strict) == 1
     assert _trainings(**strict) == 0
     if changed == "code":
-        monkeypatch.setattr("usertune.runtime.provenance.code_version", lambda step: f"new {step}")
+        monkeypatch.setattr("usertune.runtime.provenance.code_version", lambda step, _plug_ins: f"new {step}")
     else:
         monkeypatch.setattr("usertune.runtime.provenance.installed_versions", lambda: {"python": "9"})
     assert _trainings(**lenient) == 0

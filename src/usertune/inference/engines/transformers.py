@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,55 +18,43 @@ from usertune.core.clock import utc_now
 from usertune.core.errors import UserError
 from usertune.data.samples import Sample
 from usertune.inference.effect import PROBES, adapter_effect, full_effect
+from usertune.inference.engine import EngineSettings
 from usertune.inference.prediction_store import Prediction
 from usertune.models.chat_template import THINKING_BEGINS
 from usertune.models.conversation import Collator, ConversationTokenizer
-from usertune.models.qwen3_vl import device, load_for_prediction, load_processor
+from usertune.models.qwen3_vl import device, device_name, load_for_prediction, load_processor, used_gpus
 from usertune.runtime.memory import lack_named, ran_out
 
 logger = logging.getLogger(__name__)
+
+NEEDS_GPU = True
 
 # A prompt that opens a thought ends in fewer tokens than this, however its tokenizer splits them.
 THOUGHT_TOKENS = 20
 
 
 class TransformersEngine:
-    """A model that answers samples.
+    """A model that answers samples in this process, see `usertune.inference.engine.Engine`."""
 
-    Args:
-        base_folder: the base model's folder.
-        mode: "vanilla", "lora" or "full".
-        weights_folder: what training saved; None for vanilla.
-        dtype: "float32" or "bfloat16".
-        pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
-        dataset_root: folder of the raw data.
-        max_new_tokens: longest answer, in tokens.
-        provenance: key of the record of code, packages and machine, for the predictions to carry.
-        thinking: the study's ``base_model.thinking``.
-    """
-
-    def __init__(
-        self,
-        base_folder: str | Path,
-        mode: str,
-        weights_folder: str | Path | None,
-        dtype: str,
-        pixels: Mapping[str, int | None],
-        dataset_root: str | Path,
-        max_new_tokens: int,
-        provenance: str,
-        thinking: bool | None = None,
-    ) -> None:
+    def __init__(self, settings: EngineSettings) -> None:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
-        self.conversations = ConversationTokenizer(load_processor(base_folder, pixels), thinking)
-        self.collator = Collator(self.conversations, dataset_root)
-        self.max_new_tokens = max_new_tokens
-        self.provenance = provenance
-        self.mode, self.base_folder, self.weights_folder = mode, Path(base_folder), weights_folder
+        self.settings = settings
+        base_folder, mode, weights_folder = settings.base_folder, settings.mode, settings.weights_folder
+        processor = load_processor(base_folder, settings.pixels)
+        self.conversations = ConversationTokenizer(processor, settings.thinking)
+        self.collator = Collator(self.conversations, settings.dataset_root)
         with lack_named("out of memory while the model was loaded", "use a machine or a GPU with more memory"):
-            self.model: Any = load_for_prediction(base_folder, mode, weights_folder, dtype)
+            self.model: Any = load_for_prediction(base_folder, mode, weights_folder, settings.dtype)
         self.end_ids = self._end_ids()
+
+    def identity(self) -> str:
+        """Return the name of the GPU, or "cpu"."""
+        return device_name()
+
+    def gpus(self) -> list[str]:
+        """Return the UUIDs of the GPUs that hold the model; empty on the CPU."""
+        return used_gpus()
 
     def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
         """Show on a few samples that the trained weights change what the base model says.
@@ -80,11 +67,11 @@ class TransformersEngine:
         Raises:
             UserError: an adapter that is not zero changes nothing, or memory runs out.
         """
-        if self.mode == "vanilla" or self.weights_folder is None:
+        folder = self.settings.weights_folder
+        if folder is None:
             return None
-        folder = Path(self.weights_folder)
-        if self.mode == "full":
-            return full_effect(self.base_folder, folder)
+        if self.settings.mode == "full":
+            return full_effect(self.settings.base_folder, folder)
         advice = "lower base_model.max_pixels or use a GPU with more memory"
         with lack_named("out of memory while the adapter was tried on a sample", advice):
             return adapter_effect(self.model, [self._probe(sample) for sample in samples[:PROBES]], folder)
@@ -96,8 +83,8 @@ class TransformersEngine:
     def _end_ids(self) -> list[int]:
         """Return the tokens that end an answer: those of the base model, and the end of a turn, which is trained."""
         own = self.model.generation_config.eos_token_id
-        if (self.base_folder / GENERATION_CONFIG_NAME).exists():
-            own = GenerationConfig.from_pretrained(str(self.base_folder), local_files_only=True).eos_token_id
+        if (self.settings.base_folder / GENERATION_CONFIG_NAME).exists():
+            own = GenerationConfig.from_pretrained(str(self.settings.base_folder), local_files_only=True).eos_token_id
         listed = [own] if isinstance(own, int) else list(own or ())
         ends = {self.conversations.end_of_turn_id, self.conversations.tokenizer.eos_token_id, *listed}
         return sorted(end for end in ends if end is not None)
@@ -152,7 +139,7 @@ class TransformersEngine:
             top_p=None,
             top_k=None,
             repetition_penalty=1.0,
-            max_new_tokens=self.max_new_tokens,
+            max_new_tokens=self.settings.max_new_tokens,
             eos_token_id=self.end_ids,
             pad_token_id=self.conversations.padding_id,
         )
@@ -169,4 +156,4 @@ class TransformersEngine:
         # look like an answer.
         if self.conversations.tokenizer.decode(prompt[-THOUGHT_TOKENS:]).rstrip().endswith(THINKING_BEGINS):
             text = f"{THINKING_BEGINS}\n{text}"
-        return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped, provenance=self.provenance)
+        return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped)

@@ -18,6 +18,7 @@ from usertune.runtime.memory import ran_out
 from usertune.runtime.signals import EXIT_ENDED, SignalWatch, end_with_parent
 from usertune.training.distributed.launch import STOP_REQUEST, report_file
 from usertune.training.processes import Processes
+from usertune.training.train import train_in_this_process
 
 # torchrun looks ten times a second for processes that ended, and names the first that it finds. Where one is killed,
 # the others fail at once, for lack of an answer; they wait so long that the cause is found before the consequence.
@@ -74,33 +75,14 @@ def _kind(error: UserError) -> str:
 
 def _train(task: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch) -> dict[str, Any]:
     # Imported here, after the signals were blocked: the threads that torch starts inherit that.
-    from usertune.models.qwen3_vl import device_name
     from usertune.training.callbacks import StopTogether
-    from usertune.training.finetune import FineTuning, fine_tune
-    from usertune.training.train import LOSS_TABLE, WEIGHTS, read_users, remember_maker
 
     def stop_signal() -> int | None:
         if rank == 0 and (request := exchange / STOP_REQUEST).exists():
             return int(request.read_text(encoding="utf-8"))
         return signals.signal
 
-    recipe, work = task["recipe"], Path(task["work"])
-    makers = remember_maker(work, device_name()) if rank == 0 else []
-    run = FineTuning(
-        mode=recipe["mode"],
-        training=recipe["training"],
-        execution=task["execution"],
-        dtype=recipe["dtype"],
-        pixels=recipe["pixels"],
-        thinking=recipe.get("thinking"),
-        base_folder=Path(task["base_folder"]),
-        dataset_root=Path(task["dataset_root"]),
-        train_samples=read_users([Path(path) for path in task["train_manifests"]])[0],
-        validation_samples=read_users([Path(path) for path in task["validation_manifests"]])[0],
-        processes=Processes(**task["processes"]),
-    )
-    measured = fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE, StopTogether(stop_signal))
-    return {**measured, "provenance": makers}
+    return train_in_this_process(task, Processes(**task["processes"]), rank, StopTogether(stop_signal))
 
 
 def _part() -> None:

@@ -1,0 +1,8 @@
+"""The catalogue of engines. One line here adds the engine of a new module (docs/extending.md)."""
+
+from __future__ import annotations
+
+from usertune.core.catalogue import Catalogue
+
+ENGINES = Catalogue("engine", {"transformers": "usertune.inference.engines.transformers:TransformersEngine"})
+DEFAULT_ENGINE = "transformers"
