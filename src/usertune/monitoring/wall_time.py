@@ -1,9 +1,9 @@
 """Where the wall time of a run went: how many allocations and base-model loads it took, and what each job waited for.
 
-A job's time is cut at six moments: submitted, allocation started, program started, program ended, allocation ended, and
-its end seen by the run. Jobs on this machine have no allocation, and so only work. Added up over jobs that run at once,
-these times exceed the wall time, so that is cut once more: each of its moments counts for the most useful thing that
-was going on.
+The time of a job is divided at six moments: submitted, allocation started, program started, program ended, allocation
+ended, end detected by the run. Jobs on this machine have no allocation, so they only have work. Jobs run at the same
+time, so their sum can exceed the wall time. The wall time itself is divided separately: each moment counts for the most
+useful thing that happened then.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from usertune.monitoring.jobs import Attempt, Jobs, Submission, read_record
 from usertune.monitoring.status import GPU_STEPS, Row, Status
 
 Span = tuple[datetime, datetime]
-PARTS = ("queue", "start_up", "work", "end", "unseen")
-# What a moment of the run counts for if several things were going on, the most useful first.
-RANKS = ("work", "start_up", "end", "unseen", "queue", "cpu")
+PARTS = ("queue", "startup", "work", "teardown", "detection_lag")
+# What a moment of the run counts for if several things happened at once, the most useful first.
+RANKS = ("work", "startup", "teardown", "detection_lag", "queue", "cpu")
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class JobTime:
     Attributes:
         label, step: what it did.
         slurm_job: its allocation; None on this machine.
-        attempt: which attempt it was.
+        attempt: number of the attempt, from 1.
         outcome: "running", "ended", "stopped", "failed", "killed", or "no start".
         queue: from submission until the allocation started.
-        start_up: from then until the program started.
-        work: as long as the program ran.
-        end: from then until its allocation ended.
-        unseen: from then until the run saw that.
-        model_loads: how often it loaded a base model; one that did not found everything done.
+        startup: from then until the program started.
+        work: from then until the program ended.
+        teardown: from then until the allocation ended.
+        detection_lag: from then until the run noticed that.
+        model_loads: how often it loaded a base model; 0 if it found everything done.
     """
 
     label: str
@@ -49,20 +49,20 @@ class JobTime:
     attempt: int
     outcome: str
     queue: float
-    start_up: float
+    startup: float
     work: float
-    end: float
-    unseen: float
+    teardown: float
+    detection_lag: float
     model_loads: int
 
     @property
     def seconds(self) -> float:
-        """The whole time, from submission until its end was seen."""
-        return self.queue + self.start_up + self.work + self.end + self.unseen
+        """The total time, from submission until the run noticed the end."""
+        return self.queue + self.startup + self.work + self.teardown + self.detection_lag
 
     @property
     def found_done(self) -> bool:
-        """Whether it ended well without having had anything to train or generate."""
+        """Whether it succeeded and had nothing to train or generate."""
         return self.outcome == "ended" and not self.model_loads
 
 
@@ -72,12 +72,12 @@ class WallTime:
 
     Attributes:
         study: name of the study.
-        since, until: the run's beginning, once its jobs were planned, and its end or the moment of looking.
-        going_on: whether it goes on.
-        jobs: every attempt at a GPU job, in the order in which they began to work.
-        shares: the run's seconds by what went on: "work", "start_up", "end", "unseen" and "queue" of some GPU job,
-            else "cpu" steps, else "other": planning, and what the run itself does between jobs. They add up to its
-            length.
+        since, until: the start of the run, after its jobs were planned, and its end (now, if it is active).
+        going_on: whether the run is active.
+        jobs: every attempt at a GPU job, in the order in which the programs started.
+        shares: the seconds of the run by what happened: "work", "startup", "teardown", "detection_lag" and "queue" of
+            some GPU job, else "cpu" steps, else "other": planning, and what the run itself does between jobs. They add
+            up to the length of the run.
     """
 
     study: str
@@ -94,17 +94,17 @@ class WallTime:
 
     @property
     def allocations(self) -> Counter[str]:
-        """How many SLURM allocations there were, by step."""
+        """Number of SLURM allocations, by step."""
         return Counter(step for step, _ in {(job.step, job.slurm_job) for job in self.jobs if job.slurm_job})
 
     @property
     def local_jobs(self) -> Counter[str]:
-        """How many GPU jobs ran without an allocation, by step."""
+        """Number of GPU jobs without an allocation, by step."""
         return Counter(job.step for job in self.jobs if not job.slurm_job)
 
     @property
     def model_loads(self) -> int:
-        """How many base models were loaded."""
+        """Number of base-model loads."""
         return sum(job.model_loads for job in self.jobs)
 
     def as_dict(self) -> dict[str, Any]:
@@ -114,14 +114,11 @@ class WallTime:
 
 
 def wall_time_of(status: Status, jobs: Jobs) -> WallTime | None:
-    """Tell where the time of the newest run went.
+    """Return where the time of the newest run went; None if no run is known.
 
     Args:
-        status: the study's status, for its jobs and where their records lie.
+        status: the status of the study, which names its jobs and their records.
         jobs: what is known of its jobs.
-
-    Returns:
-        None where no run is known.
     """
     since = jobs.run.since if jobs.run else None
     found = sorted(_gpu_jobs(status, jobs, since), key=lambda item: item[1]["work"][0])
@@ -147,7 +144,7 @@ def _attempts(status: Status, since: datetime | None) -> Iterator[tuple[Row, Att
     for row in status.rows:
         record = read_record(Path(status.results) / row.record) if row.record else None
         for attempt in record.attempts if record else ():
-            # The run's beginning is recorded in whole seconds.
+            # The start of the run is recorded in whole seconds.
             if since is None or attempt.last >= since - timedelta(seconds=1):
                 yield row, attempt
 
@@ -155,14 +152,14 @@ def _attempts(status: Status, since: datetime | None) -> Iterator[tuple[Row, Att
 def _gpu_jobs(status: Status, jobs: Jobs, since: datetime | None) -> Iterator[tuple[JobTime, dict[str, Span]]]:
     """Yield every attempt at a GPU job of the run, with the spans of its parts."""
     attempts = [(row, attempt) for row, attempt in _attempts(status, since) if _on_gpu(row)]
-    # SLURM can start a job again under its number, and its times are those of the newest start.
-    told = {attempt.slurm_job: attempt for _, attempt in attempts if attempt.slurm_job}
+    # SLURM can start a job again under the same number; it then reports the times of the newest start.
+    recorded = {attempt.slurm_job: attempt for _, attempt in attempts if attempt.slurm_job}
     for row, attempt in attempts:
-        newest = attempt.slurm_job if told.get(attempt.slurm_job or "") is attempt else None
+        newest = attempt.slurm_job if recorded.get(attempt.slurm_job or "") is attempt else None
         yield _job_time(row.label, row.step, attempt, jobs.submissions.get(newest or ""), jobs)
     for submission in jobs.submissions.values():
         last = submission.seen or submission.adopted or submission.noted
-        if submission.job in told or submission.rule not in GPU_STEPS or (since and last < since):
+        if submission.job in recorded or submission.rule not in GPU_STEPS or (since and last < since):
             continue
         if submission.seen is None and not (jobs.run and jobs.run.alive):
             continue
@@ -180,7 +177,7 @@ def _job_time(
         moments[:2] = submission.queued or submission.noted, submission.started
         if submission.seen:
             moments[4:] = submission.ended, submission.seen
-            # A program that never started, or was killed, ended when its allocation did.
+            # A program that never started or was killed ended with its allocation.
             moments[3] = attempt.ended if attempt and attempt.ended else submission.ended
         elif attempt is None:
             moments[-1] = jobs.now
@@ -196,9 +193,9 @@ def _job_time(
 
 
 def _in_order(moments: Sequence[datetime | None]) -> Iterator[Span]:
-    """Yield the spans between moments; one that is not known is that after it, and none lies before the last.
+    """Yield the spans between moments. An unknown moment is replaced by the next one; no span is negative.
 
-    The clocks of several machines are in it, and SLURM's has whole seconds.
+    The moments come from the clocks of several machines, and those of SLURM are whole seconds.
     """
     known = list(moments)
     for index in range(len(known) - 2, -1, -1):
@@ -215,7 +212,7 @@ def _last(jobs: Jobs, attempt: Attempt) -> datetime:
 
 
 def _shares(spans_of: dict[str, list[Span]], since: datetime, until: datetime) -> dict[str, float]:
-    """Cut the time of a run by what was going on: every moment counts once, for the first of `RANKS`."""
+    """Divide the time of a run by what happened: every moment counts once, for the first of `RANKS`."""
     edges = {since, until}
     for spans in spans_of.values():
         edges |= {min(max(moment, since), until) for span in spans for moment in span}
@@ -233,7 +230,7 @@ def _shares(spans_of: dict[str, list[Span]], since: datetime, until: datetime) -
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:
-    """Return the same time as spans that do not overlap, in their order."""
+    """Return the same time as ordered spans that do not overlap."""
     merged: list[Span] = []
     for start, end in sorted(spans):
         if start >= end:

@@ -1,4 +1,4 @@
-"""Where a run's wall time went, as tables for people."""
+"""Where the wall time of a run went, as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from usertune.monitoring.wall_time import JobTime, WallTime
 
 SHARES_IN_WORDS = {
     "work": "a GPU job at work",
-    "start_up": "none at work, but one starting up",
-    "end": "none of these, but one ending",
-    "unseen": "none, but the end of one not seen yet",
+    "startup": "none at work, but one starting up",
+    "teardown": "neither, but one shutting down",
+    "detection_lag": "none, but the end of one not detected yet",
     "queue": "none, but one in the queue",
     "cpu": "CPU steps alone",
     "other": "planning, and between jobs",
@@ -23,9 +23,9 @@ SHARES_IN_WORDS = {
 
 
 def render_times(spent: WallTime | None) -> RenderableType:
-    """Return where a run's time went for a `rich.console.Console` of any width."""
+    """Return where the time of a run went, for a `rich.console.Console` of any width."""
     if spent is None:
-        return Text("No run is known here yet.")
+        return Text("There was no run yet.")
     until = "until now" if spent.going_on else f"until {spent.until:%H:%M:%S}"
     head = Text(f"{spent.study}: run of {spent.since:%Y-%m-%d %H:%M:%S} {until}: {clock(spent.seconds)}", style="bold")
     parts: list[RenderableType] = [head, Text(_counts(spent)), Text(), _jobs(spent), Text(), _shares(spent)]
@@ -35,7 +35,7 @@ def render_times(spent: WallTime | None) -> RenderableType:
 
 
 def clock(seconds: float) -> str:
-    """Return a duration as hours, minutes and seconds, which are easily added up: ``0:00:07``."""
+    """Return a duration as hours, minutes and seconds, which are easy to add up: ``0:00:07``."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
@@ -55,12 +55,12 @@ def _counted(counts: Counter[str], noun: str) -> str:
 
 
 def _jobs(spent: WallTime) -> Table:
-    """Return a row a job; where no job had an allocation, work is all there is to show."""
+    """Return one row per job; if no job had an allocation, only its work is shown."""
     parts = {"work": "work"}
     if spent.allocations:
         parts = {
-            "queue": "queue", "start_up": "start", "work": "work", "end": "end", "unseen": "unseen",
-            "seconds": "in all",
+            "queue": "queue", "startup": "startup", "work": "work", "teardown": "teardown",
+            "detection_lag": "detection\nlag", "seconds": "total",
         }  # fmt: skip
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("GPU job", overflow="fold")
@@ -69,7 +69,7 @@ def _jobs(spent: WallTime) -> Table:
     for job in spent.jobs:
         table.add_row(_label(job), *(clock(getattr(job, part)) for part in parts), str(job.model_loads))
     sums = (clock(sum(getattr(job, part) for job in spent.jobs)) for part in parts)
-    table.add_row("in sum", *sums, str(spent.model_loads), style="bold")
+    table.add_row("sum", *sums, str(spent.model_loads), style="bold")
     return table
 
 
@@ -87,5 +87,5 @@ def _shares(spent: WallTime) -> Table:
     for name, seconds in spent.shares.items():
         if seconds >= 0.5:
             table.add_row(SHARES_IN_WORDS[name], clock(seconds), f"{100 * seconds / spent.seconds:.0f} %")
-    table.add_row("in all", clock(spent.seconds), "", style="bold")
+    table.add_row("total", clock(spent.seconds), "", style="bold")
     return table

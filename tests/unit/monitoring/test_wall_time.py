@@ -102,7 +102,7 @@ def shown(spent: WallTime | None) -> str:
 
 def test_no_run_is_known(whole: SyntheticStudy) -> None:
     assert times(whole) is None
-    assert "No run is known" in shown(None)
+    assert "no run yet" in shown(None)
 
 
 def test_a_job_on_slurm(whole: SyntheticStudy) -> None:
@@ -111,12 +111,20 @@ def test_a_job_on_slurm(whole: SyntheticStudy) -> None:
     record("train/lora", 52, 200, slurm_job="7")
     found = known(whole)
     (job,) = found.jobs
-    assert (job.queue, job.start_up, job.work, job.end, job.unseen) == (30, 12, 148, 5, 25)
+    assert (job.queue, job.startup, job.work, job.teardown, job.detection_lag) == (30, 12, 148, 5, 25)
     assert job.seconds == 220
     assert found.allocations == {"train": 1}
     assert (found.local_jobs, found.model_loads) == ({}, 1)
     assert found.seconds == 230
-    assert found.shares == {"queue": 30, "start_up": 12, "work": 148, "end": 5, "unseen": 25, "cpu": 0, "other": 10}
+    assert found.shares == {
+        "queue": 30,
+        "startup": 12,
+        "work": 148,
+        "teardown": 5,
+        "detection_lag": 25,
+        "cpu": 0,
+        "other": 10,
+    }
 
 
 def test_jobs_on_this_machine_have_only_work(whole: SyntheticStudy) -> None:
@@ -132,7 +140,15 @@ def test_jobs_on_this_machine_have_only_work(whole: SyntheticStudy) -> None:
         ("predicting vanilla, users 1-2", 30, 30),
         ("predicting lora, users 1-2", 40, 40),
     ]
-    assert found.shares == {"queue": 0, "start_up": 0, "work": 130, "end": 0, "unseen": 0, "cpu": 7, "other": 7}
+    assert found.shares == {
+        "queue": 0,
+        "startup": 0,
+        "work": 130,
+        "teardown": 0,
+        "detection_lag": 0,
+        "cpu": 7,
+        "other": 7,
+    }
     assert (found.allocations, found.local_jobs, found.model_loads) == ({}, {"train": 1, "predict": 2}, 2)
     assert [job.label for job in found.jobs if job.found_done] == ["predicting lora, users 1-2"]
     text = shown(found)
@@ -167,7 +183,14 @@ def test_an_allocation_whose_program_never_started(whole: SyntheticStudy) -> Non
     began()
     allocation("8", "predict", submitted=0, started=20, ended=25, seen=60)
     (job,) = known(whole).jobs
-    assert (job.queue, job.start_up, job.work, job.end, job.unseen, job.outcome) == (20, 5, 0, 0, 35, "no start")
+    assert (job.queue, job.startup, job.work, job.teardown, job.detection_lag, job.outcome) == (
+        20,
+        5,
+        0,
+        0,
+        35,
+        "no start",
+    )
     assert not job.found_done
 
 
@@ -176,11 +199,13 @@ def test_times_that_slurm_does_not_know_and_clocks_that_differ(whole: SyntheticS
     allocation("9", "predict", submitted=0, started=None, ended=55, seen=58)
     record("predict/lora/users_1-2", 30, 50, slurm_job="9")
     (job,) = known(whole).jobs
-    assert (job.queue, job.start_up, job.work, job.end, job.unseen) == (30, 0, 20, 5, 3)
+    assert (job.queue, job.startup, job.work, job.teardown, job.detection_lag) == (30, 0, 20, 5, 3)
     Path(JOURNAL).unlink()
     allocation("9", "predict", submitted=0, started=35, ended=45, seen=48)
     (job,) = known(whole).jobs
-    assert (job.queue, job.start_up, job.work, job.end, job.unseen) == (35, 0, 15, 0, 0), "nothing is negative"
+    assert (job.queue, job.startup, job.work, job.teardown, job.detection_lag) == (35, 0, 15, 0, 0), (
+        "nothing is negative"
+    )
 
 
 def test_while_the_run_goes_on(whole: SyntheticStudy) -> None:
@@ -206,11 +231,11 @@ def test_slurm_itself_tells_when_a_running_job_started(whole: SyntheticStudy) ->
     spent = times(whole, {"7": ListedJob("7", "RUNNING", submitted_at=queued, started_at=started)})
     assert spent
     (job,) = spent.jobs
-    assert (job.queue, job.start_up, job.work) == (12, 18, 20)
+    assert (job.queue, job.startup, job.work) == (12, 18, 20)
     expected = at(900).replace(tzinfo=None).isoformat()
     spent = times(whole, {"7": ListedJob("7", "PENDING", submitted_at=queued, started_at=expected)})
     assert spent
-    assert (spent.jobs[0].queue, spent.jobs[0].start_up) == (29, 0), "what SLURM expects has not happened"
+    assert (spent.jobs[0].queue, spent.jobs[0].startup) == (29, 0), "what SLURM expects has not happened"
 
 
 def test_a_job_that_slurm_started_again_is_one_allocation(whole: SyntheticStudy) -> None:
@@ -221,7 +246,10 @@ def test_a_job_that_slurm_started_again_is_one_allocation(whole: SyntheticStudy)
     record("train/lora", 62, 99, slurm_job="7", attempt=2, earlier=[{**head, **times_of_first, "model_loads": 1}])
     found = known(whole)
     assert found.allocations == {"train": 1}
-    assert [(job.work, job.start_up, job.end, job.unseen) for job in found.jobs] == [(40, 0, 0, 0), (37, 2, 1, 10)]
+    assert [(job.work, job.startup, job.teardown, job.detection_lag) for job in found.jobs] == [
+        (40, 0, 0, 0),
+        (37, 2, 1, 10),
+    ]
     assert found.shares["work"] == 77
 
 
