@@ -14,7 +14,7 @@ from usertune.pipeline.recipes import Recipes, current_code
 from usertune.pipeline.results_folder import check_owner, check_writable
 from usertune.runtime.provenance import installed_versions
 from usertune.study.load import study_from_config
-from usertune.study.schema import FIGURE_NAMES
+from usertune.study.schema.report import FIGURE_NAMES
 
 try:
     STUDY = study_from_config(

@@ -12,7 +12,7 @@ import environment  # noqa: F401
 
 from usertune.checks.audit import run_audit
 from usertune.runtime import step_main
-from usertune.study.schema import Origin, Study
+from usertune.study.schema.study import Origin, Study
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ import environment  # noqa: F401
 from usertune.reporting.figures.sheet import Sources
 from usertune.reporting.make_figure import make_figure
 from usertune.runtime import step_main
-from usertune.study.schema import FIGURE_NAMES
+from usertune.study.schema.report import FIGURE_NAMES
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -18,7 +18,7 @@ from usertune.core.hashing import canonical_json
 from usertune.core.users import batch_label
 from usertune.evaluation.thresholds import thresholds_of
 from usertune.study.load import load_study, study_from_config
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = [REPOSITORY / "config.yaml", *sorted((REPOSITORY / "configs").glob("*.yaml"))]

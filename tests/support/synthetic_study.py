@@ -38,7 +38,8 @@ from usertune.pipeline.recipes import Recipes, current_code
 from usertune.runtime.provenance import installed_versions
 from usertune.study.copy import study_text
 from usertune.study.load import study_from_config
-from usertune.study.schema import FIGURE_NAMES, Study
+from usertune.study.schema.report import FIGURE_NAMES
+from usertune.study.schema.study import Study
 from usertune.training.train import train_experiment
 
 BASE = Path(__file__).parents[2] / "demo" / "base"

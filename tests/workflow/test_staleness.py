@@ -15,7 +15,7 @@ from safetensors.numpy import load_file, save_file
 from tests.support.work import NOTHING, Work, audit, run
 from tests.support.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
 from usertune.demo.dataset import Counts, make_dataset
-from usertune.study.schema import FIGURE_NAMES
+from usertune.study.schema.report import FIGURE_NAMES
 
 pytestmark = pytest.mark.workflow
 

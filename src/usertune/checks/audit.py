@@ -31,7 +31,7 @@ from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, Result, read_checked, results_of
 from usertune.pipeline.recipes import Recipes, current_code, recipe_changes
 from usertune.runtime.provenance import UNKNOWN, differences, installed_versions
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from usertune.models.base_model import is_local
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, read_checked, results_of
 from usertune.pipeline.recipes import Recipes, recipe_changes
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 
 class Freshness:

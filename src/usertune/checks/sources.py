@@ -11,9 +11,9 @@ from usertune.core.hashing import digest, digest_file, file_states
 from usertune.core.users import format_users
 from usertune.data.readers.messages import describe_available, image_references, image_stats, user_file
 from usertune.models.base_model import check_base_model, is_local, model_files
-from usertune.study.experiment import Experiment
 from usertune.study.files import SPLITS
-from usertune.study.schema import Study
+from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.study import Study
 from usertune.training.schedule import optimizer_steps, warm_up
 
 

@@ -23,7 +23,7 @@ from usertune.core.step_fingerprints import (
 from usertune.evaluation.score import answers_of_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 Manifest = dict[str, Any]
 

@@ -21,7 +21,7 @@ from usertune.core.errors import UserError
 from usertune.core.users import parse_users
 from usertune.data.check import bad_users, in_words
 from usertune.pipeline.recipes import Recipes
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

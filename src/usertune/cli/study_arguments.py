@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from usertune.study.load import load_study
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:

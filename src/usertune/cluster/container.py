@@ -10,7 +10,7 @@ from pathlib import Path
 from usertune.core.errors import UserError, shown
 from usertune.models.base_model import is_local
 from usertune.models.hub import hub_home
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 # Apptainer reads variables of both names, SingularityCE those of the second; equal values are one setting.
 PROGRAMS = ("APPTAINER", "SINGULARITY")

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from usertune.core.hashing import digest
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 LONGEST_STUDY_NAME = 40
 # Below the folder of results.

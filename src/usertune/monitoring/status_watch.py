@@ -25,7 +25,7 @@ from usertune.monitoring.wall_time import wall_time_of
 from usertune.monitoring.wall_time_view import render_times
 from usertune.pipeline.recipes import Recipes, current_code
 from usertune.runtime.provenance import installed_versions
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 SHORTEST_INTERVAL_SECONDS = 0.5
 # SLURM's controller serves everybody on the cluster.

@@ -15,7 +15,7 @@ from usertune.core.hashing import digest, digest_file
 from usertune.core.manifest import read_result
 from usertune.pipeline import steps
 from usertune.pipeline.recipes import Recipes
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 Kind = Literal["missing", "stale", "mismatched", "modified"]
 

@@ -23,9 +23,10 @@ from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.pipeline import steps
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.runtime.code_version import code_version
-from usertune.study.experiment import Experiment
 from usertune.study.files import SPLITS
-from usertune.study.schema import FIGURE_NAMES, Rerun, Study
+from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.report import FIGURE_NAMES
+from usertune.study.schema.study import Rerun, Study
 from usertune.tasks.catalogue import TASKS
 
 # Settings of `training` that change how fast or how safely a run goes, and no more than the last digits of what comes

@@ -9,7 +9,7 @@ from pathlib import Path
 from usertune.core.errors import UserError
 from usertune.core.files import write_json
 from usertune.pipeline import steps
-from usertune.study.schema import Study, default_results
+from usertune.study.schema.study import Study, default_results
 
 STUDY_FILE = "study.json"
 # Folders that a study has in its results; another study's folder must not be one of them.

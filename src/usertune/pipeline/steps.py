@@ -17,7 +17,8 @@ from string import Formatter
 from usertune.core import step_names as names
 from usertune.core.users import batch_label
 from usertune.evaluation.table_names import MANIFEST, TABLES
-from usertune.study.schema import FIGURE_NAMES, Study
+from usertune.study.schema.report import FIGURE_NAMES
+from usertune.study.schema.study import Study
 
 # Holds a folder for each comparison of other users than the study's.
 SUBSETS = "subsets"

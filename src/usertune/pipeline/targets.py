@@ -10,7 +10,7 @@ from pathlib import Path
 from usertune.core.users import format_users
 from usertune.pipeline.layout import Result
 from usertune.pipeline.steps import ALL, CHECK, STEPS
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 # Rules that make nothing of their own, and steps that are made once.
 NAMES = (ALL, CHECK, *(step.name for step in STEPS.values() if not step.wildcards))

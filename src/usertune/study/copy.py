@@ -11,7 +11,7 @@ import yaml
 from usertune.core.users import format_users
 from usertune.models.base_model import is_local
 from usertune.study.files import SPLITS
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 WIDTH = 120
 

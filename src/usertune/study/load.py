@@ -13,7 +13,6 @@ from pydantic_core import ErrorDetails
 
 from usertune.core.errors import UserError, shown
 from usertune.core.users import batch_label, parse_users
-from usertune.study.experiment import Experiment
 from usertune.study.files import (
     USER_OVERRIDES,
     KeyPath,
@@ -25,7 +24,8 @@ from usertune.study.files import (
     users_as_written,
 )
 from usertune.study.paths import with_resolved_paths
-from usertune.study.schema import Origin, Study
+from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.study import Origin, Study
 
 
 def load_study(files: Sequence[str | Path], settings: Sequence[str] = ()) -> Study:

@@ -15,7 +15,7 @@ import yaml
 from usertune.core.errors import UserError, shown
 from usertune.models.model_folder import looks_like_a_folder
 from usertune.study.files import KeyPath
-from usertune.study.schema import default_results
+from usertune.study.schema.study import default_results
 
 RESULTS, BASE_MODEL = ("results",), ("base_model", "path")
 PATHS = (RESULTS, ("dataset", "root"), BASE_MODEL, ("container",))

@@ -9,8 +9,8 @@ import pytest
 
 from usertune.checks.sources import check_sources, gpus_here
 from usertune.core.errors import UserError
-from usertune.study.experiment import Experiment
 from usertune.study.load import study_from_config
+from usertune.study.schema.experiment import Experiment
 
 
 @pytest.mark.parametrize(

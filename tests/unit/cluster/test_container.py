@@ -12,7 +12,7 @@ import pytest
 from usertune.cluster.container import check_container, container_environment, hub_home
 from usertune.core.errors import UserError
 from usertune.study.load import study_from_config
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 
 def study(folder: Path, **keys: object) -> Study:

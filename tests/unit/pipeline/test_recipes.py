@@ -14,7 +14,7 @@ from usertune.pipeline.recipes import Recipes, recipe_changes
 from usertune.pipeline.steps import RECORDED_STEPS
 from usertune.runtime.code_version import STEP_ENTRIES
 from usertune.study.load import study_from_config
-from usertune.study.schema import FIGURE_NAMES
+from usertune.study.schema.report import FIGURE_NAMES
 
 BASE = {
     "name": "small",

@@ -12,7 +12,7 @@ import pytest
 from usertune.core.errors import UserError
 from usertune.pipeline.results_folder import STUDY_FILE, check_owner, check_writable, claim
 from usertune.study.load import study_from_config
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 
 def _study(name: str = "mine", **keys: str) -> Study:

@@ -27,7 +27,7 @@ from usertune.reporting.figures.sheet import Sources, subject_of
 from usertune.reporting.make_figure import make_figure
 from usertune.reporting.style import PALETTE
 from usertune.runtime.code_version import code_version
-from usertune.study.schema import FIGURE_NAMES
+from usertune.study.schema.report import FIGURE_NAMES
 
 Maker = Callable[..., Any]
 

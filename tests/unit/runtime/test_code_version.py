@@ -13,7 +13,7 @@ from usertune.pipeline.recipes import current_code
 from usertune.runtime import code_version as module
 from usertune.runtime.code_version import code_version
 from usertune.study.load import study_from_config
-from usertune.study.schema import FIGURE_NAMES
+from usertune.study.schema.report import FIGURE_NAMES
 
 FIGURES = {f"figure:{name}" for name in FIGURE_NAMES}
 STUDY = study_from_config(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from usertune.study.copy import read_written, study_text
 from usertune.study.load import load_study, study_from_config
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GOOD = {

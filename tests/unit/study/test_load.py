@@ -12,7 +12,7 @@ import yaml
 
 from usertune.core.errors import UserError
 from usertune.study.load import load_study, schema_text, study_from_config
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GOOD = {

@@ -10,7 +10,7 @@ import yaml
 from usertune.core.errors import UserError
 from usertune.pipeline.recipes import Recipes
 from usertune.study.load import load_study, study_from_config
-from usertune.study.schema import Study
+from usertune.study.schema.study import Study
 
 STUDY = {
     "name": "mine",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from usertune.study.experiment import Experiment
+from usertune.study.schema.experiment import Experiment
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What every section of a study shares: strict models, and paths that are safe in file names and commands."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from usertune.core.errors import shown
+
+
+class ConfigModel(BaseModel):
+    """A part of the study: no other keys than its own, and unchangeable."""
+
+    # Defaults are validated too, so that 32 and 32.0 are one value, whoever wrote it.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
+    )
+
+
+def _plain_path(value: str) -> str:
+    if set(value) & set("{}<>"):
+        raise ValueError(
+            f"{shown(value)} holds one of the characters {{ }} < >, which Snakemake takes for placeholders in file "
+            "names; rename the folder, or reach it by a symbolic link"
+        )
+    if any(unicodedata.category(character) == "Cc" for character in value):
+        raise ValueError(f"{shown(value)} holds a line break or another control character; rename the folder")
+    if value.startswith("-"):
+        raise ValueError(f"{shown(value)} begins with '-', which programs take for an option; write ./ before it")
+    return value
+
+
+def _folder(value: str) -> str:
+    if value.startswith("~"):
+        raise ValueError(f"{shown(value)} begins with '~', which is not replaced here; write the whole path")
+    return _plain_path(value)
+
+
+PlainPath = Annotated[str, Field(min_length=1), AfterValidator(_plain_path)]
+Folder = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
+# Snakemake writes it into a shell command as it is.
+ImagePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/+@=-]*$")]

@@ -1,0 +1,78 @@
+"""The section `experiments`: what each one is, how it is trained, and on how many GPUs."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from usertune.study.schema.base import ConfigModel
+from usertune.study.schema.training import Training
+from usertune.training.processes import Strategy
+
+# As in LLaMA-Factory's recipes for Qwen3-VL (examples/train_lora, examples/train_full) and, for adapters, ms-swift's
+# (examples/models/qwen3_vl). Adapters begin at zero: at the 1e-6 of the reference experiment they hardly leave it.
+LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
+
+
+class Experiment(ConfigModel):
+    """One row of the comparison."""
+
+    mode: Literal["vanilla", "lora", "full"]
+    """vanilla: the base model as it is; lora: low-rank adapters; full: all language-model weights."""
+    training: Training | None = None
+    """Training keys that differ for this experiment; the others come from the study's `training`."""
+    max_new_tokens: Annotated[int, Field(gt=0)] | None = None
+    """Longest answer in tokens, where it differs from `evaluation.max_new_tokens`."""
+
+    gpus: Annotated[int, Field(ge=1)] = 1
+    """GPUs that train it, on each of its nodes. Changes the last digits of a sum."""
+    nodes: Annotated[int, Field(ge=1)] = 1
+    """Nodes of the cluster that train it together. Changes the last digits of a sum."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """How several GPUs share the work: each holds the whole model (ddp), or a share of it (fsdp, for mode full)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _choose_learning_rate(cls, raw: Any) -> Any:
+        """Give an experiment that is trained the learning rate of its mode, unless the study says one."""
+        if not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
+            return raw
+        default = LEARNING_RATES.get(raw["mode"]) if isinstance(raw.get("mode"), str) else None
+        if default is None or training.get("learning_rate") is not None:
+            return raw
+        return {**raw, "training": {**training, "learning_rate": default}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Experiment:
+        if self.mode == "vanilla":
+            if self.training is not None:
+                raise ValueError("an experiment of mode vanilla is not trained; remove its training keys")
+            fields = type(self).model_fields
+            if own := [key for key in ("gpus", "nodes", "parallel") if getattr(self, key) != fields[key].default]:
+                raise ValueError(f"an experiment of mode vanilla is not trained; remove {', '.join(own)}")
+        if self.mode == "lora" and self.parallel == "fsdp":
+            raise ValueError("parallel: fsdp is for mode full; adapters are trained with ddp")
+        if self.training is not None and self.training.batch_size % (self.training.micro_batch_size * self.processes):
+            raise ValueError(
+                f"training.batch_size ({self.training.batch_size}) must be a multiple of training.micro_batch_size x "
+                f"gpus x nodes ({self.training.micro_batch_size} x {self.gpus} x {self.nodes})"
+            )
+        return self
+
+    @property
+    def trained(self) -> bool:
+        """Whether the experiment has a training step."""
+        return self.mode != "vanilla"
+
+    @property
+    def processes(self) -> int:
+        """Processes that train it: one for each GPU."""
+        return self.gpus * self.nodes
+
+    @property
+    def strategy(self) -> Strategy:
+        """How these processes share the work."""
+        if self.parallel != "auto":
+            return self.parallel
+        return "fsdp" if self.mode == "full" and self.processes > 1 else "ddp"

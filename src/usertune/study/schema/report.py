@@ -1,0 +1,55 @@
+"""The section `report`: what the report says and shows."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, create_model
+
+from usertune.reporting.figures.catalogue import FIGURES
+from usertune.study.schema.base import ConfigModel
+
+
+def _colour(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch("#[0-9a-fA-F]{6}", value):
+        raise ValueError(
+            f'{value!r} is not a colour; write "#rrggbb" with six hexadecimal digits, in quotes '
+            "(without them YAML takes it for a comment)"
+        )
+    return value.lower()
+
+
+Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "string", "pattern": "^#[0-9a-fA-F]{6}$"})]
+
+
+class FigureSettings(ConfigModel):
+    """How one figure is drawn."""
+
+    colours: dict[str, Colour] = {}  # noqa: RUF012 (pydantic copies it)
+    """Experiment -> colour in this figure, as "#rrggbb"; the others keep their standard colours."""
+
+
+if TYPE_CHECKING:
+    Figures = ConfigModel
+else:
+    Figures = create_model(
+        "Figures",
+        __base__=ConfigModel,
+        __doc__="The figures, by name.",
+        **{name: (FigureSettings, FigureSettings()) for name in FIGURES},
+    )
+
+
+FIGURE_NAMES = tuple(FIGURES)
+
+
+class Report(ConfigModel):
+    """What the report says and shows."""
+
+    title: str = "Comparison of experiments"
+    """Heading of the report."""
+    examples: Annotated[int, Field(ge=0, le=50)] = 6
+    """Test samples that are shown with every experiment's answer."""
+    figures: Figures = Figures()
+    """How single figures differ from the standard look; a change here draws no other figure again."""

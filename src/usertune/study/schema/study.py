@@ -1,0 +1,184 @@
+"""The study: what one ``config.yaml`` says, typed and checked before any job is planned.
+
+The JSON schema in ``schemas/study.schema.json`` is generated from these models (``make schema``).
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cached_property
+from typing import Annotated, Any
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic.json_schema import SkipJsonSchema
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from usertune.study.schema.base import ConfigModel, Folder, ImagePath
+from usertune.study.schema.base_model import BaseModelSettings
+from usertune.study.schema.dataset import Dataset
+from usertune.study.schema.evaluation import Evaluation
+from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.report import FIGURE_NAMES, Report
+from usertune.study.schema.training import Training, with_new_keys
+from usertune.study.schema.users import Users
+
+logger = logging.getLogger(__name__)
+
+
+RESERVED_EXPERIMENT_NAMES = frozenset(
+    {
+        "all",
+        "base_model",
+        "prepare",
+        "train",
+        "predict",
+        "score",
+        "compare",
+        "figure",
+        "audit",
+        "report",
+        "data",
+        "check",
+    }
+)
+
+
+class Rerun(ConfigModel):
+    """What else makes results stale, besides what they are made of."""
+
+    on_code_change: bool = False
+    """Prepare, train and predict again what was made with other code or packages; the report names it anyway."""
+
+
+class Origin(ConfigModel):
+    """Where a study comes from, as far as it matters later. Not part of its file: `usertune.study.load` fills it in."""
+
+    outcomes: Annotated[str, Field(pattern=r"^(subsets/[A-Za-z0-9_.,-]+/)?$")] = ""
+    """Folder of tables, figures and report below ``results``, with a slash at its end; of other users than the file
+    says, one beside those of the file's."""
+    base_model: str | None = None
+    """``base_model.path`` as it is written."""
+
+
+def default_results(name: str) -> str:
+    """Return the folder of results of a study that names none."""
+    return f"results/{name}"
+
+
+class Study(ConfigModel):
+    """One whole study."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    """Short name of the study; it stands in the report and the tables."""
+    results: Folder = "results/NAME"
+    """Folder for everything that is produced, of this study alone; ``results/`` and its name where left out."""
+    dataset: Dataset
+    users: Users
+    base_model: BaseModelSettings
+    experiments: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")], Experiment], Field(min_length=1)
+    ]
+    """Name -> experiment, in the order of the report."""
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    report: Report = Report()
+    rerun: Rerun = Rerun()
+    container: ImagePath | None = None
+    """Apptainer image that jobs run in with ``--sdm apptainer``; changes no result."""
+    origin: Annotated[SkipJsonSchema[Origin], Field(exclude=True)] = Origin()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_results(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("results") is None and isinstance(raw.get("name"), str):
+            return {**raw, "results": default_results(raw["name"])}
+        return raw
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_shared_training(cls, raw: Any) -> Any:
+        """Give every trained experiment the study's training keys where it has none of its own."""
+        if not isinstance(raw, dict) or not isinstance(raw.get("experiments"), dict):
+            return raw
+        training = raw.get("training")
+        shared, messages = with_new_keys(training if isinstance(training, dict) else {})
+        experiments = {}
+        for name, experiment in raw["experiments"].items():
+            if isinstance(experiment, dict) and experiment.get("mode") != "vanilla":
+                own = experiment.get("training")
+                own = {} if own is None else own
+                if isinstance(own, dict):
+                    own, more = with_new_keys(own)
+                    messages += more
+                    # Where an experiment says one of two keys for the same thing, the study's other one does not count.
+                    other = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
+                    hidden = {other[key] for key in own if key in other and own[key] is not None}
+                    merged = {key: value for key, value in shared.items() if key not in hidden}
+                    experiment = {**experiment, "training": _merge(merged, own)}
+            experiments[name] = experiment
+        for message in sorted(set(messages)):
+            logger.warning("%s", message)
+        own_training = {"training": shared} if isinstance(training, dict) else {}
+        return {**raw, **own_training, "experiments": experiments}
+
+    @model_validator(mode="after")
+    def _check(self) -> Study:
+        for name, experiment in self.experiments.items():
+            if name in RESERVED_EXPERIMENT_NAMES:
+                raise ValueError(f"experiments: {name!r} is the name of a workflow step; choose another name")
+            if experiment.trained and not self.users.train:
+                raise ValueError(f"users: train is empty, but experiment {name!r} needs users to be trained on")
+            training = experiment.training
+            if training and not self.users.validation and (training.keep == "best" or training.early_stopping):
+                key = "keep: best" if training.keep == "best" else f"early_stopping: {training.early_stopping}"
+                raise ValueError(
+                    f"users: validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
+                    "name validation users, or remove the key"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _check_coloured_experiments(self) -> Study:
+        # A plain ValueError would lose the key, since the validator of the whole study raises it.
+        problems = [
+            InitErrorDetails(
+                type=PydanticCustomError(
+                    "value_error",
+                    "{error}",
+                    {"error": f"no such experiment; use one of: {', '.join(self.experiments)}"},
+                ),
+                loc=("report", "figures", figure, "colours", name),
+                input=name,
+            )
+            for figure in FIGURE_NAMES
+            for name in getattr(self.report.figures, figure).colours
+            if name not in self.experiments
+        ]
+        if problems:
+            raise ValidationError.from_exception_data("Study", problems)
+        return self
+
+    @property
+    def all_users(self) -> tuple[str, ...]:
+        """Users of every split, in the order train, validation, test."""
+        return self.users.train + self.users.validation + self.users.test
+
+    @cached_property
+    def test_batches(self) -> tuple[tuple[str, ...], ...]:
+        """Test users cut into the batches that prediction jobs take."""
+        size = self.evaluation.users_per_job
+        users = self.users.test
+        return tuple(users[start : start + size] for start in range(0, len(users), size))
+
+    def max_new_tokens(self, experiment: str) -> int:
+        """Longest answer, in tokens, that the named experiment may give."""
+        own = self.experiments[experiment].max_new_tokens
+        return self.evaluation.max_new_tokens if own is None else own
+
+
+def _merge(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(shared)
+    for key, value in own.items():
+        both_sections = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both_sections else value
+    return merged
