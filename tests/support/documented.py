@@ -6,11 +6,10 @@ import ast
 import os
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.forked_snakemake import run_each
 from usertune.cli.main import COMMANDS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -81,23 +80,9 @@ def _lines(block: str) -> list[str]:
     return prompted or [line for line in lines if line and not line.startswith("#")]
 
 
-def run_snakemake(folder: Path, runs: list[tuple[str, ...]], timeout: float = 300) -> list[tuple[int, str]]:
-    """Run Snakemake with each list of arguments, one after the other; return exit codes and what was said.
-
-    Each has a process of its own, forked from one that has imported Snakemake, which is what takes longest.
-    """
-    program = Path(__file__).with_name("forked_snakemake.py")
+def run_snakemake(folder: Path, runs: list[tuple[str, ...]]) -> list[tuple[int, str]]:
+    """Run Snakemake with each list of arguments, one after the other; return exit codes and what was said."""
     environment = {key: value for key, value in os.environ.items() if key != "SNAKEMAKE_PROFILE"}
     # For stand-ins of programs that are not here.
     environment["PATH"] = os.pathsep.join([str(folder / "bin"), environment["PATH"]])
-    done = subprocess.run(
-        [sys.executable, str(program), *(shlex.join(run) for run in runs)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=True,
-        env={**environment, "CUDA_VISIBLE_DEVICES": ""},
-    )
-    parts = done.stdout.split("\0")
-    return [(int(code), said) for code, said in zip(parts[0::2], parts[1::2], strict=False)]
+    return run_each(runs, folder, {**environment, "CUDA_VISIBLE_DEVICES": ""})

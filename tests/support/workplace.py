@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +17,12 @@ from typing import Any
 
 import psutil
 
+from tests.support.forked_snakemake import run_each
 from usertune.demo.dataset import Counts, make_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TRAINED = ("lora", "full")
+SNAKEMAKE = (sys.executable, "-m", "snakemake")
 EXPERIMENTS = ("vanilla", *TRAINED)
 # As people run it: with retries, and with no lock that outlives its holder.
 LOCAL_PROFILE = ("--profile", str(REPOSITORY / "profiles/local"))
@@ -104,7 +107,7 @@ class Workplace:
 
     def command(self, *arguments: str, cores: int = 2) -> list[str]:
         """Return the command line of Snakemake."""
-        head = [sys.executable, "-m", "snakemake", "--snakefile", str(self.repository / "Snakefile")]
+        head = [*SNAKEMAKE, "--snakefile", str(self.repository / "Snakefile")]
         where = ["--configfile", str(self.study), "--directory", str(self.folder), "--cores", str(cores)]
         # Before the options that take several values, which would swallow targets.
         return [*head, *arguments, *self.options, *where]
@@ -118,7 +121,7 @@ class Workplace:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 text=True,
-                env=self._environment(),
+                env=self.run_environment,
                 start_new_session=True,
                 # pytest in the background of a script has Ctrl-C ignored, and children inherit that.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
@@ -148,6 +151,17 @@ class Workplace:
         assert code == 0, output
         return output
 
+    def variants(self, count: int) -> list[Workplace]:
+        """Return so many copies of a study of which nothing was run, which share its data."""
+        copies = []
+        for number in range(count):
+            folder = self.folder / f"variant-{number}"
+            folder.mkdir()
+            (folder / "data").symlink_to(self.data)
+            shutil.copy(self.study, folder)
+            copies.append(Workplace(folder, self.environment, repository=self.repository, options=self.options))
+        return copies
+
     def usertune(self, *arguments: str) -> tuple[int, str]:
         """Run the command `usertune` in the study's folder; return its exit code and all its output."""
         done = subprocess.run(
@@ -157,7 +171,7 @@ class Workplace:
             stderr=subprocess.STDOUT,
             text=True,
             timeout=120,
-            env={**self._environment(), "PYTHONPATH": str(self.repository / "src")},
+            env={**self.run_environment, "PYTHONPATH": str(self.repository / "src")},
             check=False,
         )
         return done.returncode, done.stdout
@@ -209,11 +223,26 @@ class Workplace:
         """Let programs of a folder come before those of the system."""
         self.environment["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
 
-    def _environment(self) -> dict[str, str]:
+    @property
+    def run_environment(self) -> dict[str, str]:
+        """The environment of every program that is run here."""
         hidden = {"SNAKEMAKE_PROFILE", "CUDA_VISIBLE_DEVICES"}
         kept = {key: value for key, value in os.environ.items() if key not in hidden}
         # TMPDIR keeps GPU locks apart from those of real jobs.
         return {**kept, "TMPDIR": str(self.folder), **self.environment}
+
+
+def refused(places: Sequence[Workplace], *arguments: str) -> list[str]:
+    """Run Snakemake in each place, which must be refused before any job; return what was said."""
+    runs = [place.command(*arguments)[len(SNAKEMAKE) :] for place in places]
+    said = []
+    for place, (code, output) in zip(places, run_each(runs, places[0].folder, places[0].run_environment), strict=True):
+        assert code != 0, output
+        assert not place.results.exists(), output
+        assert "Traceback" not in output, output
+        assert "Building DAG" not in output, output
+        said.append(output)
+    return said
 
 
 def kill_group(process: subprocess.Popen[str]) -> None:

@@ -6,70 +6,56 @@ import json
 
 import pytest
 
-from tests.support.workplace import Workplace
+from tests.support.workplace import Workplace, refused
 
 pytestmark = pytest.mark.workflow
 
 
-def _refused(workplace: Workplace) -> str:
-    """Run the study, which must be refused before any job; return what was said."""
-    code, output = workplace.snakemake()
-    assert code != 0, output
-    assert not workplace.results.exists(), output
-    assert "Traceback" not in output
-    return output
+# Old and new text of the study, and what is said of it next to the line.
+TYPOS: list[tuple[str, str, list[str]]] = [
+    ("report:\n", "reprot:\n", ["reprot", "unknown key", "did you mean 'report'"]),
+    ("  format: messages", "  fromat: messages", ["dataset.fromat", "did you mean 'format'"]),
+    ("  task: grounding", "  task: groundnig", ["dataset.task", "'groundnig' is not allowed", "'grounding'"]),
+    ("  validation: 74", "  validaton: 74", ["users.validaton", "did you mean 'validation'"]),
+    ("  train: 11-13", "  train: 13-11", ["users.train", "counts backwards", "11-13"]),
+    ("  dtype: float32", "  dtpye: float32", ["base_model.dtpye", "did you mean 'dtype'"]),
+    ("  dtype: float32", "  dtype: float16", ["base_model.dtype", "'float16'", "'bfloat16' or 'float32'"]),
+    ("    mode: full", "    mdoe: full", ["experiments.full.mdoe", "did you mean 'mode'"]),
+    ("    mode: lora", "    mode: lroa", ["experiments.lora.mode", "'lroa'", "'vanilla', 'lora' or 'full'"]),
+    (
+        "      learning_rate: 4e-3",
+        "      learning_rat: 4e-3",
+        ["experiments.lora.training.learning_rat", "did you mean 'learning_rate'"],
+    ),
+    ("  warmup_steps: 1", "  warmup_stesp: 1", ["training.warmup_stesp", "did you mean 'warmup_steps'"]),
+    ("  epochs: 1", "  epochs: -1", ["training.epochs", "-1 is not allowed", "greater than 0"]),
+    ("    rank: 2", "    rnak: 2", ["training.lora.rnak", "did you mean 'rank'"]),
+    ("  users_per_job: 2", "  user_per_job: 2", ["evaluation.user_per_job", "did you mean 'users_per_job'"]),
+    ("  examples: 2", "  exmaples: 2", ["report.exmaples", "did you mean 'examples'"]),
+]
+# Here the lines are not those of the change.
+NOT_THERE: list[tuple[str, str, list[str]]] = [
+    ("  root: data", "  root: dtaa", ["dataset.root", "dtaa does not exist"]),
+    ("  test: 1-2", "  test: 1-3", ["users.test", "user 3", "found 6 users there: 1-2,11-13,74"]),
+    ("/demo/base", "/demo/bsae", ["base_model.path", "/demo/bsae is not a folder"]),
+    ("  test: 1-2", "  test: 010", ["study.yaml:11: users.test: '010'", "leading zeros"]),
+    ("  test: 1-2", "\ttest: 1-2", ["study.yaml:11: not valid YAML", "indent by spaces"]),
+    ("  test: 1-2", "  test: [1, 2", ["study.yaml:12: not valid YAML", "begun in line 11"]),
+    ("  test: 1-2", "  test: 1-2,11", ["user 11 is in both train and test", "splits must not overlap"]),
+    ("  examples: 2", "  examples: 2\n  examples: 3", ["report.examples was already set in line"]),
+    ("  lora:\n    mode: lora", "  train:\n    mode: lora", ["'train' is the name of a workflow step"]),
+]
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("report:\n", "reprot:\n", ["reprot", "unknown key", "did you mean 'report'"]),
-        ("  format: messages", "  fromat: messages", ["dataset.fromat", "did you mean 'format'"]),
-        ("  task: grounding", "  task: groundnig", ["dataset.task", "'groundnig' is not allowed", "'grounding'"]),
-        ("  validation: 74", "  validaton: 74", ["users.validaton", "did you mean 'validation'"]),
-        ("  train: 11-13", "  train: 13-11", ["users.train", "counts backwards", "11-13"]),
-        ("  dtype: float32", "  dtpye: float32", ["base_model.dtpye", "did you mean 'dtype'"]),
-        ("  dtype: float32", "  dtype: float16", ["base_model.dtype", "'float16'", "'bfloat16' or 'float32'"]),
-        ("    mode: full", "    mdoe: full", ["experiments.full.mdoe", "did you mean 'mode'"]),
-        ("    mode: lora", "    mode: lroa", ["experiments.lora.mode", "'lroa'", "'vanilla', 'lora' or 'full'"]),
-        (
-            "      learning_rate: 4e-3",
-            "      learning_rat: 4e-3",
-            ["experiments.lora.training.learning_rat", "did you mean 'learning_rate'"],
-        ),
-        ("  warmup_steps: 1", "  warmup_stesp: 1", ["training.warmup_stesp", "did you mean 'warmup_steps'"]),
-        ("  epochs: 1", "  epochs: -1", ["training.epochs", "-1 is not allowed", "greater than 0"]),
-        ("    rank: 2", "    rnak: 2", ["training.lora.rnak", "did you mean 'rank'"]),
-        ("  users_per_job: 2", "  user_per_job: 2", ["evaluation.user_per_job", "did you mean 'users_per_job'"]),
-        ("  examples: 2", "  exmaples: 2", ["report.exmaples", "did you mean 'examples'"]),
-    ],
-)
-def test_typo(workplace: Workplace, old: str, new: str, said: list[str]) -> None:
-    line = workplace.replace(old, new)
-    output = _refused(workplace)
-    for text in [*said, f"study.yaml:{line}: "]:
-        assert text in output
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "said"),
-    [
-        ("  root: data", "  root: dtaa", ["dataset.root", "dtaa does not exist"]),
-        ("  test: 1-2", "  test: 1-3", ["users.test", "user 3", "found 6 users there: 1-2,11-13,74"]),
-        ("/demo/base", "/demo/bsae", ["base_model.path", "/demo/bsae is not a folder"]),
-        ("  test: 1-2", "  test: 010", ["study.yaml:11: users.test: '010'", "leading zeros"]),
-        ("  test: 1-2", "\ttest: 1-2", ["study.yaml:11: not valid YAML", "indent by spaces"]),
-        ("  test: 1-2", "  test: [1, 2", ["study.yaml:12: not valid YAML", "begun in line 11"]),
-        ("  test: 1-2", "  test: 1-2,11", ["user 11 is in both train and test", "splits must not overlap"]),
-        ("  examples: 2", "  examples: 2\n  examples: 3", ["report.examples was already set in line"]),
-        ("  lora:\n    mode: lora", "  train:\n    mode: lora", ["'train' is the name of a workflow step"]),
-    ],
-)
-def test_what_the_study_names_must_be_there(workplace: Workplace, old: str, new: str, said: list[str]) -> None:
-    workplace.replace(old, new)
-    output = _refused(workplace)
-    for text in said:
-        assert text in output
+def test_mistakes_in_the_study_are_refused_with_file_and_line(workplace: Workplace) -> None:
+    places = workplace.variants(len(TYPOS) + len(NOT_THERE))
+    expected = []
+    for place, (old, new, said) in zip(places, [*TYPOS, *NOT_THERE], strict=True):
+        line = place.replace(old, new)
+        expected.append([*said, f"study.yaml:{line}: "] if len(expected) < len(TYPOS) else said)
+    for output, said in zip(refused(places), expected, strict=True):
+        for text in said:
+            assert text in output
 
 
 def test_users_of_the_command_line_are_read_as_text(workplace: Workplace) -> None:
