@@ -246,7 +246,7 @@ def _lack_of_memory_named(micro_batch_size: int) -> AbstractContextManager[None]
     )
     alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
     return lack_named(
-        f"out of memory with training.micro_batch {micro_batch_size}", smaller if micro_batch_size > 1 else alone
+        f"out of memory with training.micro_batch_size {micro_batch_size}", smaller if micro_batch_size > 1 else alone
     )
 
 

@@ -194,7 +194,7 @@ def test_memory_that_runs_out_anywhere_is_named(
     def fail(*_: Any) -> Any:
         raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
 
-    monkeypatch.setattr(f"usertune.{'trainer' if where == 'answer_loss_sum' else 'finetune'}.{where}", fail)
+    monkeypatch.setattr(f"usertune.training.{'trainer' if where == 'answer_loss_sum' else 'finetune'}.{where}", fail)
     with pytest.raises(
         LackOfMemoryError, match=r"^out of memory with training\.micro_batch_size 4 \(CUDA error: CUBLAS_"
     ):
