@@ -8,7 +8,7 @@ JOBS ?= auto
 # The model of the tests is tiny, so threads cost more than they give.
 TESTS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --dist loadgroup
 
-.PHONY: help setup demo demo-data test fuzz lint format schema bench bench-slurm clean
+.PHONY: help setup demo demo-data test fuzz lint format schema bench bench-slurm figures clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -43,16 +43,21 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style
 schema: setup  ## Write what is derived from the code: schemas/study.schema.json, the tables of docs/answers.md
 	$(BIN)/usertune schema
 
-bench: setup demo-data  ## Run the benchmarks; minutes
+bench: setup  ## Run the benchmarks and store their results; half an hour
 	$(BIN)/python benchmarks/batched_generation.py
+	$(BIN)/python benchmarks/busy_machine.py
+	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/dry_run.py
 	$(BIN)/python benchmarks/one_edit.py
-	$(BIN)/python benchmarks/weight_checks.py
 	$(BIN)/python benchmarks/reproducibility.py
+	$(BIN)/python benchmarks/weight_checks.py
 
-bench-slurm: setup demo-data  ## The same on a SLURM cluster that is started here (SLURM must be installed); minutes
+bench-slurm: setup  ## The same on a SLURM cluster that is started here (SLURM must be installed); minutes
 	$(BIN)/python benchmarks/slurm_study.py
 	$(BIN)/python benchmarks/slurm_many_jobs.py
+
+figures: setup  ## Write the stored results of the benchmarks into README.md and docs
+	$(BIN)/python benchmarks/write_figures.py
 
 setup: $(VENV)/.installed  ## Make the virtual environment from envs/requirements.txt (once)
 

@@ -5,9 +5,9 @@ random: what they say costs nothing), as if they had been generated before. Then
 
     one sample of one user is edited    -> the run's time, and how many answers it generated
     every file of the dataset is touched -> the same, and whether it trained
-    the audit, and a look at the status  -> their times
+    audit, status, dry run               -> their times
 
-Run anywhere, with a folder for about 100 MB; takes minutes, most of them for the study itself:
+Needs a temporary folder for about 100 MB; takes minutes, most of them for the study itself:
 
     python benchmarks/one_edit.py
 """
@@ -15,14 +15,15 @@ Run anywhere, with a folder for about 100 MB; takes minutes, most of them for th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
+
+import common
 
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result
@@ -35,51 +36,71 @@ from usertune.pipeline.recipes import Recipes, current_code
 from usertune.runtime.provenance import current_provenance, installed_versions
 from usertune.study.load import load_study
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+EXPERIMENTS = {name: {"mode": name} for name in ("vanilla", "lora", "full")}
 STUDY = """
 name: edited
 results: results
 dataset: {{root: dataset}}
 users: {{train: 84, test: 1-{users}}}
-base_model: {{path: {repository}/demo/base, dtype: float32}}
-experiments:
-  vanilla: {{mode: vanilla}}
-  lora: {{mode: lora}}
-  full: {{mode: full}}
+base_model: {{path: {base}, dtype: float32}}
+experiments: {experiments}
 training: {{gradient_checkpointing: false, dataloader_num_workers: 0}}
 """
 
 
-def main(users: int, samples: int) -> None:
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    users, experiments = arguments.users, dict(list(EXPERIMENTS.items())[: arguments.experiments])
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_dataset(folder / "dataset", [*range(1, users + 1), 84], 0, Counts(8, 8, samples))
-        (folder / "study.yaml").write_text(STUDY.format(repository=REPOSITORY, users=users))
-        trained = [f"results/checkpoints/{experiment}/manifest.json" for experiment in ("lora", "full")]
+        make_dataset(folder / "dataset", [*range(1, users + 1), 84], 0, Counts(8, 8, arguments.samples))
+        (folder / "study.yaml").write_text(
+            STUDY.format(base=common.BASE, users=users, experiments=json.dumps(experiments))
+        )
+        trained = [f"results/checkpoints/{name}/manifest.json" for name in experiments if name != "vanilla"]
         prepared = [f"results/data/user_{user}.manifest.json" for user in range(1, users + 1)]
-        _snakemake(folder, *trained, *prepared)
-        os.chdir(folder)
-        _fill_store()
-        print(f"{users} users x 3 experiments x {samples} samples: {_snakemake(folder):.0f} s for the first comparison")
-        _edit_one_sample(folder / "dataset/user_2.jsonl")
-        before = _stored(folder)
-        seconds = _snakemake(folder)
-        print(f"one sample of one user edited: {seconds:.1f} s (aim: 60), {_stored(folder) - before} answers generated")
+        _run(folder, *trained, *prepared, "results/base_model/manifest.json")
+        with contextlib.chdir(folder):
+            _fill_store()
+        first = common.seconds_of(lambda: _run(folder))
+        _edit_one_sample(folder / "dataset/user_1.jsonl")
+        edited = _measured_run(folder)
         for path in (folder / "dataset").rglob("*"):
             os.utime(path)
-        before, weights = _stored(folder), _trainings(folder)
-        seconds = _snakemake(folder)
-        again = _trainings(folder) != weights
-        print(f"dataset touched: {seconds:.1f} s, {_stored(folder) - before} answers generated, trained again: {again}")
-        started = time.perf_counter()
-        _run([sys.executable, "-P", "-m", "usertune", "audit", "--study", "study.yaml"], folder)
-        print(f"audit: {time.perf_counter() - started:.1f} s (aim: 5)")
-        started = time.perf_counter()
-        _run([sys.executable, "-P", "-m", "usertune", "status", "--study", "study.yaml"], folder)
-        print(f"status: {time.perf_counter() - started:.1f} s")
-        started = time.perf_counter()
-        _snakemake(folder, "--dry-run")
-        print(f"dry run, nothing to do: {time.perf_counter() - started:.1f} s")
+        touched = _measured_run(folder)
+        looks = {
+            "audit": lambda: common.usertune(folder, "audit", "--study", "study.yaml"),
+            "status": lambda: common.usertune(folder, "status", "--study", "study.yaml"),
+            "dry_run": lambda: _run(folder, "--dry-run"),
+        }
+        seconds = common.in_turn(looks, arguments.rounds)
+    return {
+        "users": users,
+        "experiments": len(experiments),
+        "samples": arguments.samples,
+        "first_comparison_seconds": round(first, 1),
+        "one_sample_edited": edited,
+        "dataset_touched": touched,
+        "seconds": {name: common.spread(values) for name, values in seconds.items()},
+    }
+
+
+def tell(measured: dict[str, Any]) -> list[str]:
+    size = f"{measured['users']} users x {measured['experiments']} experiments x {measured['samples']} samples"
+    lines = [f"{size}: {measured['first_comparison_seconds']} s for the first comparison"]
+    for name, aim in (("one_sample_edited", "; aim: 60 s"), ("dataset_touched", "")):
+        run = measured[name]
+        lines.append(
+            f"{name.replace('_', ' ')}: {run['seconds']} s, {run['answers_generated']} answers generated, "
+            f"{run['trainings']} trainings{aim}"
+        )
+    return lines + [f"{name}: {common.told(values, 's')}" for name, values in measured["seconds"].items()]
+
+
+def _measured_run(folder: Path) -> dict[str, Any]:
+    answers, weights = _stored(folder), _trainings(folder)
+    seconds = common.seconds_of(lambda: _run(folder))
+    again = sum(weights.get(path) != time for path, time in _trainings(folder).items())
+    return {"seconds": round(seconds, 1), "answers_generated": _stored(folder) - answers, "trainings": again}
 
 
 def _fill_store() -> None:
@@ -121,22 +142,19 @@ def _trainings(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in folder.glob("results/checkpoints/*/*/complete.json")}
 
 
-def _snakemake(folder: Path, *arguments: str) -> float:
-    started = time.perf_counter()
-    workflow = ["--snakefile", str(REPOSITORY / "Snakefile"), "--configfile", "study.yaml", "--cores", "all"]
-    _run([sys.executable, "-m", "snakemake", *arguments, *workflow], folder)
-    return time.perf_counter() - started
-
-
-def _run(command: list[str], folder: Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stdout + done.stderr)
+def _run(folder: Path, *arguments: str) -> None:
+    workflow = ["--snakefile", str(common.REPOSITORY / "Snakefile"), "--configfile", "study.yaml", "--cores", "all"]
+    common.snakemake(folder, *arguments, *workflow)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=83, help="test users (default: 83)")
-    parser.add_argument("--samples", type=int, default=120, help="samples of each (default: 120)")
-    arguments = parser.parse_args()
-    main(arguments.users, arguments.samples)
+    common.run(
+        main,
+        tell,
+        {
+            "users": (83, 1, "test users"),
+            "samples": (120, 6, "samples of each"),
+            "experiments": (3, 1, "vanilla, lora and full, or the first of them"),
+            "rounds": (3, 1, "times that audit, status and dry run are measured"),
+        },
+    )

@@ -10,19 +10,20 @@ must have done so exactly once, and the journal must say the same. Minutes:
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
+import common
 
-from slurm_guard.journal import Journal  # noqa: E402
-from tests.support.slurm_cluster import Cluster, free_ports  # noqa: E402
+sys.path.insert(0, str(common.REPOSITORY))
+
+from slurm_guard.journal import Journal
+from snakemake_executor_plugin_slurm_guarded import JOB_NAME, JOURNAL
+from tests.support.slurm_cluster import Cluster, free_ports
 
 WORKFLOW = """
 rule all:
@@ -35,45 +36,51 @@ rule toy:
 """
 
 
-def main(jobs: int, cores: int) -> None:
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "ran").mkdir()
-        (folder / "Snakefile").write_text(WORKFLOW.format(jobs=jobs))
-        cluster = Cluster(folder / "cluster", nodes=3, cpus=cores // 3, port=free_ports(30))
+        cluster = Cluster(folder / "cluster", nodes=3, cpus=arguments.cores // 3, port=free_ports(30))
         cluster.start()
         try:
-            seconds = _run(folder, cluster, jobs)
+            measured = submit_all(folder, arguments.jobs, cluster.environment)
         finally:
             cluster.stop()
-        runs = Counter(line for path in (folder / "ran").iterdir() for line in path.read_text().split())
-        events = Counter(entry["event"] for entry in Journal(folder / "jobs.jsonl").read())
-    lost = [number for number in range(jobs) if runs[str(number)] == 0]
-    doubled = [number for number, count in runs.items() if count > 1]
-    print(f"{jobs} jobs, {cores} at a time on {os.cpu_count()} cores: {seconds:.0f} s, {seconds / jobs:.2f} s a job")
-    print(f"lost: {len(lost)}, run twice: {len(doubled)}, submitted: {events['submitted']}, ended: {events['ended']}")
-    if lost or doubled or events["submitted"] != jobs or events["ended"] != jobs:
-        sys.exit("a job was lost or doubled")
+    return {"at_a_time": arguments.cores, **measured}
 
 
-def _run(folder: Path, cluster: Cluster, jobs: int) -> float:
-    environment = {
-        **os.environ,
-        **cluster.environment,
-        "SNAKEMAKE_SLURM_GUARDED_JOB_NAME": "usertune-toys",
-        "SNAKEMAKE_SLURM_GUARDED_JOURNAL": str(folder / "jobs.jsonl"),
+def submit_all(folder: Path, jobs: int, environment: Mapping[str, str]) -> dict[str, Any]:
+    """Run so many jobs by SLURM in ``folder``; leave with a message if one was lost or ran twice."""
+    (folder / "ran").mkdir()
+    (folder / "Snakefile").write_text(WORKFLOW.format(jobs=jobs))
+    names = {JOB_NAME: "usertune-toys", JOURNAL: str(folder / "jobs.jsonl")}
+    run = ["--profile", str(common.REPOSITORY / "profiles/slurm"), "--jobs", str(jobs)]
+    seconds = common.seconds_of(lambda: common.snakemake(folder, *run, environment={**environment, **names}))
+    runs = Counter(line for path in (folder / "ran").iterdir() for line in path.read_text().split())
+    events = Counter(entry["event"] for entry in Journal(folder / "jobs.jsonl").read())
+    measured = {
+        "jobs": jobs,
+        "seconds": round(seconds, 1),
+        "seconds_per_job": round(seconds / jobs, 2),
+        "lost": sum(runs[str(number)] == 0 for number in range(jobs)),
+        "run_twice": sum(count > 1 for count in runs.values()),
+        "submitted": events["submitted"],
+        "ended": events["ended"],
     }
-    command = [sys.executable, "-m", "snakemake", "--profile", str(REPOSITORY / "profiles/slurm"), "--jobs", str(jobs)]
-    started = time.monotonic()
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stdout[-3000:] + done.stderr[-3000:])
-    return time.monotonic() - started
+    if measured["lost"] or measured["run_twice"] or {measured["submitted"], measured["ended"]} != {jobs}:
+        sys.exit(f"a job was lost or doubled: {measured}")
+    return measured
+
+
+def tell(measured: dict[str, Any]) -> list[str]:
+    return [
+        f"{measured['jobs']} jobs, {measured['at_a_time']} at a time: {measured['seconds']} s, "
+        f"{measured['seconds_per_job']} s a job; none was lost, none ran twice"
+    ]
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--jobs", type=int, default=200, help="default: 200")
-    parser.add_argument("--cores", type=int, default=12, help="cores of the cluster, three nodes together; default: 12")
-    arguments = parser.parse_args()
-    main(arguments.jobs, arguments.cores)
+    common.run(
+        main,
+        tell,
+        {"jobs": (200, 3, "jobs at once"), "cores": (12, 3, "cores of the cluster, three nodes together")},
+    )

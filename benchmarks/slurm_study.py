@@ -1,69 +1,69 @@
 """The demo study by SLURM and by the local profile: the same answers? How many allocations, and where did the time go?
 
 On a cluster of virtual nodes with made-up GPUs on this machine (SLURM must be installed); training and prediction are
-real. The time of the run on SLURM is cut up by `usertune status --times`. About ten minutes on two cores:
+real. About ten minutes on two cores:
 
-    make demo-data && python benchmarks/slurm_study.py
+    python benchmarks/slurm_study.py
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(REPOSITORY))
+import common
 
-from tests.support.slurm_cluster import Cluster, free_ports  # noqa: E402
+import demo
+
+sys.path.insert(0, str(common.REPOSITORY))
+
+from tests.support.slurm_cluster import Cluster, free_ports
 
 
-def main() -> None:
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        study = demo.demo_study(arguments, folder)
+        studies = {profile: folder / profile / "study.yaml" for profile in ("slurm", "local")}
+        for file in studies.values():
+            file.parent.mkdir()
+            file.write_text(study)
         # As many cores as there are, so that jobs do not take each other's time.
         cluster = Cluster(folder / "cluster", nodes=1, cpus=8, port=free_ports(30))
         cluster.start()
         try:
-            by_slurm = _run(folder / "slurm", "slurm", cluster.environment)
+            measured = {"slurm": demo.run_study(studies["slurm"], "slurm", **cluster.environment)}
         finally:
             cluster.stop()
-        here = _run(folder / "local", "local", {"CUDA_VISIBLE_DEVICES": ""})
-        print(f"by SLURM {by_slurm:.0f} s, by the local profile {here:.0f} s, ratio {by_slurm / here:.2f}")
-        same = _predictions(folder / "slurm") == _predictions(folder / "local")
-        print(f"predictions of both runs: {'the same' if same else 'they differ'}")
-        study = folder / "slurm/study.yaml"
-        subprocess.run(
-            [sys.executable, "-P", "-m", "usertune", "status", "--times", "--study", str(study)],
-            cwd=REPOSITORY,
-            check=True,
-        )
-        if not same:
-            sys.exit(1)
+        measured["local"] = demo.run_study(studies["local"], "local")
+        if predictions(studies["slurm"].parent) != predictions(studies["local"].parent):
+            sys.exit("the predictions of both runs differ")
+    return {
+        **measured,
+        "same_predictions": True,
+        "slurm_over_local": round(measured["slurm"]["seconds"] / measured["local"]["seconds"], 2),
+    }
 
 
-def _run(folder: Path, profile: str, environment: dict[str, str]) -> float:
-    folder.mkdir()
-    study = folder / "study.yaml"
-    study.write_text((REPOSITORY / "config.yaml").read_text().replace("results: results", f"results: {folder}/results"))
-    command = [sys.executable, "-m", "snakemake", "--profile", f"profiles/{profile}", "--configfile", str(study)]
-    started = time.monotonic()
-    done = subprocess.run(command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(done.stdout[-3000:] + done.stderr[-3000:])
-    return time.monotonic() - started
-
-
-def _predictions(folder: Path) -> dict[str, object]:
+def predictions(folder: Path) -> dict[str, Any]:
+    """Return the predictions of a study that lies in ``folder``, by file."""
     files = sorted((folder / "results/predictions").glob("*/*.json"))
     return {str(path.relative_to(folder)): json.loads(path.read_text())["predictions"] for path in files}
 
 
+def tell(measured: dict[str, Any]) -> list[str]:
+    times = measured["slurm"]["times"]
+    return [
+        f"by SLURM {measured['slurm']['seconds']} s, by the local profile {measured['local']['seconds']} s, "
+        f"ratio {measured['slurm_over_local']}; the predictions are the same",
+        f"allocations: {times['allocations']}; loads of a base model: {times['model_loads']}",
+        *(f"{name}: {times['shares'][name]} s, {part:.0%}" for name, part in times["fractions"].items()),
+    ]
+
+
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    main()
+    common.run(main, tell, demo.OPTIONS)

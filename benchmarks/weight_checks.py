@@ -1,39 +1,36 @@
 """What the checks of weights cost: a base model's folder when jobs are planned, and all numbers when they are loaded.
 
 The folder has the tensors of Qwen3-VL-8B's layers in four files without data (no place on the disk), the weights that
-are loaded are one GB of random numbers in bfloat16, read from the file system's cache. Run anywhere:
+are loaded are one GB of random numbers in bfloat16, read from the file system's cache on one thread:
 
-    OMP_NUM_THREADS=1 python benchmarks/weight_checks.py
+    python benchmarks/weight_checks.py
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
-import statistics
 import struct
+import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
+import common
 
-from usertune.models.model_folder import INDEX, ModelFolder
-from usertune.models.weights import is_finite
+from usertune.models.model_folder import INDEX
 
-BASE = Path(__file__).resolve().parent.parent / "demo" / "base"
 ATTENTION = [f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")]
 LAYER = [*ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm"]
 BLOCK = ["attn.qkv", "attn.proj", "mlp.linear_fc1", "mlp.linear_fc2", "norm1", "norm2"]
 OTHERS = ["language_model.embed_tokens", "language_model.norm", "visual.patch_embed.proj", "visual.pos_embed"]
-REPEATS = 5
 
 
 def make_folder(folder: Path) -> int:
     """Write a base model's folder with Qwen3-VL-8B's names; return the number of tensors."""
-    shutil.copytree(BASE, folder)
+    shutil.copytree(common.BASE, folder)
     (folder / "model.safetensors").unlink()
     names = [f"model.language_model.layers.{number}.{part}.weight" for number in range(36) for part in LAYER]
     names += [
@@ -59,34 +56,56 @@ def make_folder(folder: Path) -> int:
     return len(names)
 
 
-def seconds(function: Callable[[], object]) -> float:
-    """Return the median time of several calls."""
-    times = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    import torch
+    from safetensors.torch import load_file, save_file
 
+    from usertune.models.model_folder import ModelFolder
+    from usertune.models.weights import is_finite
 
-def main() -> None:
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         folder, file = Path(temporary) / "base", Path(temporary) / "weights.safetensors"
         tensors = make_folder(folder)
-        assert ModelFolder(folder).inspect() == []
-        took = seconds(lambda: ModelFolder(folder).inspect())
-        print(f"planning: a folder of {tensors} tensors in 4 files is checked in {1000 * took:.0f} ms")
-        save_file({str(number): torch.randn(4096, 4096).bfloat16() for number in range(30)}, file)
+        if problems := ModelFolder(folder).inspect():
+            sys.exit(f"the folder made here is refused: {problems}")
+        save_file({str(number): torch.randn(4096, 4096).bfloat16() for number in range(arguments.tensors)}, file)
         weights = load_file(file)
         size = file.stat().st_size / 1e9
-        read = seconds(lambda: [value.clone() for value in load_file(file).values()]) / size
-        check = seconds(lambda: [is_finite(value) for value in weights.values()]) / size
-        plain = seconds(lambda: [value.isfinite().all() for value in weights.values()]) / size
-        print(
-            f"loading, {torch.get_num_threads()} thread(s): reading {read:.2f} s a GB, looking for numbers that are "
-            f"not finite {check:.2f} s a GB (by isfinite {plain:.2f} s a GB)"
+
+        def per_gigabyte(function: Callable[[], object]) -> Callable[[], float]:
+            return lambda: common.seconds_of(function) / size
+
+        found = common.in_turn(
+            {
+                "planning": lambda: 1000 * common.seconds_of(lambda: ModelFolder(folder).inspect()),
+                "reading": per_gigabyte(lambda: [value.clone() for value in load_file(file).values()]),
+                "checking": per_gigabyte(lambda: [is_finite(value) for value in weights.values()]),
+                "isfinite": per_gigabyte(lambda: [value.isfinite().all() for value in weights.values()]),
+            },
+            arguments.rounds,
         )
+    return {
+        "tensors_of_the_folder": tensors,
+        "gigabytes": round(size, 3),
+        "planning_milliseconds": common.spread(found["planning"]),
+        "seconds_per_gigabyte": {name: common.spread(found[name]) for name in ("reading", "checking", "isfinite")},
+        "checking_over_reading": common.ratio(found["checking"], found["reading"]),
+    }
+
+
+def tell(measured: dict[str, Any]) -> list[str]:
+    words = {"reading": "reading", "checking": "looking for numbers that are not finite", "isfinite": "by isfinite"}
+    return [
+        f"planning: a folder of {measured['tensors_of_the_folder']} tensors in 4 files is checked in "
+        f"{common.told(measured['planning_milliseconds'], 'ms')}",
+        *(
+            f"loading, one thread: {words[name]}: {common.told(values, 's a GB')}"
+            for name, values in measured["seconds_per_gigabyte"].items()
+        ),
+        f"looking over reading: {common.told(measured['checking_over_reading'])}",
+    ]
 
 
 if __name__ == "__main__":
-    main()
+    common.run(main, tell, {"rounds": (5, 1, "times each is measured"), "tensors": (30, 1, "of 34 MB each, to load")})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.slurm.conftest import on_cluster
+from tests.support.benchmarks import benchmark_module
 from tests.support.slurm_cluster import Cluster
 from tests.support.workplace import EXPERIMENTS, LOCAL_PROFILE, TRAINED, Workplace, kill_group, new_workplace
 from usertune.cluster.job_names import JOURNAL
@@ -111,3 +112,20 @@ def test_jobs_at_once_hold_different_gpus(finished: Workplace) -> None:
     assert at_once, "jobs ran at the same time"
     for one, other in at_once:
         assert one[0] != other[0]
+
+
+def test_the_benchmark_reads_both_runs(both: tuple[Workplace, Workplace]) -> None:
+    finished, local = both
+    benchmark = benchmark_module("slurm_study")
+    assert benchmark.predictions(finished.folder) == benchmark.predictions(local.folder) != {}
+    found = benchmark.demo.look_at(finished.study)
+    assert found["times"]["allocations"] == {"train": 2, "predict": 6}
+    assert sum(found["times"]["fractions"].values()) == pytest.approx(1, abs=0.01)
+    assert set(found["accuracy"]) == set(EXPERIMENTS)
+
+
+def test_the_benchmark_of_many_jobs_loses_none(cluster: Cluster, tmp_path: Path) -> None:
+    found = benchmark_module("slurm_many_jobs").submit_all(tmp_path, 3, cluster.environment)
+    assert {key: found[key] for key in ("jobs", "lost", "run_twice", "ended")} == {
+        "jobs": 3, "lost": 0, "run_twice": 0, "ended": 3,
+    }  # fmt: skip

@@ -87,11 +87,12 @@ def pretrain(folder: Path, seed: int, steps_scale: float = 1.0) -> dict[str, Any
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     write_json(folder / "pretraining.json", record)
-    write_text(folder / "README.md", _model_card(record))
+    write_text(folder / "README.md", model_card(record))
     return record
 
 
-def _model_card(record: dict[str, Any]) -> str:
+def model_card(record: dict[str, Any]) -> str:
+    """Return the README of the base model that ``record`` is of."""
     held_out = record["held_out"]
     return MODEL_CARD.format(
         parameters=record["parameters"],

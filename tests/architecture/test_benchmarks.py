@@ -1,0 +1,81 @@
+"""Every benchmark runs, on next to nothing, and says so."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.benchmarks import FOLDER
+from tests.support.documented import REPOSITORY
+
+# Not benchmarks: what they share, and what writes their results into the docs.
+HELPERS = {"common", "write_figures"}
+# Run on a cluster, in tests/slurm.
+ON_SLURM = {"slurm_study", "slurm_many_jobs"}
+HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
+# What a tiny run must have found, whatever the speed.
+FOUND: dict[str, dict[str, Any]] = {
+    "batched_generation": {"samples": 4, "same_answers": True},
+    "busy_machine": {"same_losses": True},
+    "demo": {"accuracy.vanilla.click_accuracy_low": None, "times.model_loads": 1},
+    "dry_run": {"users": 3},
+    "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
+    "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
+    "weight_checks": {"tensors_of_the_folder": 732},
+}
+
+
+def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    """Run a benchmark in this process."""
+    monkeypatch.setattr(sys, "argv", [f"benchmarks/{name}.py", *arguments])
+    monkeypatch.syspath_prepend(str(FOLDER))
+    runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+
+
+def value(result: dict[str, Any], key: str) -> Any:
+    found: Any = result["measured"]
+    for part in key.split("."):
+        found = found[part]
+    return found
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", sorted(HERE))
+def test_it_runs(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(name, monkeypatch, "--tiny", "--out", str(tmp_path / "result.json"))
+    assert capsys.readouterr().out
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["benchmark"] == name
+    assert result["tiny"]
+    assert {key: value(result, key) for key in FOUND[name]} == FOUND[name]
+
+
+@pytest.mark.parametrize("name", sorted(HERE | ON_SLURM))
+def test_it_explains_itself(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        run(name, monkeypatch, "--help")
+    assert left.value.code == 0
+    told = capsys.readouterr().out
+    assert f"python benchmarks/{name}.py" in told
+    assert "--tiny" in told
+
+
+def test_a_tiny_result_is_not_stored_among_the_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        run("weight_checks", monkeypatch, "--tiny", "--out", str(FOLDER / "results/weight_checks.json"))
+    assert "does not belong in benchmarks/results" in capsys.readouterr().err
+
+
+def test_make_runs_every_benchmark() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for name in HERE | ON_SLURM:
+        assert f"$(BIN)/python benchmarks/{name}.py\n" in makefile, name
