@@ -21,6 +21,7 @@ if not workflow.overwrite_configfiles:
 include: "rules/environment.smk"
 include: "rules/command_line.smk"
 include: "rules/study.smk"
+include: "rules/paths.smk"
 include: "rules/containers.smk"
 include: "rules/inputs.smk"
 include: "rules/resources.smk"
@@ -39,7 +40,7 @@ rule all:
         every_result(),
     localrule: True
     params:
-        report=lambda wildcards: f"{STUDY.results}/{STUDY.origin.outcomes}report.html",
+        report=lambda wildcards: f"{STUDY.results}/{STUDY.origin.outcomes}{steps.REPORT.files['report']}",
     message:
         "The study is complete: {params.report}"
 
@@ -51,11 +52,7 @@ for experiment in STUDY.experiments:
         name:
             experiment
         input:
-            expand(
-                "<results>/scores/{experiment}/user_{user}.json",
-                experiment=experiment,
-                user=STUDY.users.test,
-            ),
+            expand(manifest_of(steps.SCORE), experiment=experiment, user=STUDY.users.test),
         localrule: True
 
 

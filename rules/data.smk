@@ -6,10 +6,10 @@ rule prepare:
     input:
         raw_user_file,
     output:
-        samples="<results>/data/user_{user}.jsonl",
-        manifest="<results>/data/user_{user}.manifest.json",
+        samples=file_of(steps.PREPARE, "samples"),
+        manifest=manifest_of(steps.PREPARE),
     log:
-        "<results>/logs/prepare/user_{user}.log",
+        log_of(steps.PREPARE),
     # Before any GPU job that could start, so that a bad sample is found before hours are spent.
     priority: 10
     retries: 0
@@ -21,7 +21,7 @@ rule prepare:
         mem_mb=1000,
         runtime="30m",
     params:
-        recipe=recipe_of("data/user_{user}.manifest.json"),
+        recipe=recipe_of(steps.PREPARE),
         root=STUDY.dataset.root,
         sources=lambda wildcards: FRESHNESS.sources_state(wildcards.user),
     message:
@@ -46,9 +46,9 @@ rule base_model:
     input:
         base_model_files,
     output:
-        "<results>/base_model/manifest.json",
+        manifest_of(steps.BASE_MODEL),
     log:
-        "<results>/logs/base_model.log",
+        log_of(steps.BASE_MODEL),
     retries: 0
     localrule: True
     conda:
@@ -57,7 +57,7 @@ rule base_model:
         mem_mb=1000,
         runtime="2h",
     params:
-        recipe=recipe_of("base_model/manifest.json"),
+        recipe=recipe_of(steps.BASE_MODEL),
         path=STUDY.base_model.path,
         files=lambda wildcards: sources.base_model_state(STUDY),
     message:

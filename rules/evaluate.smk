@@ -4,13 +4,13 @@
 rule predict:
     """Generate one experiment's answers for a batch of users."""
     input:
-        base_model="<results>/base_model/manifest.json",
+        base_model=manifest_of(steps.BASE_MODEL),
         trained=trained_weights,
         users=manifests_of_batch,
     output:
-        "<results>/predictions/{experiment}/users_{batch}.json",
+        manifest_of(steps.PREDICT),
     log:
-        "<results>/logs/predict/{experiment}/users_{batch}.log",
+        log_of(steps.PREDICT),
     # Before any training that could start.
     priority: 5
     conda:
@@ -22,32 +22,33 @@ rule predict:
         nodes=1,
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
+        # Not a param, whose change would start the job again.
+        batch_size=STUDY.evaluation.batch_size,
     params:
-        recipe=recipe_of("predictions/{experiment}/users_{batch}.json"),
+        recipe=recipe_of(steps.PREDICT),
         trained=lambda wildcards, input: (["--trained", input.trained] if input.trained else []),
         root=STUDY.dataset.root,
         store=f"{STUDY.results}/store/predictions",
-        batch_size=STUDY.evaluation.batch_size,
     message:
         "Predicting users {wildcards.batch} with {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/predict.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
         " --base-model {input.base_model:q} {params.trained:q} --users {input.users:q}"
-        " --root {params.root:q} --store {params.store:q} --batch-size {params.batch_size}"
+        " --root {params.root:q} --store {params.store:q} --batch-size {resources.batch_size}"
         " --gpus {resources.gpu} --predictions {output:q} --log {log:q}"
 
 
 rule score:
     """Score one experiment's answers for one user."""
     input:
-        manifest="<results>/data/user_{user}.manifest.json",
-        samples="<results>/data/user_{user}.jsonl",
+        manifest=manifest_of(steps.PREPARE),
+        samples=file_of(steps.PREPARE, "samples"),
         predictions=predictions_of_user,
     output:
-        rows="<results>/scores/{experiment}/user_{user}.csv",
-        metrics="<results>/scores/{experiment}/user_{user}.json",
+        rows=file_of(steps.SCORE, "rows"),
+        metrics=manifest_of(steps.SCORE),
     log:
-        "<results>/logs/score/{experiment}/user_{user}.log",
+        log_of(steps.SCORE),
     # At once, since it says how many answers could be read.
     priority: 8
     retries: 0
@@ -61,7 +62,7 @@ rule score:
         # Not a param, whose change would start the job again.
         expected_parse_rate=str(STUDY.evaluation.expected_parse_rate),
     params:
-        recipe=recipe_of("scores/{experiment}/user_{user}.json"),
+        recipe=recipe_of(steps.SCORE),
         store=f"{STUDY.results}/store/scores",
     message:
         "Scoring user {wildcards.user} with {wildcards.experiment}"
@@ -75,14 +76,13 @@ rule score:
 rule compare:
     """Compare the experiments: the tables."""
     input:
-        metrics=all_scores(".json"),
-        rows=all_scores(".csv"),
+        metrics=of_all_scores(manifest_of(steps.SCORE)),
+        rows=of_all_scores(file_of(steps.SCORE, "rows")),
     output:
-        summary=multiext("<outcomes>/tables/summary", ".csv", ".md", ".tex"),
-        details=expand("<outcomes>/tables/{name}.csv", name=["differences", "users", "samples"]),
-        manifest="<outcomes>/tables/manifest.json",
+        tables=[file_of(steps.COMPARE, name) for name in steps.COMPARE.files],
+        manifest=manifest_of(steps.COMPARE),
     log:
-        "<outcomes>/logs/compare.log",
+        log_of(steps.COMPARE),
     retries: 0
     localrule: True
     conda:
@@ -91,8 +91,8 @@ rule compare:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of(layout.comparison_path(STUDY)),
-        tables=lambda wildcards, output: os.path.dirname(output.summary[0]),
+        recipe=recipe_of(steps.COMPARE),
+        tables=lambda wildcards, output: os.path.dirname(output.manifest),
     message:
         "Comparing the experiments"
     shell:

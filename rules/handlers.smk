@@ -10,9 +10,9 @@ from usertune.core.errors import UserError
 from usertune.core.files import write_text
 from usertune.core.users import format_users
 from usertune.pipeline.results_folder import claim
-from usertune.runtime.job_record import failed_since
+from usertune.runtime.job_record import SUFFIX, failed_since
 from usertune.runtime.locks import hold_results
-from usertune.study.copy import read_written, study_text
+from usertune.study.copy import read_written, resolved_text, study_text
 
 STARTED = time.time()
 
@@ -29,24 +29,25 @@ def hold_results_or_stop():
 
 
 def write_study_down():
-    """Write the study as this run has read it; the report copies it."""
+    """Write the study as this run has read it, for the report, which copies it, and for other jobs."""
     if not workflow.is_main_process:
         return
     files = [os.path.relpath(file) for file in workflow.configfiles]
     try:
         write_text(STUDY_TEXT, study_text(STUDY, read_written(files)))
+        write_text(RESOLVED_STUDY, resolved_text(STUDY))
     except OSError as error:
-        refuse(f"{STUDY_TEXT}: cannot be written: {error.strerror or error}")
+        refuse(f"{os.path.dirname(STUDY_TEXT)}: cannot be written to: {error.strerror or error}")
 
 
 def check_users_that_are_left():
     """After a failed check of data, check the users whose turn had not come, so that one run reports all bad users."""
     if not workflow.is_main_process:
         return
-    waiting = {job.wildcards.user for job in workflow.dag.needrun_jobs() if job.rule.name == "prepare"}
+    waiting = {job.wildcards.user for job in workflow.dag.needrun_jobs() if job.rule.name == steps.PREPARE.name}
     users = [user for user in STUDY.all_users if user in waiting]
-    logs = Path(STUDY.results) / "logs/prepare"
-    records = [logs / f"user_{user}.progress.json" for user in users]
+    logs = [Path(STUDY.results, steps.PREPARE.log.format(user=user)) for user in users]
+    records = [log.with_suffix(SUFFIX) for log in logs]
     if len(users) < 2 or not failed_since(records, STARTED):
         return
     logger.info(
@@ -55,7 +56,7 @@ def check_users_that_are_left():
     settings = workflow.resource_settings
     cores = min(filter(None, (settings.cores, settings.local_cores)), default=1)
     # -P: a module in the working directory does not hide one of the package.
-    command = [sys.executable, "-P", "-m", "usertune", "check", "--resolved-study", STUDY.model_dump_json()]
+    command = [sys.executable, "-P", "-m", "usertune", "check", "--resolved-study", RESOLVED_STUDY]
     command += ["--users", format_users(users), "--processes", f"{cores}"]
     try:
         subprocess.run(command, check=False)

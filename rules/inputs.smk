@@ -13,22 +13,24 @@ def repair_what_does_not_hold():
     The first input function calls this: Snakemake has its graph by then, and has not yet decided what to run.
     """
     if workflow.is_main_process:
-        workflow.dag.forcefiles.update(f"{STUDY.results}/{place}" for place in FRESHNESS.to_repair())
+        workflow.dag.forcefiles.update(f"{STUDY.results}/{path}" for path in FRESHNESS.to_repair())
 
 
-def recipe_of(manifest):
-    """The recipe of the result with this manifest; it differs from the last one where the result is damaged."""
-    return lambda wildcards: FRESHNESS.recipe(manifest.format(**wildcards))
+def recipe_of(step):
+    """The recipe of a step's result; it differs from the last one where the result is damaged."""
+    folder = STUDY.origin.outcomes if step.of_comparison else ""
+    settings = layout.settings_of(RECIPES)
+    return lambda wildcards: FRESHNESS.recipe(folder + step.manifest.format(settings=settings, **wildcards))
 
 
 def every_result():
     """All files that the study should have, but for logs, weights and stores."""
-    return [f"<results>/{place}" for result in FRESHNESS.results.values() for place in (result.manifest, *result.files)]
+    return [f"<results>/{path}" for result in FRESHNESS.results.values() for path in (result.manifest, *result.files)]
 
 
 def user_manifests(users):
     """The prepared data of some users, by their manifests."""
-    return expand("<results>/data/user_{user}.manifest.json", user=users)
+    return expand(manifest_of(steps.PREPARE), user=users)
 
 
 def raw_user_file(wildcards):
@@ -47,7 +49,7 @@ def trained_weights(wildcards):
     """What prediction needs from training: nothing for vanilla."""
     if wildcards.experiment not in TRAINED:
         return []
-    return f"<results>/checkpoints/{wildcards.experiment}/manifest.json"
+    return manifest_of(steps.TRAIN)
 
 
 def manifests_of_batch(wildcards):
@@ -57,21 +59,16 @@ def manifests_of_batch(wildcards):
 
 def predictions_of_user(wildcards):
     """The predictions of the batch that a test user belongs to."""
-    return f"<results>/predictions/{wildcards.experiment}/users_{BATCH_OF_USER[wildcards.user]}.json"
+    return expand(manifest_of(steps.PREDICT), experiment=wildcards.experiment, batch=BATCH_OF_USER[wildcards.user])
 
 
-def all_scores(suffix):
-    """The scores of every experiment and test user."""
-    return expand(
-        "<results>/scores/{experiment}/user_{user}{suffix}",
-        experiment=STUDY.experiments,
-        user=STUDY.users.test,
-        suffix=suffix,
-    )
+def of_all_scores(path):
+    """This path of the scores of every experiment and test user."""
+    return expand(path, experiment=STUDY.experiments, user=STUDY.users.test)
 
 
 def training_logs(wildcards):
     """The loss curves of every trained experiment, for the figure that shows them."""
     if wildcards.figure != "loss_curves":
         return []
-    return expand("<results>/checkpoints/{experiment}/training_log.csv", experiment=TRAINED)
+    return expand(file_of(steps.TRAIN, "losses"), experiment=TRAINED)

@@ -7,11 +7,11 @@ rule figure:
         tables=rules.compare.output,
         losses=training_logs,
     output:
-        svg="<outcomes>/figures/{figure}.svg",
-        png="<outcomes>/figures/{figure}.png",
-        manifest="<outcomes>/figures/{figure}.manifest.json",
+        svg=file_of(steps.FIGURE, "svg"),
+        png=file_of(steps.FIGURE, "png"),
+        manifest=manifest_of(steps.FIGURE),
     log:
-        "<outcomes>/logs/figure/{figure}.log",
+        log_of(steps.FIGURE),
     retries: 0
     localrule: True
     conda:
@@ -20,7 +20,7 @@ rule figure:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of(f"{STUDY.origin.outcomes}figures/{{figure}}.manifest.json"),
+        recipe=recipe_of(steps.FIGURE),
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         losses=lambda wildcards, input: [f"{name}={path}" for name, path in zip(TRAINED, input.losses)],
     message:
@@ -38,9 +38,9 @@ rule audit:
         figures=expand(rules.figure.output.manifest, figure=FIGURE_NAMES),
     output:
         # Its name is that of the settings: with others it is missing, whatever Snakemake's records say.
-        f"<results>/{AUDIT}",
+        manifest_of(steps.AUDIT),
     log:
-        "<outcomes>/logs/audit.log",
+        log_of(steps.AUDIT),
     retries: 0
     localrule: True
     conda:
@@ -49,21 +49,12 @@ rule audit:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of(AUDIT),
-        # Without what says where jobs run, and what they say: it changes no result.
-        study=lambda wildcards: STUDY.model_dump_json(
-            exclude={
-                "container": True,
-                "evaluation": {"batch_size", "expected_parse_rate"},
-                "experiments": {"__all__": {"gpus", "nodes", "parallel"}},
-            }
-        ),
-        origin=STUDY.origin.model_dump_json(),
+        recipe=recipe_of(steps.AUDIT),
+        study=RESOLVED_STUDY,
     message:
         "Auditing the results"
     shell:
         'python "$USERTUNE_SCRIPTS"/audit.py --resolved-study {params.study:q} --recipe {params.recipe:q}'
-        " --origin {params.origin:q}"
         " --out {output:q} --log {log:q}"
 
 
@@ -74,21 +65,17 @@ rule report:
         base_model=rules.base_model.output,
         tables=rules.compare.output,
         figures=expand(rules.figure.output.svg, figure=FIGURE_NAMES),
-        training=expand("<results>/checkpoints/{experiment}/manifest.json", experiment=TRAINED),
-        predictions=expand(
-            "<results>/predictions/{experiment}/users_{batch}.json",
-            experiment=STUDY.experiments,
-            batch=BATCHES,
-        ),
-        samples=expand("<results>/data/user_{user}.jsonl", user=STUDY.users.test),
+        training=expand(manifest_of(steps.TRAIN), experiment=TRAINED),
+        predictions=expand(manifest_of(steps.PREDICT), experiment=STUDY.experiments, batch=BATCHES),
+        samples=expand(file_of(steps.PREPARE, "samples"), user=STUDY.users.test),
         data=user_manifests(STUDY.all_users),
     output:
-        report="<outcomes>/report.html",
-        study="<outcomes>/study.yaml",
-        provenance="<outcomes>/provenance.json",
-        manifest="<outcomes>/report.manifest.json",
+        report=file_of(steps.REPORT, "report"),
+        study=file_of(steps.REPORT, "study"),
+        provenance=file_of(steps.REPORT, "provenance"),
+        manifest=manifest_of(steps.REPORT),
     log:
-        "<outcomes>/logs/report.log",
+        log_of(steps.REPORT),
     retries: 0
     localrule: True
     conda:
@@ -97,8 +84,7 @@ rule report:
         mem_mb=2000,
         runtime="20m",
     params:
-        recipe=recipe_of(layout.report_path(STUDY)),
-        # By its name alone: a comment in the study changes no report.
+        recipe=recipe_of(steps.REPORT),
         study=STUDY_TEXT,
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         data=lambda wildcards, input: os.path.dirname(input.data[0]),

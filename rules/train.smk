@@ -4,14 +4,14 @@
 rule train:
     """Train one experiment."""
     input:
-        base_model="<results>/base_model/manifest.json",
+        base_model=manifest_of(steps.BASE_MODEL),
         train=user_manifests(STUDY.users.train),
         validation=user_manifests(STUDY.users.validation),
     output:
-        manifest="<results>/checkpoints/{experiment}/manifest.json",
-        losses="<results>/checkpoints/{experiment}/training_log.csv",
+        manifest=manifest_of(steps.TRAIN),
+        losses=file_of(steps.TRAIN, "losses"),
     log:
-        "<results>/logs/train/{experiment}.log",
+        log_of(steps.TRAIN),
     conda:
         "../envs/gpu.yaml"
     threads: lambda wildcards: 8 * STUDY.experiments[wildcards.experiment].gpus
@@ -29,17 +29,17 @@ rule train:
         gres=on_several_nodes(lambda experiment: f"gpu:{experiment.gpus}"),
         mem_mb=for_each_gpu(64000),
         runtime=lambda wildcards, attempt: 1440 * attempt,
-        # Not a param, whose change would start the job again.
+        # Not params, whose change would start the job again.
         micro_batch_size=of_experiment("training.micro_batch_size"),
+        execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
         attempt=lambda wildcards, attempt: attempt,
     params:
-        recipe=recipe_of("checkpoints/{experiment}/manifest.json"),
-        execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
+        recipe=recipe_of(steps.TRAIN),
         root=STUDY.dataset.root,
     message:
         "Training {wildcards.experiment}"
     shell:
-        'python "$USERTUNE_SCRIPTS"/train.py --recipe {params.recipe:q} --execution {params.execution:q}'
+        'python "$USERTUNE_SCRIPTS"/train.py --recipe {params.recipe:q} --execution {resources.execution:q}'
         " --micro-batch-size {resources.micro_batch_size} --attempt {resources.attempt}"
         " --experiment {wildcards.experiment:q}"
         " --base-model {input.base_model:q} --train {input.train:q} --validation {input.validation:q}"

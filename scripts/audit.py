@@ -1,6 +1,6 @@
 """Audit the results of a study before its report is written: recompute every fingerprint, stop at what does not hold.
 
-This is the audit of the workflow, which passes the study as JSON. People type: usertune audit
+This is the audit of the workflow. People type: usertune audit
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ import environment  # noqa: F401
 
 from usertune.checks.audit import run_audit
 from usertune.runtime import step_main
-from usertune.study.schema.study import Origin, Study
+from usertune.study.copy import read_resolved
 
 
 def main(arguments: argparse.Namespace) -> None:
-    study = Study.model_validate_json(arguments.resolved_study)
-    study = study.model_copy(update={"origin": Origin.model_validate_json(arguments.origin)})
-    run_audit(study, arguments.recipe, arguments.out)
+    run_audit(read_resolved(arguments.resolved_study), arguments.recipe, arguments.out)
 
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(parser, 'keys: "step", "upstream"')
-    parser.add_argument("--resolved-study", required=True, metavar="JSON", help="the whole study")
-    parser.add_argument("--origin", required=True, metavar="JSON", help="how the study was set: its other users")
+    parser.add_argument("--resolved-study", type=Path, required=True, metavar="JSON", help="the study")
     parser.add_argument("--out", required=True, type=Path, metavar="JSON", help="output: the audit")
     step_main.run(parser, main)

@@ -21,7 +21,7 @@ from usertune.core.errors import UserError
 from usertune.core.users import parse_users
 from usertune.data.check import bad_users, in_words
 from usertune.pipeline.recipes import Recipes
-from usertune.study.schema.study import Study
+from usertune.study.copy import read_resolved
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,13 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="users that are checked at once (default: the number of cores)",
     )
-    parser.add_argument("--resolved-study", metavar="JSON", help="the whole study as JSON; used by the workflow")
+    parser.add_argument("--resolved-study", type=Path, metavar="JSON", help="used by the workflow, instead of --study")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the problems of all users; end with an error if there are any."""
     resolved = arguments.resolved_study
-    study = study_of(arguments) if resolved is None else Study.model_validate_json(resolved)
+    study = study_of(arguments) if resolved is None else read_resolved(resolved)
     users = list(study.all_users) if arguments.users is None else parse_users(arguments.users)
     if others := [user for user in users if user not in study.all_users]:
         raise UserError(f"--users: {others[0]} is not a user of this study")

@@ -14,4 +14,7 @@ FIGURE = "figure"
 AUDIT = "audit"
 REPORT = "report"
 
+# Rules that make nothing themselves: for everything, and for all users' data alone.
+ALL, CHECK = "all", "check"
+
 STEP_NAMES = (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)

@@ -7,7 +7,6 @@ folder of results.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usertune.checks.freshness import Freshness
-from usertune.core.users import batch_label
 from usertune.monitoring.jobs import Attempt, JobRecord, Jobs, Run, Submission, read_record
+from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
 from usertune.runtime.job_record import SUFFIX
 
 State = Literal["done", "running", "queued", "waiting", "failed", "stopped"]
-GPU_STEPS = ("train", "predict")
 
 
 @dataclass(frozen=True)
@@ -101,9 +99,9 @@ class Status:
         """Return what failed and was not tried again since."""
         return [row for row in self.rows if row.state == "failed"]
 
-    def counts(self, *steps: str) -> Counter[State]:
+    def counts(self, *of: str) -> Counter[State]:
         """Return how many results of some steps (of all where none is named) are in which state."""
-        return Counter(row.state for row in self.rows if not steps or row.step in steps)
+        return Counter(row.state for row in self.rows if not of or row.step in of)
 
 
 def status_of(freshness: Freshness, jobs: Jobs) -> Status:
@@ -118,49 +116,22 @@ def status_of(freshness: Freshness, jobs: Jobs) -> Status:
     newest = {_key(item.rule, item.wildcards): item for item in jobs.submissions.values()}
     done: set[str] = set()
     rows = []
-    for place, result in freshness.results.items():
-        log = log_of(freshness.folder, result)
-        place_of_record = log.with_suffix(SUFFIX)
-        record = read_record(place_of_record)
+    for path, result in freshness.results.items():
+        log = freshness.folder / result.log
+        record_path = log.with_suffix(SUFFIX)
+        record = read_record(record_path)
         if _is_done(freshness, result, done):
-            done.add(place)
-        submission = newest.get(_key(result.step, wildcards_of(result)))
-        state, error = _state(jobs, record, submission, place in done)
+            done.add(path)
+        submission = newest.get(_key(result.step, result.wildcards))
+        state, error = _state(jobs, record, submission, path in done)
         facts = _facts(freshness, result, state, record, submission, jobs.now)
         if submission and not log.exists():
             log = Path(submission.log)
         facts["log"] = str(log) if log.exists() else None
-        facts["record"] = place_of_record.relative_to(freshness.folder).as_posix() if record else None
-        rows.append(Row(result.step, result.experiment, result.users, _label(result), state, error, **facts))
+        facts["record"] = record_path.relative_to(freshness.folder).as_posix() if record else None
+        rows.append(Row(result.step, result.experiment, result.users, result.doing, state, error, **facts))
     left = _seconds_left(freshness, rows)
     return Status(freshness.study.name, str(freshness.folder), jobs.now, jobs.run, tuple(rows), left)
-
-
-def wildcards_of(result: Result) -> dict[str, str]:
-    """Return the wildcards of the job that makes a result, as the rules name them."""
-    if result.step == "figure":
-        return {"figure": Path(result.manifest).name.removesuffix(".manifest.json")}
-    experiment = {"experiment": result.experiment} if result.experiment else {}
-    if result.step == "predict":
-        return {**experiment, "batch": batch_label(result.users)}
-    return {**experiment, **({"user": result.users[0]} if result.users else {})}
-
-
-def log_of(folder: Path, result: Result) -> Path:
-    """Return where the log of the job that makes a result lies, as the rules say."""
-    names = {"user": "user_{}", "batch": "users_{}"}
-    parts = [names.get(key, "{}").format(value) for key, value in wildcards_of(result).items()]
-    place = "/".join([result.step, *parts])
-    outcomes = re.match(r"subsets/[^/]+/", result.manifest)
-    return folder / (outcomes[0] if outcomes else "") / "logs" / f"{place}.log"
-
-
-def _label(result: Result) -> str:
-    if result.experiment is None:
-        return result.label
-    doing = {"train": "training", "predict": "predicting", "score": "scoring"}[result.step]
-    of_whom = f", user{'s' * (len(result.users) > 1)} {batch_label(result.users)}" if result.users else ""
-    return f"{doing} {result.experiment}{of_whom}"
 
 
 def _key(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[str, str]]]:
@@ -272,17 +243,17 @@ def _facts(
 
 def _speed_of_done(manifest: Mapping[str, Any]) -> float | None:
     """Return the samples a second of a training or a prediction; None where it found everything done before."""
-    if manifest["step"] == "train":
+    if manifest["step"] == steps.TRAIN.name:
         speed: float | None = manifest.get("samples_per_second")
         return speed
-    if manifest["step"] == "predict" and manifest.get("generated") and manifest.get("generation_seconds"):
+    if manifest["step"] == steps.PREDICT.name and manifest.get("generated") and manifest.get("generation_seconds"):
         return float(manifest["generated"] / manifest["generation_seconds"])
     return None
 
 
 def _seconds_left(freshness: Freshness, rows: Sequence[Row]) -> float | None:
     """Estimate how long the GPU jobs will take; None unless all that is to be done has a known speed."""
-    jobs = [row for row in rows if row.step in GPU_STEPS and row.state != "done"]
+    jobs = [row for row in rows if row.step in steps.GPU_STEPS and row.state != "done"]
     running = [row.seconds_left for row in jobs if row.state == "running"]
     seconds = []
     for row in jobs:
@@ -300,9 +271,9 @@ def _seconds_to_do(freshness: Freshness, rows: Sequence[Row], row: Row) -> float
     speeds = [
         other.samples_per_second
         for other in rows
-        if (other.step, other.experiment) == ("predict", row.experiment) and other.samples_per_second
+        if (other.step, other.experiment) == (steps.PREDICT.name, row.experiment) and other.samples_per_second
     ]
-    data = [freshness.inspect(f"data/user_{user}.manifest.json")[0] for user in row.users]
-    if row.step != "predict" or not speeds or not all(data):
+    data = [freshness.inspect(steps.PREPARE.manifest.format(user=user))[0] for user in row.users]
+    if row.step != steps.PREDICT.name or not speeds or not all(data):
         return None
     return float(sum(manifest["samples"] for manifest in data if manifest) * len(speeds) / sum(speeds))

@@ -12,7 +12,8 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from usertune.monitoring.status import GPU_STEPS, Row, State, Status
+from usertune.monitoring.status import Row, State, Status
+from usertune.pipeline import steps
 
 # One character a test user, so that 83 of them fit into three lines; colour repeats what the character says.
 MARKS: dict[str, tuple[str, str]] = {
@@ -34,11 +35,8 @@ STYLES: dict[State, str] = {
 }
 USERS_TOGETHER = 10
 SHOWN_RUNNING, SHOWN_FAILED = 16, 8
-STEPS_IN_WORDS = {
-    "train": ("training", "trainings"),
-    "predict": ("prediction job", "prediction jobs"),
-    "score": ("score", "scores"),
-}
+_OF_EXPERIMENTS = [step for step in steps.STEPS.values() if "experiment" in step.wildcards]
+_AFTER_EXPERIMENTS = [step for step in steps.STEPS.values() if step.of_comparison]
 
 
 def render(status: Status) -> RenderableType:
@@ -111,14 +109,14 @@ def _experiments(status: Status) -> Table:
     names = dict.fromkeys(row.experiment for row in status.rows if row.experiment)
     for name in names:
         rows = [row for row in status.rows if row.experiment == name]
-        scores = [row for row in rows if row.step == "score"]
+        scores = [row for row in rows if row.step == steps.SCORE.name]
         scored = f"{sum(row.state == 'done' for row in scores)}/{len(scores)}"
         table.add_row(name, _training(rows), scored, _speed(rows), _strip(rows))
     return table
 
 
 def _training(rows: Sequence[Row]) -> Text:
-    row = next((row for row in rows if row.step == "train"), None)
+    row = next((row for row in rows if row.step == steps.TRAIN.name), None)
     if row is None:
         return Text("none", style="dim")
     share = f" {_percent(row)}" if row.state == "running" and row.total else ""
@@ -130,7 +128,7 @@ def _speed(rows: Sequence[Row]) -> str:
     speeds = [row.samples_per_second for row in rows if row.state == "running" and row.samples_per_second]
     if speeds:
         return f"{sum(speeds):.1f}"
-    speeds = [row.samples_per_second for row in rows if row.step == "predict" and row.samples_per_second]
+    speeds = [row.samples_per_second for row in rows if row.step == steps.PREDICT.name and row.samples_per_second]
     return f"{sum(speeds) / len(speeds):.1f}" if speeds else ""
 
 
@@ -140,10 +138,10 @@ def marks_of_users(rows: Sequence[Row]) -> dict[str, str]:
     Args:
         rows: the experiment's rows.
     """
-    predictions = {user: row.state for row in rows if row.step == "predict" for user in row.users}
+    predictions = {user: row.state for row in rows if row.step == steps.PREDICT.name for user in row.users}
     marks = {}
     for row in rows:
-        if row.step != "score":
+        if row.step != steps.SCORE.name:
             continue
         (user,) = row.users
         if row.state == "done":
@@ -179,15 +177,10 @@ def _legend(status: Status) -> Text:
 
 def _around(status: Status) -> Text:
     """Return how the steps before and after the experiments are."""
-    checked = status.counts("prepare")
-    words = [f"data {checked['done']}/{checked.total()}"]
-    for step, name in {
-        "base_model": "base model",
-        "compare": "tables",
-        "figure": "figures",
-        "report": "report",
-    }.items():
-        words.append(f"{name} {_worst(status.counts(step))}")
+    checked = status.counts(steps.PREPARE.name)
+    words = [f"{steps.PREPARE.results} {checked['done']}/{checked.total()}"]
+    for step in (steps.BASE_MODEL, *_AFTER_EXPERIMENTS):
+        words.append(f"{step.results} {_worst(status.counts(step.name))}")
     return Text(", ".join(words))
 
 
@@ -246,8 +239,8 @@ def _waiting(status: Status) -> Text | None:
     lines = []
     states: tuple[State, ...] = ("queued", "waiting", "stopped")
     for state in states:
-        counted = {step: status.counts(step)[state] for step in (*GPU_STEPS, "score")}
-        words = [f"{count} {STEPS_IN_WORDS[step][count != 1]}" for step, count in counted.items() if count]
+        counted = [(step, status.counts(step.name)[state]) for step in _OF_EXPERIMENTS]
+        words = [f"{count} {step.counted[count != 1]}" for step, count in counted if count]
         if words:
             lines.append(f"{state.capitalize()}: {', '.join(words)}")
     return Text("\n".join(lines)) if lines else None

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from usertune.monitoring.jobs import Attempt, Jobs, Submission, read_record
-from usertune.monitoring.status import GPU_STEPS, Row, Status
+from usertune.monitoring.status import Row, Status
+from usertune.pipeline.steps import GPU_STEPS
 
 Span = tuple[datetime, datetime]
 PARTS = ("queue", "startup", "work", "teardown", "detection_lag")

@@ -8,8 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from usertune.monitoring.status_view import STEPS_IN_WORDS
 from usertune.monitoring.wall_time import JobTime, WallTime
+from usertune.pipeline.steps import STEPS
 
 SHARES_IN_WORDS = {
     "work": "a GPU job at work",
@@ -50,7 +50,7 @@ def _counts(spent: WallTime) -> str:
 def _counted(counts: Counter[str], noun: str) -> str:
     if not counts:
         return ""
-    steps = ", ".join(f"{count} {STEPS_IN_WORDS[step][count != 1]}" for step, count in counts.items())
+    steps = ", ".join(f"{count} {STEPS[step].counted[count != 1]}" for step, count in counts.items())
     return f"{counts.total()} {noun}{'s' * (counts.total() != 1)} ({steps})"
 
 

@@ -36,8 +36,10 @@ class Result:
     Attributes:
         step: name of the step that makes it.
         label: what people call it, as in "predictions of users 1-5 with lora".
+        doing: what its job does, as in "predicting lora, users 1-5".
         manifest: its checksummed manifest.
         files: what belongs to it besides.
+        log: the log of its job.
         recipe: the recipe by which it should have been made.
         inputs: manifests of what it is made from, by their role.
         item: what it is of.
@@ -45,8 +47,10 @@ class Result:
 
     step: str
     label: str
+    doing: str
     manifest: str
     files: tuple[str, ...]
+    log: str
     recipe: Mapping[str, Any]
     inputs: Mapping[str, tuple[str, ...]]
     item: steps.Item
@@ -55,6 +59,12 @@ class Result:
     def upstream(self) -> tuple[str, ...]:
         """Manifests of everything that it is made from."""
         return tuple(chain.from_iterable(self.inputs.values()))
+
+    @property
+    def wildcards(self) -> dict[str, str]:
+        """The wildcards of its job."""
+        values = self.item.values
+        return {name: values[name] for name in steps.STEPS[self.step].wildcards}
 
     @property
     def experiment(self) -> str | None:
@@ -67,10 +77,14 @@ class Result:
         return self.item.users
 
 
+def settings_of(recipes: Recipes) -> str:
+    """Return the digits that stand for exactly these settings in the name of the audit's file."""
+    return digest(json.loads(recipes.audit()))[:16]
+
+
 def audit_path(recipes: Recipes) -> str:
     """Return the path of the audit of exactly these settings."""
-    settings = digest(json.loads(recipes.audit()))[:16]
-    return recipes.study.origin.outcomes + steps.AUDIT.manifest.format(settings=settings)
+    return recipes.study.origin.outcomes + steps.AUDIT.manifest.format(settings=settings_of(recipes))
 
 
 def comparison_path(study: Study) -> str:
@@ -103,8 +117,10 @@ def results_of(study: Study, recipes: Recipes) -> dict[str, Result]:
             result = Result(
                 step=step.name,
                 label=step.label.format(**values),
+                doing=(step.doing or step.label).format(**values),
                 manifest=audit if step is steps.AUDIT else folder + step.manifest.format(**values),
                 files=tuple(folder + path.format(**values) for path in step.files.values()),
+                log=folder + step.log.format(**values),
                 recipe=recipe(step.name, *filter(None, (item.experiment, item.figure))),
                 inputs=_inputs(study, step, item, made),
                 item=item,

@@ -22,8 +22,6 @@ from usertune.study.schema.study import Study
 
 # Holds a folder for each comparison of other users than the study's.
 SUBSETS = "subsets"
-# Rules that make nothing themselves: for everything, and for all users' data alone.
-ALL, CHECK = "all", "check"
 
 
 @dataclass(frozen=True)
@@ -154,7 +152,7 @@ PREPARE = Step(
     label="samples of {who}",
     counted=("user to check", "users to check"),
     results="data",
-    ask_for=CHECK,
+    ask_for=names.CHECK,
 )
 BASE_MODEL = Step(
     name=names.BASE_MODEL,

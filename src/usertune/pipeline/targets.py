@@ -7,9 +7,10 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from usertune.core.step_names import ALL, CHECK
 from usertune.core.users import format_users
 from usertune.pipeline.layout import Result
-from usertune.pipeline.steps import ALL, CHECK, STEPS
+from usertune.pipeline.steps import STEPS
 from usertune.study.schema.study import Study
 
 # Rules that make nothing of their own, and steps that are made once.

@@ -27,7 +27,7 @@ STEP_ENTRIES = {
     names.AUDIT: ("usertune.checks.audit",),
     names.REPORT: ("usertune.reporting.report",),
 }
-# Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out; and the
+# Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out; names; and the
 # catalogues, of which the chosen plug-ins count.
 WITHOUT_EFFECT = frozenset(
     f"{PACKAGE}.{name}"
@@ -35,6 +35,7 @@ WITHOUT_EFFECT = frozenset(
         "core.catalogue",
         "core.clock",
         "core.errors",
+        "core.step_names",
         "data.readers.catalogue",
         "inference.engines.catalogue",
         "reporting.figures.catalogue",

@@ -1,7 +1,8 @@
-"""The copy of the study that lies among its results: a study file of its own, with every default written out."""
+"""Copies of the study among its results: one for people, a study file of its own, and one for the workflow's jobs."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,21 @@ def study_text(study: Study, written: Mapping[str, str]) -> str:
     for name, text in written.items():
         parts += ["", f"# As written in {_line(name)}:", *(f"#   {_line(line)}".rstrip() for line in _lines(text))]
     return "\n".join(parts) + "\n"
+
+
+def resolved_text(study: Study) -> str:
+    """Return a study as JSON, as the workflow hands it to its jobs; `read_resolved` returns an equal study."""
+    return json.dumps({**study.model_dump(mode="json"), "origin": study.origin.model_dump(mode="json")})
+
+
+def read_resolved(file: Path) -> Study:
+    """Return the study that the workflow wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        pydantic.ValidationError: it does not hold a study.
+    """
+    return Study.model_validate_json(file.read_bytes())
 
 
 def read_written(files: list[str]) -> dict[str, str]:

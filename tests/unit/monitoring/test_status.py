@@ -20,11 +20,10 @@ from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL
 from usertune.monitoring.jobs import LOST_AFTER, look_at_jobs, process_lives, read_submissions
-from usertune.monitoring.status import Row, Status, log_of, status_of, wildcards_of
+from usertune.monitoring.status import Row, Status, status_of
 from usertune.monitoring.status_view import MARKS, duration, marks_of_users, render
 from usertune.monitoring.status_watch import StudyWatch, show, watch
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 PREDICTION = "predictions/lora/users_1-2.json"
 OF_PREDICTION = {"rule": "predict", "wildcards": {"experiment": "lora", "batch": "1-2"}, "attempt": 1}
 
@@ -294,19 +293,6 @@ def test_time_left_is_said_only_when_it_is_known(unpredicted: SyntheticStudy) ->
     assert look(unpredicted).seconds_left == pytest.approx(20 + 6 / 3, abs=5)
     Path("checkpoints/full_tuned/manifest.json").unlink()
     assert look(unpredicted).seconds_left is None, "nobody knows how long a training takes that has not begun"
-
-
-def test_logs_lie_where_the_rules_say(whole: SyntheticStudy) -> None:
-    """The rules themselves are the reference: their log and the wildcards of their outputs."""
-    text = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
-    for result in whole.results.values():
-        (log,) = (
-            rule.split("log:\n")[1].split('"')[1]
-            for rule in text.split("\nrule ")[1:]
-            if rule.startswith(f"{result.step}:")
-        )
-        expected = log.replace("<results>/", "").replace("<outcomes>/", "").format(**wildcards_of(result))
-        assert log_of(Path(), result).as_posix() == expected
 
 
 def shown(status: Status, width: int = 80) -> str:

@@ -152,7 +152,7 @@ def test_jobs_on_this_machine_have_only_work(whole: SyntheticStudy) -> None:
     assert (found.allocations, found.local_jobs, found.model_loads) == ({}, {"train": 1, "predict": 2}, 2)
     assert [job.label for job in found.jobs if job.found_done] == ["predicting lora, users 1-2"]
     text = shown(found)
-    assert "3 GPU jobs (1 training, 2 prediction jobs); 2 loads of a base model" in text
+    assert "3 GPU jobs (1 training job, 2 prediction jobs); 2 loads of a base model" in text
     assert "Found everything done, and loaded no model: predicting lora, users 1-2" in text
 
 

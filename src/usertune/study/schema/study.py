@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from usertune.core.step_names import ALL, CHECK, STEP_NAMES
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.dataset import Dataset
@@ -25,22 +26,8 @@ from usertune.study.schema.users import Users
 logger = logging.getLogger(__name__)
 
 
-RESERVED_EXPERIMENT_NAMES = frozenset(
-    {
-        "all",
-        "base_model",
-        "prepare",
-        "train",
-        "predict",
-        "score",
-        "compare",
-        "figure",
-        "audit",
-        "report",
-        "data",
-        "check",
-    }
-)
+# Experiments are targets of the workflow, as steps and its other rules are; "data" stays free for one.
+RESERVED_EXPERIMENT_NAMES = frozenset({*STEP_NAMES, ALL, CHECK, "data"})
 
 
 class Rerun(ConfigModel):
