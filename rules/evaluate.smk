@@ -38,6 +38,28 @@ rule predict:
         " --gpus {resources.gpu} --predictions {output:q} --log {log:q}"
 
 
+use rule predict as predict_from_store with:
+    wildcard_constraints:
+        batch=batches_to_collect(),
+    # Where the store has every answer, a job on this machine collects them: on a cluster it needs no allocation.
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    threads: 1
+    resources:
+        **before_training(is_untrained),
+        gpu=0,
+        nodes=1,
+        mem_mb=2000,
+        runtime="20m",
+        batch_size=1,
+    message:
+        "Collecting stored answers of users {wildcards.batch} with {wildcards.experiment}"
+
+
+ruleorder: predict_from_store > predict
+
+
 rule score:
     """Score one experiment's answers for one user."""
     input:

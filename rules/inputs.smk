@@ -1,8 +1,9 @@
 """Named functions that tell rules their inputs and recipes."""
 
+import re
 from functools import cache
 
-from usertune.checks import sources
+from usertune.checks import sources, stored
 from usertune.data.readers.messages import user_file
 
 
@@ -43,6 +44,19 @@ def base_model_files(wildcards):
     """The files of a local base model."""
     repair_what_does_not_hold()
     return sources.base_model_sources(STUDY)
+
+
+def batches_to_collect():
+    """The batches of each experiment of which the store has every answer, as a constraint of the wildcard."""
+    if not workflow.is_main_process:
+        # The main process chose the rule.
+        return "|".join(map(re.escape, BATCHES))
+    found = {}
+    for result in stored.only_to_collect(FRESHNESS):
+        found.setdefault(result.experiment, []).append(re.escape(result.wildcards["batch"]))
+    # A batch of one experiment may be stored, and the same of another not; the folder before it says which it is.
+    constraints = (f"(?<=/{name}/users_)(?:{'|'.join(batches)})" for name, batches in found.items())
+    return "|".join(constraints) or "(?!)"
 
 
 def trained_weights(wildcards):

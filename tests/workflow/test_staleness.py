@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +17,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from tests.support.work import NOTHING, Work, audit, run
-from tests.support.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
+from tests.support.workplace import EXPERIMENTS, LOCAL_PROFILE, REPOSITORY, TRAINED, Workplace
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.study.schema.report import FIGURE_NAMES
 
@@ -59,8 +63,50 @@ def _edit(workplace: Workplace, module: str, old: str, new: str) -> None:
 # No work at all
 
 
-def test_nothing_changed(finished: Workplace) -> None:
+def test_nothing_changed(finished: Workplace, tmp_path: Path) -> None:
     assert NOTHING in finished.run()
+    # From another directory, where Snakemake has no records of it.
+    command = [
+        "-m",
+        "snakemake",
+        *LOCAL_PROFILE,
+        "--snakefile",
+        REPOSITORY / "Snakefile",
+        "--configfile",
+        finished.study,
+    ]
+    done = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=tmp_path,
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert NOTHING in done.stdout + done.stderr
+
+
+def test_settings_that_change_no_result(finished: Workplace) -> None:
+    for old, new in {
+        "    mode: full": "    mode: full\n    gpus: 2\n    nodes: 2\n    parallel: ddp",
+        "  micro_batch_size: 4": "  micro_batch_size: 1",
+        "  gradient_checkpointing: false": "  gradient_checkpointing: true",
+        "  dataloader_num_workers: 0": "  dataloader_num_workers: 2",
+        "  save_every_steps: 2": "  save_every_steps: 3",
+        "  batch_size: 10": "  batch_size: 5\n  expected_parse_rate: 0.9",
+        "name: tiny": "name: tiny\ncontainer: jobs.sif",
+    }.items():
+        finished.replace(old, new)
+    # On a cluster, since this machine has not so many GPUs.
+    assert NOTHING in finished.run("--dry-run", "--executor", "slurm", "--jobs", "2")
+
+
+def test_users_grouped_otherwise_take_no_gpu_job(finished: Workplace) -> None:
+    finished.replace("  users_per_job: 2", "  users_per_job: 1")
+    plan = finished.run("--dry-run", "--executor", "slurm", "--jobs", "2")
+    started = set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE))
+    assert started == {"predict_from_store", "score", "compare", "figure", "audit", "report", "all", "total"}
+    work = run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
 
 
 def test_another_copy_of_the_same_code(own_code: Workplace) -> None:

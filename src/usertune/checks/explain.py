@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from usertune.checks.freshness import Freshness
+from usertune.checks.stored import count_stored
 from usertune.core.errors import UserError
-from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result
-from usertune.core.step_fingerprints import model_of, train_fingerprint
+from usertune.core.step_fingerprints import train_fingerprint
 from usertune.data.readers.messages import raw_lines, user_file
-from usertune.data.samples import read_user, request_digest
-from usertune.inference.predict import read_stored
-from usertune.inference.prediction_store import PredictionStore
+from usertune.data.samples import read_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, needed_for, report_path
 from usertune.training.train import COMPLETE, work_folder
@@ -129,24 +127,17 @@ def _seems_complete(work: Path) -> bool:
 
 def _count_samples(freshness: Freshness, result: Result, again: set[str], explanation: Explanation) -> None:
     """Add the samples of a prediction job to those stored, to be generated, or unknown."""
-    (base,), weights = result.inputs[steps.BASE_MODEL.name], result.inputs["weights"]
-    store = None
-    if not any(path in again for path in (base, *weights)):
-        model = model_of(freshness.inspect(base)[0] or {}, freshness.inspect(weights[0])[0] if weights else None)
-        namespace = step_fingerprint(result.recipe, model)
-        store = PredictionStore(freshness.folder / "store" / "predictions", namespace)
+    model = (*result.inputs[steps.BASE_MODEL.name], *result.inputs["weights"])
     for path in result.inputs["samples"]:
         if freshness.inspect(path)[0] is None:
             explanation.unknown += _raw_lines(freshness, freshness.results[path].users[0])
             continue
-        manifest, samples = read_user(freshness.folder / path)
-        if store is None or path in again:
-            explanation.unknown += len(samples)
+        if again.intersection((path, *model)):
+            explanation.unknown += len(read_user(freshness.folder / path)[1])
             continue
-        stored = read_stored(store, [manifest["user"]], result.recipe)[manifest["user"]]
-        found = sum(request_digest(sample) in stored for sample in samples)
+        found, missing = count_stored(freshness, result, path)
         explanation.stored += found
-        explanation.to_generate += len(samples) - found
+        explanation.to_generate += missing
 
 
 def _raw_lines(freshness: Freshness, user: str) -> int:

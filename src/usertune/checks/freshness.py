@@ -9,6 +9,7 @@ from typing import Any
 
 from usertune.checks.sources import base_model_state, sources_state
 from usertune.checks.upstream import not_made_from_upstream
+from usertune.core.errors import UserError
 from usertune.core.hashing import canonical_json, digest
 from usertune.models.base_folder import from_record
 from usertune.models.base_model import is_local
@@ -31,6 +32,7 @@ class Freshness:
         self.folder = Path(study.results)
         self.results = results_of(study, recipes)
         self._sources: dict[str, str] = {}
+        self._holds: dict[str, bool] = {}
         self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
 
     def inspect(self, path: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
@@ -104,11 +106,18 @@ class Freshness:
 
         The workflow's own records do not always say so: after ``--touch``, or without records, it takes them for good.
         """
-        return [path for path in self.results if (self.folder / path).exists() and self._does_not_hold(path)]
+        return [path for path in self.results if (self.folder / path).exists() and not self._holds_itself(path)]
 
-    def _does_not_hold(self, path: str) -> bool:
-        try:
-            return next(chain(self.reasons(path), self.not_from_upstream(path)), None) is not None
-        except (KeyError, TypeError, ValueError):
-            # Of another version of usertune.
-            return True
+    def holds(self, path: str) -> bool:
+        """Whether a result, and everything that it is made from, is there and would not be made again."""
+        return self._holds_itself(path) and all(map(self.holds, self.results[path].upstream))
+
+    def _holds_itself(self, path: str) -> bool:
+        if path not in self._holds:
+            try:
+                reason = next(chain(self.reasons(path), self.not_from_upstream(path)), None)
+                self._holds[path] = reason is None
+            except (KeyError, TypeError, ValueError, OSError, UserError):
+                # Of another version of usertune, or its source is gone.
+                self._holds[path] = False
+        return self._holds[path]

@@ -1,0 +1,47 @@
+"""Which answers the store has already, as seen when jobs are planned."""
+
+from __future__ import annotations
+
+from usertune.checks.freshness import Freshness
+from usertune.core.hashing import step_fingerprint
+from usertune.core.step_fingerprints import model_of
+from usertune.data.samples import read_user, request_digest
+from usertune.inference.predict import read_stored
+from usertune.inference.prediction_store import PredictionStore
+from usertune.pipeline import steps
+from usertune.pipeline.layout import Result
+
+
+def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tuple[int, int]:
+    """Count the answers of one user that a prediction job needs.
+
+    Args:
+        freshness: the study's results as they are. Those that the job is made from are there.
+        result: the predictions.
+        user_manifest: path of the manifest of the user's data, one of the result's inputs.
+
+    Returns:
+        How many the store has, and how many it lacks.
+    """
+    (base,), weights = result.inputs[steps.BASE_MODEL.name], result.inputs["weights"]
+    model = model_of(freshness.inspect(base)[0] or {}, freshness.inspect(weights[0])[0] if weights else None)
+    store = PredictionStore(freshness.folder / "store" / "predictions", step_fingerprint(result.recipe, model))
+    manifest, samples = read_user(freshness.folder / user_manifest)
+    stored = read_stored(store, [manifest["user"]], result.recipe)[manifest["user"]]
+    found = sum(request_digest(sample) in stored for sample in samples)
+    return found, len(samples) - found
+
+
+def only_to_collect(freshness: Freshness) -> list[Result]:
+    """Return the predictions that are not there, or do not hold, although the store has every answer of them.
+
+    So it is after a change of ``evaluation.users_per_job``, or of the list of test users, which groups users otherwise.
+    """
+    return [
+        result
+        for path, result in freshness.results.items()
+        if result.step == steps.PREDICT.name
+        and not freshness.holds(path)
+        and all(freshness.holds(above) for above in result.upstream)
+        and not any(count_stored(freshness, result, samples)[1] for samples in result.inputs["samples"])
+    ]

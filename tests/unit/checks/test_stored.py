@@ -1,0 +1,63 @@
+"""Which prediction jobs only have to collect what the store has, and so need no GPU and no allocation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tests.support.synthetic_study import SyntheticStudy
+from usertune.checks.freshness import Freshness
+from usertune.checks.stored import count_stored, only_to_collect
+
+
+def to_collect(study: SyntheticStudy) -> list[str]:
+    return [result.manifest for result in only_to_collect(Freshness(study.study, study.recipes))]
+
+
+def regrouped(study: SyntheticStudy) -> SyntheticStudy:
+    return replace(study, users_per_job=1)
+
+
+def test_nothing_is_collected_where_all_predictions_hold(whole: SyntheticStudy) -> None:
+    assert to_collect(whole) == []
+
+
+def test_users_that_are_grouped_otherwise_are_collected(whole: SyntheticStudy) -> None:
+    expected = [f"predictions/{name}/users_{user}.json" for name in whole.experiments for user in whole.users]
+    assert to_collect(regrouped(whole)) == expected
+
+
+def test_a_prediction_that_was_deleted_or_damaged_is_collected(whole: SyntheticStudy) -> None:
+    Path("predictions/lora/users_1-2.json").unlink()
+    with Path("predictions/vanilla/users_1-2.json").open("a") as file:
+        file.write(" ")
+    assert to_collect(whole) == ["predictions/vanilla/users_1-2.json", "predictions/lora/users_1-2.json"]
+
+
+def test_an_answer_that_is_not_stored_has_to_be_generated(whole: SyntheticStudy) -> None:
+    study = regrouped(whole)
+    freshness = Freshness(study.study, study.recipes)
+    result = freshness.results["predictions/lora/users_2.json"]
+    assert count_stored(freshness, result, "data/user_2.manifest.json") == (whole.samples, 0)
+    prediction = next(Path("store/predictions").glob("*/user_2/*.jsonl"))
+    prediction.write_text("".join(prediction.read_text().splitlines(keepends=True)[1:]))
+    assert len(to_collect(study)) == len(whole.users) * len(whole.experiments) - 1
+
+
+def test_nothing_is_collected_while_what_lies_upstream_may_change(whole: SyntheticStudy) -> None:
+    study = regrouped(whole)
+    assert not any("/lora/" in path for path in to_collect(replace(study, changes={"training": {"epochs": 2}})))
+    Path("data/user_2.jsonl").unlink()
+    assert not any("users_2.json" in path for path in to_collect(study))
+    Path("base_model/manifest.json").unlink()
+    assert to_collect(study) == []
+
+
+def test_a_setting_that_is_set_back_finds_its_answers(whole: SyntheticStudy) -> None:
+    other = replace(whole, changes={"evaluation": {**whole.study.evaluation.model_dump(), "max_new_tokens": 7}})
+    assert to_collect(other) == [], "other answers"
+    for path in other.results:
+        if path.startswith("predictions/"):
+            other.make(path)
+    assert to_collect(other) == []
+    assert len(to_collect(whole)) == len([path for path in whole.results if path.startswith("predictions/")])
