@@ -4,7 +4,7 @@ Writes summary.csv, summary.md, summary.tex, differences.csv, users.csv and samp
 Give the metrics (JSON) of every experiment and user; the rows (CSV) are read from beside them. Example:
 
     python scripts/compare.py --recipe '{"step": "compare", "experiments": [{"name": "vanilla", "mode": "vanilla"}],
-        "users": ["1", "2"], "thresholds": [140], "confidence": 0.95}' \
+        "users": ["1", "2"], "task": "grounding", "thresholds": [140], "confidence": 0.95}' \
         --scores results/scores/vanilla/user_1.json results/scores/vanilla/user_2.json --tables results/tables
 """
 
@@ -25,7 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(parser, 'keys: "step", "experiments", "users", "thresholds", "confidence", "upstream"')
+    step_main.add_recipe(parser, 'keys: "step", "experiments", "users", "task", "thresholds", "confidence", "upstream"')
     parser.add_argument(
         "--scores", required=True, nargs="+", type=Path, metavar="JSON", help="metrics of each experiment and user"
     )

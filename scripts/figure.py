@@ -4,7 +4,7 @@ Figures: accuracy_by_user, distance_distribution, loss_curves (which needs the t
 
     python scripts/figure.py --name loss_curves --tables results/tables \
         --recipe '{"step": "figure", "experiments": [{"name": "lora", "mode": "lora"}], "users": ["1"],
-        "thresholds": [140]}' --training-log lora=results/checkpoints/lora/training_log.csv \
+        "task": "grounding", "thresholds": [140]}' --training-log lora=results/checkpoints/lora/training_log.csv \
         --svg results/figures/loss_curves.svg --png results/figures/loss_curves.png \
         --manifest results/figures/loss_curves.manifest.json
 """
@@ -37,7 +37,8 @@ def named_path(text: str) -> tuple[str, Path]:
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(
-        parser, 'keys: "step", "name", "experiments", "users", "thresholds", "confidence", "colours", "upstream"'
+        parser,
+        'keys: "step", "name", "experiments", "users", "task", "thresholds", "confidence", "colours", "upstream"',
     )
     parser.add_argument("--name", required=True, choices=FIGURE_NAMES, help="which figure")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")

@@ -4,8 +4,8 @@ Samples are files called user_<id>.jsonl; only those of the first users, as many
 read. Example:
 
     python scripts/report.py --recipe '{"step": "report", "study": "demo", "title": "Demo", "examples": 2,
-        "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "thresholds": [140],
-        "splits": {"test": "1-2"}}' \
+        "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "task": "grounding",
+        "thresholds": [140], "splits": {"test": "1-2"}}' \
         --tables results/tables --figures results/figures/accuracy_by_user.svg \
         --predictions results/predictions/vanilla/users_1-2.json \
         --samples results/data/user_1.jsonl results/data/user_2.jsonl --data results/data --dataset-root data \
@@ -45,8 +45,8 @@ if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(
         parser,
-        'keys: "step", "study", "title", "examples", "experiments", "users", "thresholds", "splits", "dataset" and '
-        '"upstream"',
+        'keys: "step", "study", "title", "examples", "experiments", "users", "task", "thresholds", "splits", "dataset" '
+        'and "upstream"',
     )
     parser.add_argument("--study", required=True, type=Path, metavar="YAML", help="the study, to be copied")
     parser.add_argument("--base-model", required=True, type=Path, metavar="JSON", help="manifest of the base model")

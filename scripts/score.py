@@ -18,12 +18,13 @@ import environment  # noqa: F401
 
 from usertune.core.manifest import read_result
 from usertune.evaluation.score import answers_of_user, score_user
+from usertune.evaluation.thresholds import metrics_of
 from usertune.evaluation.unread import warn_of_unread
 from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
-    metrics = score_user(
+    score = score_user(
         arguments.recipe,
         arguments.experiment,
         arguments.user,
@@ -33,18 +34,20 @@ def main(arguments: argparse.Namespace) -> None:
         arguments.metrics,
         arguments.store,
     )
+    primary = metrics_of(arguments.recipe)[0]
     step_main.logger.info(
-        "%s, user %s: %d of %d answers parsed, click accuracy %.1f %%",
+        "%s, user %s: %d of %d answers parsed, %s %s",
         arguments.experiment,
         arguments.user,
-        metrics["parsed"],
-        metrics["samples"],
-        100 * metrics["click_accuracy"],
+        score["parsed"],
+        score["samples"],
+        primary.title,
+        f"{primary.text(primary.of(score))} {primary.unit}".rstrip(),
     )
-    if metrics["parse_rate"] < arguments.expected_parse_rate:
+    if score["parse_rate"] < arguments.expected_parse_rate:
         predictions = read_result(arguments.predictions)
         answers = answers_of_user(predictions, arguments.predictions, arguments.experiment, arguments.user)
-        warn_of_unread(metrics, arguments.rows, answers, arguments.expected_parse_rate)
+        warn_of_unread(score, arguments.rows, answers, arguments.expected_parse_rate)
 
 
 if __name__ == "__main__":

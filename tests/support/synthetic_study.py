@@ -189,7 +189,7 @@ class SyntheticStudy:
     @property
     def design(self) -> dict[str, Any]:
         report = json.loads(self.recipes.report())
-        return {key: report[key] for key in ("experiments", "users", "thresholds")}
+        return {key: report[key] for key in ("experiments", "users", "task", "thresholds")}
 
     def recipe(self, place: str) -> dict[str, Any]:
         return dict(self.results[place].recipe)

@@ -16,32 +16,28 @@ def is_missing(value: float | None) -> bool:
     return value is None or math.isnan(value)
 
 
+def number(value: float | None, digits: int = 1, scale: float = 1) -> str:
+    """Return ``scale`` times a number with so many decimals: ``1,234.5``."""
+    if value is None or math.isnan(value):
+        return NOT_AVAILABLE
+    text = f"{scale * value:,.{digits}f}".replace("-", MINUS)
+    return text if text.strip(f"{MINUS}0.,") else text.removeprefix(MINUS)
+
+
+def signed(value: float | None, digits: int = 1, scale: float = 1) -> str:
+    """Return a number as `number` does, always with its sign unless it is zero: ``+8.2``."""
+    text = number(value, digits, scale)
+    return text if text == NOT_AVAILABLE or not text.strip(f"{MINUS}0.,") or text.startswith(MINUS) else f"+{text}"
+
+
 def percent(fraction: float | None) -> str:
     """Return a fraction as a percentage with one decimal and without the sign: 0.342 gives ``34.2``."""
-    return NOT_AVAILABLE if fraction is None or math.isnan(fraction) else _fixed(100 * fraction)
+    return number(fraction, scale=100)
 
 
-def points(difference: float | None) -> str:
-    """Return a difference of fractions in percentage points, always with its sign: ``+8.2``."""
-    if difference is None or math.isnan(difference):
-        return NOT_AVAILABLE
-    text = _fixed(100 * difference)
-    return text if text.startswith(MINUS) or text == "0.0" else f"+{text}"
-
-
-def distance(value: float | None) -> str:
-    """Return a distance in the 0-1000 space with one decimal."""
-    return NOT_AVAILABLE if value is None or math.isnan(value) else _fixed(value)
-
-
-def percent_interval(low: float | None, high: float | None) -> str:
-    """Return ``[30.1, 38.3]``, or an empty text where there is no interval."""
-    return "" if is_missing(low) or is_missing(high) else f"[{percent(low)}, {percent(high)}]"
-
-
-def points_interval(low: float | None, high: float | None) -> str:
-    """Return ``[+4.0, +12.4]``, or an empty text where there is no interval."""
-    return "" if is_missing(low) or is_missing(high) else f"[{points(low)}, {points(high)}]"
+def interval(low: str, high: str) -> str:
+    """Return two written numbers as ``[30.1, 38.3]``; an empty text where there is no interval."""
+    return "" if NOT_AVAILABLE in (low, high) else f"[{low}, {high}]"
 
 
 def duration(seconds: float | None) -> str:
@@ -70,8 +66,3 @@ def count(number: float | None) -> str:
 def no_interval(users: int) -> str:
     """Return, for the reader, why an estimate over so many users has no interval."""
     return f"{NOT_AVAILABLE}: needs 2 users" if users < 2 else f"{NOT_AVAILABLE}: users do not vary"
-
-
-def _fixed(value: float) -> str:
-    text = f"{value:,.1f}".replace("-", MINUS)
-    return "0.0" if text == f"{MINUS}0.0" else text

@@ -11,15 +11,17 @@ import pandas as pd
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
-from usertune.core.formatting import distance, no_interval, percent, percent_interval, points, points_interval
+from usertune.core.formatting import no_interval, percent
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import compare_fingerprint
 from usertune.evaluation import table_names
 from usertune.evaluation.lineage import lineage_in_words, lineage_of
-from usertune.evaluation.statistics.intervals import click_accuracy, paired_difference
-from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, records
-from usertune.evaluation.thresholds import hit_column, threshold_label, thresholds_of
+from usertune.evaluation.statistics.intervals import estimate, paired_difference
+from usertune.evaluation.tables import ComparisonDesign, design_of, read_texts, records, with_numbers
+from usertune.evaluation.thresholds import metrics_of, threshold_label, thresholds_of
+from usertune.tasks.catalogue import get_task
+from usertune.tasks.metrics import Metric
 
 PROVENANCE_DIGITS = 16
 RESCORE = "delete the file and run snakemake again so that the user is scored again"
@@ -27,13 +29,13 @@ TEX_ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\tex
 TEX_ESCAPES |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
-def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Path) -> None:
+def compare(recipe: Mapping[str, Any], scores_files: Sequence[Path], folder: Path) -> None:
     """Write the tables of a study into ``folder``.
 
     Args:
-        recipe: keys ``experiments`` ([{"name", "mode"}], in the order of the report), ``users``, ``thresholds``
-            (the first is the primary one) and ``confidence``.
-        metrics_files: what the score step wrote, one JSON for each experiment and user; the rows lie beside
+        recipe: keys ``experiments`` ([{"name", "mode"}], in the order of the report), ``users``, ``task``,
+            ``thresholds`` (the first is the primary one) and ``confidence``.
+        scores_files: what the score step wrote, one JSON for each experiment and user; the rows lie beside
             each with the same name and the ending ``.csv``.
 
     Writes:
@@ -44,27 +46,27 @@ def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Pa
         fingerprint.
 
     Raises:
-        UserError: a score is missing, foreign, given twice, damaged, or made with other thresholds.
+        UserError: a score is missing, foreign, given twice, damaged, or of another task or other thresholds.
     """
-    design, thresholds, confidence = design_of(recipe), thresholds_of(recipe), _confidence_of(recipe)
-    scores = _read_grid(design, thresholds, metrics_files)
-    samples = _all_samples(design, scores)
-    summary = summary_table(design, thresholds, confidence, samples)
-    metrics = [scores[name, user][0] for name in design.names for user in design.users]
-    fingerprint = compare_fingerprint(recipe, metrics)
-    origin = lineage_of(recipe, fingerprint, metrics)
+    design, metrics, confidence = design_of(recipe), metrics_of(recipe), _confidence_of(recipe)
+    scores = _read_grid(recipe, design, scores_files)
+    texts, samples = _all_samples(design, scores)
+    summary = summary_table(design, metrics, confidence, samples)
+    results = [scores[name, user][0] for name in design.names for user in design.users]
+    fingerprint = compare_fingerprint(recipe, results)
+    origin = lineage_of(recipe, fingerprint, results)
     outputs = {
         name: table.assign(provenance=fingerprint[:PROVENANCE_DIGITS]).to_csv(index=False, lineterminator="\n")
         for name, table in (
-            (table_names.SAMPLES, samples),
-            (table_names.USERS, users_table(design, thresholds, scores)),
-            (table_names.DIFFERENCES, differences_table(design, thresholds, confidence, samples)),
+            (table_names.SAMPLES, texts),
+            (table_names.USERS, users_table(design, metrics, scores)),
+            (table_names.DIFFERENCES, differences_table(design, metrics[0], confidence, samples)),
             (table_names.SUMMARY, summary),
         )
     }
-    note = lineage_in_words(origin)
-    outputs[table_names.SUMMARY_MD] = markdown(summary, thresholds) + "\n<!--\n" + "\n".join(note) + "\n-->\n"
-    outputs[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in note) + latex(summary, thresholds)
+    lines, note = lineage_in_words(origin), reading_note(recipe, summary)
+    outputs[table_names.SUMMARY_MD] = markdown(summary, metrics, note) + "\n<!--\n" + "\n".join(lines) + "\n-->\n"
+    outputs[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in lines) + latex(summary, metrics, note)
     for name, text in outputs.items():
         write_text(folder / name, text)
     files = {name: digest_bytes(text.encode("utf-8")) for name, text in outputs.items()}
@@ -72,21 +74,21 @@ def compare(recipe: Mapping[str, Any], metrics_files: Sequence[Path], folder: Pa
 
 
 def summary_table(
-    design: ComparisonDesign, thresholds: Sequence[float], confidence: float, samples: pd.DataFrame
+    design: ComparisonDesign, metrics: Sequence[Metric], confidence: float, samples: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return one row an experiment, over all samples of all users.
+    """Return one row an experiment, over all samples of all users, each sample weighing the same.
 
-    Rates are fractions of all samples, each sample weighing the same; the interval of ``click_accuracy`` is at
-    level ``confidence`` and robust to users (see `usertune.evaluation.statistics.intervals`). ``mean_l2`` and
-    ``median_l2`` are over the parsed answers, in the 0-1000 space. ``difference_to_vanilla`` is paired on the same
-    samples; it is empty for the baseline (the first experiment of mode vanilla) and where there is none.
+    The interval of the primary metric (the first) is at level ``confidence`` and robust to users (see
+    `usertune.evaluation.statistics.intervals`). ``difference_to_vanilla`` is that of the primary metric, paired on the
+    same samples; it is empty for the baseline (the first experiment of mode vanilla) and where there is none.
     """
-    primary = hit_column(thresholds[0])
+    primary = metrics[0]
     by_name = {name: samples[samples["experiment"] == name].reset_index(drop=True) for name in design.names}
     rows = []
     for experiment in design.experiments:
         own = by_name[experiment.name]
-        accuracy = click_accuracy(own[primary], own, confidence)
+        values = own[primary.column]
+        found = estimate(values, own, confidence, primary.bounds)
         row: dict[str, Any] = {
             "experiment": experiment.name,
             "mode": experiment.mode,
@@ -94,84 +96,72 @@ def summary_table(
             "samples": len(own),
             "parse_rate": own["parsed"].mean(),
             "confidence": confidence,
-            "click_accuracy": accuracy.mean,
-            "click_accuracy_low": accuracy.low,
-            "click_accuracy_high": accuracy.high,
-            "mean_l2": own["distance"].mean(),
-            "median_l2": own["distance"].median(),
-            "difference_to_vanilla": None,
-            "difference_low": None,
-            "difference_high": None,
+            primary.name: found.mean,
+            f"{primary.name}_low": found.low,
+            f"{primary.name}_high": found.high,
         }
+        others = {metric.name: own[metric.column].agg(metric.aggregate) for metric in metrics[1:]}
+        further = {metric.name for metric in metrics if metric.further}
+        row |= {name: value for name, value in others.items() if name not in further}
+        row |= {"difference_to_vanilla": None, "difference_low": None, "difference_high": None}
         if design.baseline is not None and experiment.name != design.baseline:
-            gain = paired_difference(own[primary], by_name[design.baseline][primary], own, confidence)
-            row |= {
-                "difference_to_vanilla": gain.mean,
-                "difference_low": gain.low,
-                "difference_high": gain.high,
-            }
-        row |= {
-            f"click_accuracy_at_{threshold_label(threshold)}": own[hit_column(threshold)].mean()
-            for threshold in thresholds[1:]
-        }
-        rows.append(row)
+            baseline = by_name[design.baseline][primary.column]
+            gain = paired_difference(values, baseline, own, confidence, primary.bounds)
+            row |= {"difference_to_vanilla": gain.mean, "difference_low": gain.low, "difference_high": gain.high}
+        rows.append(row | {name: others[name] for name in others if name in further})
     return pd.DataFrame(rows)
 
 
 def differences_table(
-    design: ComparisonDesign, thresholds: Sequence[float], confidence: float, samples: pd.DataFrame
+    design: ComparisonDesign, primary: Metric, confidence: float, samples: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return one row for each pair of experiments: how much the later one hits more often than the earlier.
+    """Return one row for each pair of experiments: how far the later one is above the earlier in the primary metric.
 
-    ``difference`` is of click accuracies (fractions) at the primary threshold, paired on the same samples, with
-    the interval of `usertune.evaluation.statistics.intervals.paired_difference`. Two overlapping intervals of
+    ``difference`` (fractions, where the metric is one) is paired on the same samples, with the interval of
+    `usertune.evaluation.statistics.intervals.paired_difference`. Two overlapping intervals of
     single experiments do not say that the two are alike; this table answers that question.
     """
-    primary = hit_column(thresholds[0])
     by_name = {name: samples[samples["experiment"] == name].reset_index(drop=True) for name in design.names}
     rows = []
     for earlier, later in combinations(design.names, 2):
         own = by_name[later]
-        gain = paired_difference(own[primary], by_name[earlier][primary], own, confidence)
+        values, baseline = own[primary.column], by_name[earlier][primary.column]
+        gain = paired_difference(values, baseline, own, confidence, primary.bounds)
         rows.append((later, earlier, own["user"].nunique(), len(own), confidence, gain.mean, gain.low, gain.high))
     names = ["experiment", "baseline", "users", "samples", "confidence", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=names)
 
 
 def users_table(
-    design: ComparisonDesign, thresholds: Sequence[float], scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]
+    design: ComparisonDesign, metrics: Sequence[Metric], scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]
 ) -> pd.DataFrame:
     """Return one row for each experiment and user with the metrics that the score step found."""
     rows = []
     for name in design.names:
         for user in design.users:
-            metrics, _ = scores[name, user]
+            score, _ = scores[name, user]
             row = {"experiment": name, "user": user}
-            row |= {key: metrics[key] for key in ("samples", "parsed", "parse_rate", "click_accuracy")}
-            row |= {key: metrics[key] for key in ("mean_l2", "median_l2")}
-            for threshold in thresholds[1:]:
-                label = threshold_label(threshold)
-                row[f"click_accuracy_at_{label}"] = metrics["click_accuracy_at"][label]
-            rows.append(row)
+            row |= {key: score[key] for key in ("samples", "parsed", "parse_rate")}
+            rows.append(row | {metric.name: metric.of(score) for metric in metrics})
     return pd.DataFrame(rows)
 
 
-def markdown(summary: pd.DataFrame, thresholds: Sequence[float]) -> str:
+def markdown(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str:
     """Return the summary, rounded, as a Markdown table with a note on how to read it."""
-    header, rows = _rounded(summary, thresholds)
+    header, rows = _rounded(summary, metrics)
     names = [[f"`{row[0]}`", *row[1:]] for row in rows]
     rule = ["---", "---", *["---:"] * (len(header) - 2)]
     lines = [f"| {' | '.join(line)} |" for line in [header, rule, *names]]
-    return "\n".join(lines) + f"\n\n{reading_note(summary, thresholds)}\n"
+    return "\n".join(lines) + f"\n\n{note}\n"
 
 
-def latex(summary: pd.DataFrame, thresholds: Sequence[float]) -> str:
+def latex(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str:
     """Return the summary, rounded, as a LaTeX ``tabular`` in the style of the booktabs package."""
-    header, rows = _rounded(summary, thresholds)
+    header, rows = _rounded(summary, metrics)
     lines = [" & ".join(_escape_tex(cell) for cell in line) + r" \\" for line in [header, *rows]]
     return "\n".join(
         [
-            r"% Needs \usepackage{booktabs}. " + reading_note(summary, thresholds),
+            r"% Needs \usepackage{booktabs}. " + note,
             rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}",
             r"\toprule",
             lines[0],
@@ -184,35 +174,35 @@ def latex(summary: pd.DataFrame, thresholds: Sequence[float]) -> str:
     )
 
 
-def reading_note(summary: pd.DataFrame, thresholds: Sequence[float]) -> str:
+def reading_note(recipe: Mapping[str, Any], summary: pd.DataFrame) -> str:
     """Return one paragraph that says what the numbers of the summary are."""
+    primary = metrics_of(recipe)[0]
     level = f"{100 * summary['confidence'].iloc[0]:g} %"
     samples, users = int(summary["samples"].iloc[0]), int(summary["users"].iloc[0])
+    unit = "in percentage points" if primary.unit == "%" else f"of {primary.title}"
     return (
-        f"{samples:,} samples of {users} user{'' if users == 1 else 's'}. A click is a hit within "
-        f"{threshold_label(thresholds[0])} of the target, in coordinates from 0 to 1000 on each axis; answers that "
-        "could not be parsed are misses and have no L2 distance. "
+        f"{samples:,} samples of {users} user{'' if users == 1 else 's'}. "
+        f"{get_task(recipe['task']).note(thresholds_of(recipe)[0])} "
         f"In brackets: {level} confidence intervals, robust to clusters of samples by user (CR1, t with users - 1 "
-        "degrees of freedom). Differences are in percentage points, paired on the same samples, and not adjusted "
+        f"degrees of freedom). Differences are {unit}, paired on the same samples, and not adjusted "
         "for several comparisons."
     )
 
 
-def _rounded(summary: pd.DataFrame, thresholds: Sequence[float]) -> tuple[list[str], list[list[str]]]:
-    further = [threshold_label(threshold) for threshold in thresholds[1:]]
-    header = ["experiment", "mode", "users", "samples", "parsed %", "click accuracy %", "difference to vanilla"]
-    header += ["mean L2", "median L2", *(f"accuracy at {label} %" for label in further)]
+def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:
+    primary, *others = metrics
+    header = ["experiment", "mode", "users", "samples", "parsed %", primary.heading, "difference to vanilla"]
+    header += [metric.heading for metric in others]
     rows = []
     for row in records(summary):
-        users = int(row["users"])
-        accuracy = percent_interval(row["click_accuracy_low"], row["click_accuracy_high"])
-        gain = "" if pd.isna(row["difference_to_vanilla"]) else points(row["difference_to_vanilla"])
+        missing = f"[{no_interval(int(row['users']))}]"
+        interval = primary.interval(row[f"{primary.name}_low"], row[f"{primary.name}_high"]) or missing
+        gain = "" if pd.isna(row["difference_to_vanilla"]) else primary.difference(row["difference_to_vanilla"])
         if gain:
-            gain += " " + (points_interval(row["difference_low"], row["difference_high"]) or f"[{no_interval(users)}]")
-        cells = [row["experiment"], row["mode"], str(users), f"{row['samples']:,.0f}", percent(row["parse_rate"])]
-        cells += [f"{percent(row['click_accuracy'])} {accuracy or f'[{no_interval(users)}]'}", gain]
-        cells += [distance(row["mean_l2"]), distance(row["median_l2"])]
-        rows.append([*cells, *(percent(row[f"click_accuracy_at_{label}"]) for label in further)])
+            gain += f" {primary.difference_interval(row['difference_low'], row['difference_high']) or missing}"
+        cells = [row["experiment"], row["mode"], f"{row['users']:.0f}", f"{row['samples']:,.0f}"]
+        cells += [percent(row["parse_rate"]), f"{primary.text(row[primary.name])} {interval}", gain]
+        rows.append([*cells, *(metric.text(row[metric.name]) for metric in others)])
     return header, rows
 
 
@@ -229,27 +219,27 @@ def _confidence_of(recipe: Mapping[str, Any]) -> float:
 
 
 def _read_grid(
-    design: ComparisonDesign, thresholds: Sequence[float], metrics_files: Sequence[Path]
+    recipe: Mapping[str, Any], design: ComparisonDesign, scores_files: Sequence[Path]
 ) -> dict[tuple[str, str], tuple[dict[str, Any], Path]]:
-    """Return (metrics, rows file) of every experiment and user, each exactly once."""
+    """Return (score, rows file) of every experiment and user, each exactly once."""
     grid: dict[tuple[str, str], tuple[dict[str, Any], Path]] = {}
     wanted = {(name, user) for name in design.names for user in design.users}
-    for path in metrics_files:
-        metrics = read_result(path)
-        place = metrics.get("experiment"), metrics.get("user")
+    for path in scores_files:
+        score = read_result(path)
+        place = score.get("experiment"), score.get("user")
         if place not in wanted:
             raise UserError(
                 f"{path}: experiment {place[0]!r}, user {place[1]!r} is not part of this study; leave it out"
             )
         if place in grid:
             raise UserError(f"{path}: experiment {place[0]!r}, user {place[1]!r} is given twice; leave one out")
-        labels = [threshold_label(threshold) for threshold in thresholds]
-        if list(metrics.get("click_accuracy_at", {})) != labels:
-            raise UserError(f"{path}: not scored at the thresholds {', '.join(labels)}; {RESCORE}")
+        if any(score["recipe"].get(key) != recipe[key] for key in ("task", "thresholds")):
+            labels = ", ".join(threshold_label(threshold) for threshold in recipe["thresholds"])
+            raise UserError(f"{path}: not scored for {recipe['task']} at the thresholds {labels}; {RESCORE}")
         rows_file = path.with_suffix(".csv")
-        if not rows_file.exists() or digest_file(rows_file) != metrics["files"].get(rows_file.name):
+        if not rows_file.exists() or digest_file(rows_file) != score["files"].get(rows_file.name):
             raise UserError(f"{rows_file}: missing, or not the rows that {path.name} was made from; {RESCORE}")
-        grid[place] = metrics, rows_file
+        grid[place] = score, rows_file
     if missing := sorted(wanted - grid.keys()):
         shown = "; ".join(f"experiment {name!r}, user {user!r}" for name, user in missing[:5])
         raise UserError(f"{len(missing)} of {len(wanted)} scores are missing: {shown}; run snakemake again")
@@ -258,18 +248,21 @@ def _read_grid(
 
 def _all_samples(
     design: ComparisonDesign, scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]
-) -> pd.DataFrame:
-    """Return the rows of all experiments and users; every experiment has the same samples in the same order."""
-    pieces: list[pd.DataFrame] = []
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of all experiments and users, as texts and with numbers.
+
+    Every experiment has the same samples in the same order.
+    """
+    texts: list[pd.DataFrame] = []
+    numbers: list[pd.DataFrame] = []
     first: dict[str, list[str]] = {}
     for name in design.names:
         for user in design.users:
             path = scores[name, user][1]
-            piece = read_table(path)
+            piece = read_texts(path)
             if list(piece["id"]) != first.setdefault(user, list(piece["id"])):
                 raise UserError(f"{path}: not the samples that {scores[design.names[0], user][1]} has; {RESCORE}")
-            pieces.append(piece.assign(experiment=name))
-    samples = pd.concat(pieces, ignore_index=True)
-    whole = ["step", "parsed", *(column for column in samples if str(column).startswith("hit_"))]
-    samples = samples.astype(dict.fromkeys(whole, int))
-    return samples[["experiment", *samples.columns.drop("experiment")]]
+            piece.insert(0, "experiment", name)
+            texts.append(piece)
+            numbers.append(with_numbers(piece, path))
+    return pd.concat(texts, ignore_index=True), pd.concat(numbers, ignore_index=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from usertune.runtime.provenance import current_provenance, describe_revision, distinct
+from usertune.tasks.catalogue import TASKS
 
 SHOWN_DIGITS = 16
 # What the numbers most depend on, for notes that must be short.
@@ -42,7 +43,7 @@ def lineage_of(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Ma
         "fingerprint": fingerprint,
         "study_sha256": recipe.get("study_sha256"),
         "experiments": experiments,
-        "provenance": [current_provenance("compare")],
+        "provenance": [current_provenance("compare", plug_ins=(TASKS.module(recipe["task"]),))],
     }
 
 

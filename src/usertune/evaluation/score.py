@@ -9,8 +9,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import math
-import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,8 +21,9 @@ from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import score_fingerprint
 from usertune.data.samples import read_samples
-from usertune.evaluation.thresholds import hit_column, threshold_label, thresholds_of
+from usertune.evaluation.thresholds import metrics_of
 from usertune.tasks.catalogue import get_task
+from usertune.tasks.metrics import Metric, aggregates, combine_episodes, sample_values
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ def score_user(
             user without samples has no accuracy, and averages would silently cover fewer users), or samples
             and predictions do not match one to one.
     """
-    thresholds = thresholds_of(recipe)
+    metrics = metrics_of(recipe)
     samples = read_samples(samples_file, user)
     predictions = read_result(predictions_file)
     answers = answers_of_user(predictions, predictions_file, experiment, user)
@@ -77,11 +76,11 @@ def score_user(
     stored = store_folder / f"{fingerprint[:32]}.json"
     score = _read_stored(stored, fingerprint)
     if score is None:
-        rows = score_samples(str(recipe.get("task")), samples, answers, thresholds, samples_file)
+        rows = score_samples(str(recipe.get("task")), metrics, samples, answers, samples_file)
         score = {
             "fingerprint": fingerprint,
             "scored": utc_now(),
-            "metrics": summarise(rows, thresholds),
+            "metrics": summarise(rows, metrics),
             "rows": _as_csv(rows),
         }
         write_result(stored, score)
@@ -89,7 +88,7 @@ def score_user(
     else:
         logger.info("%s, user %s: was scored before (fingerprint %s)", experiment, user, fingerprint[:16])
     lineage = predictions["lineage"]
-    metrics = {
+    result = {
         "step": "score",
         "experiment": experiment,
         "user": user,
@@ -103,22 +102,22 @@ def score_user(
         **score["metrics"],
     }
     write_text(rows_file, score["rows"])
-    write_result(metrics_file, metrics)
-    return metrics
+    write_result(metrics_file, result)
+    return result
 
 
 def score_samples(
     task_name: str,
+    metrics: Sequence[Metric],
     samples: Sequence[Mapping[str, Any]],
     answers: Mapping[str, Answer],
-    thresholds: Sequence[float],
     samples_file: Path,
 ) -> list[Row]:
     """Return one row per sample, in the order of ``samples``.
 
-    A row has id, user, episode, step, parsed (0 or 1), form (how the answer names its point, or why it is unparsed),
-    x, y, target_x, target_y (0-1000), distance (L2 in that space) and one 0/1 column per threshold. An unparsed answer
-    has no x, y and distance (None) and hits nothing.
+    A row has id, user, episode, step, parsed (0 or 1), form (the form of the answer, or why it is unparsed), the
+    details of the task (for grounding x, y, target_x and target_y, 0-1000) and one column for each distinct column of
+    the metrics; None where a sample has no value.
 
     Raises:
         UserError: the task is unknown or a sample's target is not one of this task.
@@ -127,44 +126,36 @@ def score_samples(
     rows: list[Row] = []
     for sample in samples:
         try:
-            target = task.target_point(sample["target"])
+            target = task.read_target(sample["target"])
         except ValueError as error:
             raise UserError(
                 f"{samples_file}: sample {sample['id']!r}: {error}; "
                 "check the dataset's answer for it, then prepare the user again"
             ) from None
-        point, form = task.read(*answers[sample["id"]])
-        distance = None if point is None else task.distance(point, sample["target"])
+        answer, form = task.read(*answers[sample["id"]])
         row: Row = {name: sample[name] for name in ("id", "user", "episode", "step")}
-        row |= {"parsed": int(point is not None), "form": form, "x": point and point[0], "y": point and point[1]}
-        row |= {"target_x": target[0], "target_y": target[1], "distance": distance}
-        for threshold in thresholds:
-            row[hit_column(threshold)] = int(distance is not None and distance <= threshold)
-        rows.append(row)
+        row |= {"parsed": int(answer is not None), "form": form, **task.details(answer, target)}
+        values = sample_values(metrics, answer, target)
+        if taken := sorted(row.keys() & values.keys()):
+            raise ValueError(f"METRICS of {task_name}: the column {taken[0]} is taken; choose another name")
+        rows.append(row | values)
+    combine_episodes(metrics, rows)
     return rows
 
 
-def summarise(rows: Sequence[Row], thresholds: Sequence[float]) -> dict[str, Any]:
-    """Return the metrics of at least one row.
+def summarise(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
+    """Return the aggregates of at least one row.
 
-    ``parse_rate`` and ``click_accuracy`` are fractions of all samples: unparsed answers are misses.
-    ``mean_l2`` and ``median_l2`` (0-1000 space) are over the parsed answers only, since the others have no
-    distance; they are None when nothing was parsed. Read them beside the parse rate. ``forms`` counts the rows by form.
+    ``parse_rate`` is a fraction of all samples, and ``forms`` counts the rows by form. The metrics follow, see
+    `usertune.tasks.metrics.aggregates`. Read those over parsed answers only together with the parse rate.
     """
-    distances = [row["distance"] for row in rows if row["parsed"]]
-    accuracy = {
-        threshold_label(threshold): sum(row[hit_column(threshold)] for row in rows) / len(rows)
-        for threshold in thresholds
-    }
+    parsed = sum(row["parsed"] for row in rows)
     return {
         "samples": len(rows),
-        "parsed": len(distances),
-        "parse_rate": len(distances) / len(rows),
+        "parsed": parsed,
+        "parse_rate": parsed / len(rows),
         "forms": dict(sorted(Counter(row["form"] for row in rows).items())),
-        "click_accuracy": accuracy[threshold_label(thresholds[0])],
-        "click_accuracy_at": accuracy,
-        "mean_l2": math.fsum(distances) / len(distances) if distances else None,
-        "median_l2": statistics.median(distances) if distances else None,
+        **aggregates(metrics, rows),
     }
 
 

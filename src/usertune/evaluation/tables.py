@@ -67,17 +67,37 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is missing or is not such a table.
     """
+    return with_numbers(read_texts(path), path)
+
+
+def read_texts(path: Path) -> pd.DataFrame:
+    """Read a table that an earlier step wrote, as the texts of its fields.
+
+    Raises:
+        UserError: the file is missing or is no table.
+    """
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
-        # Python's float() is exact in every version; how pandas parses decimals has differed between versions.
-        numbers = {
-            str(name): [float(text or "nan") for text in table[name]] for name in table if name not in TEXT_COLUMNS
-        }
-        return table.assign(**{name: pd.Series(values, dtype=float) for name, values in numbers.items()})
+        return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
         raise UserError(f"{path}: this table does not exist; run snakemake again so that it is made") from None
     except (ValueError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: not the expected table ({error}); delete it and run snakemake again") from None
+
+
+def with_numbers(texts: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Return a table of texts with numbers in all columns that are not `TEXT_COLUMNS`; empty fields become NaN.
+
+    Raises:
+        UserError: a field of such a column is no number; the message names ``path``.
+    """
+    try:
+        # Python's float() is exact in every version; how pandas parses decimals has differed between versions.
+        numbers = {
+            str(name): [float(text or "nan") for text in texts[name]] for name in texts if name not in TEXT_COLUMNS
+        }
+    except ValueError as error:
+        raise UserError(f"{path}: not the expected table ({error}); delete it and run snakemake again") from None
+    return texts.assign(**{name: pd.Series(values, dtype=float) for name, values in numbers.items()})
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from usertune.core.errors import UserError
+from usertune.tasks.catalogue import get_task
+from usertune.tasks.metrics import Metric, at_thresholds
+from usertune.tasks.metrics import threshold_label as threshold_label
 
 
 def thresholds_of(recipe: Mapping[str, Any]) -> list[float]:
@@ -26,11 +29,10 @@ def thresholds_of(recipe: Mapping[str, Any]) -> list[float]:
     return values
 
 
-def threshold_label(threshold: float) -> str:
-    """Return how a threshold is written in names of columns and keys: 140 and 140.0 are both ``140``."""
-    return f"{threshold:g}"
+def metrics_of(recipe: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """Return the metrics of the recipe's task at its thresholds, the primary one first.
 
-
-def hit_column(threshold: float) -> str:
-    """Return the name of the 0/1 column that says whether a sample was hit at this threshold."""
-    return f"hit_{threshold_label(threshold)}"
+    Raises:
+        UserError: there is no such task, or the thresholds are not as `thresholds_of` needs them.
+    """
+    return at_thresholds(get_task(str(recipe.get("task"))).metrics, thresholds_of(recipe))

@@ -199,6 +199,7 @@ class Recipes:
         return {
             "experiments": [{"name": name, "mode": value.mode} for name, value in study.experiments.items()],
             "users": list(study.users.test),
+            "task": study.dataset.task,
             "thresholds": list(study.evaluation.thresholds),
         }
 
@@ -233,10 +234,12 @@ def current_code(study: Study) -> dict[str, str]:
         names.PREPARE: (reader, task),
         names.PREDICT: (ENGINES.module(study.evaluation.engine),),
         names.SCORE: (task,),
+        names.COMPARE: (task,),
+        names.REPORT: (task,),
         names.AUDIT: (reader,),
     }
     code = {step: code_version(step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
-    return code | {f"figure:{name}": code_version(names.FIGURE, (FIGURES.module(name),)) for name in FIGURES}
+    return code | {f"figure:{name}": code_version(names.FIGURE, (FIGURES.module(name), task)) for name in FIGURES}
 
 
 def recipe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from usertune.core.errors import UserError
 from usertune.data.images import BadImageError, load_image
 from usertune.data.samples import read_samples
 from usertune.evaluation.tables import ComparisonDesign, records
-from usertune.evaluation.thresholds import hit_column
+from usertune.tasks.task import Task
 
 THUMBNAIL_SIZE = (480, 960)
 MARKER_RADIUS = 6
@@ -43,7 +42,7 @@ class Answer:
 class Example:
     """One sample as the report shows it; places and radii are in pixels of the thumbnail.
 
-    A sample of text alone has an empty ``thumbnail``, of width and height 0.
+    A sample of text alone has an empty ``thumbnail``, of width and height 0; without a target nothing is drawn.
     """
 
     user: str
@@ -53,8 +52,8 @@ class Example:
     thumbnail: str
     width: int
     height: int
-    target: tuple[float, float]
-    hit_radii: tuple[float, float]
+    target: tuple[float, float] | None
+    radii: tuple[float, float] | None
     answers: tuple[Answer, ...]
 
     @property
@@ -67,6 +66,7 @@ class Example:
 def collect_examples(
     design: ComparisonDesign,
     count: int,
+    task: Task,
     threshold: float,
     samples_files: Mapping[str, Path],
     dataset_root: Path,
@@ -76,7 +76,8 @@ def collect_examples(
     """Return the first sample of each of the first ``count`` test users.
 
     Args:
-        threshold: the primary hit threshold (0-1000 space).
+        task: says what came of an answer, and what is drawn of it.
+        threshold: the primary threshold of the task's metrics.
         samples_files: user -> canonical samples (JSON Lines).
         texts: (experiment, user, sample id) -> predicted text.
         scored: the table ``samples.csv`` of the comparison.
@@ -101,8 +102,8 @@ def collect_examples(
                     f"sample {sample['id']!r} of user {user}: no prediction or score of experiment {name!r}; "
                     "run snakemake again"
                 )
-            answers.append(_answer(name, texts[key], rows[key], threshold, size))
-        target = rows[design.names[0], user, sample["id"]]
+            answers.append(_answer(name, texts[key], rows[key], task, threshold, size))
+        marks = task.marks(rows[design.names[0], user, sample["id"]], threshold)
         examples.append(
             Example(
                 user=user,
@@ -112,8 +113,8 @@ def collect_examples(
                 thumbnail=_data_uri(thumbnail) if thumbnail else "",
                 width=size[0],
                 height=size[1],
-                target=_place(target["target_x"], target["target_y"], size),
-                hit_radii=_place(threshold, threshold, size),
+                target=_place(marks.target, size) if marks else None,
+                radii=_place((marks.radius, marks.radius), size) if marks else None,
                 answers=tuple(answers),
             )
         )
@@ -130,21 +131,17 @@ def printable(text: str) -> str:
     return f"{shown}\n… and {rest:,} more characters" if rest > 0 else shown
 
 
-def _answer(name: str, text: str, row: Mapping[str, Any], threshold: float, size: tuple[int, int]) -> Answer:
-    if math.isnan(row["distance"]):
-        return Answer(name, printable(text), f"not parsed ({row['form']}), a miss", None)
-    kind = "hit" if row[hit_column(threshold)] else "miss"
-    outcome = f"{kind}, {row['distance']:,.0f} from the target"
-    if 0 <= row["x"] <= 1000 and 0 <= row["y"] <= 1000:
-        if not any(size):
-            return Answer(name, printable(text), outcome, None)
-        return Answer(name, printable(text), outcome, _place(row["x"], row["y"], size))
-    return Answer(name, printable(text), f"{outcome}, outside the screenshot", None)
+def _answer(
+    name: str, text: str, row: Mapping[str, Any], task: Task, threshold: float, size: tuple[int, int]
+) -> Answer:
+    marks = task.marks(row, threshold)
+    place = _place(marks.point, size) if marks and marks.point and any(size) else None
+    return Answer(name, printable(text), task.outcome(row, threshold), place)
 
 
-def _place(x: float, y: float, size: tuple[int, int]) -> tuple[float, float]:
+def _place(point: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
     """Return relative coordinates (0-1000 on each axis) in pixels of an image of ``size``."""
-    return round(x / 1000 * size[0], 1), round(y / 1000 * size[1], 1)
+    return round(point[0] / 1000 * size[0], 1), round(point[1] / 1000 * size[1], 1)
 
 
 def _thumbnail(root: Path, sample: Mapping[str, Any], samples_file: Path) -> Image.Image | None:

@@ -7,15 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from usertune.core.formatting import is_missing, percent, percent_interval, points, points_interval
+from usertune.core.formatting import is_missing
 from usertune.evaluation.tables import ComparisonDesign
+from usertune.tasks.metrics import Metric
 
 MOST_COMPARED = 3
 
 
 @dataclass(frozen=True)
 class Gap:
-    """How much more often ``experiment`` hits than ``other`` on the same samples (fractions)."""
+    """How far ``experiment`` is above ``other`` in the primary metric, on the same samples."""
 
     experiment: str
     other: str
@@ -25,7 +26,7 @@ class Gap:
     high: float
 
 
-def headline(design: ComparisonDesign, summary: pd.DataFrame, differences: pd.DataFrame) -> str:
+def headline(design: ComparisonDesign, primary: Metric, summary: pd.DataFrame, differences: pd.DataFrame) -> str:
     """Return the main result as one sentence.
 
     The best experiments (up to `MOST_COMPARED`) are compared with the baseline, then the best two that are not
@@ -33,12 +34,15 @@ def headline(design: ComparisonDesign, summary: pd.DataFrame, differences: pd.Da
     difference leaves out zero.
 
     Args:
+        design: the experiments.
+        primary: the metric that is compared.
         summary, differences: the tables of those names, see `usertune.evaluation.compare`.
     """
     rows = summary.set_index("experiment").loc[design.names]
     users, samples = int(rows["users"].iloc[0]), int(rows["samples"].iloc[0])
     start = f"On {samples:,} samples of {users} user{'' if users == 1 else 's'}, "
-    ranked = [str(name) for name in rows["click_accuracy"].sort_values(ascending=False, kind="stable").index]
+    ascending = primary.better == "lower"
+    ranked = [str(name) for name in rows[primary.name].sort_values(ascending=ascending, kind="stable").index]
     others = [name for name in ranked if name != design.baseline]
     gaps = []
     if design.baseline is not None:
@@ -46,15 +50,16 @@ def headline(design: ComparisonDesign, summary: pd.DataFrame, differences: pd.Da
     if len(others) > 1:
         gaps.append(_gap(differences, others[0], others[1]))
     if not gaps:
-        return start + _alone(ranked[0], rows.loc[ranked[0]]) + "."
+        return start + _alone(ranked[0], primary, rows.loc[ranked[0]]) + "."
     level = f"{100 * rows['confidence'].iloc[0]:g} %"
     brackets = "" if all(is_missing(gap.low) for gap in gaps) else f" (in brackets: {level} intervals)"
-    return start + "; ".join(_words(gap) for gap in gaps) + brackets + "."
+    return start + "; ".join(_words(gap, primary) for gap in gaps) + brackets + "."
 
 
-def _alone(name: str, row: Any) -> str:
-    interval = percent_interval(row["click_accuracy_low"], row["click_accuracy_high"])
-    return f"{name} hits {percent(row['click_accuracy'])} %" + (f" {interval}" if interval else "")
+def _alone(name: str, primary: Metric, row: Any) -> str:
+    value = f"{primary.text(row[primary.name])} {primary.unit}".rstrip()
+    interval = primary.interval(row[f"{primary.name}_low"], row[f"{primary.name}_high"])
+    return f"{name} has a {primary.title} of {value} {interval}".rstrip()
 
 
 def _gap(differences: pd.DataFrame, name: str, other: str) -> Gap:
@@ -66,19 +71,20 @@ def _gap(differences: pd.DataFrame, name: str, other: str) -> Gap:
     return Gap(name, other, int(row["users"]), -row["difference"], -row["high"], -row["low"])
 
 
-def _words(gap: Gap) -> str:
-    size = points(abs(gap.difference)).removeprefix("+")
+def _words(gap: Gap, primary: Metric) -> str:
+    unit = "points" if primary.unit == "%" else f"{primary.unit} in {primary.title}".lstrip()
+    size = f"{primary.text(abs(gap.difference))} {unit}"
     if is_missing(gap.low):
         if gap.difference == 0:
-            return f"{gap.experiment} and {gap.other} hit equally often"
+            return f"{gap.experiment} and {gap.other} have equal {primary.title}"
         side = "above" if gap.difference > 0 else "below"
         reason = "one user allows no interval" if gap.users < 2 else "all users alike, which allows no interval"
-        return f"{gap.experiment} is {size} points {side} {gap.other} ({reason})"
-    if gap.low > 0:
-        return f"{gap.experiment} beats {gap.other} by {size} points {percent_interval(gap.low, gap.high)}"
-    if gap.high < 0:
-        return f"{gap.experiment} falls behind {gap.other} by {size} points {percent_interval(-gap.high, -gap.low)}"
+        return f"{gap.experiment} is {size} {side} {gap.other} ({reason})"
+    if gap.low > 0 or gap.high < 0:
+        verb = "beats" if (gap.low > 0) == (primary.better == "higher") else "falls behind"
+        interval = primary.interval(*sorted((abs(gap.low), abs(gap.high))))
+        return f"{gap.experiment} {verb} {gap.other} by {size} {interval}"
     return (
         f"{gap.experiment} and {gap.other} cannot be told apart "
-        f"({points(gap.difference)} points {points_interval(gap.low, gap.high)})"
+        f"({primary.difference(gap.difference)} {unit} {primary.difference_interval(gap.low, gap.high)})"
     )

@@ -13,6 +13,7 @@ from usertune.evaluation.table_names import MANIFEST
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.reporting.figures.sheet import Sources, subject_of, write_figure
 from usertune.runtime.provenance import current_provenance
+from usertune.tasks.catalogue import TASKS
 
 
 def make_figure(
@@ -21,8 +22,8 @@ def make_figure(
     """Draw the figure called ``name`` (one of `FIGURES`), and write it as SVG and as PNG, with a manifest.
 
     Args:
-        recipe: keys ``experiments``, ``users`` and ``thresholds`` as for the comparison; optional ``colours``,
-            this figure's own as ``{experiment: "#rrggbb"}``.
+        recipe: keys ``experiments``, ``users``, ``task`` and ``thresholds`` as for the comparison; optional
+            ``colours``, this figure's own as ``{experiment: "#rrggbb"}``.
 
     Raises:
         UserError: there is no such figure, the recipe is malformed, or a table or log is missing, foreign or
@@ -35,7 +36,7 @@ def make_figure(
         "name": name,
         "recipe": dict(recipe),
         "fingerprint": figure_fingerprint(recipe, read_result(sources.tables / MANIFEST), logs),
-        "provenance": [current_provenance("figure", plug_ins=(FIGURES.module(name),))],
+        "provenance": [current_provenance("figure", plug_ins=(FIGURES.module(name), TASKS.module(recipe["task"])))],
         "files": {path.name: digest_file(path) for path in (svg, png)},
     }
     write_result(manifest_file, manifest)

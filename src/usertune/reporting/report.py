@@ -27,7 +27,7 @@ from usertune.core.step_fingerprints import report_fingerprint
 from usertune.evaluation import table_names
 from usertune.evaluation.compare import reading_note
 from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, records, require_experiments
-from usertune.evaluation.thresholds import threshold_label, thresholds_of
+from usertune.evaluation.thresholds import metrics_of, threshold_label, thresholds_of
 from usertune.reporting.examples import MARKER_RADIUS, collect_examples
 from usertune.reporting.headline import headline
 from usertune.reporting.ro_crate import crate_of, link_as_crate
@@ -39,6 +39,8 @@ from usertune.reporting.sections.study import base_model_rows, data_rows, date_r
 from usertune.reporting.skipped import read_data, skipped, skipped_note
 from usertune.reporting.style import styles
 from usertune.runtime.provenance import current_provenance
+from usertune.tasks.catalogue import TASKS, get_task
+from usertune.tasks.metrics import Metric
 
 # With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
 FEW_USERS = 30
@@ -101,9 +103,9 @@ def make_report(
     """Write the report of a study as one self-contained HTML file, then its provenance for machines.
 
     Args:
-        recipe: keys ``title``, ``study``, ``experiments``, ``users``, ``thresholds``, ``splits`` (the users of each, in
-            the short notation), ``dataset`` (how the data were read), and ``examples`` (how many users to show one
-            sample of).
+        recipe: keys ``title``, ``study``, ``experiments``, ``users``, ``task``, ``thresholds``, ``splits`` (the users
+            of each, in the short notation), ``dataset`` (how the data were read), and ``examples`` (how many users to
+            show one sample of).
         files: what the report is made from.
         out: HTML to write.
         study_file: YAML to write, a copy of the study.
@@ -149,7 +151,7 @@ def make_report(
         "step": "report",
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
-        "provenance": [current_provenance("report")],
+        "provenance": [current_provenance("report", plug_ins=(TASKS.module(recipe["task"]),))],
         "files": {**digests, provenance_file.name: digest_file(provenance_file)},
     }
     write_result(manifest_file, manifest)
@@ -163,7 +165,7 @@ def _results(
     predictions: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Return what the template shows of the results: tables, figures, trainings, answers and examples."""
-    thresholds = thresholds_of(recipe)
+    task, metrics, threshold = get_task(recipe["task"]), metrics_of(recipe), thresholds_of(recipe)[0]
     summary, differences, users, samples = (
         _table(files.tables / name, design)
         for name in (table_names.SUMMARY, table_names.DIFFERENCES, table_names.USERS, table_names.SAMPLES)
@@ -171,7 +173,8 @@ def _results(
     examples = collect_examples(
         design,
         int(recipe.get("examples", 0)),
-        thresholds[0],
+        task,
+        threshold,
         {path.stem.removeprefix("user_"): path for path in files.samples},
         files.dataset_root,
         _texts(predictions),
@@ -180,24 +183,25 @@ def _results(
     return {
         "title": str(recipe.get("title") or "Comparison of experiments"),
         "study": str(recipe.get("study") or ""),
-        "headline": headline(design, summary, differences),
-        "reading_note": reading_note(summary, thresholds),
+        "headline": headline(design, metrics[0], summary, differences),
+        "reading_note": reading_note(recipe, summary),
         "few_users": len(design.users) < FEW_USERS,
         "users": design.users,
         "experiments": design.names,
         "styles": styles(design),
-        "further": [threshold_label(threshold) for threshold in thresholds[1:]],
-        "summary": _summary_rows(summary),
+        "primary": metrics[0],
+        "other_metrics": metrics[1:],
+        "summary": _summary_rows(summary, metrics),
         "figures": [_figure(path) for path in files.figures],
-        "by_user": _user_rows(design, users),
+        "by_user": _user_rows(design, metrics[0], users),
         "trainings": [training_row(name, trainings[name]) for name in design.names if name in trainings],
         "answers": [answer_row(name, predictions, samples) for name in design.names],
         "cautions": cautions(trainings, predictions),
         "computation_notes": computation_notes(trainings, predictions),
-        "forms": form_rows(design, samples),
+        "forms": form_rows(design, task.forms, task.reasons, samples),
         "examples": examples,
         "marker_radius": MARKER_RADIUS,
-        "threshold": threshold_label(thresholds[0]),
+        "marks_note": task.marks_note(threshold),
     }
 
 
@@ -297,44 +301,38 @@ def _figure(path: Path) -> dict[str, str]:
     return {"name": path.stem, "title": title, "alternative": alternative, "caption": caption, "source": source}
 
 
-def _summary_rows(summary: pd.DataFrame) -> list[dict[str, Any]]:
+def _summary_rows(summary: pd.DataFrame, metrics: Sequence[Metric]) -> list[dict[str, Any]]:
+    primary, *others = metrics
     rows = []
     for row in records(summary):
         missing = formatting.no_interval(int(row["users"]))
-        gain = row["difference_to_vanilla"]
+        gain, low, high = (row[key] for key in ("difference_to_vanilla", "difference_low", "difference_high"))
         rows.append(
             {
                 "experiment": row["experiment"],
                 "mode": row["mode"],
                 "samples": f"{row['samples']:,.0f}",
                 "parse_rate": formatting.percent(row["parse_rate"]),
-                "accuracy": formatting.percent(row["click_accuracy"]),
-                "accuracy_interval": formatting.percent_interval(row["click_accuracy_low"], row["click_accuracy_high"])
-                or missing,
-                "difference": "" if pd.isna(gain) else formatting.points(gain),
-                "difference_interval": ""
-                if pd.isna(gain)
-                else formatting.points_interval(row["difference_low"], row["difference_high"]) or missing,
-                "mean": formatting.distance(row["mean_l2"]),
-                "median": formatting.distance(row["median_l2"]),
-                "further": [
-                    formatting.percent(value) for name, value in row.items() if name.startswith("click_accuracy_at_")
-                ],
+                "primary": primary.text(row[primary.name]),
+                "interval": primary.interval(row[f"{primary.name}_low"], row[f"{primary.name}_high"]) or missing,
+                "difference": "" if pd.isna(gain) else primary.difference(gain),
+                "difference_interval": "" if pd.isna(gain) else primary.difference_interval(low, high) or missing,
+                "others": [metric.text(row[metric.name]) for metric in others],
             }
         )
     return rows
 
 
-def _user_rows(design: ComparisonDesign, users: pd.DataFrame) -> list[dict[str, Any]]:
-    accuracy = users.pivot(index="user", columns="experiment", values="click_accuracy")
+def _user_rows(design: ComparisonDesign, primary: Metric, users: pd.DataFrame) -> list[dict[str, Any]]:
+    values = users.pivot(index="user", columns="experiment", values=primary.name)
     samples = users.drop_duplicates("user").set_index("user")["samples"]
-    if set(accuracy.index) != set(design.users):
+    if set(values.index) != set(design.users):
         raise UserError(f"{table_names.USERS}: covers other users than the study; delete it and run snakemake again")
     return [
         {
             "user": user,
             "samples": f"{samples[user]:,.0f}",
-            "accuracy": [formatting.percent(accuracy[name][user]) for name in design.names],
+            "cells": [primary.text(values[name][user]) for name in design.names],
         }
         for user in design.users
     ]

@@ -37,12 +37,12 @@ LICENSE = "Not specified. Whoever ran the study decides how its results may be u
 REPORT = "report.html"
 STUDY = "study.yaml"
 FILE_DESCRIPTIONS = {
-    table_names.SUMMARY: "One row for each experiment: click accuracy and its interval, distances, answers parsed",
+    table_names.SUMMARY: "One row for each experiment: its metrics, the interval of the primary one, answers parsed",
     table_names.SUMMARY_MD: "The summary, rounded, as Markdown",
     table_names.SUMMARY_TEX: "The summary, rounded, as LaTeX",
-    table_names.DIFFERENCES: "One row for each pair of experiments: difference in click accuracy and its interval",
+    table_names.DIFFERENCES: "One row for each pair of experiments: difference in the primary metric and its interval",
     table_names.USERS: "One row for each experiment and user: what was measured on that user's samples",
-    table_names.SAMPLES: "One row for each experiment and sample: predicted point, target, distance and hits",
+    table_names.SAMPLES: "One row for each experiment and sample: answer, target and what was measured",
     STUDY: "The study: data, splits, base model and the settings of every experiment, with every default written out",
     REPORT: "The comparison in one file: tables, figures, examples, and where the numbers come from",
 }

@@ -21,15 +21,46 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from usertune.tasks.points.forms import REASONS, Reading, read
+from usertune.tasks.metrics import AtThresholds, Metric, threshold_label
+from usertune.tasks.points.forms import FORMS, REASONS, Reading, read
 from usertune.tasks.points.text import Point
 from usertune.tasks.points.values import SCALE
+from usertune.tasks.task import Marks
+
+
+def distance(point: Point, target: Point) -> float:
+    """Return the Euclidean (L2) distance between two points in the 0-1000 space, not in pixels."""
+    return math.hypot(point[0] - target[0], point[1] - target[1])
+
+
+def hit(point: Point, target: Point, threshold: float) -> int:
+    """Return 1 where a click is within the threshold of the target or at it, else 0."""
+    return int(distance(point, target) <= threshold)
+
+
+METRICS = (
+    Metric(
+        "click_accuracy",
+        title="click accuracy",
+        column="hit",
+        measure=hit,
+        unit="%",
+        unparsed=0,
+        bounds=(0, 1),
+        at=AtThresholds(title="accuracy at {}", condition="within {} of the target"),
+    ),
+    Metric("mean_l2", title="mean L2", column="distance", measure=distance, better="lower"),
+    Metric("median_l2", title="median L2", column="distance", measure=distance, aggregate="median", better="lower"),
+)
 
 
 class GroundingTask:
     """Where to click: reads answers and measures distances in the relative 0-1000 space."""
 
     name = "grounding"
+    metrics = METRICS
+    forms = FORMS
+    reasons = REASONS
 
     def target_from_answer(self, text: str) -> dict[str, list[float]]:
         """Return the target of a data sample, ``{"point": [x, y]}`` in 0-1000, from its answer turn.
@@ -67,12 +98,7 @@ class GroundingTask:
         """Return the point (x, y) that an answer names, or None if it is unparsed."""
         return read(text).point
 
-    def distance(self, point: Point, target: Mapping[str, Any]) -> float:
-        """Return the Euclidean (L2) distance from ``point`` to the target in the 0-1000 space, not in pixels."""
-        x, y = self.target_point(target)
-        return math.hypot(point[0] - x, point[1] - y)
-
-    def target_point(self, target: Mapping[str, Any]) -> Point:
+    def read_target(self, target: Mapping[str, Any]) -> Point:
         """Return a sample's target as (x, y).
 
         Raises:
@@ -82,6 +108,42 @@ class GroundingTask:
         if not (isinstance(value, list) and len(value) == 2 and all(_is_finite(part) for part in value)):
             raise ValueError(f'the target is {target!r}; expected {{"point": [x, y]}}')
         return float(value[0]), float(value[1])
+
+    def details(self, answer: Point | None, target: Point) -> dict[str, float | None]:
+        """Return what the rows of scores hold beside the metrics: the point, empty where unparsed, and the target."""
+        x, y = answer or (None, None)
+        return {"x": x, "y": y, "target_x": target[0], "target_y": target[1]}
+
+    def note(self, threshold: float) -> str:
+        """Return the sentence that explains the metrics below a table; ``threshold`` is the first one."""
+        return (
+            f"A click is a hit within {threshold_label(threshold)} of the target, in coordinates from 0 to 1000 on "
+            "each axis; answers that could not be parsed are misses and have no L2 distance."
+        )
+
+    def outcome(self, row: Mapping[str, Any], threshold: float) -> str:
+        """Return what came of one answer, in words; ``row`` is that of the table of samples."""
+        if not row["parsed"]:
+            return f"not parsed ({row['form']}), a miss"
+        kind = "hit" if row["distance"] <= threshold else "miss"
+        outside = "" if _on_screen(row["x"], row["y"]) else ", outside the screenshot"
+        return f"{kind}, {row['distance']:,.0f} from the target{outside}"
+
+    def marks(self, row: Mapping[str, Any], threshold: float) -> Marks:
+        """Return what is drawn of one answer; ``row`` is that of the table of samples."""
+        shown = row["parsed"] and _on_screen(row["x"], row["y"])
+        return Marks((row["target_x"], row["target_y"]), (row["x"], row["y"]) if shown else None, threshold)
+
+    def marks_note(self, threshold: float) -> str:
+        """Return the sentence that explains the marks."""
+        return (
+            f"The cross is the target; the dashed line is the distance of {threshold_label(threshold)} within which a "
+            "click is a hit."
+        )
+
+
+def _on_screen(x: float, y: float) -> bool:
+    return 0 <= x <= SCALE and 0 <= y <= SCALE
 
 
 def _is_finite(value: object) -> bool:

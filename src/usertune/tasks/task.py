@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from usertune.tasks.metrics import Metric
 
 Point = tuple[float, float]
 
 
-class Task(Protocol):
-    """What is asked for: it reads answers and measures how far they are from the target.
+class Marks(NamedTuple):
+    """What the report draws of one answer on the screenshot, in the 0-1000 space."""
 
-    A task knows nothing of models, users or files. It is made without arguments.
+    target: Point
+    point: Point | None
+    """None where the answer names no point on the screenshot."""
+    radius: float
+
+
+class Task(Protocol):
+    """What is asked for: it reads answers, measures them, and says what came of them.
+
+    A task knows nothing of models, users or files. It is made without arguments. A ``row`` is one of the table of
+    samples, and a ``threshold`` the first of the study.
     """
 
     name: str
+    metrics: Sequence[Metric]
+    """What is measured, the primary metric first; see `usertune.tasks.metrics.at_thresholds`."""
+    forms: Mapping[str, str]
+    """Form of an answer that can be read -> what it means."""
+    reasons: Mapping[str, str]
+    """Reason why an answer is unparsed -> what it means."""
 
     def target_from_answer(self, text: str) -> dict[str, Any]:
         """Return the target of a data sample from the text of its answer turn; it is kept with the sample as JSON.
@@ -23,7 +41,14 @@ class Task(Protocol):
             ValueError: the answer holds no target; the message says why.
         """
 
-    def read(self, text: str, ended: bool = True) -> tuple[Point | None, str]:
+    def read_target(self, target: Mapping[str, Any]) -> Any:
+        """Return a sample's target as the metrics take it.
+
+        Raises:
+            ValueError: it is not a target of this task.
+        """
+
+    def read(self, text: str, ended: bool = True) -> tuple[Any, str]:
         """Read a model's answer.
 
         Args:
@@ -31,19 +56,24 @@ class Task(Protocol):
             ended: whether it ended by itself; otherwise it was cut off at its longest length.
 
         Returns:
-            The point (x, y) that it names, in the relative 0-1000 space, and the form in which it does; or None and
-            the reason why it is unparsed.
+            The answer as the metrics take it (for grounding the point x, y in the 0-1000 space), and its form; or None
+            and the reason why it is unparsed.
         """
 
     def parse(self, text: str) -> Point | None:
-        """Return the point (x, y) that an answer names, or None if it is unparsed."""
+        """Return the point (x, y) that an answer names, for data in other frames; None if there is none."""
 
-    def distance(self, point: Point, target: Mapping[str, Any]) -> float:
-        """Return the distance from a point to the target, in the relative 0-1000 space."""
+    def details(self, answer: Any, target: Any) -> Mapping[str, float | None]:
+        """Return further columns for the rows of scores, beside those of the metrics; ``answer`` may be None."""
 
-    def target_point(self, target: Mapping[str, Any]) -> Point:
-        """Return a sample's target as a point (x, y).
+    def note(self, threshold: float) -> str:
+        """Return the sentence below the tables that explains the metrics."""
 
-        Raises:
-            ValueError: it is not a target of this task.
-        """
+    def outcome(self, row: Mapping[str, Any], threshold: float) -> str:
+        """Return in words what came of one answer."""
+
+    def marks(self, row: Mapping[str, Any], threshold: float) -> Marks | None:
+        """Return what is drawn of one answer on the screenshot; None where the task has nothing to draw."""
+
+    def marks_note(self, threshold: float) -> str:
+        """Return the sentence that explains the marks; empty where there are none."""

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from usertune.core.errors import UserError
-from usertune.core.formatting import count, duration, percent, points
+from usertune.core.formatting import count, duration, number, percent, signed
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result
-from usertune.evaluation.compare import compare, latex, markdown
+from usertune.evaluation.compare import compare, latex, markdown, reading_note
 from usertune.evaluation.statistics.intervals import clustered_mean, clusters, paired_difference
 from usertune.evaluation.table_names import MANIFEST, TABLES
 from usertune.evaluation.tables import ComparisonDesign, Experiment, design_of, read_table
+from usertune.evaluation.thresholds import metrics_of
 from usertune.pipeline import steps
 from usertune.reporting.style import styles
 
@@ -89,7 +90,7 @@ def test_no_interval_without_variation_or_with_one_user() -> None:
 def test_difference_is_paired() -> None:
     samples = pd.DataFrame({"user": list("aabbcc")})
     easy, hard = pd.Series([1, 0, 1, 0, 1, 1]), pd.Series([1, 0, 1, 0, 0, 1])
-    gain = paired_difference(easy, hard, samples, 0.95)
+    gain = paired_difference(easy, hard, samples, 0.95, (0, 1))
     assert gain.mean == pytest.approx(1 / 6)
     assert (gain.low, gain.high) == pytest.approx(by_hand((easy - hard).to_numpy(), samples["user"].to_numpy(), 0.95))
 
@@ -181,7 +182,7 @@ def test_the_grid_must_be_complete(make_study: Maker) -> None:
         compare(recipe, [*files, files[0]], study.root / "t")
     with pytest.raises(UserError, match="user 'ana' is not part of this study"):
         compare({**recipe, "users": study.users[:-1]}, files, study.root / "t")
-    with pytest.raises(UserError, match="not scored at the thresholds 100"):
+    with pytest.raises(UserError, match="not scored for grounding at the thresholds 100"):
         compare({**recipe, "thresholds": [100]}, files, study.root / "t")
     with pytest.raises(UserError, match="confidence: found 95"):
         compare({**recipe, "confidence": 95}, files, study.root / "t")
@@ -230,7 +231,9 @@ def test_recipe_without_a_design_is_refused(recipe: dict[str, Any]) -> None:
 
 def test_formats() -> None:
     assert (percent(0.3421), percent(None), percent(math.nan)) == ("34.2", "n/a", "n/a")
-    assert (points(0.0823), points(-0.0823), points(-0.0000001)) == ("+8.2", "\N{MINUS SIGN}8.2", "0.0")
+    assert [signed(value, scale=100) for value in (0.0823, -0.0823, -0.0000001)] == ["+8.2", "\N{MINUS SIGN}8.2", "0.0"]
+    assert [number(value, 0) for value in (1234.5, -0.2, 0)] == ["1,234", "0", "0"]
+    assert [signed(value, 2) for value in (0.001, 0.01, math.nan)] == ["0.00", "+0.01", "n/a"]
     assert [duration(value) for value in (None, 4.21, 185, 8123.4)] == ["n/a", "4.2 s", "3 min 5 s", "2 h 15 min"]
     assert [count(value) for value in (None, 12, 21_823_488, 8_190_735_360)] == ["n/a", "12", "21.8 M", "8.19 B"]
 
@@ -242,8 +245,10 @@ def test_many_experiments_still_differ_in_look() -> None:
 
 def test_latex_and_markdown_hold_every_experiment(make_study: Maker) -> None:
     summary = read_table(make_study().compare() / "summary.csv")
-    assert markdown(summary, [140, 70.5]).count("\n| `") == 3
-    assert latex(summary, [140, 70.5]).count(r"\\") == 4
+    recipe = {"task": "grounding", "thresholds": [140, 70.5]}
+    metrics, note = metrics_of(recipe), reading_note(recipe, summary)
+    assert markdown(summary, metrics, note).count("\n| `") == 3
+    assert latex(summary, metrics, note).count(r"\\") == 4
 
 
 def test_metrics_are_plain_json(make_study: Maker) -> None:

@@ -18,10 +18,11 @@ from usertune.core.errors import UserError
 from usertune.core.manifest import read_result, write_result
 from usertune.data.samples import read_samples
 from usertune.evaluation.score import Answer, score_samples, score_user, summarise
-from usertune.evaluation.thresholds import thresholds_of
+from usertune.evaluation.thresholds import metrics_of, thresholds_of
 
 Maker = Callable[..., Any]
 RECIPE = {"step": "score", "task": "grounding", "thresholds": [140, 70]}
+METRICS = metrics_of(RECIPE)
 SAMPLE = {"id": "a", "user": "1", "episode": "e", "step": 1, "messages": [], "images": [], "target": {}}
 
 
@@ -31,7 +32,7 @@ def rows_of(answers: list[str], target: tuple[float, float] = (100, 100), ended:
         for index in range(len(answers))
     ]
     given = {str(index): Answer(text, ended) for index, text in enumerate(answers)}
-    return score_samples("grounding", samples, given, [140, 70], Path("user_1.jsonl"))
+    return score_samples("grounding", METRICS, samples, given, Path("user_1.jsonl"))
 
 
 def test_an_unparsed_answer_near_the_corner_is_a_miss() -> None:
@@ -46,7 +47,7 @@ def test_the_threshold_itself_is_a_hit() -> None:
 
 
 def test_metrics_count_unparsed_answers_as_misses_without_distance() -> None:
-    metrics = summarise(rows_of(["[100, 100]", "[100, 200]", "[100, 500]", "?"]), [140, 70])
+    metrics = summarise(rows_of(["[100, 100]", "[100, 200]", "[100, 500]", "?"]), METRICS)
     assert metrics["samples"] == 4
     assert metrics["parse_rate"] == 0.75
     assert metrics["click_accuracy"] == 0.5
@@ -59,7 +60,7 @@ def test_every_row_and_the_metrics_say_how_answers_were_read() -> None:
     rows = rows_of(["[100, 100]", "```grounding\n[1, 2]\n```", "[100, 10", "scroll(1, 2)", "[3, 4]"])
     assert [row["form"] for row in rows] == ["line", "grounding_block", "cut_off", "not_a_click", "line"]
     assert [row["parsed"] for row in rows] == [1, 1, 0, 0, 1]
-    forms = summarise(rows, [140])["forms"]
+    forms = summarise(rows, METRICS)["forms"]
     assert forms == {"cut_off": 1, "grounding_block": 1, "line": 2, "not_a_click": 1}
 
 
@@ -79,7 +80,7 @@ def test_a_number_at_the_end_of_an_answer_that_was_cut_off_may_lack_digits(text:
 
 
 def test_nothing_parsed_has_no_distance() -> None:
-    metrics = summarise(rows_of(["?"]), [140, 70])
+    metrics = summarise(rows_of(["?"]), METRICS)
     assert metrics["mean_l2"] is None
     assert metrics["median_l2"] is None
 
@@ -134,9 +135,9 @@ def scorings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by the number of samples whenever samples are scored."""
     counts: list[int] = []
 
-    def note(task: str, samples: Any, *rest: Any) -> Any:
+    def note(task: str, metrics: Any, samples: Any, *rest: Any) -> Any:
         counts.append(len(samples))
-        return score_samples(task, samples, *rest)
+        return score_samples(task, metrics, samples, *rest)
 
     monkeypatch.setattr("usertune.evaluation.score.score_samples", note)
     return counts

@@ -63,7 +63,7 @@ def test_a_figure_says_what_it_was_drawn_from(make_study: Maker, tmp_path: Path)
     manifest = read_result(manifest_file)
     assert manifest["files"] == {path.name: digest_file(path) for path in (svg, png)}
     assert (manifest["step"], manifest["name"], manifest["recipe"]) == ("figure", "loss_curves", study.design)
-    version = code_version("figure", (FIGURES.module("loss_curves"),))
+    version = code_version("figure", (FIGURES.module("loss_curves"), "usertune.tasks.grounding"))
     assert [record["code"] for record in manifest["provenance"]] == [version]
 
     def fingerprint(recipe: dict[str, Any]) -> str:
@@ -179,7 +179,8 @@ def test_drawing_a_figure_imports_no_other_figure(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from usertune.reporting.make_figure import make_figure\n"
         "from usertune.reporting.figures.sheet import Sources; from usertune.core.manifest import write_result\n"
-        "recipe = {'experiments': [{'name': 'a', 'mode': 'vanilla'}], 'users': ['1'], 'thresholds': [140]}\n"
+        "recipe = {'experiments': [{'name': 'a', 'mode': 'vanilla'}], 'users': ['1'], 'task': 'grounding'}\n"
+        "recipe['thresholds'] = [140]\n"
         "folder = Path(sys.argv[1])\n"
         "write_result(folder / 'manifest.json', {'fingerprint': 'f'})\n"
         "outputs = [folder / f'a.{kind}' for kind in ('svg', 'png', 'json')]\n"

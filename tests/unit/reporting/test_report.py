@@ -19,6 +19,7 @@ from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result
 from usertune.core.step_fingerprints import report_fingerprint
 from usertune.evaluation.tables import ComparisonDesign, Experiment
+from usertune.evaluation.thresholds import metrics_of
 from usertune.pipeline import steps
 from usertune.reporting.examples import LONGEST_TEXT, printable
 from usertune.reporting.headline import headline
@@ -30,6 +31,7 @@ from usertune.study.load import study_from_config
 
 Maker = Callable[..., Any]
 TRAINING_USER = re.compile(r"data/user_[tv]")
+METRICS = metrics_of({"task": "grounding", "thresholds": [140]})
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> \x00\u202e"
 
 
@@ -102,7 +104,8 @@ def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -
     assert manifest["fingerprint"] == report_fingerprint(
         study.recipe(steps.REPORT.manifest), read_result(study.root / steps.COMPARE.manifest), figures, data
     )
-    assert [record["code"] for record in manifest["provenance"]] == [code_version("report")]
+    code = code_version("report", ("usertune.tasks.grounding",))
+    assert [record["code"] for record in manifest["provenance"]] == [code]
     for place in study.results:
         if place.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(place):
             assert f'title="{read_result(study.root / place)["fingerprint"]}"' in text, place
@@ -246,7 +249,7 @@ def sentence(names: list[str], accuracy: list[float], gaps: dict[tuple[str, str]
     rows = [(later, earlier, 2, *gap) for (later, earlier), gap in gaps.items()]
     names_of_columns = ["experiment", "baseline", "users", "difference", "low", "high"]
     differences = pd.DataFrame(rows, columns=names_of_columns).astype(dict.fromkeys(names_of_columns[3:], float))
-    return headline(design, summary, differences)
+    return headline(design, METRICS[0], summary, differences)
 
 
 def test_headline_says_no_more_than_the_intervals() -> None:
@@ -266,8 +269,9 @@ def test_headline_of_a_setback_and_of_missing_intervals() -> None:
     worse = sentence(["vanilla", "lora"], [0.5, 0.4], {("lora", "vanilla"): (-0.1, -0.15, -0.05)})
     assert "lora falls behind vanilla by 10.0 points [5.0, 15.0]" in worse
     alike = sentence(["vanilla", "lora"], [0.5, 0.5], {("lora", "vanilla"): (0, None, None)})
-    assert alike == "On 1,200 samples of 2 users, lora and vanilla hit equally often."
-    assert sentence(["lora"], [0.5], {}) == "On 1,200 samples of 2 users, lora hits 50.0 % [10.0, 90.0]."
+    assert alike == "On 1,200 samples of 2 users, lora and vanilla have equal click accuracy."
+    alone = "On 1,200 samples of 2 users, lora has a click accuracy of 50.0 % [10.0, 90.0]."
+    assert sentence(["lora"], [0.5], {}) == alone
     pair = sentence(["lora", "full"], [0.5, 0.9], {("full", "lora"): (0.4, 0.3, 0.5)})
     assert "full beats lora by 40.0 points" in pair
 

@@ -11,7 +11,7 @@ import pytest
 
 from usertune.core.errors import UserError
 from usertune.tasks.catalogue import get_task
-from usertune.tasks.grounding import GroundingTask
+from usertune.tasks.grounding import GroundingTask, distance
 from usertune.tasks.points.examples import EXAMPLES, HERE, Example
 from usertune.tasks.points.forms import FORMS, REASONS
 from usertune.tasks.points.page import with_examples
@@ -170,11 +170,11 @@ def test_target_must_be_a_certain_point_inside(text: str, message: str) -> None:
 @pytest.mark.parametrize("target", [{}, {"point": [1]}, {"point": [1, None]}, {"point": [1, math.nan]}, None])
 def test_malformed_target_is_refused(target: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        TASK.target_point(target)
+        TASK.read_target(target)
 
 
 def test_distance_is_euclidean() -> None:
-    assert TASK.distance((3.0, 4.0), {"point": [0, 0]}) == 5
+    assert distance((3.0, 4.0), (0, 0)) == 5
 
 
 def test_unknown_task_names_the_known_ones() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# A standard error below this is rounding noise around zero (the values are fractions between -1 and 1).
+# A standard error below this is rounding noise around zero, as a fraction of the largest value (and of 1).
 NO_VARIATION = 1e-12
 
 
@@ -62,21 +62,26 @@ def clustered_mean(values: pd.Series, groups: pd.Series, confidence: float, boun
     fit = OLS(values.to_numpy(dtype=float), np.ones(len(values))).fit(
         cov_type="cluster", cov_kwds={"groups": codes, "use_correction": True, "df_correction": True}, use_t=True
     )
-    if fit.bse[0] < NO_VARIATION:
+    if fit.bse[0] < NO_VARIATION * max(1.0, values.abs().max()):
         return Estimate(mean, None, None)
     low, high = fit.conf_int(alpha=1 - confidence)[0]
     return Estimate(mean, max(float(low), bounds[0]), min(float(high), bounds[1]))
 
 
-def click_accuracy(hits: pd.Series, samples: pd.DataFrame, confidence: float) -> Estimate:
-    """Return the click accuracy (a fraction of all samples) of 0/1 ``hits``; see `clustered_mean`."""
-    return clustered_mean(hits, clusters(samples), confidence, bounds=(0.0, 1.0))
+def estimate(values: pd.Series, samples: pd.DataFrame, confidence: float, bounds: tuple[float, float]) -> Estimate:
+    """Return the mean of a metric's ``values``, one a sample, over the samples that have one; see `clustered_mean`."""
+    known = values.notna()
+    return clustered_mean(values[known], clusters(samples[known]), confidence, bounds)
 
 
-def paired_difference(hits: pd.Series, baseline: pd.Series, samples: pd.DataFrame, confidence: float) -> Estimate:
-    """Return how much the click accuracy of ``hits`` is above that of ``baseline`` on the same samples.
+def paired_difference(
+    values: pd.Series, baseline: pd.Series, samples: pd.DataFrame, confidence: float, bounds: tuple[float, float]
+) -> Estimate:
+    """Return how far the mean of ``values`` is above that of ``baseline`` on the same samples.
 
     The interval is that of the mean of the samples' own differences, which takes into account that both
-    experiments find the same samples easy. It is not adjusted for looking at several pairs.
+    experiments find the same samples easy. It is not adjusted for looking at several pairs. ``bounds`` are those of a
+    single value.
     """
-    return clustered_mean(hits - baseline, clusters(samples), confidence, bounds=(-1.0, 1.0))
+    reach = bounds[1] - bounds[0]
+    return estimate(values - baseline, samples, confidence, (-reach, reach))

@@ -21,20 +21,18 @@ MAX_NAMED_USERS = 24
 
 
 def draw(subject: Subject) -> Figure:
-    """Draw each user's click accuracy in each experiment, and beside it all users together with intervals.
+    """Draw each user's value of the primary metric in each experiment, and beside it all users together with intervals.
 
-    Users are sorted by the accuracy of the baseline (or else the first experiment), then by their mean. Above
+    Users are sorted by the value of the baseline (or else the first experiment), then by their mean. Above
     `MAX_NAMED_USERS` users their names give way to ranks, and a thin line joins the answers of one user.
 
     Raises:
         UserError: the table of users or the summary is missing, malformed or of another study.
     """
-    design, style = subject.design, subject.styles
+    design, style, primary = subject.design, subject.styles, subject.metrics[0]
     users = subject.table(table_names.USERS)
     summary = subject.table(table_names.SUMMARY)
-    grid = users.pivot(index="user", columns="experiment", values="click_accuracy").loc[
-        list(design.users), design.names
-    ]
+    grid = users.pivot(index="user", columns="experiment", values=primary.name).loc[list(design.users), design.names]
     order = grid.assign(_mean=grid.mean(axis=1)).sort_values(
         [design.baseline or design.names[0], "_mean"], ascending=False, kind="stable"
     )
@@ -56,7 +54,7 @@ def draw(subject: Subject) -> Figure:
         "legend": False,
     }
     sns.pointplot(
-        users.assign(rank=users["user"].map(ranks)), x="rank", y="click_accuracy", native_scale=True, errorbar=None,
+        users.assign(rank=users["user"].map(ranks)), x="rank", y=primary.name, native_scale=True, errorbar=None,
         dodge=0.6 * (1 - 1 / len(design.names)) if named else False, ax=left, **points,
         markersize=5.5 if named else 3.7, markeredgewidth=0.5, clip_on=False,
     )  # fmt: skip
@@ -66,16 +64,18 @@ def draw(subject: Subject) -> Figure:
     _name_users(left, list(grid.index), named)
     # The median and the range of an estimate and its two bounds are the estimate and the interval.
     sns.pointplot(
-        summary.melt("experiment", ["click_accuracy_low", "click_accuracy", "click_accuracy_high"]),
+        summary.melt("experiment", [f"{primary.name}_low", primary.name, f"{primary.name}_high"]),
         x="experiment", y="value", order=design.names, estimator="median", errorbar=("pi", 100), capsize=0.2,
         err_kws={"linewidth": 1.6, "zorder": 2}, ax=right, **points, markersize=6.5, markeredgewidth=0.6,
     )  # fmt: skip
     _name_experiments(right, design.names)
     right.set_xlabel(f"all users, {100 * summary['confidence'].iloc[0]:g} % interval")
-    highest = max(grid.to_numpy().max(), summary["click_accuracy_high"].max())
-    left.set_ylim(0, min(1.0, math.ceil(10 * highest + 0.5) / 10))
-    percent_scale(left)
-    left.set_ylabel(f"click accuracy (within {threshold_label(subject.thresholds[0])})")
+    if primary.unit == "%":
+        highest = max(grid.to_numpy().max(), summary[f"{primary.name}_high"].max())
+        left.set_ylim(0, min(1.0, math.ceil(10 * highest + 0.5) / 10))
+        percent_scale(left)
+    within = "" if primary.threshold is None else f" (within {threshold_label(primary.threshold)})"
+    left.set_ylabel(f"{primary.title}{within}")
     left.grid(axis="x", visible=False)
     legend_above(left, len(design.names))
     return figure

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from usertune.evaluation import table_names
 from usertune.evaluation.thresholds import threshold_label
-from usertune.reporting.figures.sheet import PALE, Subject, legend_above, new_figure, percent_scale
+from usertune.reporting.figures.sheet import PALE, Subject, legend_above, new_figure, percent_scale, say
 
 LARGEST_INSIDE_DISTANCE = 1000 * math.sqrt(2)
 DISTANCE_STEP = 2.0
@@ -29,6 +29,9 @@ def draw(subject: Subject) -> Figure:
     samples = subject.table(table_names.SAMPLES)
     figure = new_figure(height=4.3)
     axes = figure.subplots()
+    if "distance" not in samples:
+        say(axes, "no distances in this task")
+        return figure
     steps = np.arange(0, LARGEST_INSIDE_DISTANCE + DISTANCE_STEP, DISTANCE_STEP)
     rounded_up = np.ceil(samples["distance"] / DISTANCE_STEP) * DISTANCE_STEP
     for name in names:

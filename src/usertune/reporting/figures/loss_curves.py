@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from usertune.core.errors import UserError
-from usertune.reporting.figures.sheet import PALE, Subject, legend_above, new_figure
+from usertune.reporting.figures.sheet import Subject, legend_above, new_figure, say
 from usertune.reporting.style import Style
 
 
@@ -29,8 +29,7 @@ def draw(subject: Subject) -> Figure:
     figure = new_figure(height=4.3)
     axes = figure.subplots()
     if not known:
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "no trained experiment in this study", ha="center", va="center", fontsize=13, color=PALE)
+        say(axes, "no trained experiment in this study")
         return figure
     for name in known:
         _draw_losses(axes, name, subject.styles[name], _read_log(logs[name]))

@@ -23,8 +23,9 @@ from matplotlib.ticker import PercentFormatter
 from usertune.core.errors import UserError
 from usertune.core.files import atomic_writer
 from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, require_experiments
-from usertune.evaluation.thresholds import thresholds_of
+from usertune.evaluation.thresholds import metrics_of, thresholds_of
 from usertune.reporting.style import Style, styles
+from usertune.tasks.metrics import Metric
 
 PNG_DOTS_PER_INCH = 200
 WIDTH_IN_INCHES = 9.2
@@ -65,9 +66,10 @@ class Sources:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a figure is about; ``thresholds`` are distances in the 0-1000 space, the primary one first."""
+    """What a figure is about; of ``metrics`` and ``thresholds`` the primary one comes first."""
 
     design: ComparisonDesign
+    metrics: Sequence[Metric]
     thresholds: Sequence[float]
     styles: Mapping[str, Style]
     sources: Sources
@@ -99,7 +101,7 @@ def subject_of(recipe: Mapping[str, Any], sources: Sources) -> Subject:
             f'recipe: found colours {colours!r}; write {{"lora": "#7b3294"}}, for experiments among: '
             + ", ".join(design.names)
         )
-    return Subject(design, thresholds_of(recipe), styles(design, colours), sources)
+    return Subject(design, metrics_of(recipe), thresholds_of(recipe), styles(design, colours), sources)
 
 
 def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path, png: Path) -> None:
@@ -123,6 +125,12 @@ def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path,
 def new_figure(height: float) -> Figure:
     """Return an empty figure as wide as all others; ``height`` in inches."""
     return Figure(figsize=(WIDTH_IN_INCHES, height), layout="constrained")
+
+
+def say(axes: Axes, text: str) -> None:
+    """Put a sentence where the axes would be, for a study that has nothing to draw."""
+    axes.set_axis_off()
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=13, color=PALE)
 
 
 def percent_scale(axes: Axes) -> None:

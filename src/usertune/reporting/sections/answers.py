@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from usertune.evaluation.tables import ComparisonDesign
-from usertune.tasks.points.forms import FORMS, REASONS
 
 
-def form_rows(design: ComparisonDesign, samples: pd.DataFrame) -> list[dict[str, Any]]:
+def form_rows(
+    design: ComparisonDesign, forms: Mapping[str, str], reasons: Mapping[str, str], samples: pd.DataFrame
+) -> list[dict[str, Any]]:
     """Return one row for each form or reason that occurs, those that were read first, with a count an experiment.
 
     Args:
+        design: the experiments.
+        forms, reasons: what the task's forms of answers, and its reasons why others are unparsed, mean.
         samples: the table ``samples.csv``, with the columns ``experiment`` and ``form``.
     """
     counts = samples.groupby(["form", "experiment"]).size()
     present = set(samples["form"])
-    known = {**FORMS, **REASONS}
+    known = {**forms, **reasons}
     names = [name for name in known if name in present] + sorted(present - known.keys())
     return [
         {
             "form": name,
             "meaning": known.get(name, "").replace("`", ""),
-            "read": name in FORMS,
+            "read": name in forms,
             "counts": [f"{int(counts.get((name, experiment), 0)):,}" for experiment in design.names],
         }
         for name in names
