@@ -5,7 +5,8 @@ A number stands between comments that name the benchmark, the key in its result 
     <!-- figure: dry_run study_over_empty.median .1f -->1.3<!-- end -->
 
 The key is one of what was measured, or of the complete result (machine.cores, date). A format is Python's for numbers,
-or one of: percent (0.79 as 79 %), percent.1 (79.0 %), power (2.4e-6), minutes (2 min 19 s).
+or one of: percent (0.79 as 79 %), percent.1 (79.0 %), power (2.4e-6), minutes (2 min 19 s). Where no result is stored,
+a question mark is written.
 
     python benchmarks/write_figures.py
 """
@@ -24,6 +25,8 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 FIGURE = re.compile(r"<!-- figure: (?P<benchmark>\S+) (?P<key>\S+) (?P<format>\S+) -->(?P<text>[^<]*)<!-- end -->")
+# A comment that begins a line would end a paragraph of Markdown.
+FIRST = re.compile(r"^ *<!-- figure: .*", re.MULTILINE)
 BEGINNING = re.compile(r"<!-- *figure\b")
 
 
@@ -45,6 +48,9 @@ def main(arguments: argparse.Namespace) -> None:
             if not arguments.check:
                 page.write_text(after, encoding="utf-8")
     print("changed:" if changed else "nothing to change", *changed)
+    asked = {found["benchmark"] for page in pages() for found in FIGURE.finditer(page.read_text(encoding="utf-8"))}
+    if missing := sorted(name for name in asked if not (RESULTS / f"{name}.json").exists()):
+        print("not measured:", *(f"python benchmarks/{name}.py" for name in missing), sep="\n    ")
     if arguments.check and changed:
         sys.exit("these pages show other numbers than benchmarks/results; write them with: make figures")
 
@@ -53,7 +59,7 @@ def with_figures(text: str, results: Path = RESULTS) -> str:
     """Return a page with the numbers of the stored results.
 
     Raises:
-        OSError: there is no such result.
+        OSError: there is no such benchmark.
         KeyError: it has no such key.
         ValueError: a comment is not written as it should be, a result is of a tiny run, or a value has another kind
             than its format needs.
@@ -61,19 +67,23 @@ def with_figures(text: str, results: Path = RESULTS) -> str:
     read = cache(lambda name: _result(results / f"{name}.json"))
 
     def write(found: re.Match[str]) -> str:
+        head = found[0][: found.start("text") - found.start()]
         result = read(found["benchmark"])
+        if result is None:
+            return f"{head}?<!-- end -->"
         value: Any = {**result, **result["measured"]}
         for part in found["key"].split("."):
             if not isinstance(value, dict) or part not in value:
                 raise KeyError(f"{found['key']} is not in benchmarks/results/{found['benchmark']}.json")
             value = value[part]
-        head = found[0][: found.start("text") - found.start()]
         return f"{head}{formatted(value, found['format'])}<!-- end -->"
 
     left = FIGURE.sub("", text)
     if wrong := BEGINNING.search(left):
         line = left[wrong.start() :].splitlines()[0]
         raise ValueError(f"write <!-- figure: BENCHMARK KEY FORMAT -->...<!-- end --> on one line: {line}")
+    if wrong := FIRST.search(text):
+        raise ValueError(f"a figure must not be the first thing on its line: {wrong[0]}")
     return FIGURE.sub(write, text)
 
 
@@ -104,7 +114,9 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 }
 
 
-def _result(path: Path) -> dict[str, Any]:
+def _result(path: Path) -> dict[str, Any] | None:
+    if not path.exists() and (REPOSITORY / "benchmarks" / f"{path.stem}.py").exists():
+        return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if result["tiny"]:
         raise ValueError(f"{path.name} is the result of a tiny run, which says nothing")

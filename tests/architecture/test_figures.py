@@ -47,6 +47,7 @@ def test_a_page_is_rewritten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("comment", "message"),
     [
+        ("<!-- figure: speed seconds .1f -->1<!-- end -->", "must not be the first thing on its line"),
         ("<!-- figure: speed second .1f -->1<!-- end -->", "second is not in .*speed.json"),
         ("<!-- figure: speed seconds -->1<!-- end -->", "figure: BENCHMARK KEY FORMAT"),
         ("<!-- figure: speed seconds .1f -->1", "figure: BENCHMARK KEY FORMAT"),
@@ -58,7 +59,14 @@ def test_a_wrong_comment_is_an_error(comment: str, message: str, tmp_path: Path)
     for name, tiny in (("speed", False), ("tried", True)):
         (tmp_path / f"{name}.json").write_text(json.dumps({"tiny": tiny, "measured": {"seconds": 139.4}}))
     with pytest.raises((KeyError, ValueError), match=message):
-        write_figures.with_figures(comment, tmp_path)
+        write_figures.with_figures(comment if "first" in message else f"It takes {comment}", tmp_path)
+
+
+def test_what_was_not_measured_yet_is_a_question_mark(tmp_path: Path) -> None:
+    page = "It takes <!-- figure: dry_run seconds .1f -->1<!-- end --> s"
+    assert write_figures.with_figures(page, tmp_path) == page.replace(">1<", ">?<")
+    with pytest.raises(OSError, match=r"dry_rum\.json"):
+        write_figures.with_figures(page.replace("dry_run", "dry_rum"), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +76,25 @@ def test_a_wrong_comment_is_an_error(comment: str, message: str, tmp_path: Path)
 )  # fmt: skip
 def test_formats(value: float, how: str, text: str) -> None:
     assert write_figures.formatted(value, how) == text
+
+
+# A number with a unit that is no measurement, by page: a size known from the number of weights, a download, a limit.
+KNOWN = {
+    "README.md": {"6 GB", "18 GB", "130 GB", "80 GB"},
+    "data.md": {"200 times", "40 %"},
+    "slurm.md": {"6 GB", "18 GB", "130 GB", "33 GB", "30 seconds"},
+}
+WITH_UNIT = re.compile(
+    r"(?<![\w.-])\d[\d.,]*(?:e-\d+)? ?(?:times|seconds?|s|ms|min|minutes?|hours?|GB|MB|%|steps/s|samples/s)(?![\w-])"
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_measured_number_is_written_by_the_command(page: Path) -> None:
+    """The decisions tell what was measured when they were made, so they are left out."""
+    if page.name == "decisions.md":
+        return
+    text = write_figures.FIGURE.sub("", page.read_text())
+    prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
+    typed = {" ".join(found.split()) for found in WITH_UNIT.findall(prose)}
+    assert typed <= KNOWN.get(page.name, set()), "store what was measured, and write it as <!-- figure: ... -->"
