@@ -4,7 +4,7 @@
 rule prepare:
     """Check the samples of one user."""
     input:
-        raw_user_file,
+        raw_user_files,
     output:
         samples=file_of(steps.PREPARE, "samples"),
         manifest=manifest_of(steps.PREPARE),
@@ -23,7 +23,7 @@ rule prepare:
     params:
         recipe=recipe_of(steps.PREPARE),
         root=STUDY.dataset.root,
-        sources=lambda wildcards: FRESHNESS.sources_state(wildcards.user),
+        sources=lambda wildcards: FRESHNESS.raw_data.state(wildcards.user),
     message:
         "Checking the samples of user {wildcards.user}"
     shell:

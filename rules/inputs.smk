@@ -4,7 +4,6 @@ import re
 from functools import cache
 
 from usertune.checks import sources, stored
-from usertune.data.readers.messages import user_file
 
 
 @cache
@@ -34,10 +33,10 @@ def user_manifests(users):
     return expand(manifest_of(steps.PREPARE), user=users)
 
 
-def raw_user_file(wildcards):
-    """The raw samples of one user."""
+def raw_user_files(wildcards):
+    """The files that hold the raw samples of one user."""
     repair_what_does_not_hold()
-    return str(user_file(STUDY.dataset.root, wildcards.user))
+    return [str(path) for path in FRESHNESS.raw_data.reader.sources(wildcards.user)]
 
 
 def base_model_files(wildcards):

@@ -5,7 +5,7 @@ from operator import attrgetter
 
 from snakemake.exceptions import WorkflowError
 
-from usertune.checks import sources
+from usertune.checks import preflight
 from usertune.core.errors import UserError
 from usertune.inference.engines.catalogue import ENGINES
 from usertune.runtime import gpus
@@ -49,7 +49,7 @@ def gpus_of_training(wildcards):
     if on_a_cluster():
         return experiment.processes
     try:
-        return sources.gpus_here(wildcards.experiment, experiment, gpus_of_this_machine())
+        return preflight.gpus_here(wildcards.experiment, experiment, gpus_of_this_machine())
     except UserError as error:
         raise WorkflowError(str(error)) from None
 

@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from usertune.checks import explain, sources
+from usertune.checks import explain, preflight
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.core.errors import UserError
@@ -29,7 +29,7 @@ try:
         )
     check_owner(STUDY)
     check_writable(STUDY)
-    sources.check_sources(STUDY, base_model=not DATA_ALONE)
+    preflight.check_sources(STUDY, base_model=not DATA_ALONE)
 except UserError as error:
     refuse(error)
 

@@ -17,7 +17,6 @@ from snakemake.cli import parse_args
 
 from tests.support.documented import REPOSITORY, Command, commands, run_snakemake
 from usertune.cli.main import main
-from usertune.data.readers.messages import user_file
 from usertune.runtime import step_main
 
 # Programs that are not ours, of which only the name is looked at.
@@ -89,7 +88,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = folder / "demo/dataset"
     data.mkdir()
     for user in (*map(str, range(1, 84)), "alice"):
-        user_file(data, user).write_text("")
+        (data / f"user_{user}.jsonl").write_text("")
     (study,) = re.findall(r"^```yaml\n(name: mine\n.*?)^```$", (REPOSITORY / "README.md").read_text(), re.M | re.S)
     (folder / "configs/mine.yaml").write_text(study)
     for name in STUDIES:

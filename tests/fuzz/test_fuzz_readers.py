@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.support.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
-from usertune.checks.sources import sources_state
+from usertune.checks.sources import RawData
 from usertune.core.errors import UserError
 from usertune.core.files import read_json, write_json
 from usertune.core.manifest import read_result, write_result
 from usertune.data.frames import FRAMES
 from usertune.data.prepare import prepare_user
-from usertune.data.readers.messages import BadSampleError, image_references, image_stats, parse_line
+from usertune.data.reader import BadSampleError
+from usertune.data.readers.messages import MessagesReader, parse_line
 from usertune.data.samples import read_samples, read_user, request_digest
 from usertune.evaluation.score import Answer, score_samples
 from usertune.study.load import study_from_config
@@ -118,11 +119,12 @@ def test_any_line_is_a_sample_or_is_refused_with_its_field(line: bytes) -> None:
 def test_the_images_of_good_samples_are_watched(root: Path, content: bytes) -> None:
     path = root / f"user_{USER}.jsonl"
     path.write_bytes(content)
-    watched = image_references(path)
+    watched = MessagesReader(root).images(USER)
     for watch_images in ("stat", "content", "never"):
         dataset = {"root": str(root), "watch_images": watch_images}
-        assert sources_state(study_from_config({**STUDY, "dataset": dataset}), USER)
-    stats = image_stats(root, USER)
+        raw_data = RawData(study_from_config({**STUDY, "dataset": dataset}))
+        assert raw_data.state(USER)
+    stats = raw_data.image_stats(USER)
     assert {reference for reference, _, _ in stats} == watched
     assert all(
         (modified >= 0) == (root / reference).exists() for reference, _, modified in stats if "/" not in reference

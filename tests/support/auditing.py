@@ -9,14 +9,12 @@ from typing import Any
 
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.audit import Audit, audit_study
-from usertune.data.readers import messages
 
 LORA = "checkpoints/lora/manifest.json"
 
 
 def audit(study: SyntheticStudy, whole: bool = True) -> Audit:
     """Audit as a new process would, which has not yet seen any folder."""
-    messages._scan_folder.cache_clear()
     return audit_study(study.study, whole)
 
 

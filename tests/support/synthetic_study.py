@@ -21,10 +21,9 @@ from unittest.mock import patch
 from PIL import Image
 
 from usertune.checks.audit import run_audit
-from usertune.checks.sources import sources_state
+from usertune.checks.sources import RawData
 from usertune.core.files import write_text
 from usertune.data.prepare import prepare_user
-from usertune.data.readers import messages
 from usertune.data.samples import Sample
 from usertune.evaluation.compare import compare
 from usertune.evaluation.score import score_user
@@ -239,9 +238,7 @@ class SyntheticStudy:
         recipe = self.recipe(place) if recipe is None else recipe
         if result.step == "prepare":
             (user,) = result.users
-            # A rule's job is a process of its own, which scans the folders anew.
-            messages._scan_folder.cache_clear()
-            prepare_user(recipe, self.dataset, user, self.samples_of(user), out, sources_state(self.study, user))
+            prepare_user(recipe, self.dataset, user, self.samples_of(user), out, RawData(self.study).state(user))
         elif result.step == "base_model":
             describe_base_model(recipe, out)
         elif result.step in ("train", "predict"):
@@ -261,7 +258,6 @@ class SyntheticStudy:
         elif result.step == "figure":
             self._draw(recipe, out)
         elif result.step == "audit":
-            messages._scan_folder.cache_clear()
             run_audit(self.study, recipe, out)
         else:
             self._report(recipe, out)

@@ -7,6 +7,7 @@ path, was made by today's recipe, and from exactly the results that are there no
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from usertune.checks.sources import sources_state
+from usertune.checks.sources import RawData
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest_file, file_states, step_fingerprint
@@ -24,9 +25,9 @@ from usertune.core.step_fingerprints import (
 )
 from usertune.core.users import parse_users
 from usertune.data.images import BadImageError, describe_image, resolve_inside
-from usertune.data.readers.messages import parse_line, raw_lines, user_file
+from usertune.data.reader import RawSample, digest_sources
 from usertune.data.samples import read_samples
-from usertune.models.base_model import is_local, model_files
+from usertune.models.base_folder import is_local, model_files
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, Result, read_checked, results_of
 from usertune.pipeline.recipes import Recipes, current_code, recipe_changes
@@ -69,6 +70,7 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
         gated = {step.name for step in steps.BEFORE_AUDIT}
         results = {path: result for path, result in results.items() if result.step in gated}
     folder = Path(study.results)
+    raw_data = RawData(study)
     audit = Audit()
     manifests: dict[str, Manifest] = {}
     for path, result in results.items():
@@ -78,7 +80,8 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
             audit.findings.extend([finding] if finding else [])
             continue
         manifests[path] = manifest
-        audit.findings.extend(Finding("stale", path, reason) for reason in _stale(study, result, manifests))
+        reasons = _stale(study, raw_data, result, manifests)
+        audit.findings.extend(Finding("stale", path, reason) for reason in reasons)
     audit.environment_mismatches = _environment_mismatches(study, results, manifests)
     audit.unreferenced = _unreferenced(study, results)
     return audit
@@ -128,7 +131,7 @@ def in_words(audit: Audit, shown: int = 20) -> str:
     return "\n".join(lines)
 
 
-def _stale(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
+def _stale(study: Study, raw_data: RawData, result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
     """Yield why a result, which is whole, is not what it should be."""
     manifest = manifests[result.manifest]
     changes = recipe_changes(manifest.get("recipe", {}), result.recipe)
@@ -136,28 +139,28 @@ def _stale(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> I
         yield f"made with other settings: {'; '.join(changes)}"
         return
     try:
-        yield from _changed_sources(study, result, manifest)
+        yield from _changed_sources(study, raw_data, result, manifest)
     except (KeyError, TypeError, ValueError, UserError) as error:
         yield f"cannot be checked against its sources: {error}"
         return
     yield from not_made_from_upstream(study, result, manifests)
 
 
-def _changed_sources(study: Study, result: Result, manifest: Manifest) -> Iterator[str]:
+def _changed_sources(study: Study, raw_data: RawData, result: Result, manifest: Manifest) -> Iterator[str]:
     """Yield how the raw data or the base model differ from what a result was made from."""
     if result.step == steps.PREPARE.name:
         (user,) = result.users
-        root = Path(study.dataset.root)
-        raw = user_file(root, user)
-        if not raw.is_file():
-            yield f"the raw data {raw} are gone"
-        elif sources_state(study, user) != manifest["sources_state"]:
+        files = raw_data.reader.sources(user)
+        what = f"the raw data {', '.join(map(str, files[:2]))}{', ...' if len(files) > 2 else ''}"
+        if not files:
+            yield f"the raw data of user {user} in {raw_data.root} are gone"
+        elif raw_data.state(user) != manifest["sources_state"]:
             # Times may differ although the content is the same, as after a copy.
-            if digest_file(raw) != manifest["raw_sha256"]:
-                yield f"the raw data {raw} changed"
+            if digest_sources(files, raw_data.root) != manifest["raw_sha256"]:
+                yield f"{what} changed"
             elif study.dataset.watch_images != "never":
-                yield from _changed_images(root, Path(study.results) / result.files[0], user)
-                yield from _mended_images(root, raw, manifest)
+                yield from _changed_images(raw_data.root, Path(study.results) / result.files[0], user)
+                yield from _repaired_images(raw_data, manifest)
     elif result.step == steps.BASE_MODEL.name and is_local(study.base_model.path):
         folder = Path(study.base_model.path).expanduser()
         names = model_files(folder)
@@ -178,18 +181,22 @@ def _changed_images(root: Path, samples: Path, user: str) -> Iterator[str]:
             yield f"the image {name} cannot be read: {error}"
 
 
-def _mended_images(root: Path, raw: Path, manifest: Manifest) -> Iterator[str]:
+def _repaired_images(raw_data: RawData, manifest: Manifest) -> Iterator[str]:
     """Yield which samples were skipped for an image that is good now."""
-    lines = dict(raw_lines(raw.read_bytes()))
-    for item in manifest["skipped_samples"]:
-        if item["field"] == "image":
-            sample = parse_line(lines[item["line"]], manifest["user"], item["line"])
+    skipped = {(item.get("file"), item["line"]) for item in manifest["skipped_samples"] if item["field"] == "image"}
+    if not skipped:
+        return
+    user = manifest["user"]
+    single = len(raw_data.reader.sources(user)) == 1
+    for location, sample in raw_data.reader.read(user):
+        file = None if single else os.path.relpath(location.file, raw_data.root)
+        if (file, location.line) in skipped and isinstance(sample, RawSample):
             try:
                 for name in sample.image_paths:
-                    describe_image(root, name)
+                    describe_image(raw_data.root, name)
             except BadImageError:
                 continue
-            yield f"line {item['line']} of {raw} was skipped for an image that is good now"
+            yield f"line {location.line} of {location.file} was skipped for an image that is good now"
 
 
 def _environment_mismatches(

@@ -12,7 +12,6 @@ from usertune.checks.stored import count_stored
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_result
 from usertune.core.step_fingerprints import train_fingerprint
-from usertune.data.readers.messages import raw_lines, user_file
 from usertune.data.samples import read_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, needed_for, report_path
@@ -130,7 +129,7 @@ def _count_samples(freshness: Freshness, result: Result, again: set[str], explan
     model = (*result.inputs[steps.BASE_MODEL.name], *result.inputs["weights"])
     for path in result.inputs["samples"]:
         if freshness.inspect(path)[0] is None:
-            explanation.unknown += _raw_lines(freshness, freshness.results[path].users[0])
+            explanation.unknown += freshness.raw_data.reader.count(freshness.results[path].users[0])
             continue
         if again.intersection((path, *model)):
             explanation.unknown += len(read_user(freshness.folder / path)[1])
@@ -138,13 +137,6 @@ def _count_samples(freshness: Freshness, result: Result, again: set[str], explan
         found, missing = count_stored(freshness, result, path)
         explanation.stored += found
         explanation.to_generate += missing
-
-
-def _raw_lines(freshness: Freshness, user: str) -> int:
-    try:
-        return sum(1 for _ in raw_lines(user_file(freshness.study.dataset.root, user).read_bytes()))
-    except UserError:
-        return 0
 
 
 def _samples_in_words(explanation: Explanation) -> str:

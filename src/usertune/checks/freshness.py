@@ -7,12 +7,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from usertune.checks.sources import base_model_state, sources_state
+from usertune.checks.sources import RawData, base_model_state
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
 from usertune.core.hashing import canonical_json, digest
-from usertune.models.base_folder import from_record
-from usertune.models.base_model import is_local
+from usertune.models.base_folder import from_record, is_local
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, read_checked, results_of
 from usertune.pipeline.recipes import Recipes, recipe_changes
@@ -31,7 +30,7 @@ class Freshness:
         self.study = study
         self.folder = Path(study.results)
         self.results = results_of(study, recipes)
-        self._sources: dict[str, str] = {}
+        self.raw_data = RawData(study)
         self._holds: dict[str, bool] = {}
         self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
 
@@ -78,7 +77,7 @@ class Freshness:
             yield "rerun.on_code_change is set, and it was not yet compared with today's code and packages"
         if not look_at_sources:
             return
-        if result.step == steps.PREPARE.name and self.sources_state(result.users[0]) != manifest["sources_state"]:
+        if result.step == steps.PREPARE.name and self.raw_data.state(result.users[0]) != manifest["sources_state"]:
             yield "its raw data have other bytes, sizes or times than when they were prepared"
         if result.step == steps.BASE_MODEL.name and is_local(self.study.base_model.path):
             if base_model_state(self.study) != digest(manifest["model_state"]):
@@ -94,12 +93,6 @@ class Freshness:
         manifests = {name: manifest for name, manifest in inspected.items() if manifest is not None}
         if path in manifests and not recipe_changes(manifests[path].get("recipe", {}), result.recipe):
             yield from not_made_from_upstream(self.study, result, manifests)
-
-    def sources_state(self, user: str) -> str:
-        """Return `usertune.checks.sources.sources_state` of a user's raw data, which is gathered once."""
-        if user not in self._sources:
-            self._sources[user] = sources_state(self.study, user)
-        return self._sources[user]
 
     def to_repair(self) -> list[str]:
         """Return the manifests of results that are there and do not hold.

@@ -1,67 +1,77 @@
-"""What is looked at while jobs are planned: that the sources are there, and the state of the raw images."""
+"""The state of the sources, looked at while jobs are planned: raw data, their images, and a local base model."""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file, file_states
-from usertune.core.users import format_users
-from usertune.data.readers.messages import describe_available, image_references, image_stats, user_file
-from usertune.models.base_model import check_base_model, is_local, model_files
-from usertune.study.files import SPLITS
-from usertune.study.schema.experiment import Experiment
+from usertune.data.readers.catalogue import get_reader
+from usertune.models.base_folder import is_local, model_files
 from usertune.study.schema.study import Study
-from usertune.training.schedule import optimizer_steps, warm_up
 
 
-def check_sources(study: Study, base_model: bool = True) -> None:
-    """Check that the dataset, every user's raw file and a local base model are there.
+class RawData:
+    """The raw data of a study as they are now; what was looked at is remembered.
 
     Args:
-        study: the study.
-        base_model: whether the base model is looked at too.
-
-    Raises:
-        UserError: something is missing; the message names the key of the study and says what to do.
+        study: the study; its ``dataset.watch_images`` says how images count: by size and time, by their bytes, or not.
     """
-    root = Path(study.dataset.root)
-    if not root.is_dir():
-        hint = " (the demo's screens are drawn by: make demo-data)" if study.name == "demo" else ""
-        raise UserError(f"dataset.root: the folder {root} does not exist{hint}")
-    missing = {
-        split: [user for user in getattr(study.users, split) if not user_file(root, user).is_file()] for split in SPLITS
-    }
-    lines = [
-        f"users.{split}: no raw data in {root} for user {format_users(users)}"
-        for split, users in missing.items()
-        if users
-    ]
-    if lines:
-        raise UserError("\n".join(lines) + f"; {describe_available(root)}")
-    if not base_model:
-        return
-    _check_warm_up(study, root)
-    base = study.base_model
-    check_base_model(base.path, base.revision, {"min": base.min_pixels, "max": base.max_pixels})
 
+    def __init__(self, study: Study) -> None:
+        self.root = Path(study.dataset.root)
+        self.reader = get_reader(study.dataset.format, self.root)
+        self._watch_images = study.dataset.watch_images
+        self._states: dict[str, str] = {}
+        self._folders: dict[Path, dict[str, tuple[int, int]]] = {}
 
-def _check_warm_up(study: Study, root: Path) -> None:
-    """Check that no warm-up in steps reaches the steps that there can be at most: skipped samples make them fewer."""
-    for name, experiment in study.experiments.items():
-        training = experiment.training
-        if training is None or training.warmup_steps is None:
-            continue
-        samples = 0
-        for user in study.users.train:
-            with user_file(root, user).open("rb") as file:
-                samples += sum(1 for line in file if line.strip())
-            if optimizer_steps(samples, training.batch_size, training.epochs) > training.warmup_steps:
-                break
-        else:
-            warm_up(training.model_dump(), samples, name)
+    def state(self, user: str) -> str:
+        """Return a digest of the state of a user's raw data: size and time of their files, and their images."""
+        if user not in self._states:
+            files = self.reader.sources(user)
+            states = [
+                [os.path.relpath(path, self.root), path.stat().st_size, path.stat().st_mtime_ns] for path in files
+            ]
+            self._states[user] = digest([states, self._state_of_images(user)])
+        return self._states[user]
+
+    def image_stats(self, user: str) -> list[tuple[str, int, int]]:
+        """Return (path, size in bytes, modification time in ns) of the images of a user's raw samples, sorted.
+
+        A missing image has size and time -1. Each folder is scanned once for all users.
+        """
+        stats = []
+        for name in sorted(self.reader.images(user)):
+            path = self.root / name
+            size, modified = self._folder(path.parent).get(path.name, (-1, -1))
+            stats.append((name, size, modified))
+        return stats
+
+    def _state_of_images(self, user: str) -> Any:
+        if self._watch_images == "never":
+            return "not watched"
+        if self._watch_images == "stat":
+            return self.image_stats(user)
+        digests = {}
+        for name in self.reader.images(user):
+            # What cannot be read is reported when the user is prepared, with the line that names it.
+            with suppress(OSError):
+                if (path := self.root / name).is_file():
+                    digests[name] = digest_file(path)
+        return digests
+
+    def _folder(self, folder: Path) -> dict[str, tuple[int, int]]:
+        if folder not in self._folders:
+            found = self._folders[folder] = {}
+            with suppress(OSError), os.scandir(folder) as entries:
+                for entry in entries:
+                    # A link that leads nowhere is one missing image, not a folder of missing images.
+                    with suppress(OSError):
+                        stat = entry.stat()
+                        found[entry.name] = (stat.st_size, stat.st_mtime_ns)
+        return self._folders[folder]
 
 
 def base_model_sources(study: Study) -> list[str]:
@@ -82,58 +92,3 @@ def base_model_state(study: Study) -> str:
         return ""
     folder = Path(study.base_model.path).expanduser()
     return digest(file_states(folder, model_files(folder)))
-
-
-def sources_state(study: Study, user: str) -> str:
-    """Return a digest of the state of a user's raw data: size and time of the raw file, and its images.
-
-    Images count as ``dataset.watch_images`` says: by size and time, by their bytes, or not at all.
-    """
-    root = Path(study.dataset.root)
-    path = user_file(root, user)
-    stat = path.stat()
-    return digest([stat.st_size, stat.st_mtime_ns, _state_of_images(study, root, user)])
-
-
-def _state_of_images(study: Study, root: Path, user: str) -> Any:
-    if study.dataset.watch_images == "never":
-        return "not watched"
-    if study.dataset.watch_images == "stat":
-        return image_stats(root, user)
-    digests = {}
-    for reference in image_references(user_file(root, user)):
-        # What cannot be read is told when the user is prepared, with the line that names it.
-        with suppress(OSError):
-            if (path := root / reference).is_file():
-                digests[reference] = digest_file(path)
-    return digests
-
-
-def gpus_here(name: str, experiment: Experiment, available: int) -> int:
-    """Return how many of this machine's GPUs a training job takes; 0 where it has none, and the CPU does the work.
-
-    Args:
-        name: name of the experiment.
-        experiment: the experiment.
-        available: GPUs of this machine.
-
-    Raises:
-        UserError: the study asks for more than this machine has.
-    """
-    key = f"experiments.{name}"
-    if experiment.nodes > 1:
-        raise UserError(
-            f"{key}.nodes is {experiment.nodes}, but this run has one machine; run it on a cluster "
-            "(--profile slurm), or set nodes: 1"
-        )
-    if 0 < available < experiment.gpus:
-        raise UserError(
-            f"{key}.gpus is {experiment.gpus}, but of this machine's GPUs {available} can be used; "
-            f"set gpus: {available}"
-        )
-    if not available and experiment.strategy == "fsdp" and experiment.gpus > 1:
-        raise UserError(
-            f"{key} shares one model between {experiment.gpus} GPUs (parallel: {experiment.parallel}), but this "
-            "machine has none; set gpus: 1, or parallel: ddp"
-        )
-    return min(experiment.gpus, available)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from usertune.checks.explain import explain, in_words
 from usertune.checks.freshness import Freshness
-from usertune.checks.sources import check_sources
+from usertune.checks.preflight import check_sources
 from usertune.cli.study_arguments import add_study, study_of
 from usertune.core.errors import UserError
 from usertune.pipeline.recipes import Recipes, current_code

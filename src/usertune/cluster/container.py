@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from usertune.core.errors import UserError, shown
-from usertune.models.base_model import is_local
+from usertune.models.base_folder import is_local
 from usertune.models.hub import hub_home
 from usertune.study.schema.study import Study
 

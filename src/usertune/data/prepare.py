@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
@@ -23,18 +25,11 @@ from usertune.data.frames import (
     read_point,
 )
 from usertune.data.images import BadImageError, describe_image
-from usertune.data.readers.catalogue import READERS
-from usertune.data.readers.messages import (
-    BadSampleError,
-    RawSample,
-    describe_available,
-    parse_line,
-    put_prompt,
-    raw_lines,
-    text_of,
-    user_file,
-)
+from usertune.data.prompt import put_prompt
+from usertune.data.reader import BadSampleError, Location, RawSample, Reader, describe_available, digest_sources
+from usertune.data.readers.catalogue import READERS, get_reader
 from usertune.data.samples import Image, Sample
+from usertune.data.turns import text_of
 from usertune.runtime.provenance import current_provenance
 from usertune.tasks.catalogue import TASKS, get_task
 
@@ -42,6 +37,24 @@ logger = logging.getLogger(__name__)
 
 MAX_REPORTED_PROBLEMS = 20
 ADVICE = "fix these samples, or set dataset.on_bad_sample: skip to leave bad samples out"
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The good samples of a user, the problems of the others, and the raw files with the digest of their content."""
+
+    samples: list[Sample]
+    problems: list[Problem]
+    sources: Sequence[Path]
+    raw_sha256: str
+
+
+class Problem(NamedTuple):
+    """What is wrong with a raw sample, which ``field`` of it, and where the sample is."""
+
+    location: Location
+    field: str
+    text: str
 
 
 def prepare_user(
@@ -71,10 +84,10 @@ def prepare_user(
         UserError: the user has no raw file, no good sample, (with "error") a bad one, or targets that are not in the
             declared frame; the message names file, line and field of each.
     """
-    samples, problems, content = check_user(recipe, root, user)
+    checked = check_user(recipe, root, user)
+    samples, problems = checked.samples, checked.problems
     for problem in problems:
-        path, line = user_file(root, user), problem["line"]
-        logger.warning("%s:%s: skipped: %s: %s", path, line, problem["field"], problem["problem"])
+        logger.warning("%s: skipped: %s: %s", problem.location, problem.field, problem.text)
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     samples_sha256 = digest_bytes(text.encode("utf-8"))
     manifest = {
@@ -86,8 +99,8 @@ def prepare_user(
         "episodes": len({sample["episode"] for sample in samples}),
         "images": len({image["sha256"] for sample in samples for image in sample["images"]}),
         "skipped": len(problems),
-        "skipped_samples": problems,
-        "raw_sha256": digest_bytes(content),
+        "skipped_samples": _records(checked, Path(root)),
+        "raw_sha256": checked.raw_sha256,
         "sources_state": sources_state,
         "provenance": [current_provenance("prepare", plug_ins=_plug_ins(recipe))],
         "files": {Path(samples_file).name: samples_sha256},
@@ -98,9 +111,7 @@ def prepare_user(
     return manifest
 
 
-def check_user(
-    recipe: Mapping[str, Any], root: str | Path, user: str
-) -> tuple[list[Sample], list[dict[str, Any]], bytes]:
+def check_user(recipe: Mapping[str, Any], root: str | Path, user: str) -> Checked:
     """Check one user's raw samples, and write nothing.
 
     Args:
@@ -108,56 +119,73 @@ def check_user(
         root: folder of the raw data.
         user: the user's id.
 
-    Returns:
-        The canonical samples, the problems of samples that are left out, and the bytes of the raw file.
-
     Raises:
         UserError: see `prepare_user`.
     """
-    path = user_file(root, user)
-    if not path.is_file():
-        raise UserError(f"{path}: user {user} of the study has no raw data; {describe_available(root)}")
-    content = path.read_bytes()
-    samples, problems, readings = _check_file(content, path, user, recipe)
+    root = Path(root)
+    reader = get_reader(recipe.get("format", "messages"), root)
+    sources = reader.sources(user)
+    if not sources:
+        raise UserError(
+            f"{root}: user {user} of the study has no raw data ({reader.looks_for}); {describe_available(reader)}"
+        )
+    # Before they are read: a file that changes meanwhile then differs from its digest, and is prepared again.
+    raw_sha256 = digest_sources(sources, root)
+    samples, problems, readings = _check_samples(reader, root, user, recipe)
+    place = str(sources[0]) if len(sources) == 1 else f"{root}, user {user}"
     frame = recipe.get("frame", DEFAULT_FRAME)
     if wrong := frame_problem(readings, frame):
         # Those of answers are likely due to the frame; the others come on top of it.
-        others = [problem for problem in problems if not problem["field"].endswith(".content")]
-        also = f"\n{_problem_list(path, others)}" if others and recipe["on_bad_sample"] == "error" else ""
-        raise UserError(f"{path}: the targets of user {user} are not in dataset.frame: {frame}: {wrong}{also}")
+        others = [problem for problem in problems if not problem.field.endswith(".content")]
+        also = f"\n{_problem_list(others)}" if others and recipe["on_bad_sample"] == "error" else ""
+        raise UserError(f"{place}: the targets of user {user} are not in dataset.frame: {frame}: {wrong}{also}")
     if problems and recipe["on_bad_sample"] == "error":
-        raise UserError(_problem_list(path, problems))
+        raise UserError(_problem_list(problems))
     if not samples:
-        raise UserError(f"{path}: no good sample in this file ({len(problems)} bad ones)")
-    return samples, problems, content
+        raise UserError(f"{place}: no good sample of user {user} ({len(problems)} bad ones)")
+    return Checked(samples, problems, sources, raw_sha256)
 
 
 def _plug_ins(recipe: Mapping[str, Any]) -> tuple[str, ...]:
-    return READERS.module(recipe["format"]), TASKS.module(recipe["task"])
+    return READERS.module(recipe.get("format", "messages")), TASKS.module(recipe["task"])
 
 
-def _check_file(
-    content: bytes, path: Path, user: str, recipe: Mapping[str, Any]
-) -> tuple[list[Sample], list[dict[str, Any]], list[Reading]]:
-    """Return the good samples, what is wrong with the others, and all targets as they are in the file."""
+def _check_samples(
+    reader: Reader, root: Path, user: str, recipe: Mapping[str, Any]
+) -> tuple[list[Sample], list[Problem], list[Reading]]:
+    """Return the good samples, what is wrong with the others, and all targets as they are in the raw data."""
     samples: list[Sample] = []
-    problems: list[dict[str, Any]] = []
+    problems: list[Problem] = []
     readings: list[Reading] = []
-    lines_of_ids: dict[str, int] = {}
+    known_ids: dict[str, Location] = {}
     known_images: dict[str, Image] = {}
-    try:
-        for number, line in raw_lines(content):
-            try:
-                raw = parse_line(line, user, number)
-                if raw.id in lines_of_ids:
-                    raise BadSampleError("id", f"{raw.id!r} was already used in line {lines_of_ids[raw.id]}")
-                lines_of_ids[raw.id] = number
-                samples.append(_canonical(raw, number, path.parent, user, recipe, known_images, readings))
-            except BadSampleError as problem:
-                problems.append({"line": number, "field": problem.field, "problem": str(problem)})
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+    for location, raw in reader.read(user):
+        try:
+            if isinstance(raw, BadSampleError):
+                raise raw
+            if raw.id in known_ids:
+                first = known_ids[raw.id]
+                where = f"line {first.line}" if first.file == location.file else str(first)
+                raise BadSampleError("id", f"{raw.id!r} was already used in {where}")
+            known_ids[raw.id] = location
+            samples.append(_canonical(raw, location.line, root, user, recipe, known_images, readings))
+        except BadSampleError as problem:
+            problems.append(Problem(location, problem.field, str(problem)))
     return samples, problems, readings
+
+
+def _records(checked: Checked, root: Path) -> list[dict[str, Any]]:
+    """Return problems as the manifest has them; the file is named where a user has several."""
+    several = len(checked.sources) > 1
+    return [
+        {
+            **({"file": os.path.relpath(problem.location.file, root)} if several else {}),
+            "line": problem.location.line,
+            "field": problem.field,
+            "problem": problem.text,
+        }
+        for problem in checked.problems
+    ]
 
 
 def _canonical(
@@ -228,8 +256,8 @@ def _convert(raw: RawSample, images: list[Image], frame: str, parse: Parse) -> N
             raise BadSampleError(f"messages[{raw.numbers[index]}].content", str(error)) from None
 
 
-def _problem_list(path: Path, problems: list[dict[str, Any]]) -> str:
-    lines = [f"{path}:{item['line']}: {item['field']}: {item['problem']}" for item in problems]
+def _problem_list(problems: Sequence[Problem]) -> str:
+    lines = [f"{problem.location}: {problem.field}: {problem.text}" for problem in problems]
     if len(lines) > MAX_REPORTED_PROBLEMS:
-        lines[MAX_REPORTED_PROBLEMS:] = [f"... and {len(lines) - MAX_REPORTED_PROBLEMS} more in this file"]
+        lines[MAX_REPORTED_PROBLEMS:] = [f"... and {len(lines) - MAX_REPORTED_PROBLEMS} more of this user"]
     return "\n".join([*lines, ADVICE])

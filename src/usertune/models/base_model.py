@@ -14,29 +14,16 @@ from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.files import read_json
-from usertune.core.hashing import digest_file, file_states, list_files
+from usertune.core.hashing import digest_file, file_states
 from usertune.core.manifest import write_result
 from usertune.core.step_fingerprints import base_model_fingerprint
-from usertune.models.base_folder import as_recorded
+from usertune.models.base_folder import as_recorded, is_local, model_files
 from usertune.models.hub import cached_models, cached_snapshot, download, hub_cache, is_offline
 from usertune.models.model_folder import ModelFolder, looks_like_a_folder, pixel_problems, similar_folders
 from usertune.models.tensor_files import shapes_in
 from usertune.runtime.provenance import current_provenance
 
 logger = logging.getLogger(__name__)
-
-# Files that say something about the model but take no part in what it answers.
-DESCRIPTIONS = ("README.md", "LICENSE", "pretraining.json", ".gitattributes")
-
-
-def model_files(folder: str | Path) -> list[str]:
-    """Return the files of a model folder that decide what the model answers, relative to it."""
-    return [name for name in list_files(folder) if name not in DESCRIPTIONS]
-
-
-def is_local(path: str) -> bool:
-    """Whether ``base_model.path`` is a folder rather than a name on the hub (``owner/name``)."""
-    return Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") != 1
 
 
 def check_base_model(path: str, revision: str | None, pixels: Mapping[str, int | None]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from usertune.core.users import format_users
-from usertune.models.base_model import is_local
+from usertune.models.base_folder import is_local
 from usertune.study.files import SPLITS
 from usertune.study.schema.study import Study
 

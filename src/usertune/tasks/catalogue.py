@@ -7,7 +7,12 @@ from typing import cast
 from usertune.core.catalogue import Catalogue
 from usertune.tasks.task import Task
 
-TASKS = Catalogue("task", {"grounding": "usertune.tasks.grounding:GroundingTask"})
+TASKS = Catalogue(
+    "task",
+    {
+        "grounding": "usertune.tasks.grounding:GroundingTask",
+    },
+)
 
 
 def get_task(name: str) -> Task:

@@ -15,8 +15,7 @@ from usertune.core.hashing import digest, digest_bytes, digest_file, digest_fold
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import train_fingerprint
 from usertune.data.samples import Sample, read_user
-from usertune.models.base_folder import from_record
-from usertune.models.base_model import model_files
+from usertune.models.base_folder import from_record, model_files
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time

@@ -91,7 +91,7 @@ def test_a_raw_file_or_image_that_is_gone_is_found(whole: SyntheticStudy) -> Non
     Path("dataset/images/2_1.png").unlink()
     assert found(whole) == [("stale", f"data/user_{user}.manifest.json") for user in ("1", "2")]
     assert reasons(whole) == [
-        "the raw data dataset/user_1.jsonl are gone",
+        "the raw data of user 1 in dataset are gone",
         "the image dataset/images/2_1.png changed",
     ]
 

@@ -12,7 +12,6 @@ from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.explain import Explanation, explain, in_words
 from usertune.checks.freshness import Freshness
 from usertune.core.errors import UserError
-from usertune.data.readers import messages
 from usertune.pipeline import steps
 
 ONE_SCORE = "scores/vanilla/user_1.json"
@@ -22,7 +21,6 @@ AFTER_SCORES = {"compare": 1, "figure": 3, "audit": 1, "report": 1}
 
 
 def explained(study: SyntheticStudy, target: str = steps.REPORT.manifest) -> Explanation:
-    messages._scan_folder.cache_clear()
     return explain(Freshness(study.study, study.recipes), target)
 
 

@@ -15,7 +15,6 @@ from usertune.checks.audit import audit_study
 from usertune.checks.freshness import Freshness
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result, write_result
-from usertune.data.readers import messages
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding
 from usertune.pipeline.recipes import Recipes, recipe_changes
@@ -37,7 +36,6 @@ PLACES = [
 
 def freshness(study: SyntheticStudy) -> Freshness:
     """Return how the results stand, as the next run of Snakemake sees it."""
-    messages._scan_folder.cache_clear()
     return Freshness(study.study, study.recipes)
 
 

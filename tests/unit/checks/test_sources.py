@@ -1,66 +1,64 @@
-"""What is settled while jobs are planned."""
+"""The state of the raw data, as planning sees it."""
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from usertune.checks.sources import check_sources, gpus_here
-from usertune.core.errors import UserError
+from usertune.checks.sources import RawData
 from usertune.study.load import study_from_config
-from usertune.study.schema.experiment import Experiment
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Raw data of user 7, with one image."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"an image")
+    content = [{"type": "image", "image": "images/a.png"}]
+    (tmp_path / "user_7.jsonl").write_text(json.dumps({"messages": [{"role": "user", "content": content}]}))
+    return tmp_path
+
+
+def raw_data(root: Path, watch_images: str = "stat") -> RawData:
+    study = {
+        "name": "small",
+        "dataset": {"root": str(root), "watch_images": watch_images},
+        "users": {"test": 7},
+        "base_model": {"path": "base"},
+        "experiments": {"vanilla": {"mode": "vanilla"}},
+    }
+    return RawData(study_from_config(study))
+
+
+def test_image_stats_follow_the_files(root: Path) -> None:
+    stat = (root / "images" / "a.png").stat()
+    assert raw_data(root).image_stats("7") == [("images/a.png", stat.st_size, stat.st_mtime_ns)]
+    (root / "images" / "a.png").unlink()
+    assert raw_data(root).image_stats("7") == [("images/a.png", -1, -1)]
+
+
+def test_a_link_that_leads_nowhere_hides_no_other_image(root: Path) -> None:
+    (root / "images" / "broken.png").symlink_to("nowhere")
+    ((path, size, _),) = raw_data(root).image_stats("7")
+    assert (path, size) == ("images/a.png", len(b"an image"))
 
 
 @pytest.mark.parametrize(
-    ("settings", "available", "expected"),
-    [
-        ({}, 0, 0),
-        ({}, 1, 1),
-        ({}, 8, 1),
-        ({"gpus": 2}, 2, 2),
-        ({"gpus": 2, "parallel": "ddp"}, 0, 0),
-    ],
+    ("watch_images", "touched", "edited"), [("stat", True, True), ("content", False, True), ("never", False, False)]
 )
-def test_a_training_takes_the_gpus_it_asks_for_or_none_where_there_are_none(
-    settings: dict[str, Any], available: int, expected: int
-) -> None:
-    assert gpus_here("one", Experiment(mode="full", **settings), available) == expected
+def test_images_count_as_the_study_says(root: Path, watch_images: str, touched: bool, edited: bool) -> None:
+    image, before = root / "images" / "a.png", raw_data(root, watch_images).state("7")
+    os.utime(image, (1, 1))
+    assert (raw_data(root, watch_images).state("7") != before) == touched
+    image.write_bytes(b"another one")
+    assert (raw_data(root, watch_images).state("7") != before) == edited
 
 
-@pytest.mark.parametrize(
-    ("settings", "available", "message"),
-    [
-        ({"gpus": 4}, 2, "experiments.one.gpus is 4, but of this machine's GPUs 2 can be used; set gpus: 2"),
-        ({"nodes": 2}, 8, "experiments.one.nodes is 2, but this run has one machine; run it on a cluster"),
-        ({"gpus": 2}, 0, "experiments.one shares one model between 2 GPUs .parallel: auto., but this machine has none"),
-    ],
-)
-def test_what_this_machine_cannot_do_is_told_before_anything_runs(
-    settings: dict[str, Any], available: int, message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        gpus_here("one", Experiment(mode="full", **settings), available)
-
-
-def test_a_warm_up_that_reaches_the_number_of_steps_is_refused_while_jobs_are_planned(tmp_path: Path) -> None:
-    data, base = tmp_path / "data", Path(__file__).parents[3] / "demo/base"
-    data.mkdir()
-    for user, lines in (("1", 5), ("11", 30), ("12", 2)):
-        (data / f"user_{user}.jsonl").write_text("{}\n" * lines + "\n")
-
-    def check(warmup_steps: int) -> None:
-        study = {
-            "name": "small",
-            "dataset": {"root": str(data)},
-            "users": {"train": "11-12", "test": 1},
-            "base_model": {"path": str(base)},
-            "experiments": {"lora": {"mode": "lora"}},
-            "training": {"warmup_steps": warmup_steps, "batch_size": 8, "epochs": 2},
-        }
-        check_sources(study_from_config(study))
-
-    check(7)
-    with pytest.raises(UserError, match=r"warmup_steps of experiment lora is 8, .* 8 steps \(32 samples, .* write war"):
-        check(8)
+def test_the_file_counts_by_size_and_time(root: Path) -> None:
+    before = raw_data(root, "never").state("7")
+    assert raw_data(root, "never").state("7") == before
+    os.utime(root / "user_7.jsonl", (1, 1))
+    assert raw_data(root, "never").state("7") != before

@@ -15,7 +15,7 @@ from PIL import Image
 from usertune.core.errors import UserError
 from usertune.data.check import bad_users, in_words
 from usertune.data.prepare import ADVICE, prepare_user
-from usertune.data.readers.messages import available_users, image_references, image_stats
+from usertune.data.readers.messages import MessagesReader
 from usertune.data.samples import read_samples, read_user, request_digest
 
 RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error", "upstream": {}}
@@ -68,7 +68,7 @@ def test_a_byte_order_mark_and_windows_line_ends_are_read(
     # The third as after `cat a.jsonl b.jsonl`.
     manifest = prepare(BOM + line + ending, ending, BOM + line + ending, BOM + ending, on_bad_sample=on_bad_sample)
     assert (manifest["samples"], manifest["skipped"]) == (2, 0)
-    assert image_references(tmp_path / "user_7.jsonl") == {"images/a.png"}
+    assert MessagesReader(tmp_path).images("7") == {"images/a.png"}
 
 
 @pytest.mark.parametrize("on_bad_sample", ["error", "skip"])
@@ -77,7 +77,7 @@ def test_utf_16_is_reported_by_name(prepare: Prepare, tmp_path: Path, encoding: 
     line = json.dumps({"messages": [QUESTION, ANSWER]}).encode(encoding)
     with pytest.raises(UserError, match=rf"user_7.jsonl: the file is {encoding[:6].upper()}.*; save it as UTF-8"):
         prepare(line, on_bad_sample=on_bad_sample)
-    assert image_references(tmp_path / "user_7.jsonl") == set()
+    assert MessagesReader(tmp_path).images("7") == set()
 
 
 def test_a_line_of_zeros_is_one_bad_line(prepare: Prepare) -> None:
@@ -219,7 +219,9 @@ def test_an_id_that_stands_twice_is_refused(prepare: Prepare) -> None:
 def test_an_empty_file_and_a_missing_one_are_refused(prepare: Prepare, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no good sample"):
         prepare(b"")
-    with pytest.raises(UserError, match=r"user 8 of the study has no raw data; found 1 users there: 7"):
+    with pytest.raises(
+        UserError, match=r"user 8 of the study has no raw data .user_<id>.jsonl.; found 1 users there: 7"
+    ):
         prepare_user(RECIPE, tmp_path, "8", tmp_path / "x.jsonl", tmp_path / "x.json")
 
 
@@ -255,24 +257,10 @@ def test_every_image_of_a_good_sample_is_watched_and_no_other_path_is_followed(
         "content": [{**IMAGE, "image": path} for path in ("/etc/passwd", "../x", "\ud800", "a\0")],
     }
     assert prepare(whole, {"messages": [outside]}, b"\xff", on_bad_sample="skip")["samples"] == 1
-    assert image_references(tmp_path / "user_7.jsonl") == {"images/a.png"}
-
-
-def test_a_link_that_leads_nowhere_hides_no_other_image(prepare: Prepare, tmp_path: Path) -> None:
-    (tmp_path / "images" / "broken.png").symlink_to("nowhere")
-    prepare({"messages": [QUESTION, ANSWER]})
-    ((path, size, _),) = image_stats(tmp_path, "7")
-    assert (path, size) == ("images/a.png", (tmp_path / "images" / "a.png").stat().st_size)
+    assert MessagesReader(tmp_path).images("7") == {"images/a.png"}
 
 
 def test_files_of_users_who_cannot_be_named_are_not_offered(tmp_path: Path) -> None:
     for name in (b"user_7.jsonl", b"user_\xff.jsonl", b"user_a b.jsonl", b"user_\x1b[2J.jsonl", b"user_.jsonl"):
         (tmp_path / os.fsdecode(name)).touch()
-    assert available_users(tmp_path) == ["7"]
-
-
-def test_image_stats_follow_the_files(prepare: Prepare, tmp_path: Path) -> None:
-    prepare({"messages": [QUESTION, ANSWER]})
-    ((path, size, modified),) = image_stats(tmp_path, "7")
-    stat = (tmp_path / "images" / "a.png").stat()
-    assert (path, size, modified) == ("images/a.png", stat.st_size, stat.st_mtime_ns)
+    assert MessagesReader(tmp_path).users() == ["7"]

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from usertune.data.prepare import prepare_user
-from usertune.data.readers.messages import RawSample, parse_line, put_prompt
+from usertune.data.prompt import put_prompt
+from usertune.data.reader import RawSample
+from usertune.data.readers.messages import parse_line
 from usertune.data.samples import Sample, Turn, read_user, request_digest
 
 RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}

@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
-from usertune.core.catalogue import Catalogue
+from pathlib import Path
+from typing import cast
 
-READERS = Catalogue("dataset.format", {"messages": "usertune.data.readers.messages:MessagesReader"})
+from usertune.core.catalogue import Catalogue
+from usertune.data.reader import Reader
+
+READERS = Catalogue(
+    "dataset.format",
+    {
+        "messages": "usertune.data.readers.messages:MessagesReader",
+    },
+)
+
+
+def get_reader(name: str, root: Path) -> Reader:
+    """Return the reader of a format of raw data, for the folder ``root``.
+
+    Raises:
+        UserError: there is no such reader; the message lists those that exist.
+    """
+    return cast(Reader, READERS.load(name)(root))

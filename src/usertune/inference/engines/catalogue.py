@@ -4,5 +4,10 @@ from __future__ import annotations
 
 from usertune.core.catalogue import Catalogue
 
-ENGINES = Catalogue("engine", {"transformers": "usertune.inference.engines.transformers:TransformersEngine"})
+ENGINES = Catalogue(
+    "engine",
+    {
+        "transformers": "usertune.inference.engines.transformers:TransformersEngine",
+    },
+)
 DEFAULT_ENGINE = "transformers"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from usertune.data.prompt import PROMPT_TEXT, placeholder_problem
 from usertune.data.readers.catalogue import READERS
-from usertune.data.readers.messages import PROMPT_TEXT, placeholder_problem
 from usertune.study.schema.base import ConfigModel, Folder
 from usertune.tasks.catalogue import TASKS
 
@@ -47,9 +47,17 @@ class Dataset(ConfigModel):
     task: TaskName = "grounding"
     """What the model is asked for, and so how its answers are read and scored."""
     frame: Literal["relative_1000", "relative_1", "pixels"] = "relative_1000"
-    """What the coordinates in the raw data are: 0-1000 or 0-1 on each axis, or pixels of the image."""
+    """What the coordinates in the raw data are: 0-1000 or 0-1 on each axis, or pixels of the image. Left out, it is
+    what the format says; messages: relative_1000."""
     prompt: Prompt = Prompt()
     on_bad_sample: Literal["error", "skip"] = "error"
     """Stop at a sample that does not pass the checks, or leave it out and count it."""
     watch_images: Literal["stat", "content", "never"] = "stat"
     """How a changed image is noticed: by size and modification time, by its bytes (slow), or not at all."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_frame(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or "frame" in raw or (name := raw.get("format", "messages")) not in list(READERS):
+            return raw
+        return {**raw, "frame": READERS.constant(name, "FRAME")}

@@ -1,0 +1,91 @@
+"""What is checked before any job is planned: that the sources are there, and that this machine can do the study."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from usertune.core.errors import UserError
+from usertune.core.users import format_users
+from usertune.data.reader import Reader, describe_available
+from usertune.data.readers.catalogue import get_reader
+from usertune.models.base_model import check_base_model
+from usertune.study.files import SPLITS
+from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.study import Study
+from usertune.training.schedule import optimizer_steps, warm_up
+
+
+def check_sources(study: Study, base_model: bool = True) -> None:
+    """Check that the dataset, every user's raw file and a local base model are there.
+
+    Args:
+        study: the study.
+        base_model: whether the base model is looked at too.
+
+    Raises:
+        UserError: something is missing; the message names the key of the study and says what to do.
+    """
+    root = Path(study.dataset.root)
+    if not root.is_dir():
+        hint = " (the demo's screens are drawn by: make demo-data)" if study.name == "demo" else ""
+        raise UserError(f"dataset.root: the folder {root} does not exist{hint}")
+    reader = get_reader(study.dataset.format, root)
+    there = set(reader.users())
+    missing = {split: [user for user in getattr(study.users, split) if user not in there] for split in SPLITS}
+    lines = [
+        f"users.{split}: no raw data in {root} for user {format_users(users)}"
+        for split, users in missing.items()
+        if users
+    ]
+    if lines:
+        raise UserError("\n".join(lines) + f"; {describe_available(reader)}")
+    if not base_model:
+        return
+    _check_warm_up(study, reader)
+    base = study.base_model
+    check_base_model(base.path, base.revision, {"min": base.min_pixels, "max": base.max_pixels})
+
+
+def _check_warm_up(study: Study, reader: Reader) -> None:
+    """Check that no warm-up in steps reaches the steps that there can be at most: skipped samples make them fewer."""
+    for name, experiment in study.experiments.items():
+        training = experiment.training
+        if training is None or training.warmup_steps is None:
+            continue
+        samples = 0
+        for user in study.users.train:
+            samples += reader.count(user)
+            if optimizer_steps(samples, training.batch_size, training.epochs) > training.warmup_steps:
+                break
+        else:
+            warm_up(training.model_dump(), samples, name)
+
+
+def gpus_here(name: str, experiment: Experiment, available: int) -> int:
+    """Return how many of this machine's GPUs a training job takes; 0 where it has none, and the CPU does the work.
+
+    Args:
+        name: name of the experiment.
+        experiment: the experiment.
+        available: GPUs of this machine.
+
+    Raises:
+        UserError: the study asks for more than this machine has.
+    """
+    key = f"experiments.{name}"
+    if experiment.nodes > 1:
+        raise UserError(
+            f"{key}.nodes is {experiment.nodes}, but this run has one machine; run it on a cluster "
+            "(--profile slurm), or set nodes: 1"
+        )
+    if 0 < available < experiment.gpus:
+        raise UserError(
+            f"{key}.gpus is {experiment.gpus}, but of this machine's GPUs {available} can be used; "
+            f"set gpus: {available}"
+        )
+    if not available and experiment.strategy == "fsdp" and experiment.gpus > 1:
+        raise UserError(
+            f"{key} shares one model between {experiment.gpus} GPUs (parallel: {experiment.parallel}), but this "
+            "machine has none; set gpus: 1, or parallel: ddp"
+        )
+    return min(experiment.gpus, available)
