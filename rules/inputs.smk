@@ -4,6 +4,7 @@ import re
 from functools import cache
 
 from usertune.checks import sources, stored
+from usertune.reporting.figures.catalogue import FIGURES
 
 
 @cache
@@ -81,7 +82,7 @@ def of_all_scores(path):
 
 
 def training_logs(wildcards):
-    """The loss curves of every trained experiment, for the figure that shows them."""
-    if wildcards.figure != "loss_curves":
+    """The loss curves of every trained experiment, for figures that show them."""
+    if "training_logs" not in FIGURES.constant(wildcards.figure, "READS"):
         return []
     return expand(file_of(steps.TRAIN, "losses"), experiment=TRAINED)

@@ -256,7 +256,7 @@ class SyntheticStudy:
         elif result.step == "compare":
             compare(recipe, [self.root / above for above in result.upstream], out.parent)
         elif result.step == "figure":
-            self._draw(recipe, out)
+            self._draw(result, recipe, out)
         elif result.step == "audit":
             run_audit(self.study, recipe, out)
         else:
@@ -319,13 +319,13 @@ class SyntheticStudy:
             gpus=0,
         )
 
-    def _draw(self, recipe: Mapping[str, Any], out: Path) -> None:
+    def _draw(self, result: Result, recipe: Mapping[str, Any], out: Path) -> None:
         # Drawing takes seconds to import, which most tests can do without.
         from usertune.reporting.figures.sheet import Sources
         from usertune.reporting.make_figure import make_figure
 
         name = str(recipe["name"])
-        logs = self.training_logs() if name == "loss_curves" else {}
+        logs = self.training_logs() if result.inputs["training_logs"] else {}
         svg, png = (out.with_name(f"{name}.{kind}") for kind in ("svg", "png"))
         make_figure(recipe, name, Sources(self.root / "tables", logs), svg, png, out)
 

@@ -17,6 +17,7 @@ from string import Formatter
 from usertune.core import step_names as names
 from usertune.core.users import batch_label
 from usertune.evaluation.table_names import MANIFEST, TABLES
+from usertune.reporting.figures.catalogue import FIGURES
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
 
@@ -143,6 +144,10 @@ def _each_figure(_study: Study) -> Iterator[Item]:
         yield Item(figure=name)
 
 
+def _figures_that_read(what: str) -> frozenset[str]:
+    return frozenset(name for name in FIGURES if what in FIGURES.constant(name, "READS"))
+
+
 PREPARE = Step(
     name=names.PREPARE,
     items=_each_user,
@@ -233,7 +238,7 @@ FIGURE = Step(
     log="logs/figure/{figure}.log",
     inputs=(
         Input("tables", names.COMPARE),
-        Input("training_logs", names.TRAIN, figures=frozenset({"loss_curves"})),
+        Input("training_logs", names.TRAIN, figures=_figures_that_read("training_logs")),
     ),
     label="figure {figure}",
     counted=("figure", "figures"),

@@ -34,6 +34,10 @@ def make_figure(
     manifest = {
         "step": "figure",
         "name": name,
+        # What the report says of it.
+        "title": FIGURES.constant(name, "TITLE"),
+        "alternative": FIGURES.constant(name, "ALTERNATIVE"),
+        "caption": FIGURES.constant(name, "CAPTION"),
         "recipe": dict(recipe),
         "fingerprint": figure_fingerprint(recipe, read_result(sources.tables / MANIFEST), logs),
         "provenance": [current_provenance("figure", plug_ins=(FIGURES.module(name), TASKS.module(recipe["task"])))],

@@ -45,31 +45,6 @@ from usertune.tasks.metrics import Metric
 # With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
 FEW_USERS = 30
 
-FIGURE_TEXTS = {
-    "accuracy_by_user": (
-        "Click accuracy by user",
-        "Dot plot of every test user's click accuracy in each experiment, beside the accuracy over all users with "
-        "its interval. The numbers are in the tables Summary and Users.",
-        "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is the "
-        "share of that user's samples that one experiment hit. On the right, the same over all samples, with "
-        "confidence intervals that treat users, not samples, as independent.",
-    ),
-    "distance_distribution": (
-        "Distance to the target",
-        "Cumulative curves: for each experiment, the share of all samples that lie within a given distance of "
-        "the target.",
-        "How many of all samples lie within a distance of the target. Where a curve crosses the full vertical line "
-        "it shows the click accuracy. Unparsed answers lie within no distance, so a curve ends at the "
-        "experiment's share of parsed answers.",
-    ),
-    "loss_curves": (
-        "Loss in training",
-        "Line plot of training and validation loss over optimizer steps for each trained experiment.",
-        "Training loss of each optimizer step (pale) and its running mean, and the loss on the validation users "
-        "(marks). Test users have no part in it.",
-    ),
-}
-
 
 @dataclass(frozen=True)
 class ReportFiles:
@@ -289,16 +264,14 @@ def _texts(predictions: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str
 
 
 def _figure(path: Path) -> dict[str, str]:
-    if path.stem not in FIGURE_TEXTS:
-        raise UserError(f"{path}: no caption for this figure; the report knows {', '.join(FIGURE_TEXTS)}")
-    title, alternative, caption = FIGURE_TEXTS[path.stem]
+    manifest = read_result(path.with_suffix(".manifest.json"))
     try:
         content = base64.b64encode(path.read_bytes()).decode("ascii")
     except FileNotFoundError:
         raise UserError(f"{path}: this figure does not exist; run snakemake again so that it is made") from None
     # Inside <img> an SVG can run no script and load nothing, whatever it holds.
     source = f"data:image/svg+xml;base64,{content}"
-    return {"name": path.stem, "title": title, "alternative": alternative, "caption": caption, "source": source}
+    return {"name": path.stem, "source": source, **{key: manifest[key] for key in ("title", "alternative", "caption")}}
 
 
 def _summary_rows(summary: pd.DataFrame, metrics: Sequence[Metric]) -> list[dict[str, Any]]:

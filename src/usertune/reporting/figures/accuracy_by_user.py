@@ -16,6 +16,18 @@ from usertune.evaluation import table_names
 from usertune.evaluation.thresholds import threshold_label
 from usertune.reporting.figures.sheet import Subject, legend_above, new_figure, percent_scale
 
+TITLE = "Click accuracy by user"
+ALTERNATIVE = (
+    "Dot plot of every test user's click accuracy in each experiment, beside the accuracy over all users with its "
+    "interval. The numbers are in the tables Summary and Users."
+)
+CAPTION = (
+    "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is the share of "
+    "that user's samples that one experiment hit. On the right, the same over all samples, with confidence intervals "
+    "that treat users, not samples, as independent."
+)
+READS = ()
+
 # Up to so many users each one has its name on the axis and its experiments side by side.
 MAX_NAMED_USERS = 24
 

@@ -12,6 +12,17 @@ from usertune.evaluation import table_names
 from usertune.evaluation.thresholds import threshold_label
 from usertune.reporting.figures.sheet import PALE, Subject, legend_above, new_figure, percent_scale, say
 
+TITLE = "Distance to the target"
+ALTERNATIVE = (
+    "Cumulative curves: for each experiment, the share of all samples that lie within a given distance of the target."
+)
+CAPTION = (
+    "How many of all samples lie within a distance of the target. Where a curve crosses the full vertical line it "
+    "shows the click accuracy. Unparsed answers lie within no distance, so a curve ends at the experiment's share of "
+    "parsed answers."
+)
+READS = ()
+
 LARGEST_INSIDE_DISTANCE = 1000 * math.sqrt(2)
 DISTANCE_STEP = 2.0
 

@@ -15,6 +15,14 @@ from usertune.core.errors import UserError
 from usertune.reporting.figures.sheet import Subject, legend_above, new_figure, say
 from usertune.reporting.style import Style
 
+TITLE = "Loss in training"
+ALTERNATIVE = "Line plot of training and validation loss over optimizer steps for each trained experiment."
+CAPTION = (
+    "Training loss of each optimizer step (pale) and its running mean, and the loss on the validation users (marks). "
+    "Test users have no part in it."
+)
+READS = ("training_logs",)
+
 
 def draw(subject: Subject) -> Figure:
     """Draw the training loss (pale: every step, strong: running mean) and the validation loss (markers).
