@@ -229,6 +229,11 @@ class Recipes:
 
 def current_code(study: Study) -> dict[str, str]:
     """Return the version of today's code of every step, with the plug-ins that the study chose, and of every figure."""
+    return {name: code_version(step, plug_ins) for name, (step, plug_ins) in chosen_plug_ins(study).items()}
+
+
+def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """Return the step and the modules of the plug-ins of everything that has a code version: steps, and each figure."""
     reader, task = READERS.module(study.dataset.format), TASKS.module(study.dataset.task)
     plug_ins = {
         names.PREPARE: (reader, task),
@@ -238,8 +243,8 @@ def current_code(study: Study) -> dict[str, str]:
         names.REPORT: (task,),
         names.AUDIT: (reader,),
     }
-    code = {step: code_version(step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
-    return code | {f"figure:{name}": code_version(names.FIGURE, (FIGURES.module(name), task)) for name in FIGURES}
+    of_steps = {step: (step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
+    return of_steps | {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), task)) for name in FIGURES}
 
 
 def recipe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
