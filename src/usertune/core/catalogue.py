@@ -10,6 +10,7 @@ import ast
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -60,15 +61,14 @@ class Catalogue:
             UserError: see `load`.
             ValueError: the module has no such constant, or its value is not a literal.
         """
-        module = self.module(name)
-        spec = find_spec(module)
-        assert spec is not None, module
-        assert spec.origin is not None, module
-        for statement in ast.parse(Path(spec.origin).read_bytes()).body:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=found)], value=value) if found == constant:
-                    return _literal(value, f"{spec.origin}:{statement.lineno}: {constant}")
-        raise ValueError(f"{spec.origin}: a {self.kind} needs the constant {constant}; see docs/extending.md")
+        file, constants = _constants(self.module(name))
+        if constant not in constants:
+            raise ValueError(f"{file}: a {self.kind} needs the constant {constant}; see docs/extending.md")
+        try:
+            return ast.literal_eval(constants[constant])
+        except ValueError:
+            place = f"{file}:{constants[constant].lineno}"
+            raise ValueError(f"{place}: {constant} must be a literal, since the module is not imported") from None
 
     def _entry(self, name: str) -> str:
         # A name from a file may be anything, also something that cannot be looked up.
@@ -77,8 +77,15 @@ class Catalogue:
         return self.entries[name]
 
 
-def _literal(value: ast.expr, place: str) -> Any:
-    try:
-        return ast.literal_eval(value)
-    except ValueError:
-        raise ValueError(f"{place} is read without importing the module, so it must be a literal") from None
+@cache
+def _constants(module: str) -> tuple[str, dict[str, ast.expr]]:
+    """Return the file of a module, and the values that it assigns to names at its top level."""
+    spec = find_spec(module)
+    assert spec is not None, module
+    assert spec.origin is not None, module
+    found: dict[str, ast.expr] = {}
+    for statement in ast.parse(Path(spec.origin).read_bytes()).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                found[name] = value
+    return spec.origin, found
