@@ -39,6 +39,8 @@ from usertune.data.samples import read_samples
 from usertune.evaluation.score import Answer, score_samples
 from usertune.pipeline.recipes import current_code
 from usertune.study.load import schema_text, study_from_config
+from usertune.tasks.catalogue import get_task
+from usertune.tasks.metrics import aggregates, at_thresholds
 
 root, config = Path(sys.argv[1]), json.loads(sys.argv[2])
 
@@ -74,7 +76,8 @@ taps = Taps(root / "taps", ["1"], experiments=["vanilla"], changes={"dataset": d
 taps.write_raw("1")
 taps.make("data/user_1.manifest.json")
 tapped = read_samples(taps.samples_of("1"), "1")
-(row,) = score_samples("tap", tapped, {"a": Answer("tap 512 314")}, [140], taps.samples_of("1"))
+metrics = at_thresholds(get_task("tap").metrics, [140, 5])
+(row,) = score_samples("tap", metrics, tapped, {"a": Answer("tap 512 314")}, taps.samples_of("1"))
 
 predictions = read_result(clicks.predictions("vanilla"))
 print(json.dumps({
@@ -86,7 +89,7 @@ print(json.dumps({
     "report": (root / "clicks/report.html").read_text(),
     "figure": read_result(root / "clicks/figures/samples_by_user.manifest.json"),
     "tapped": tapped[0]["target"]["point"],
-    "tap_distance": row["distance"],
+    "tap_metrics": aggregates(metrics, [row]),
     "schema": schema_text(),
     "code": current_code(study_from_config(config)),
     "code_of_clicks": current_code(clicks.study),
@@ -136,7 +139,9 @@ def test_a_reader_of_the_page_reads(made: dict[str, Any]) -> None:
 
 
 def test_a_task_of_the_page_reads_answers_and_measures(made: dict[str, Any]) -> None:
-    assert (made["tapped"], made["tap_distance"]) == ([512, 304], 10)
+    assert made["tapped"] == [512, 304]
+    accuracy = {"tap_accuracy": 1, "tap_accuracy_at": {"140": 1, "5": 0}}
+    assert made["tap_metrics"] == {**accuracy, "mean_distance": 10}
 
 
 def test_an_engine_of_the_page_answers(made: dict[str, Any]) -> None:
