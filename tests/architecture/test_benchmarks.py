@@ -18,6 +18,8 @@ HELPERS = {"common", "write_figures"}
 # Run on a cluster, in tests/slurm.
 ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
+# They run real Snakemake, or take longest.
+SLOW = {"busy_machine", "demo", "dry_run", "one_edit", "reproducibility"}
 # What a tiny run must have found, whatever the speed.
 FOUND: dict[str, dict[str, Any]] = {
     "batched_generation": {"samples": 4, "same_answers": True},
@@ -44,8 +46,10 @@ def value(result: dict[str, Any], key: str) -> Any:
     return found
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", sorted(HERE))
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.workflow] * (name in SLOW)) for name in sorted(HERE)]
+)
 def test_it_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
