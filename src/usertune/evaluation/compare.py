@@ -25,8 +25,6 @@ from usertune.tasks.metrics import Metric
 
 PROVENANCE_DIGITS = 16
 RESCORE = "delete the file and run snakemake again so that the user is scored again"
-TEX_ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-TEX_ESCAPES |= {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def compare(recipe: Mapping[str, Any], scores_files: Sequence[Path], folder: Path) -> None:
@@ -148,30 +146,20 @@ def users_table(
 
 def markdown(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str:
     """Return the summary, rounded, as a Markdown table with a note on how to read it."""
-    header, rows = _rounded(summary, metrics)
-    names = [[f"`{row[0]}`", *row[1:]] for row in rows]
-    rule = ["---", "---", *["---:"] * (len(header) - 2)]
-    lines = [f"| {' | '.join(line)} |" for line in [header, rule, *names]]
-    return "\n".join(lines) + f"\n\n{note}\n"
+    shown = _rounded(summary, metrics)
+    shown["experiment"] = [f"`{name}`" for name in shown["experiment"]]
+    sides = ["left", "left", *["right"] * (len(shown.columns) - 2)]
+    table = shown.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=sides)
+    return f"{table}\n\n{note}\n"
 
 
 def latex(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str:
     """Return the summary, rounded, as a LaTeX ``tabular`` in the style of the booktabs package."""
-    header, rows = _rounded(summary, metrics)
-    lines = [" & ".join(_escape_tex(cell) for cell in line) + r" \\" for line in [header, *rows]]
-    return "\n".join(
-        [
-            r"% Needs \usepackage{booktabs}. " + note,
-            rf"\begin{{tabular}}{{ll{'r' * (len(header) - 2)}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            "",
-        ]
-    )
+    shown = _rounded(summary, metrics)
+    style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
+    table = style.to_latex(hrules=True, column_format=f"ll{'r' * (len(shown.columns) - 2)}")
+    # LaTeX has no glyph for the minus sign in most text fonts.
+    return rf"% Needs \usepackage{{booktabs}}. {note}" + "\n" + table.replace("\N{MINUS SIGN}", "$-$")
 
 
 def reading_note(recipe: Mapping[str, Any], summary: pd.DataFrame) -> str:
@@ -180,16 +168,18 @@ def reading_note(recipe: Mapping[str, Any], summary: pd.DataFrame) -> str:
     level = f"{100 * summary['confidence'].iloc[0]:g} %"
     samples, users = int(summary["samples"].iloc[0]), int(summary["users"].iloc[0])
     unit = "in percentage points" if primary.unit == "%" else f"of {primary.title}"
-    return (
-        f"{samples:,} samples of {users} user{'' if users == 1 else 's'}. "
-        f"{get_task(recipe['task']).note(thresholds_of(recipe)[0])} "
+    parts = (
+        f"{samples:,} samples of {users} user{'' if users == 1 else 's'}.",
+        get_task(recipe["task"]).note(thresholds_of(recipe)[0]),
         f"In brackets: {level} confidence intervals, robust to clusters of samples by user (CR1, t with users - 1 "
-        f"degrees of freedom). Differences are {unit}, paired on the same samples, and not adjusted "
-        "for several comparisons."
+        f"degrees of freedom). Differences are {unit}, paired on the same samples, and not adjusted for several "
+        "comparisons.",
     )
+    return " ".join(part for part in parts if part)
 
 
-def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> tuple[list[str], list[list[str]]]:
+def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
+    """Return the summary as people read it: every cell a text."""
     primary, *others = metrics
     header = ["experiment", "mode", "users", "samples", "parsed %", primary.heading, "difference to vanilla"]
     header += [metric.heading for metric in others]
@@ -203,12 +193,7 @@ def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> tuple[list[str
         cells = [row["experiment"], row["mode"], f"{row['users']:.0f}", f"{row['samples']:,.0f}"]
         cells += [percent(row["parse_rate"]), f"{primary.text(row[primary.name])} {interval}", gain]
         rows.append([*cells, *(metric.text(row[metric.name]) for metric in others)])
-    return header, rows
-
-
-def _escape_tex(text: str) -> str:
-    escaped = "".join(TEX_ESCAPES.get(character, character) for character in text)
-    return escaped.replace("\N{MINUS SIGN}", "$-$")
+    return pd.DataFrame(rows, columns=header)
 
 
 def _confidence_of(recipe: Mapping[str, Any]) -> float:

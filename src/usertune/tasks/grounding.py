@@ -25,7 +25,7 @@ from usertune.tasks.metrics import AtThresholds, Metric, threshold_label
 from usertune.tasks.points.forms import FORMS, REASONS, Reading, read
 from usertune.tasks.points.text import Point
 from usertune.tasks.points.values import SCALE
-from usertune.tasks.task import Marks
+from usertune.tasks.task import Marks, Task
 
 
 def distance(point: Point, target: Point) -> float:
@@ -54,7 +54,7 @@ METRICS = (
 )
 
 
-class GroundingTask:
+class GroundingTask(Task):
     """Where to click: reads answers and measures distances in the relative 0-1000 space."""
 
     name = "grounding"
@@ -93,10 +93,6 @@ class GroundingTask:
         if not ended and text[-1:].isdigit() and read(f"{text}0").point != reading.point:
             return Reading(None, "cut_off")
         return reading
-
-    def parse(self, text: str) -> Point | None:
-        """Return the point (x, y) that an answer names, or None if it is unparsed."""
-        return read(text).point
 
     def read_target(self, target: Mapping[str, Any]) -> Point:
         """Return a sample's target as (x, y).

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from usertune.tasks.metrics import Metric
+from usertune.tasks.metrics import Metric, at_thresholds
 
 Point = tuple[float, float]
 
@@ -22,16 +22,16 @@ class Marks(NamedTuple):
 class Task(Protocol):
     """What is asked for: it reads answers, measures them, and says what came of them.
 
-    A task knows nothing of models, users or files. It is made without arguments. A ``row`` is one of the table of
-    samples, and a ``threshold`` the first of the study.
+    A task knows nothing of models, users or files. It is made without arguments, and inherits from this class what it
+    does not define. A ``row`` is one of the table of samples, and a ``threshold`` the first of the study.
     """
 
     name: str
     metrics: Sequence[Metric]
     """What is measured, the primary metric first; see `usertune.tasks.metrics.at_thresholds`."""
-    forms: Mapping[str, str]
+    forms: Mapping[str, str] = {}
     """Form of an answer that can be read -> what it means."""
-    reasons: Mapping[str, str]
+    reasons: Mapping[str, str] = {}
     """Reason why an answer is unparsed -> what it means."""
 
     def target_from_answer(self, text: str) -> dict[str, Any]:
@@ -62,18 +62,29 @@ class Task(Protocol):
 
     def parse(self, text: str) -> Point | None:
         """Return the point (x, y) that an answer names, for data in other frames; None if there is none."""
+        point: Point | None = self.read(text)[0]
+        return point
 
     def details(self, answer: Any, target: Any) -> Mapping[str, float | None]:
-        """Return further columns for the rows of scores, beside those of the metrics; ``answer`` may be None."""
+        """Return further columns for the rows of scores, next to those of the metrics; ``answer`` may be None."""
+        return {}
 
     def note(self, threshold: float) -> str:
         """Return the sentence below the tables that explains the metrics."""
+        left_out = [metric.title for metric in self.metrics if metric.unparsed is None]
+        return f"Answers that could not be parsed do not count for {', '.join(left_out)}." if left_out else ""
 
     def outcome(self, row: Mapping[str, Any], threshold: float) -> str:
         """Return in words what came of one answer."""
+        if not row["parsed"]:
+            return f"not parsed ({row['form']})"
+        primary = at_thresholds(self.metrics, [threshold])[0]
+        return f"{primary.title}: {primary.text(row[primary.column])} {primary.unit}".rstrip()
 
     def marks(self, row: Mapping[str, Any], threshold: float) -> Marks | None:
         """Return what is drawn of one answer on the screenshot; None where the task has nothing to draw."""
+        return None
 
     def marks_note(self, threshold: float) -> str:
         """Return the sentence that explains the marks; empty where there are none."""
+        return ""
