@@ -8,6 +8,7 @@ from pathlib import Path
 
 from snakemake.cli import get_argument_parser
 
+from usertune.core.step_names import CHECK
 from usertune.pipeline import targets
 
 
@@ -61,5 +62,5 @@ def end_quietly_on_ctrl_c():
 
 
 # `snakemake check --profile local` needs no base model. Snakemake itself does not know its targets yet.
-DATA_ALONE = getattr(command_line(), "targets", None) == ["check"]
+DATA_ALONE = getattr(command_line(), "targets", None) == [CHECK]
 end_quietly_on_ctrl_c()

@@ -52,7 +52,7 @@ use rule predict as predict_from_store with:
         nodes=1,
         mem_mb=2000,
         runtime="20m",
-        batch_size=1,
+        batch_size=0,
     message:
         "Collecting stored answers of users {wildcards.batch} with {wildcards.experiment}"
 

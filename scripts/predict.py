@@ -40,7 +40,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="folder of the prediction store")
-    parser.add_argument("--batch-size", type=int, default=8, help="samples generated at once (default: 8)")
+    parser.add_argument("--batch-size", type=int, default=8, help="samples at once (default: 8); 0 generates none")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) generates on the CPU")
     parser.add_argument("--predictions", type=Path, required=True, metavar="JSON", help="predictions to write")
     step_main.run(parser, main)

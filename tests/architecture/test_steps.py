@@ -2,18 +2,69 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from usertune.core.step_names import STEP_NAMES
+from usertune.core.step_names import PREDICT_FROM_STORE, STEP_NAMES
 from usertune.core.users import batch_label
 from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.steps import STEPS, Item
+from usertune.study.schema.study import RESERVED_EXPERIMENT_NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "src/usertune"
+
+
+# Texts that are equal to a step's name and mean something else. Splits of users need none: see `_texts`.
+OTHER_MEANINGS = {
+    "train": {"training/finetune.py": "the split of a row of losses"},
+    "base_model": {
+        "study/paths.py": "the section of the study",
+        "study/copy.py": "the section of the study",
+        "study/load.py": "the section of the study",
+    },
+    "report": {"study/schema/study.py": "the section of the study"},
+    "audit": {"cli/main.py": "the command that people type"},
+    "figure": {"reporting/figures/catalogue.py": "the kind of plug-in, in messages"},
+}
+
+
+def _texts(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Yield every text with its line, but for splits: names in one list with validation."""
+    splits = {
+        id(name)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Tuple | ast.List)
+        and any(isinstance(name, ast.Constant) and name.value == "validation" for name in node.elts)
+        for name in node.elts
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in splits:
+            yield node.lineno, node.value
+
+
+def test_no_step_is_named_anywhere_else() -> None:
+    found: dict[str, dict[str, list[int]]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = path.relative_to(PACKAGE).as_posix()
+        if module not in ("core/step_names.py", "pipeline/steps.py"):
+            for line, text in _texts(ast.parse(path.read_bytes())):
+                if text in STEP_NAMES:
+                    found.setdefault(text, {}).setdefault(module, []).append(line)
+    unknown = [
+        (module, line, text)
+        for text, modules in found.items()
+        for module, lines in modules.items()
+        for line in lines
+        if module not in OTHER_MEANINGS.get(text, {})
+    ]
+    assert unknown == []
+    out_of_date = {text: set(modules) - set(found.get(text, {})) for text, modules in OTHER_MEANINGS.items()}
+    assert not any(out_of_date.values()), out_of_date
 
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "rules").glob("*.smk")), ids=lambda path: path.name)
@@ -34,6 +85,12 @@ def test_every_step_has_a_rule_and_a_recipe(step) -> None:
     for name in step.files:
         assert f'file_of({constant}, "{name}")' in rule or f"for name in {constant}.files" in rule
     assert hasattr(Recipes, step.name)
+
+
+def test_no_experiment_can_have_the_name_of_a_rule() -> None:
+    files = [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]
+    rules = {name for file in files for name in re.findall(r"^(?:use rule \w+ as|rule) (\w+)", file.read_text(), re.M)}
+    assert {*STEPS, PREDICT_FROM_STORE} <= rules <= RESERVED_EXPERIMENT_NAMES
 
 
 def test_the_table_is_in_the_order_of_need() -> None:

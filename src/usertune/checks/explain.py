@@ -82,7 +82,8 @@ def in_words(explanation: Explanation) -> str:
     for step in steps.STEPS.values():
         if not (count := explanation.jobs.get(step.name, 0)):
             continue
-        lines.append(f"  {count} {step.counted[count != 1]}{' (GPU)' if step.gpu else ''}")
+        collects = step is steps.PREDICT and not explanation.to_generate + explanation.unknown
+        lines.append(f"  {count} {step.counted[count != 1]}{' (GPU)' if step.gpu and not collects else ''}")
         if step is steps.TRAIN:
             lines += [f"    {training}" for training in explanation.trainings]
         elif step is steps.PREDICT:

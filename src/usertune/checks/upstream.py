@@ -20,6 +20,7 @@ from usertune.core.step_fingerprints import (
     score_fingerprint,
     train_fingerprint,
 )
+from usertune.core.step_names import BASE_MODEL
 from usertune.evaluation.score import answers_of_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
@@ -71,7 +72,7 @@ def _predict(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -
     (base,), weights, samples = _by_role(result, manifests)
     trained = weights[0] if weights else None
     own = manifests[result.manifest]
-    if trained and trained["base_model"] != base["fingerprint"]:
+    if trained and trained[BASE_MODEL] != base["fingerprint"]:
         raise UserError("the training was on another base model")
     # Rows of another experiment or user would have the right fingerprint, which names inputs and not rows.
     if {row["user"] for row in own["predictions"]} != set(result.users):

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from usertune.core.hashing import digest, step_fingerprint
+from usertune.core.step_names import BASE_MODEL, TRAIN
 
 Manifest = Mapping[str, Any]
 
@@ -34,8 +35,8 @@ def train_fingerprint(
 ) -> str:
     """Return the fingerprint of a training, from the base model's manifest and those of the users."""
     inputs = {
-        "base_model": base["fingerprint"],
-        "train": {manifest["user"]: samples_digest(manifest) for manifest in train},
+        BASE_MODEL: base["fingerprint"],
+        TRAIN: {manifest["user"]: samples_digest(manifest) for manifest in train},
         "validation": {manifest["user"]: samples_digest(manifest) for manifest in validation},
     }
     return step_fingerprint(recipe, inputs)
@@ -44,7 +45,7 @@ def train_fingerprint(
 def model_of(base: Manifest, trained: Manifest | None) -> dict[str, str]:
     """Return which model answers: the fingerprints of the base model and of the weights on it."""
     weights = trained["weights_fingerprint"] if trained else base["fingerprint"]
-    return {"base_model": base["fingerprint"], "weights": weights}
+    return {BASE_MODEL: base["fingerprint"], "weights": weights}
 
 
 def predict_fingerprint(recipe: Manifest, model: Mapping[str, str], users: Sequence[Manifest]) -> str:

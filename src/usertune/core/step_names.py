@@ -16,5 +16,7 @@ REPORT = "report"
 
 # Rules that make nothing themselves: for everything, and for all users' data alone.
 ALL, CHECK = "all", "check"
+# The rule of predictions of which the store has every answer.
+PREDICT_FROM_STORE = "predict_from_store"
 
 STEP_NAMES = (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)

@@ -15,6 +15,7 @@ from usertune.core.files import write_text
 from usertune.core.hashing import digest_bytes
 from usertune.core.manifest import write_result
 from usertune.core.step_fingerprints import prepare_fingerprint
+from usertune.core.step_names import PREPARE
 from usertune.data.frames import (
     DEFAULT_FRAME,
     Parse,
@@ -91,7 +92,7 @@ def prepare_user(
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     samples_sha256 = digest_bytes(text.encode("utf-8"))
     manifest = {
-        "step": "prepare",
+        "step": PREPARE,
         "user": user,
         "recipe": dict(recipe),
         "fingerprint": prepare_fingerprint(recipe, samples_sha256),
@@ -102,7 +103,7 @@ def prepare_user(
         "skipped_samples": _records(checked, Path(root)),
         "raw_sha256": checked.raw_sha256,
         "sources_state": sources_state,
-        "provenance": [current_provenance("prepare", plug_ins=_plug_ins(recipe))],
+        "provenance": [current_provenance(PREPARE, plug_ins=_plug_ins(recipe))],
         "files": {Path(samples_file).name: samples_sha256},
     }
     write_text(samples_file, text)

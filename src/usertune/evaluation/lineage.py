@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
 from usertune.runtime.provenance import current_provenance, describe_revision, distinct
 from usertune.tasks.catalogue import TASKS
 
@@ -30,20 +31,20 @@ def lineage_of(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Ma
     experiments: dict[str, Any] = {}
     for item in metrics:
         lineage = item["lineage"]
-        shared = {key: lineage[key] for key in ("base_model", "train")}
+        shared = {key: lineage[key] for key in (BASE_MODEL, TRAIN)}
         own = experiments.setdefault(item["experiment"], {"lineage": {**shared, "users": {}}, "provenance": {}})
-        own["lineage"]["users"][item["user"]] = {key: lineage[key] for key in ("prepare", "predict", "score")}
+        own["lineage"]["users"][item["user"]] = {key: lineage[key] for key in (PREPARE, PREDICT, SCORE)}
         for step, records in item["provenance"].items():
             own["provenance"][step] = distinct([*own["provenance"].get(step, []), *records])
     for name, own in experiments.items():
         times = [item["scored"] for item in metrics if item["experiment"] == name and item.get("scored")]
         own["scored"] = [min(times), max(times)] if times else None
     return {
-        "step": "compare",
+        "step": COMPARE,
         "fingerprint": fingerprint,
         "study_sha256": recipe.get("study_sha256"),
         "experiments": experiments,
-        "provenance": [current_provenance("compare", plug_ins=(TASKS.module(recipe["task"]),))],
+        "provenance": [current_provenance(COMPARE, plug_ins=(TASKS.module(recipe["task"]),))],
     }
 
 
@@ -56,7 +57,7 @@ def lineage_in_words(origin: Mapping[str, Any]) -> list[str]:
     ]
     for name, experiment in origin["experiments"].items():
         lineage = experiment["lineage"]
-        steps = {"base model": lineage["base_model"], "training": lineage["train"]}
+        steps = {"base model": lineage[BASE_MODEL], "training": lineage[TRAIN]}
         links = [f"{step} {value[:SHOWN_DIGITS]}" for step, value in steps.items() if value]
         lines.append(f"{name}: {', '.join(links)}; {len(lineage['users'])} users, see tables/manifest.json for each")
         for step, records in experiment["provenance"].items():

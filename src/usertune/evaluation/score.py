@@ -20,6 +20,7 @@ from usertune.core.files import write_text
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import score_fingerprint
+from usertune.core.step_names import PREPARE, SCORE
 from usertune.data.samples import read_samples
 from usertune.evaluation.thresholds import metrics_of
 from usertune.tasks.catalogue import get_task
@@ -89,12 +90,12 @@ def score_user(
         logger.info("%s, user %s: was scored before (fingerprint %s)", experiment, user, fingerprint[:16])
     lineage = predictions["lineage"]
     result = {
-        "step": "score",
+        "step": SCORE,
         "experiment": experiment,
         "user": user,
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
-        "lineage": {**lineage, "prepare": lineage["prepare"][user], "score": fingerprint},
+        "lineage": {**lineage, PREPARE: lineage[PREPARE][user], SCORE: fingerprint},
         "provenance": predictions["provenance"],
         # A score that an older release stored has no time.
         "scored": score.get("scored"),

@@ -13,6 +13,7 @@ from usertune.core.errors import UserError
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import model_of, predict_fingerprint
+from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN
 from usertune.data.samples import Sample, read_user, request_digest
 from usertune.inference.engine import Engine, EngineSettings
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
@@ -50,7 +51,7 @@ def predict_users(
         dataset_root: folder of the raw data.
         store_folder: folder of the prediction store; generated batches go there as soon as they are done.
         predictions_file: JSON object to write, with every sample's prediction.
-        batch_size: samples generated at once; halved when memory runs out.
+        batch_size: samples generated at once; halved when memory runs out. 0: none, the store has all.
         gpus: GPUs to hold while generating; 0 generates on the CPU.
 
     Returns:
@@ -59,12 +60,13 @@ def predict_users(
         answers, whenever they were generated.
 
     Raises:
-        UserError: an input is missing or damaged, or the weights were trained on another base model.
+        UserError: an input is missing or damaged, the weights were trained on another base model, or answers are not
+            in the store and ``batch_size`` is 0.
     """
     base = read_result(base_manifest)
     base = {**base, "folder": str(from_record(base["folder"], base_manifest))}
     trained = read_result(train_manifest) if train_manifest else None
-    if trained and trained["base_model"] != base["fingerprint"]:
+    if trained and trained[BASE_MODEL] != base["fingerprint"]:
         raise UserError(f"{train_manifest}: trained on another base model than {base_manifest}; train again")
     model = model_of(base, trained)
     store = PredictionStore(store_folder, step_fingerprint(recipe, model))
@@ -82,6 +84,10 @@ def predict_users(
         missing = {
             (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
         }
+        if missing and not batch_size:
+            raise UserError(
+                f"{store.folder}: {len(missing)} answers are missing, which were here when jobs were planned; run again"
+            )
         if missing:
             with lease(gpus) as devices, no_launcher():
                 computed_on, loading = _generate(
@@ -93,21 +99,21 @@ def predict_users(
     rows = [_row(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
     fingerprint = predict_fingerprint(recipe, model, [manifest for manifest, _ in users])
     result = {
-        "step": "predict",
+        "step": PREDICT,
         "experiment": experiment,
         "users": names,
         "recipe": dict(recipe),
         "model": model,
         "fingerprint": fingerprint,
         "lineage": {
-            "base_model": base["fingerprint"],
-            "prepare": {manifest["user"]: manifest["fingerprint"] for manifest, _ in users},
-            "train": trained["fingerprint"] if trained else None,
-            "predict": fingerprint,
+            BASE_MODEL: base["fingerprint"],
+            PREPARE: {manifest["user"]: manifest["fingerprint"] for manifest, _ in users},
+            TRAIN: trained["fingerprint"] if trained else None,
+            PREDICT: fingerprint,
         },
         "provenance": {
-            "train": trained["provenance"] if trained else [],
-            "predict": _records_of(answers, store),
+            TRAIN: trained["provenance"] if trained else [],
+            PREDICT: _records_of(answers, store),
         },
         "store_folder": store.folder.name,
         "generated": len(missing),
@@ -153,7 +159,7 @@ def _generate(
             thinking=recipe.get("thinking"),
         )
     )
-    provenance = store.remember(current_provenance("predict", engine.identity(), _plug_ins(recipe)))
+    provenance = store.remember(current_provenance(PREDICT, engine.identity(), _plug_ins(recipe)))
     loading = round(time.monotonic() - started, 2)
     store.remember_effect(engine.effect(samples))
     progress = Progress(len(samples), "samples")
@@ -181,7 +187,7 @@ def read_stored(
 
 def _made_as_now(store: PredictionStore, recipe: Mapping[str, Any]) -> Callable[[Prediction], bool]:
     """Return whether a stored prediction was made with today's code and packages."""
-    now = current_provenance("predict", plug_ins=_plug_ins(recipe))
+    now = current_provenance(PREDICT, plug_ins=_plug_ins(recipe))
     current = {key for key, record in store.current_provenance().items() if not differences(record, now)}
     return lambda prediction: prediction.provenance in current
 

@@ -17,6 +17,7 @@ from usertune.core.files import read_json
 from usertune.core.hashing import digest_file, file_states
 from usertune.core.manifest import write_result
 from usertune.core.step_fingerprints import base_model_fingerprint
+from usertune.core.step_names import BASE_MODEL
 from usertune.models.base_folder import as_recorded, is_local, model_files
 from usertune.models.hub import cached_models, cached_snapshot, download, hub_cache, is_offline
 from usertune.models.model_folder import ModelFolder, looks_like_a_folder, pixel_problems, similar_folders
@@ -138,7 +139,7 @@ def describe_base_model(
         logger.info("reading %s", folder / name)
         files[name] = digest_file(folder / name)
     manifest = {
-        "step": "base_model",
+        "step": BASE_MODEL,
         "recipe": dict(recipe),
         "folder": as_recorded(folder, manifest_file),
         "about": about_model(folder),
@@ -146,7 +147,7 @@ def describe_base_model(
         "model_state": state,
         "chat_template": checked,
         "fingerprint": base_model_fingerprint(files),
-        "provenance": [current_provenance("base_model")],
+        "provenance": [current_provenance(BASE_MODEL)],
         "files": {},
     }
     write_result(manifest_file, manifest)

@@ -90,23 +90,32 @@ class Recipes:
         """Recipe of the audit. It names today's code and packages, with which it compares those of the results."""
         figures = {f"figure {name}": digest(self._figure(name)) for name in FIGURE_NAMES}
         now = {step: self.code.get(step, "") for step in steps.RECORDED_STEPS}
-        own = {"code": self.code.get("audit", ""), "now": {"code": now, "versions": dict(self.versions)}}
-        return canonical_json(_recipe("audit", own, {"compare": digest(self._compare), **figures}))
+        own = {
+            "code": self.code.get(names.AUDIT, ""),
+            "users": self._splits,
+            "now": {"code": now, "versions": dict(self.versions)},
+        }
+        return canonical_json(_recipe(names.AUDIT, own, {names.COMPARE: digest(self._compare), **figures}))
 
     def report(self) -> str:
         """Recipe of the report."""
         study = self.study
         own = {
-            "code": self.code.get("report", ""),
+            "code": self.code.get(names.REPORT, ""),
             "study": study.name,
             "title": study.report.title,
             "examples": study.report.examples,
             "study_sha256": self.study_digest,
-            "splits": {split: format_users(getattr(study.users, split)) for split in SPLITS},
+            "splits": self._splits,
             "dataset": {key: value for key, value in self._prepare.items() if key not in NOT_IN_FINGERPRINT},
             **self._design,
         }
-        return canonical_json(_recipe("report", own, {"compare": digest(self._compare), "audit": digest(self.audit())}))
+        upstream = {names.COMPARE: digest(self._compare), names.AUDIT: digest(self.audit())}
+        return canonical_json(_recipe(names.REPORT, own, upstream))
+
+    @cached_property
+    def _splits(self) -> dict[str, str]:
+        return {split: format_users(getattr(self.study.users, split)) for split in SPLITS}
 
     @cached_property
     def study_digest(self) -> str:
@@ -124,7 +133,7 @@ class Recipes:
             "prompt": dataset.prompt.model_dump(),
             "on_bad_sample": dataset.on_bad_sample,
         }
-        return _recipe("prepare", {**own, **self._made_with("prepare")}, {})
+        return _recipe(names.PREPARE, {**own, **self._made_with(names.PREPARE)}, {})
 
     @cached_property
     def _base_model(self) -> Recipe:
@@ -132,7 +141,7 @@ class Recipes:
         # As it is written, whatever directory the study is run from.
         path = self.study.origin.base_model or base.path
         own = {"path": path, "revision": base.revision, "pixels": self._pixels, **self._thinking}
-        return _recipe("base_model", {**own, **self._made_with("base_model")}, {})
+        return _recipe(names.BASE_MODEL, {**own, **self._made_with(names.BASE_MODEL)}, {})
 
     def _made_with(self, step: str) -> Recipe:
         if not self.study.rerun.on_code_change:
@@ -148,9 +157,9 @@ class Recipes:
             "pixels": self._pixels,
             "dtype": self.study.base_model.dtype,
             **self._thinking,
-            "users": {"train": list(users.train), "validation": list(users.validation)},
+            "users": {names.TRAIN: list(users.train), "validation": list(users.validation)},
         }
-        return _recipe("train", {**own, **self._made_with("train")}, self._sources)
+        return _recipe(names.TRAIN, {**own, **self._made_with(names.TRAIN)}, self._sources)
 
     def _predict(self, name: str) -> Recipe:
         own = {
@@ -164,25 +173,25 @@ class Recipes:
             own["engine"] = engine
         upstream = dict(self._sources)
         if self.study.experiments[name].trained:
-            upstream["train"] = digest(self._train(name))
-        return _recipe("predict", {**own, **self._made_with("predict")}, upstream)
+            upstream[names.TRAIN] = digest(self._train(name))
+        return _recipe(names.PREDICT, {**own, **self._made_with(names.PREDICT)}, upstream)
 
     def _score(self, name: str) -> Recipe:
         own = {
-            "code": self.code.get("score", ""),
+            "code": self.code.get(names.SCORE, ""),
             "task": self.study.dataset.task,
             "thresholds": list(self.study.evaluation.thresholds),
         }
-        return _recipe("score", own, {"predict": digest(self._predict(name))})
+        return _recipe(names.SCORE, own, {names.PREDICT: digest(self._predict(name))})
 
     @cached_property
     def _compare(self) -> Recipe:
         own = {
-            "code": self.code.get("compare", ""),
+            "code": self.code.get(names.COMPARE, ""),
             "study_sha256": self.study_digest,
             **self._numbers,
         }
-        return _recipe("compare", own, self._scores)
+        return _recipe(names.COMPARE, own, self._scores)
 
     def _figure(self, name: str) -> Recipe:
         own = {
@@ -191,7 +200,7 @@ class Recipes:
             "colours": dict(getattr(self.study.report.figures, name).colours),
             **self._numbers,
         }
-        return _recipe("figure", own, {"compare": digest(self._compare)})
+        return _recipe(names.FIGURE, own, {names.COMPARE: digest(self._compare)})
 
     @cached_property
     def _design(self) -> Recipe:
@@ -220,7 +229,7 @@ class Recipes:
 
     @cached_property
     def _sources(self) -> Recipe:
-        return {"prepare": digest(self._prepare), "base_model": digest(self._base_model)}
+        return {names.PREPARE: digest(self._prepare), names.BASE_MODEL: digest(self._base_model)}
 
     @cached_property
     def _scores(self) -> Recipe:

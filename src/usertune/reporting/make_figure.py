@@ -9,6 +9,7 @@ from typing import Any
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import figure_fingerprint
+from usertune.core.step_names import FIGURE
 from usertune.evaluation.table_names import MANIFEST
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.reporting.figures.sheet import Sources, subject_of, write_figure
@@ -32,7 +33,7 @@ def make_figure(
     write_figure(FIGURES.load(name), subject_of(recipe, sources), svg, png)
     logs = {experiment: digest_file(path) for experiment, path in sources.training_logs.items()}
     manifest = {
-        "step": "figure",
+        "step": FIGURE,
         "name": name,
         # What the report says of it.
         "title": FIGURES.constant(name, "TITLE"),
@@ -40,7 +41,7 @@ def make_figure(
         "caption": FIGURES.constant(name, "CAPTION"),
         "recipe": dict(recipe),
         "fingerprint": figure_fingerprint(recipe, read_result(sources.tables / MANIFEST), logs),
-        "provenance": [current_provenance("figure", plug_ins=(FIGURES.module(name), TASKS.module(recipe["task"])))],
+        "provenance": [current_provenance(FIGURE, plug_ins=(FIGURES.module(name), TASKS.module(recipe["task"])))],
         "files": {path.name: digest_file(path) for path in (svg, png)},
     }
     write_result(manifest_file, manifest)

@@ -24,6 +24,7 @@ from usertune.core.files import write_json, write_text
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import report_fingerprint
+from usertune.core.step_names import REPORT
 from usertune.evaluation import table_names
 from usertune.evaluation.compare import reading_note
 from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, records, require_experiments
@@ -123,10 +124,10 @@ def make_report(
     write_json(provenance_file, crate)
     link_as_crate(provenance_file)
     manifest = {
-        "step": "report",
+        "step": REPORT,
         "recipe": dict(recipe),
         "fingerprint": fingerprint,
-        "provenance": [current_provenance("report", plug_ins=(TASKS.module(recipe["task"]),))],
+        "provenance": [current_provenance(REPORT, plug_ins=(TASKS.module(recipe["task"]),))],
         "files": {**digests, provenance_file.name: digest_file(provenance_file)},
     }
     write_result(manifest_file, manifest)

@@ -20,6 +20,7 @@ from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
 from usertune.core.hashing import digest
+from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
 from usertune.evaluation import table_names
 from usertune.runtime.provenance import UNKNOWN, describe_revision
 
@@ -171,10 +172,10 @@ def _experiment(crate: ROCrate, experiment: Mapping[str, Any], origin: Mapping[s
     """Return the actions of one experiment: its training, if it was trained, and its prediction."""
     name, lineage = experiment["name"], origin["lineage"]
     label = f"{name} (mode {experiment['mode']})"
-    base = _base_model(crate, lineage["base_model"])
-    if not lineage["train"]:
+    base = _base_model(crate, lineage[BASE_MODEL])
+    if not lineage[TRAIN]:
         return [_prediction(crate, name, label, base, origin)]
-    fingerprint = _fingerprint(crate, _id("train", name), f"training of {name}", lineage["train"])
+    fingerprint = _fingerprint(crate, _id(TRAIN, name), f"training of {name}", lineage[TRAIN])
     model = _entity(
         crate,
         _id("model", name),
@@ -183,7 +184,7 @@ def _experiment(crate: ROCrate, experiment: Mapping[str, Any], origin: Mapping[s
     )
     training = _action(
         crate,
-        _id("action", "train", name),
+        _id("action", TRAIN, name),
         {
             "name": f"Training of {name}",
             "description": f"Trained the experiment {label}, from the base model, on the training users.",
@@ -191,7 +192,7 @@ def _experiment(crate: ROCrate, experiment: Mapping[str, Any], origin: Mapping[s
             "result": model,
         },
         [fingerprint],
-        origin["provenance"]["train"],
+        origin["provenance"][TRAIN],
     )
     return [training, _prediction(crate, name, label, model, origin)]
 
@@ -227,20 +228,20 @@ def _prediction(
     # Users who were predicted in one job share a fingerprint.
     answers: dict[str, ContextEntity] = {}
     for user, own in origin["lineage"]["users"].items():
-        prepared, predicted = own["prepare"], own["predict"]
+        prepared, predicted = own[PREPARE], own[PREDICT]
         own_samples = _fingerprint(
-            crate, _id("prepare", user, prepared[:ID_DIGITS]), f"prepared samples of user {user}", prepared
+            crate, _id(PREPARE, user, prepared[:ID_DIGITS]), f"prepared samples of user {user}", prepared
         )
         own_answers = _fingerprint(
-            crate, _id("predict", name, predicted[:ID_DIGITS]), f"predictions with {name}", predicted
+            crate, _id(PREDICT, name, predicted[:ID_DIGITS]), f"predictions with {name}", predicted
         )
-        score = _fingerprint(crate, _id("score", name, user), f"score of user {user} with {name}", own["score"])
+        score = _fingerprint(crate, _id(SCORE, name, user), f"score of user {user} with {name}", own[SCORE])
         score["valueReference"] = [own_samples, own_answers]
         samples.append(own_samples)
         answers[predicted] = own_answers
     return _action(
         crate,
-        _id("action", "predict", name),
+        _id("action", PREDICT, name),
         {
             "name": f"Prediction with {name}",
             "description": f"Predicted the test users' samples with the experiment {label}.",
@@ -248,7 +249,7 @@ def _prediction(
             "result": _compact(answers.values()),
         },
         list(answers.values()),
-        origin["provenance"]["predict"],
+        origin["provenance"][PREDICT],
     )
 
 
@@ -256,13 +257,13 @@ def _comparison(
     crate: ROCrate, recipe: Mapping[str, Any], origin: Mapping[str, Any], files: Sequence[Any], date: str
 ) -> ContextEntity:
     scores = [
-        crate.get(_id("score", experiment["name"], user))
+        crate.get(_id(SCORE, experiment["name"], user))
         for experiment in recipe["experiments"]
         for user in origin["experiments"][experiment["name"]]["lineage"]["users"]
     ]
     return _action(
         crate,
-        _id("action", "compare"),
+        _id("action", COMPARE),
         {
             "name": "Comparison of the experiments",
             "description": "Compared the scores of all experiments and users, drew the figures and wrote the report.",
@@ -270,7 +271,7 @@ def _comparison(
             "object": _compact(scores),
             "result": _compact(files),
         },
-        [_fingerprint(crate, _id("compare"), "comparison", origin["fingerprint"])],
+        [_fingerprint(crate, _id(COMPARE), "comparison", origin["fingerprint"])],
         origin["provenance"],
     )
 

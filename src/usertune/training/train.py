@@ -14,6 +14,7 @@ from usertune.core.files import write_text
 from usertune.core.hashing import digest, digest_bytes, digest_file, digest_folder, file_states, list_files
 from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import train_fingerprint
+from usertune.core.step_names import BASE_MODEL, TRAIN
 from usertune.data.samples import Sample, read_user
 from usertune.models.base_folder import from_record, model_files
 from usertune.runtime.gpus import lease
@@ -128,13 +129,13 @@ def train_experiment(
             logger.info("%s is already trained (fingerprint %s); nothing to do", experiment, fingerprint[:16])
     losses = (work / LOSS_TABLE).read_text(encoding="utf-8")
     manifest = {
-        "step": "train",
+        "step": TRAIN,
         "experiment": experiment,
         "mode": recipe["mode"],
         "fingerprint": fingerprint,
         "recipe": dict(recipe),
-        "base_model": base["fingerprint"],
-        "lineage": {"base_model": base["fingerprint"], "train": fingerprint},
+        BASE_MODEL: base["fingerprint"],
+        "lineage": {BASE_MODEL: base["fingerprint"], TRAIN: fingerprint},
         "weights_folder": f"{work.name}/{WEIGHTS}",
         "weights_state": file_states(work / WEIGHTS, list_files(work / WEIGHTS)),
         "train_samples": len(train),
@@ -176,7 +177,7 @@ def _completed(work: Path) -> dict[str, Any] | None:
 
 def _discard_what_others_made(work: Path) -> None:
     """Remove results and checkpoints to which other code or packages than today's contributed."""
-    now = current_provenance("train")
+    now = current_provenance(TRAIN)
     for path in (work / COMPLETE, work / f"{MAKERS}.json"):
         try:
             records = read_result(path)["provenance"] if path.exists() else []
@@ -200,7 +201,7 @@ def remember_maker(work: Path, device: str) -> list[Provenance]:
     except UserError as problem:
         logger.warning("%s", problem)
         before = [UNKNOWN]
-    makers = distinct([*before, current_provenance("train", device)])
+    makers = distinct([*before, current_provenance(TRAIN, device)])
     write_result(path, {"provenance": makers})
     return makers
 

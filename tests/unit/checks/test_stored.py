@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.support.synthetic_study import SyntheticStudy
+from usertune.checks.explain import explain, in_words
 from usertune.checks.freshness import Freshness
 from usertune.checks.stored import count_stored, only_to_collect
 
@@ -25,6 +26,14 @@ def test_nothing_is_collected_where_all_predictions_hold(whole: SyntheticStudy) 
 def test_users_that_are_grouped_otherwise_are_collected(whole: SyntheticStudy) -> None:
     expected = [f"predictions/{name}/users_{user}.json" for name in whole.experiments for user in whole.users]
     assert to_collect(regrouped(whole)) == expected
+
+
+def test_a_plan_in_which_answers_are_only_collected_names_no_gpu(whole: SyntheticStudy) -> None:
+    study = regrouped(whole)
+    said = in_words(explain(Freshness(study.study, study.recipes)))
+    jobs = len(whole.experiments) * len(whole.users)
+    assert f"  {jobs} prediction jobs\n    0 samples to generate, {jobs * whole.samples} are stored" in said
+    assert "GPU" not in said
 
 
 def test_a_prediction_that_was_deleted_or_damaged_is_collected(whole: SyntheticStudy) -> None:

@@ -73,6 +73,13 @@ def test_a_second_call_generates_nothing_and_needs_no_torch(
     assert 0 < first["answer_seconds"] <= first["generation_seconds"] - first["loading_seconds"] + 0.02
 
 
+def test_a_call_that_is_to_generate_nothing_says_what_is_missing(prepared: Prepared, tmp_path: Path) -> None:
+    arguments = prepared.predict_arguments(tmp_path, batch_size=0)
+    with pytest.raises(UserError, match="5 answers are missing, which were here when jobs were planned; run again"):
+        predict_users(**arguments)
+    assert not (tmp_path / "predictions.json").exists()
+
+
 def test_a_killed_job_repeats_at_most_one_batch(prepared: Prepared, tmp_path: Path, run_python: Start) -> None:
     undisturbed = predict_users(**prepared.predict_arguments(tmp_path / "undisturbed"))
     arguments = prepared.predict_arguments(tmp_path / "killed")

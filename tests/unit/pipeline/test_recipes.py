@@ -43,6 +43,7 @@ def all_recipes(code: dict[str, str] | None = None, versions: dict[str, str] | N
     return {**found, **last}
 
 
+SCORES = {f"score {name}" for name in BASE["experiments"]}
 LAST = {"figure", "audit", "report"}
 EVERYTHING_BELOW_LORA = {"train lora", "predict lora", "score lora", "compare", *LAST}
 EVERYTHING_BELOW_FULL = {"train full", "predict full", "score full"}
@@ -59,12 +60,20 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
         ({"training": {"lora": {"rank": 16}}}, EVERYTHING_BELOW_LORA),
         ({"training": {"epochs": 2}}, ALL_TRAINING | {"compare", *LAST}),
         ({"users": {**BASE["users"], "train": "3-5,7"}}, ALL_TRAINING | {"compare", *LAST}),  # type: ignore[dict-item]
+        ({"users": {**BASE["users"], "validation": "8"}}, ALL_TRAINING | {"compare", *LAST}),  # type: ignore[dict-item]
         ({"users": {**BASE["users"], "test": "1"}}, {"compare", *LAST}),  # type: ignore[dict-item]
         ({"base_model": {"path": "base", "max_pixels": 9}}, ALL_BUT_SOURCES | {"base_model"}),
         ({"base_model": {"path": "other"}}, ALL_BUT_SOURCES | {"base_model"}),
         ({"dataset": {"root": "data", "on_bad_sample": "skip"}}, ALL_BUT_SOURCES | {"prepare"}),
+        ({"dataset": {"root": "data", "frame": "pixels"}}, ALL_BUT_SOURCES | {"prepare"}),
+        ({"dataset": {"root": "data", "prompt": {"system": "Click."}}}, ALL_BUT_SOURCES | {"prepare"}),
+        ({"base_model": {"path": "base", "thinking": False}}, ALL_BUT_SOURCES | {"base_model"}),
+        ({"base_model": {"path": "base", "dtype": "float32"}}, ALL_BUT_SOURCES),
         ({"dataset": {"root": "elsewhere"}}, set()),
         ({"report": {"title": "x"}}, {"report"}),
+        ({"report": {"examples": 3}}, {"report"}),
+        ({"evaluation": {"thresholds": [150]}}, {*SCORES, "compare", *LAST}),
+        ({"evaluation": {"confidence": 0.9}}, {"compare", *LAST}),
         ({"rerun": {"on_code_change": False}}, set()),
         ({"report": {"figures": {"loss_curves": {"colours": {}}}}}, set()),
         ({"evaluation": {"batch_size": 2, "users_per_job": 2, "expected_parse_rate": 1}}, set()),
@@ -77,9 +86,6 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
 def test_a_change_reaches_the_steps_below_it_and_no_others(changes: dict[str, Any], expected: set[str]) -> None:
     before, after = all_recipes(), all_recipes(**changes)
     assert {name for name in before if before[name] != after[name]} == expected
-
-
-SCORES = {f"score {name}" for name in BASE["experiments"]}
 
 
 @pytest.mark.parametrize(
@@ -98,6 +104,13 @@ SCORES = {f"score {name}" for name in BASE["experiments"]}
 def test_other_code_reaches_the_cheap_steps_below_it(step: str, expected: set[str]) -> None:
     before, after = all_recipes(), all_recipes(code={step: "other"})
     assert {name for name in before if before[name] != after[name]} == expected
+
+
+def test_users_that_nothing_is_trained_on_reach_the_audit_and_the_report_alone() -> None:
+    untrained: dict[str, Any] = {"experiments": {"vanilla": {"mode": "vanilla"}}}
+    before = all_recipes(**untrained)
+    after = all_recipes(**untrained, users={**BASE["users"], "train": "3-5,7"})  # type: ignore[dict-item]
+    assert {name for name in before if before[name] != after[name]} == {"audit", "report"}
 
 
 STRICT: dict[str, Any] = {"rerun": {"on_code_change": True}}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usertune.core.hashing import digest
+from usertune.core.step_names import BASE_MODEL, COMPARE, TRAIN
 from usertune.evaluation.lineage import makers
 from usertune.runtime.provenance import describe_revision
 
@@ -17,9 +18,7 @@ def fingerprint_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, experiment in origin["experiments"].items():
         lineage = experiment["lineage"]
         users = [{"user": user, **own} for user, own in lineage["users"].items()]
-        rows.append(
-            {"experiment": name, "base_model": lineage["base_model"], "training": lineage["train"], "users": users}
-        )
+        rows.append({"experiment": name, BASE_MODEL: lineage[BASE_MODEL], "training": lineage[TRAIN], "users": users})
     return rows
 
 
@@ -32,7 +31,7 @@ def maker_rows(origin: Mapping[str, Any]) -> list[dict[str, str]]:
     for step, name, record in makers(origin):
         found.setdefault((step, digest(record)), ([], record))[0].append(name)
     rows = [_maker_row(step, ", ".join(names), record) for (step, _), (names, record) in found.items()]
-    return rows + [_maker_row("compare", "all", record) for record in origin["provenance"]]
+    return rows + [_maker_row(COMPARE, "all", record) for record in origin["provenance"]]
 
 
 def version_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from typing import Any
 from usertune.core import formatting
 from usertune.core.formatting import NOT_AVAILABLE
 from usertune.core.hashing import NOT_IN_FINGERPRINT
+from usertune.core.step_names import PREDICT, TRAIN
 from usertune.core.users import parse_users
 
 Manifest = Mapping[str, Any]
@@ -115,12 +116,12 @@ def times_of(trainings: Mapping[str, Manifest], predictions: Sequence[Manifest])
     found: dict[str, dict[str, list[str]]] = {}
     for name, manifest in trainings.items():
         if manifest.get("finished"):
-            found.setdefault(name, {})["train"] = [manifest["finished"]]
+            found.setdefault(name, {})[TRAIN] = [manifest["finished"]]
     for batch in predictions:
         if batch.get("answered"):
             steps = found.setdefault(batch["experiment"], {})
-            times = sorted([*steps.get("predict", []), *batch["answered"]])
-            steps["predict"] = [times[0], times[-1]]
+            times = sorted([*steps.get(PREDICT, []), *batch["answered"]])
+            steps[PREDICT] = [times[0], times[-1]]
     return found
 
 
@@ -139,8 +140,8 @@ def date_rows(
     return [
         {
             "experiment": name,
-            "trained": span_text(times.get(name, {}).get("train")) if name in with_training else NONE,
-            "predicted": span_text(times.get(name, {}).get("predict")),
+            "trained": span_text(times.get(name, {}).get(TRAIN)) if name in with_training else NONE,
+            "predicted": span_text(times.get(name, {}).get(PREDICT)),
             "scored": span_text(origin["experiments"][name].get("scored")),
         }
         for name in names

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from usertune.core.step_names import ALL, CHECK, STEP_NAMES
+from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, STEP_NAMES
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.dataset import Dataset
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 # Experiments are targets of the workflow, as steps and its other rules are; "data" stays free for one.
-RESERVED_EXPERIMENT_NAMES = frozenset({*STEP_NAMES, ALL, CHECK, "data"})
+RESERVED_EXPERIMENT_NAMES = frozenset({*STEP_NAMES, ALL, CHECK, PREDICT_FROM_STORE, "data"})
 
 
 class Rerun(ConfigModel):
