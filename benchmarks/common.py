@@ -154,8 +154,9 @@ def usertune(folder: Path, *arguments: str) -> str:
 
 def command(words: Sequence[str], folder: Path, environment: Mapping[str, str] = MappingProxyType({})) -> str:
     """Run a command in ``folder`` and return its output; leave with all that it said if it fails."""
-    # The CPU, wherever this runs.
-    surroundings = {**os.environ, "CUDA_VISIBLE_DEVICES": "", **environment}
+    # The CPU, wherever this runs; on a cluster the GPUs are SLURM's to choose.
+    gpus = {} if "SLURM_CONF" in environment else {"CUDA_VISIBLE_DEVICES": ""}
+    surroundings = {**os.environ, **gpus, **environment}
     done = subprocess.run(words, cwd=folder, env=surroundings, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{words} failed:\n{done.stdout[-5000:]}\n{done.stderr[-5000:]}")
