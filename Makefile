@@ -8,7 +8,7 @@ JOBS ?= auto
 # The model of the tests is tiny, so threads cost more than they give.
 TESTS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --dist loadgroup
 
-.PHONY: help setup demo demo-data test fuzz lint format schema bench bench-slurm figures clean
+.PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-slurm figures clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -23,6 +23,9 @@ demo-data: setup  ## Draw the demo's screens (once)
 
 test: $(VENV)/.test lint  ## Run all tests, in JOBS processes
 	$(TESTS) -n $(JOBS)
+
+test-fast: $(VENV)/.test lint  ## Lint, and the tests that need neither torch nor Snakemake; under 3 minutes
+	$(TESTS) -n $(JOBS) --fast tests/architecture tests/unit
 
 fuzz: $(VENV)/.test  ## Try hostile input on everything that is read, 10,000 examples a test; about 40 minutes
 	USERTUNE_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz --timeout 7200

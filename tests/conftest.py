@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,23 @@ from tests.support.synthetic_study import SyntheticStudy
 
 # The longest first, so that no process is left with a long test at the end.
 ORDER = ("slurm", "workflow", "browser", "fuzz", "unit", "architecture")
+
+# What `--fast` leaves out: the rooms in which models are loaded, and modules that need Snakemake or torch themselves.
+SLOW_ROOMS = {"demo", "inference", "models", "training"}
+SLOW_IMPORTS = re.compile(r"^\s*(?:import|from) (?:torch|transformers|peft|safetensors|snakemake\w*)\b", re.MULTILINE)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--fast``, for work in progress."""
+    parser.addoption("--fast", action="store_true", help="only modules that need neither torch nor Snakemake")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what is slow, if asked to."""
+    if not config.getoption("fast"):
+        return None
+    slow = bool(SLOW_ROOMS & set(collection_path.relative_to(config.rootpath).parts))
+    return slow or (collection_path.suffix == ".py" and bool(SLOW_IMPORTS.search(collection_path.read_text()))) or None
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -56,12 +57,12 @@ def _stable_results(workplace: Workplace) -> dict[str, bytes]:
     return found
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_results_are_mended(finished: Workplace, damage: str) -> None:
+@pytest.mark.parametrize("kinds", [("deleted",), ("modified", "truncated")], ids="-".join)
+def test_damaged_results_are_mended(finished: Workplace, kinds: tuple[str, ...]) -> None:
     """All at once, since every one is mended by its own job; each alone is tested without Snakemake."""
     was = _stable_results(finished)
-    for name in RESULTS:
-        DAMAGES[damage](finished.results / name)
+    for name, kind in zip(RESULTS, cycle(kinds), strict=False):
+        DAMAGES[kind](finished.results / name)
     work = run(finished)
     assert (work.trained, work.generated) == (set(), {})
     assert _stable_results(finished) == was
@@ -78,13 +79,13 @@ def test_result_deleted_that_lies_between_others(finished: Workplace, name: str)
     assert _stable_results(finished) == was
 
 
-@pytest.mark.parametrize("damage", ["deleted", "truncated"])
-def test_damaged_weights_are_trained_again(finished: Workplace, damage: str) -> None:
+def test_damaged_weights_are_trained_again(finished: Workplace) -> None:
     was, weights = _stable_results(finished), finished.weights()
-    (file,) = finished.results.glob("checkpoints/lora/*/weights/adapter_model.safetensors")
-    DAMAGES[damage](file)
+    for damage, place in (("deleted", "lora/*/weights/adapter_model"), ("truncated", "full/*/weights/model")):
+        (file,) = finished.results.glob(f"checkpoints/{place}.safetensors")
+        DAMAGES[damage](file)
     work = run(finished)
-    assert (work.trained, work.generated) == ({"lora"}, {})
+    assert (work.trained, work.generated) == ({"lora", "full"}, {})
     assert finished.weights() == weights
     assert _stable_results(finished) == was
 

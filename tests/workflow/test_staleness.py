@@ -120,14 +120,9 @@ def test_every_file_touched(finished: Workplace) -> None:
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
 
 
-def test_dataset_copied_elsewhere(finished: Workplace) -> None:
+def test_dataset_and_base_model_copied_elsewhere(finished: Workplace) -> None:
     shutil.copytree(finished.data, finished.folder / "elsewhere", copy_function=shutil.copyfile)
     finished.replace("  root: data", "  root: elsewhere")
-    work = run(finished)
-    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
-
-
-def test_base_model_copied_elsewhere(finished: Workplace) -> None:
     shutil.copytree(REPOSITORY / "demo/base", finished.folder / "base", copy_function=shutil.copyfile)
     finished.replace(f"  path: {REPOSITORY}/demo/base", "  path: base")
     work = run(finished)
@@ -152,24 +147,18 @@ def test_code_of_one_figure(own_code: Workplace) -> None:
 # One user only
 
 
-def test_one_sample_edited(finished: Workplace) -> None:
+def test_one_sample_edited_and_for_another_user_an_image_replaced_under_the_same_name_and_size(
+    finished: Workplace,
+) -> None:
     path = finished.data / "user_1.jsonl"
     lines = path.read_text().splitlines()
     sample = json.loads(lines[2])
     sample["messages"][0]["content"][1]["text"] += " please"
     lines[2] = json.dumps(sample)
     path.write_text("".join(line + "\n" for line in lines))
-    work = run(finished)
-    assert work == Work(
-        generated=dict.fromkeys(_everywhere(*EXPERIMENTS, users=("1",)), 1),
-        scored=_everywhere(*EXPERIMENTS, users=("1",)),
-        drawn=ALL_DRAWN,
-        compared=True,
-    )
 
-
-def test_image_replaced_under_the_same_name_and_size(finished: Workplace) -> None:
-    samples = [json.loads(line) for line in (finished.data / "user_1.jsonl").read_text().splitlines()]
+    # The first sample of user 2 has no image.
+    samples = [json.loads(line) for line in (finished.data / "user_2.jsonl").read_text().splitlines()[1:]]
     name = samples[0]["messages"][0]["content"][0]["image"]
     path = finished.data / name
     size = path.stat().st_size
@@ -179,10 +168,12 @@ def test_image_replaced_under_the_same_name_and_size(finished: Workplace) -> Non
     path.write_bytes(path.read_bytes().ljust(size, b"\0"))
     assert path.stat().st_size == size
     shown = sum(sample["messages"][0]["content"][0]["image"] == name for sample in samples)
+
     work = run(finished)
-    assert work.generated == dict.fromkeys(_everywhere(*EXPERIMENTS, users=("1",)), shown)
-    assert work.scored <= _everywhere(*EXPERIMENTS, users=("1",))
     assert work.trained == set()
+    assert work.generated == {(name, user): count for name in EXPERIMENTS for user, count in (("1", 1), ("2", shown))}
+    assert _everywhere(*EXPERIMENTS, users=("1",)) <= work.scored <= _everywhere(*EXPERIMENTS)
+    assert (work.drawn, work.compared) == (ALL_DRAWN, True)
 
 
 def test_test_user_added(finished: Workplace) -> None:
@@ -205,22 +196,17 @@ def test_test_user_removed(finished: Workplace) -> None:
 # One experiment only
 
 
-def test_learning_rate_of_lora(finished: Workplace) -> None:
+def test_learning_rate_of_lora_and_longest_answer_of_vanilla(finished: Workplace) -> None:
+    """What is done for each of them is all that is done for it, and nothing is done for a third experiment."""
     finished.replace("learning_rate: 4e-3", "learning_rate: 5e-3")
+    finished.replace("    mode: vanilla", "    mode: vanilla\n    max_new_tokens: 3")
     assert run(finished) == Work(
         trained={"lora"},
-        generated=_all_answers("lora"),
-        scored=_everywhere("lora"),
+        generated=_all_answers("lora", "vanilla"),
+        scored=_everywhere("lora", "vanilla"),
         drawn=ALL_DRAWN,
         compared=True,
     )
-
-
-def test_longest_answer_of_vanilla(finished: Workplace) -> None:
-    finished.replace("    mode: vanilla", "    mode: vanilla\n    max_new_tokens: 3")
-    work = run(finished)
-    assert (work.trained, work.generated) == (set(), _all_answers("vanilla"))
-    assert work.scored == _everywhere("vanilla")
 
 
 def test_experiment_added(finished: Workplace) -> None:

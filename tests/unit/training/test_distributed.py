@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -199,14 +199,19 @@ def undisturbed(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) ->
     return out
 
 
+def _complete_checkpoints(out: Path) -> Iterator[Path]:
+    return out.glob("*/checkpoint-*/complete.json")
+
+
 def _start(
     run_python: Start, prepared: Prepared, out: Path, nproc_per_node: int, mode: str = "lora", epochs: int = 8
 ) -> subprocess.Popen[str]:
-    """Start a training, that of `undisturbed` if no other is named, and wait until it has a checkpoint."""
+    """Start a training, that of `undisturbed` if no other is named, and wait until it has a new checkpoint."""
     arguments = _arguments(prepared, out, mode, epochs, save_every_steps=1)
+    before = set(_complete_checkpoints(out))
     process = run_python(TRAIN, {**arguments, "nproc_per_node": nproc_per_node})
     deadline = time.monotonic() + 60
-    while not list(out.glob("*/checkpoint-*/complete.json")):
+    while set(_complete_checkpoints(out)) <= before:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -242,22 +247,18 @@ def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
-def test_one_signal_stops_all_and_one_process_goes_on(
+def test_a_run_goes_on_with_more_and_with_fewer_processes(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
-    process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
-    error = _tell_to_leave(process)
+    """One process, then two, again two, and at last one: what comes out is as if nothing had been stopped."""
+    _tell_to_leave(_start(run_python, prepared, tmp_path, nproc_per_node=1))
+    error = _tell_to_leave(_start(run_python, prepared, tmp_path, nproc_per_node=2))
     assert "interrupted; what was finished is kept" in error
     assert "Traceback" not in error
-    _finish(prepared, tmp_path, undisturbed, ALONE)
-
-
-def test_signals_to_every_process_again_and_again_leave_a_checkpoint_too(
-    prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
-) -> None:
+    # Signals to every process again and again leave a checkpoint, too.
     process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
     children = _children(process)
-    assert len(children) == 3, "torchrun and two workers"
+    assert len(children) == 3, "torchrun and two training processes"
     process.send_signal(signal.SIGTERM)
     for _ in range(3):
         for child in children:
@@ -265,42 +266,30 @@ def test_signals_to_every_process_again_and_again_leave_a_checkpoint_too(
                 child.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert process.returncode == EXIT_TRY_AGAIN, error
-    _finish(prepared, tmp_path, undisturbed, TWO)
+    _finish(prepared, tmp_path, undisturbed, ALONE)
 
 
-def test_what_one_process_began_two_go_on_with(
+def test_a_killed_process_ends_the_others_and_is_named(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
-    process = _start(run_python, prepared, tmp_path, nproc_per_node=1)
-    _tell_to_leave(process)
-    _finish(prepared, tmp_path, undisturbed, TWO)
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_the_others_and_is_named(
-    prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start, rank: int
-) -> None:
-    process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
-    children = _children(process)
-    (victim,) = (worker for worker in _workers(process) if worker.environ()["RANK"] == str(rank))
-    victim.kill()
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == EXIT_USER_ERROR, error
-    last = error.splitlines()[-1]
-    assert last.startswith(f"process {rank} of 2 (on ")
-    assert "was ended by SIGKILL, perhaps for lack of memory (exit code -9)" in last
-    assert not psutil.wait_procs(children, timeout=10)[1]
-    if rank:
-        _finish(prepared, tmp_path, undisturbed, TWO)
-
-
-def test_no_process_outlives_the_program(prepared: Prepared, tmp_path: Path, run_python: Start) -> None:
+    for rank in (0, 1):
+        process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
+        children = _children(process)
+        (victim,) = (worker for worker in _workers(process) if worker.environ()["RANK"] == str(rank))
+        victim.kill()
+        _, error = process.communicate(timeout=60)
+        assert process.returncode == EXIT_USER_ERROR, error
+        last = error.splitlines()[-1]
+        assert last.startswith(f"process {rank} of 2 (on ")
+        assert "was ended by SIGKILL, perhaps for lack of memory (exit code -9)" in last
+        assert not psutil.wait_procs(children, timeout=10)[1]
     process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
     children = _children(process)
     assert len(children) == 3
     process.kill()
     process.communicate(timeout=60)
-    assert not psutil.wait_procs(children, timeout=10)[1]
+    assert not psutil.wait_procs(children, timeout=10)[1], "no process outlives the program"
+    _finish(prepared, tmp_path, undisturbed, TWO)
 
 
 def _sharded(prepared: Prepared, out: Path, stop_after: int | None = None, **task: Any) -> None:
