@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,6 +41,37 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
+def replacement(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the path of a hidden neighbour, which takes the place of ``path`` when the block ends well.
+
+    On any exception the neighbour, if there is one, is removed. Nothing is flushed to disk.
+    """
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def folder_replacement(folder: Path) -> Iterator[Path]:
+    """Yield the path of a neighbour to fill; flushed and renamed to ``folder`` when the block ends well.
+
+    So ``folder`` is complete whenever it exists. What was there before, and what a killed process left, is removed
+    first.
+    """
+    temporary = folder.with_name(folder.name + ".tmp")
+    for leftover in (temporary, folder):
+        shutil.rmtree(leftover, ignore_errors=True)
+    yield temporary
+    sync_folder(temporary)
+    temporary.rename(folder)
+
+
+@contextmanager
 def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Open a temporary neighbour of ``path`` for writing and rename it into place when the block ends well.
 
@@ -51,16 +83,10 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        with naming(target), temporary.open("xb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacement(target) as temporary, naming(target), temporary.open("xb") as handle:
+        yield handle
+        handle.flush()
+        os.fsync(handle.fileno())
     _sync(target.parent)
 
 

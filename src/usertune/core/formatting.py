@@ -1,4 +1,4 @@
-"""How numbers are shown to people: percentages, points, intervals, durations.
+"""How numbers and texts are shown to people: percentages, points, intervals, durations, texts of any origin.
 
 Tables for programs (CSV) keep every digit; only what passes through here is rounded.
 """
@@ -61,6 +61,11 @@ def count(number: float | None) -> str:
             digits = max(0, 2 - int(math.log10(number / size)))
             return f"{number / size:.{digits}f} {unit}"
     return f"{number:.0f}"
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Return a text of any origin in one line, with escapes for what a terminal would obey; ``keep`` stays as it is."""
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def no_interval(users: int) -> str:

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from usertune.core.errors import UserError
 from usertune.core.files import read_json, write_json, write_text
+from usertune.demo.progress_bar import progress_bar
 from usertune.demo.screens import PROMPT, Screen, draw_screen, reference_answer
 from usertune.demo.styles import Step, user_steps
 
@@ -63,7 +62,7 @@ def make_dataset(folder: Path, users: Sequence[int], seed: int, counts: Counts) 
     missing = [user for user in users if not _samples_file(folder, user).exists()]
     if not missing and (folder / STAMP).exists():
         return False
-    for user in tqdm(missing, desc="drawing users", unit="user"):
+    for user in progress_bar(missing, "drawing users"):
         _write_user(folder, seed, user, counts.of(user))
     write_json(folder / STAMP, settings)
     return True

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_json, write_text
 from usertune.demo.base import build_model, build_processor
+from usertune.demo.progress_bar import progress_bar
 from usertune.demo.screens import PROMPT, Screen, draw_screen, generic_command, generic_screen, parse_point
 from usertune.demo.teaching import settings, teach_language, warm_up_vision
 
@@ -122,7 +122,7 @@ def generic_accuracy(
     """
     model.eval()
     hits = 0
-    for start in tqdm(range(0, count, batch), desc="held-out screens"):
+    for start in progress_bar(range(0, count, batch), "held-out screens"):
         screens = [generic_screen(HELD_OUT_ICONS, rng) for _ in range(min(batch, count - start))]
         conversations = [question(screen, generic_command(screen.icons[0], rng)) for screen in screens]
         inputs = processor.apply_chat_template(

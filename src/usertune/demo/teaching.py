@@ -7,6 +7,7 @@ the language model knows how to look it up, and training stays at chance.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,10 +17,10 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
-from tqdm import tqdm
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
 
+from usertune.demo.progress_bar import progress_bar
 from usertune.demo.screens import (
     CELL,
     COLOURS,
@@ -34,6 +35,8 @@ from usertune.demo.screens import (
     generic_screen,
     reference_answer,
 )
+
+logger = logging.getLogger(__name__)
 
 CELLS = COLUMNS * ROWS
 BETAS = (0.9, 0.95)
@@ -86,7 +89,7 @@ def warm_up_vision(
     taught = [*vision.parameters(), *heads.parameters()]
     teacher = _Optimiser(taught, WARM_UP_RATE, warm_up=20, steps=steps, final_share=0.0)
     cells = torch.arange(CELLS).repeat(WARM_UP_SCREENS)
-    for _ in (bar := tqdm(range(steps), desc="stage A: vision", mininterval=1)):
+    for _ in progress_bar(range(steps), "stage A: vision"):
         screens = [generic_screen(int(rng.integers(3, 10)), rng) for _ in range(WARM_UP_SCREENS)]
         tokens = vision(*_pixels(processor, screens)).pooler_output
         colour, shape, column, row, offset = (head(tokens) for head in heads)
@@ -100,7 +103,7 @@ def warm_up_vision(
             + functional.mse_loss(offset[occupied], offsets[occupied])
         )
         teacher.step(loss)
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
+    logger.info("stage A: loss of the last step %.3f", loss)
 
 
 def _cell_labels(screens: list[Screen]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -134,13 +137,11 @@ def teach_language(
     texts = _Texts(processor)
     language = model.model.language_model
     teacher = _Optimiser(list(language.parameters()), LANGUAGE_RATE, warm_up=50, steps=sum(steps), final_share=0.05)
-    with tqdm(total=sum(steps), desc="stage B: language", mininterval=1) as bar:
-        for phase, count in zip(CURRICULUM, steps, strict=True):
-            for _ in range(count):
-                loss = _question_loss(model, processor, texts, phase, rng)
-                teacher.step(loss)
-                bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-                bar.update()
+    phases = [phase for phase, count in zip(CURRICULUM, steps, strict=True) for _ in range(count)]
+    for phase in progress_bar(phases, "stage B: language"):
+        loss = _question_loss(model, processor, texts, phase, rng)
+        teacher.step(loss)
+    logger.info("stage B: loss of the last step %.3f", loss)
 
 
 def _question_loss(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from usertune.core.formatting import printable
 from usertune.evaluation.score import Answer
 
 logger = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def warn_of_unread(
     """
     with rows_file.open(encoding="utf-8", newline="") as lines:
         unread = [row["id"] for row in csv.DictReader(lines) if row["parsed"] == "0"]
-    shown = "\n".join(f"  {identity}: {printable(answers[identity].text)}" for identity in unread[:ANSWERS_SHOWN])
+    shown = "\n".join(f"  {identity}: {quoted(answers[identity].text)}" for identity in unread[:ANSWERS_SHOWN])
     logger.warning(
         "warning: %s, user %s: only %d of %d answers could be read (evaluation.expected_parse_rate: %g). Does the "
         "prompt (dataset.prompt) ask for the form that docs/data.md describes, and is max_new_tokens enough? Some of "
@@ -44,8 +45,7 @@ def warn_of_unread(
     )
 
 
-def printable(text: str) -> str:
+def quoted(text: str) -> str:
     """Return a text in one line of bounded length, in quotes, without characters that a terminal would obey."""
     cut = text if len(text) <= LONGEST_ANSWER else f"{text[:LONGEST_ANSWER]}..."
-    quoted = json.dumps(cut, ensure_ascii=False)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in quoted)
+    return printable(json.dumps(cut, ensure_ascii=False))

@@ -12,6 +12,7 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from usertune.core.formatting import duration, printable
 from usertune.monitoring.status import Row, State, Status
 from usertune.pipeline import steps
 
@@ -56,24 +57,6 @@ def render(status: Status) -> RenderableType:
     if waiting := _waiting(status):
         parts += [Text(), waiting]
     return Group(*parts)
-
-
-def duration(seconds: float) -> str:
-    """Return a duration in the two units that matter: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"
-
-
-def printable(text: str) -> str:
-    """Return a text of any origin so that it cannot move a terminal's cursor or change its colours."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def file_link(path: str) -> Text:

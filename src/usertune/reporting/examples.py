@@ -108,8 +108,8 @@ def collect_examples(
             Example(
                 user=user,
                 sample=sample["id"],
-                instruction=printable(_text_of_role(sample, "user")),
-                reference=printable(_text_of_role(sample, "assistant")),
+                instruction=for_html(_text_of_role(sample, "user")),
+                reference=for_html(_text_of_role(sample, "assistant")),
                 thumbnail=_data_uri(thumbnail) if thumbnail else "",
                 width=size[0],
                 height=size[1],
@@ -121,7 +121,7 @@ def collect_examples(
     return examples
 
 
-def printable(text: str) -> str:
+def for_html(text: str) -> str:
     """Return ``text`` shortened and without control characters, which HTML cannot hold; still to be escaped."""
     shown = "".join(
         character if character in "\n\t" or unicodedata.category(character) not in ("Cc", "Cs") else "\ufffd"
@@ -136,7 +136,7 @@ def _answer(
 ) -> Answer:
     marks = task.marks(row, threshold)
     place = _place(marks.point, size) if marks and marks.point and any(size) else None
-    return Answer(name, printable(text), task.outcome(row, threshold), place)
+    return Answer(name, for_html(text), task.outcome(row, threshold), place)
 
 
 def _place(point: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:

@@ -7,10 +7,7 @@ Ids are made of what they name, so equal studies have equal metadata.
 from __future__ import annotations
 
 import logging
-import os
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +16,7 @@ from urllib.parse import quote
 from rocrate.model import ContextEntity
 from rocrate.rocrate import ROCrate
 
+from usertune.core.files import replacement
 from usertune.core.hashing import digest
 from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
 from usertune.evaluation import table_names
@@ -118,13 +116,10 @@ def link_as_crate(provenance_file: Path) -> None:
     Where the file system has no links, the folder stays without, and the metadata can be opened by their own name.
     """
     link = provenance_file.with_name(METADATA_NAME)
-    temporary = link.with_name(f".{link.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.symlink_to(provenance_file.name)
-        temporary.replace(link)
+        with replacement(link) as temporary:
+            temporary.symlink_to(provenance_file.name)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         logger.warning(
             "%s: cannot be made a link to %s (%s); RO-Crate tools need a copy", link, provenance_file.name, error
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import socket
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError
+from usertune.core.files import replacement
 from usertune.runtime.launchers import launched_rank
 
 SUFFIX = ".progress.json"
@@ -137,13 +137,9 @@ class _Record:
             self.known |= news
             others = {} if self._new else _read(self.path)
             value = {**others, **self.known, "updated": _now()}
-            temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
-            try:
+            # Not flushed to disk, which takes long where it is done at every step.
+            with replacement(self.path) as temporary:
                 temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-                temporary.replace(self.path)
-            finally:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
             # From now on what a process that does the work for this one has written is to stay.
             self._new = False
 

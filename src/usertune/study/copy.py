@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from usertune.core.formatting import printable
 from usertune.core.users import format_users
 from usertune.models.base_folder import is_local
 from usertune.study.files import SPLITS
@@ -100,7 +101,4 @@ def _lines(text: str) -> list[str]:
 
 def _line(text: Any) -> str:
     """Return a text that stays one line of YAML's comment: control characters and other line ends are written out."""
-    return "".join(
-        character if character == "\t" or character.isprintable() else character.encode("unicode_escape").decode()
-        for character in text
-    )
+    return printable(text, keep="\t")

@@ -7,7 +7,9 @@ false. Ids are names, so user lists are read as text. Numbers elsewhere that are
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,8 @@ KeyPath = tuple[str, ...]
 SPLITS = ("train", "validation", "test")
 # Users are set on the command line (snakemake --config test_users=1-3) by these top-level keys.
 USER_OVERRIDES = {f"{split}_users": split for split in SPLITS}
-# Far beyond any study. A few lines of YAML can stand for more: an alias may repeat what holds aliases, or itself.
+# Far beyond any study: bytes of a file, and digits of a whole number.
 MAX_SIZE = 1_000_000
-MAX_DEPTH = 20
 MAX_DIGITS = 18
 LONGEST_YAML_ERROR = 1000
 _NULL, _TEXT = "tag:yaml.org,2002:null", "tag:yaml.org,2002:str"
@@ -35,8 +36,9 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, cannot be read, or is not YAML; the message names file and line.
     """
-    node = _compose(file)
-    value = _construct(_users_as_text(node, str(file)), str(file))
+    with not_too_deep(str(file)):
+        node = _compose(file)
+        value = _construct(_users_as_text(node, str(file)), str(file))
     if not isinstance(value, dict):
         raise UserError(f"{file}: a study is a mapping of keys to values; found {type(value).__name__}")
     return value
@@ -112,52 +114,40 @@ def line_numbers(files: Sequence[str | Path]) -> dict[KeyPath, str]:
     for file in files:
         try:
             node = yaml.compose(_text(file), Loader=yaml.SafeLoader)
-        except (UserError, ValueError, yaml.YAMLError, RecursionError):
+        except (UserError, ValueError, yaml.YAMLError):
             continue
-        require_bounded(node, str(file))
         _collect_lines(node, (), str(file), lines)
     return lines
 
 
-def require_bounded(config: object, name: str) -> None:
-    """Refuse what would take forever to check, or to show in a message; values and YAML nodes alike.
+@contextmanager
+def not_too_deep(name: str) -> Iterator[None]:
+    """Refuse what Python cannot walk through: a `RecursionError` of the block becomes a `UserError`."""
+    try:
+        yield
+    except RecursionError:
+        raise UserError(f"{name}: not valid YAML: nested too deep, or an alias that stands within itself") from None
+
+
+def require_short_numbers(value: object, name: str) -> None:
+    """Refuse whole numbers that no library takes.
 
     Raises:
-        UserError: ``config`` is too long or too deep, or holds a number of too many digits.
+        UserError: a number in ``value``, however deep, has too many digits.
     """
-    waiting = [(config, 0)]
-    size = 0
-    while waiting:
-        value, depth = waiting.pop()
-        size += len(value) if isinstance(value, str | bytes) else 1
-        if size > MAX_SIZE or depth > MAX_DEPTH:
-            raise UserError(
-                f"{name} is not a valid study: with its YAML aliases written out it is longer than {MAX_SIZE:,} "
-                f"characters or nested more than {MAX_DEPTH} deep"
-            )
-        if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
-            raise UserError(f"{name} is not a valid study: a whole number in it has more than {MAX_DIGITS} digits")
-        waiting.extend((child, depth + 1) for child in _children(value))
-
-
-def _children(value: object) -> list[Any]:
-    match value:
-        case yaml.MappingNode():
-            return [node for pair in value.value for node in pair]
-        case yaml.SequenceNode():
-            return list(value.value)
-        case yaml.ScalarNode():
-            return [value.value]
-        case Mapping():
-            return [*value.keys(), *value.values()]
-        case list() | tuple() | set():
-            return list(value)
-    return []
+    if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
+        raise UserError(f"{name} is not a valid study: a whole number in it has more than {MAX_DIGITS} digits")
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple | set) else ()
+    for one in inner:
+        require_short_numbers(one, name)
 
 
 def _text(file: str | Path) -> str:
     try:
-        return decode_text(Path(file).read_bytes())
+        content = Path(file).read_bytes()
+        if len(content) > MAX_SIZE:
+            raise UserError(f"{file}: a study has at most {MAX_SIZE:,} bytes, and this file has {len(content):,}")
+        return decode_text(content)
     except FileNotFoundError:
         raise UserError(f"{file}: there is no such file") from None
     except OSError as error:
@@ -169,17 +159,16 @@ def _text(file: str | Path) -> str:
 def _compose(file: str | Path) -> yaml.Node | None:
     text = _text(file)
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, ValueError) as error:
         raise _not_yaml(str(file), error) from None
-    # Before values are made of the nodes, which already takes forever when there are too many.
-    require_bounded(node, str(file))
-    return node
 
 
 def _construct(node: yaml.Node | None, file: str) -> Any:
     try:
         return None if node is None else yaml.SafeLoader("").construct_document(node)
+    except RecursionError:
+        raise
     # An impossible date or number, or a value that does not go with its tag, is an error of any kind in PyYAML.
     except Exception as error:
         raise _not_yaml(file, error, _line_that_fails(node)) from None
@@ -187,16 +176,14 @@ def _construct(node: yaml.Node | None, file: str) -> Any:
 
 def _line_that_fails(node: yaml.Node | None) -> int | None:
     """Return the line of the first value that cannot be made, for errors that do not say it."""
-    waiting: list[Any] = [node]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, yaml.ScalarNode):
-            try:
-                yaml.SafeLoader("").construct_object(value)
-            except Exception:
-                return int(value.start_mark.line) + 1
-        elif isinstance(value, yaml.Node):
-            waiting.extend(reversed(_children(value)))
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            yaml.SafeLoader("").construct_object(node)
+        except Exception:
+            return int(node.start_mark.line) + 1
+    children = chain(*node.value) if isinstance(node, yaml.MappingNode) else getattr(node, "value", ())
+    if isinstance(node, yaml.CollectionNode):
+        return next((line for child in children if (line := _line_that_fails(child))), None)
     return None
 
 

@@ -18,9 +18,10 @@ from usertune.study.files import (
     KeyPath,
     line_numbers,
     merge,
+    not_too_deep,
     read_setting,
     read_yaml,
-    require_bounded,
+    require_short_numbers,
     users_as_written,
 )
 from usertune.study.paths import with_resolved_paths
@@ -62,9 +63,10 @@ def study_from_config(
         UserError: the study is not valid; the message lists every problem with line, key, value and remedy.
     """
     name = " + ".join(str(file) for file in files) or "the configuration"
-    require_bounded(config, name)
-    lines = line_numbers(files)
-    config = users_as_written(config, files, command_line)
+    with not_too_deep(name):
+        require_short_numbers(config, name)
+        lines = line_numbers(files)
+        config = users_as_written(config, files, command_line)
     if "origin" in config:
         raise UserError(
             f"{_place(('origin',), lines)}origin: unknown key; the keys here are: {', '.join(_allowed_keys(()))}"

@@ -18,7 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 
 from usertune.core.errors import UserError
-from usertune.core.files import read_json, sync_folder, write_json
+from usertune.core.files import folder_replacement, read_json, write_json
 from usertune.training.distributed.collectives import rank, wait_for_all
 
 logger = logging.getLogger(__name__)
@@ -98,13 +98,9 @@ class KeepBest(TrainerCallback):
         """Put the weights of the best step where those of a training belong; return how far they moved."""
         moved: float = read_json(self._record(step))["moved"]
         if rank() == 0:
-            temporary = weights_folder.with_name(weights_folder.name + ".tmp")
-            for leftover in (temporary, weights_folder):
-                shutil.rmtree(leftover, ignore_errors=True)
             # Not moved: a kill before the training is marked as complete must find them here.
-            shutil.copytree(self.folder(step), temporary, copy_function=_link_or_copy)
-            sync_folder(temporary)
-            temporary.rename(weights_folder)
+            with folder_replacement(weights_folder) as temporary:
+                shutil.copytree(self.folder(step), temporary, copy_function=_link_or_copy)
         wait_for_all()
         return moved
 

@@ -6,7 +6,6 @@ import csv
 import io
 import logging
 import resource
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -22,7 +21,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 from transformers.utils import logging as transformers_logging
 
 from usertune.core.errors import StopRequested
-from usertune.core.files import check_writable, naming, sync_folder, write_text
+from usertune.core.files import check_writable, folder_replacement, naming, write_text
 from usertune.data.samples import Sample
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.qwen3_vl import (
@@ -316,7 +315,7 @@ def _loss_table(history: Sequence[Mapping[str, Any]]) -> str:
 def _save_weights(
     trainer: SparseLossTrainer, processor: Any, run: FineTuning, before: WeightSample | None, folder: Path
 ) -> float:
-    """Save into a neighbour and rename, so that ``folder`` is complete whenever it exists.
+    """Save the weights and the processor; ``folder`` is complete whenever it exists.
 
     Returns:
         How far training moved the weights, in the first process (see `usertune.training.moved`).
@@ -325,13 +324,9 @@ def _save_weights(
     moved = 0.0
     if rank() == 0:
         moved = before.change(trained.named_parameters()) if before else adapter_change(trained)
-        temporary = folder.with_name(folder.name + ".tmp")
-        for leftover in (temporary, folder):
-            shutil.rmtree(leftover, ignore_errors=True)
-        trained.save_pretrained(str(temporary), **_as_saved(trained, run))
-        processor.save_pretrained(str(temporary))
-        sync_folder(temporary)
-        temporary.rename(folder)
+        with folder_replacement(folder) as temporary:
+            trained.save_pretrained(str(temporary), **_as_saved(trained, run))
+            processor.save_pretrained(str(temporary))
     wait_for_all()
     return moved
 

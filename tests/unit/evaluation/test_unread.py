@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usertune.evaluation.score import Answer
-from usertune.evaluation.unread import LONGEST_ANSWER, printable, warn_of_unread
+from usertune.evaluation.unread import LONGEST_ANSWER, quoted, warn_of_unread
 
 
 def _warning(folder: Path, parsed: int, caplog: pytest.LogCaptureFixture) -> str:
@@ -39,6 +39,6 @@ def test_fewer_are_shown_where_there_are_fewer(tmp_path: Path, caplog: pytest.Lo
 
 @given(st.text())
 def test_any_answer_is_shown_in_one_short_line(text: str) -> None:
-    shown = printable(text * 40)
+    shown = quoted(text * 40)
     assert shown.isprintable()
     assert len(shown) <= 10 * LONGEST_ANSWER + 5

@@ -21,7 +21,7 @@ from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL
 from usertune.monitoring.jobs import LOST_AFTER, look_at_jobs, process_lives, read_submissions
 from usertune.monitoring.status import Row, Status, status_of
-from usertune.monitoring.status_view import MARKS, duration, marks_of_users, render
+from usertune.monitoring.status_view import MARKS, marks_of_users, render
 from usertune.monitoring.status_watch import StudyWatch, show, watch
 
 PREDICTION = "predictions/lora/users_1-2.json"
@@ -326,18 +326,8 @@ def test_a_failure_is_shown_with_its_log(width: int, unpredicted: SyntheticStudy
     assert "logs/predict/lora/users_1-2.log" in text, "a path is never broken"
     assert "predicting lora, users" in text
     if width >= 80:
-        assert "?[31m[bold]it? is bad[/bold]" in text
+        assert r"\x1b[31m[bold]it\x07 is bad[/bold]" in text
         assert "attempt 3" in text
-
-
-def test_durations() -> None:
-    assert [duration(seconds) for seconds in (7.4, 99.9, 720, 12000, 187200)] == [
-        "7 s",
-        "100 s",
-        "12 min",
-        "3 h 20 min",
-        "2 d 4 h",
-    ]
 
 
 def test_whether_all_is_well(unpredicted: SyntheticStudy, capsys: pytest.CaptureFixture[str]) -> None:

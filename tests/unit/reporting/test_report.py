@@ -21,7 +21,7 @@ from usertune.core.step_fingerprints import report_fingerprint
 from usertune.evaluation.tables import ComparisonDesign, Experiment
 from usertune.evaluation.thresholds import metrics_of
 from usertune.pipeline import steps
-from usertune.reporting.examples import LONGEST_TEXT, printable
+from usertune.reporting.examples import LONGEST_TEXT, for_html
 from usertune.reporting.headline import headline
 from usertune.reporting.sections.runs import cautions, training_row
 from usertune.reporting.sections.study import NONE, span_text
@@ -234,9 +234,9 @@ def test_results_of_another_study_are_refused(make_study: Maker) -> None:
         study.report(experiments=study.design["experiments"][:2])
 
 
-def test_printable_shortens_and_cleans() -> None:
-    assert printable("a\x00b\tc\n\ud800") == "a\ufffdb\tc\n\ufffd"
-    assert printable("x" * (LONGEST_TEXT + 7)).endswith("… and 7 more characters")
+def test_texts_of_examples_are_shortened_and_hold_what_html_can() -> None:
+    assert for_html("a\x00b\tc\n\ud800") == "a\ufffdb\tc\n\ufffd"
+    assert for_html("x" * (LONGEST_TEXT + 7)).endswith("… and 7 more characters")
 
 
 def sentence(names: list[str], accuracy: list[float], gaps: dict[tuple[str, str], tuple[float, Any, Any]]) -> str:
