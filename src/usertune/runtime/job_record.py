@@ -28,8 +28,6 @@ SIGN_OF_LIFE_SECONDS = 30.0
 EARLIER_ATTEMPTS_KEPT = 20
 # What is kept of an earlier attempt.
 OUTCOME = ("attempt", "state", "error", "process", "host", "slurm_job", "started", "updated", "ended", "model_loads")
-# What the process that does the work knows, which is not always the program itself.
-PROGRESS = ("progress", "model_loads", "gpus")
 LONGEST_ERROR = 500
 
 

@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, STEP_NAMES
+from usertune.study.files import merge
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.dataset import Dataset
@@ -101,7 +102,7 @@ class Study(ConfigModel):
                     other = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
                     hidden = {other[key] for key in own if key in other and own[key] is not None}
                     merged = {key: value for key, value in shared.items() if key not in hidden}
-                    experiment = {**experiment, "training": _merge(merged, own)}
+                    experiment = {**experiment, "training": merge(merged, own)}
             experiments[name] = experiment
         for message in sorted(set(messages)):
             logger.warning("%s", message)
@@ -161,11 +162,3 @@ class Study(ConfigModel):
         """Longest answer, in tokens, that the named experiment may give."""
         own = self.experiments[experiment].max_new_tokens
         return self.evaluation.max_new_tokens if own is None else own
-
-
-def _merge(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(shared)
-    for key, value in own.items():
-        both_sections = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both_sections else value
-    return merged
