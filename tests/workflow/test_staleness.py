@@ -120,13 +120,26 @@ def test_every_file_touched(finished: Workplace) -> None:
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
 
 
-def test_dataset_and_base_model_copied_elsewhere(finished: Workplace) -> None:
+def test_dataset_and_base_model_copied_elsewhere_and_then_other_weights_under_the_same_path(
+    finished: Workplace,
+) -> None:
+    """A copy makes nothing again; another base model, even with an older time, everything."""
     shutil.copytree(finished.data, finished.folder / "elsewhere", copy_function=shutil.copyfile)
     finished.replace("  root: data", "  root: elsewhere")
     shutil.copytree(REPOSITORY / "demo/base", finished.folder / "base", copy_function=shutil.copyfile)
     finished.replace(f"  path: {REPOSITORY}/demo/base", "  path: base")
     work = run(finished)
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+    weights_file = finished.folder / "base/model.safetensors"
+    was = weights_file.stat()
+    weights = load_file(weights_file)
+    name = next(name for name in weights if name.endswith("lm_head.weight") or "embed_tokens" in name)
+    weights[name] = weights[name] + np.float32(0.01)
+    save_file(weights, weights_file, {"format": "pt"})
+    # An older time, as a copy that keeps times has.
+    os.utime(weights_file, ns=(was.st_atime_ns, was.st_mtime_ns - 10**12))
+    work = run(finished, "compare")
+    assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*EXPERIMENTS))
 
 
 def test_comment_in_a_scoring_module(own_code: Workplace) -> None:
@@ -222,30 +235,14 @@ def test_experiment_added(finished: Workplace) -> None:
 def test_train_user_added(finished: Workplace) -> None:
     _add_user(finished, 14)
     finished.replace("  train: 11-13", "  train: 11-14")
-    work = run(finished)
+    work = run(finished, "compare")
     assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*TRAINED))
     assert work.scored == _everywhere(*TRAINED)
 
 
-def test_base_model_replaced_under_the_same_path(finished: Workplace) -> None:
-    shutil.copytree(REPOSITORY / "demo/base", finished.folder / "base")
-    finished.replace(f"  path: {REPOSITORY}/demo/base", "  path: base")
-    finished.run()
-    weights_file = finished.folder / "base/model.safetensors"
-    was = weights_file.stat()
-    weights = load_file(weights_file)
-    name = next(name for name in weights if name.endswith("lm_head.weight") or "embed_tokens" in name)
-    weights[name] = weights[name] + np.float32(0.01)
-    save_file(weights, weights_file, {"format": "pt"})
-    # An older time, as a copy that keeps times has.
-    os.utime(weights_file, ns=(was.st_atime_ns, was.st_mtime_ns - 10**12))
-    work = run(finished)
-    assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*EXPERIMENTS))
-
-
 def test_prompt_changed(finished: Workplace) -> None:
     finished.replace("  task: grounding", '  task: grounding\n  prompt: {user: "{text} Answer with a point."}')
-    work = run(finished)
+    work = run(finished, "compare")
     assert (work.trained, work.generated) == (set(TRAINED), _all_answers(*EXPERIMENTS))
     assert work.scored == _everywhere(*EXPERIMENTS)
 
