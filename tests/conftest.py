@@ -14,7 +14,8 @@ from tests.support.synthetic_study import SyntheticStudy
 
 # The longest first, so that no process is left with a long test at the end.
 ORDER = ("slurm", "workflow", "browser", "fuzz", "unit", "architecture")
-
+# Of tests that share the processor with those on SLURM.
+NICENESS = 5
 # What `--fast` leaves out: the rooms in which models are loaded, and modules that need Snakemake or torch themselves.
 SLOW_ROOMS = {"demo", "inference", "models", "training"}
 SLOW_IMPORTS = re.compile(r"^\s*(?:import|from) (?:torch|transformers|peft|safetensors|snakemake\w*)\b", re.MULTILINE)
@@ -43,11 +44,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Where tests share out among processes, let those on SLURM run in one of them, since they disturb the cluster."""
     if not hasattr(config, "workerinput"):
         return
-    rooms = {item: item.path.relative_to(config.rootpath / "tests").parts[0] for item in items}
-    items.sort(key=lambda item: (ORDER.index(rooms[item]), item.get_closest_marker("demo") is None))
+
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        room = item.path.relative_to(config.rootpath / "tests").parts[0]
+        return ORDER.index(room) if room in ORDER else len(ORDER), item.get_closest_marker("demo") is None
+
+    items.sort(key=rank)
     for item in items:
-        if rooms[item] == "slurm":
-            item.add_marker(pytest.mark.xdist_group("slurm"))
+        if rank(item)[0] == 0:
+            item.add_marker(pytest.mark.xdist_group(ORDER[0]))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let tests on SLURM have the processor first: they have time limits of minutes, and mostly wait."""
+    beside_slurm = hasattr(item.config, "workerinput") and item.get_closest_marker("xdist_group") is None
+    if beside_slurm and os.nice(0) < NICENESS:
+        os.nice(NICENESS)
 
 
 @pytest.fixture
