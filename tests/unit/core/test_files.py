@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from usertune.core.errors import UserError
-from usertune.core.files import atomic_writer, read_json, write_json, write_text
+from usertune.core.files import atomic_writer, folder_replacement, read_json, replacement, write_json, write_text
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -28,6 +28,37 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
         fail_half_way()
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_link_is_replaced_or_stays_as_it_was(tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    for target in ("a", "b"):
+        with replacement(link) as temporary:
+            temporary.symlink_to(target)
+        assert link.readlink() == Path(target)
+    with pytest.raises(FileNotFoundError), replacement(link):
+        pass
+    assert link.readlink() == Path("b")
+    assert list(tmp_path.iterdir()) == [link]
+
+
+def test_a_folder_is_there_only_when_it_is_complete(tmp_path: Path) -> None:
+    folder = tmp_path / "weights"
+
+    def fill(content: str, fail: bool = False) -> None:
+        with folder_replacement(folder) as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+            assert not folder.exists(), "a part of it is never seen"
+            assert not fail
+
+    fill("old")
+    with pytest.raises(AssertionError):
+        fill("half", fail=True)
+    assert not folder.exists()
+    fill("new")
+    assert [path.name for path in folder.iterdir()] == ["new"], "nothing of the attempts before is in it"
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_json_is_read_back_and_bad_json_is_explained(tmp_path: Path) -> None:
