@@ -1,4 +1,4 @@
-"""Predictions (GPU, a batch of users a job), scores (CPU, a user a job), and their comparison."""
+"""Predictions (GPU, a batch of users a job), scores (CPU, a batch of users a job), and their comparison."""
 
 
 rule predict:
@@ -60,39 +60,48 @@ use rule predict as predict_from_store with:
 ruleorder: predict_from_store > predict
 
 
-rule score:
-    """Score one experiment's answers for one user."""
-    input:
-        manifest=manifest_of(steps.PREPARE),
-        samples=file_of(steps.PREPARE, "samples"),
-        predictions=predictions_of_user,
-    output:
-        rows=file_of(steps.SCORE, "rows"),
-        metrics=manifest_of(steps.SCORE),
-    log:
-        log_of(steps.SCORE),
-    # At once, since it says how many answers could be read.
-    priority: 8
-    retries: 0
-    localrule: True
-    conda:
-        "../envs/cpu.yaml"
-    resources:
-        **before_training(is_untrained),
-        mem_mb=500,
-        runtime="10m",
-        # Not a param, whose change would start the job again.
-        expected_parse_rate=str(STUDY.evaluation.expected_parse_rate),
-    params:
-        recipe=recipe_of(steps.SCORE),
-        store=f"{STUDY.results}/store/scores",
-    message:
-        "Scoring user {wildcards.user} with {wildcards.experiment}"
-    shell:
-        'python "$USERTUNE_SCRIPTS"/score.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
-        " --user {wildcards.user:q} --samples {input.samples:q} --predictions {input.predictions:q}"
-        " --rows {output.rows:q} --metrics {output.metrics:q} --store {params.store:q}"
-        " --expected-parse-rate {resources.expected_parse_rate:q} --log {log:q}"
+# A rule for each batch of users, since the files of a batch have no wildcard in common.
+for batch, users in BATCHES.items():
+
+    rule:
+        name:
+            rule_of_batch(steps.SCORE, batch)
+        input:
+            manifests=user_manifests(users),
+            samples=of_users(file_of(steps.PREPARE, "samples"), users),
+            predictions=manifest_of(steps.PREDICT).replace("{batch}", batch),
+        output:
+            rows=of_users(file_of(steps.SCORE, "rows"), users),
+            metrics=of_users(manifest_of(steps.SCORE), users),
+        log:
+            batch_log_of(steps.SCORE, batch),
+        # At once, since it says how many answers could be read.
+        priority: 8
+        retries: 0
+        localrule: True
+        conda:
+            "../envs/cpu.yaml"
+        resources:
+            **before_training(is_untrained),
+            mem_mb=500,
+            runtime="10m",
+            # Not a param, whose change would start the job again.
+            expected_parse_rate=str(STUDY.evaluation.expected_parse_rate),
+        params:
+            recipe=lambda wildcards: RECIPES.score(wildcards.experiment),
+            users=unrecorded(format_users(users)),
+            samples=for_each_user(steps.PREPARE.files["samples"]),
+            rows=for_each_user(steps.SCORE.files["rows"]),
+            metrics=for_each_user(steps.SCORE.manifest),
+            log=for_each_user(steps.SCORE.log),
+            store=f"{STUDY.results}/store/scores",
+        message:
+            f"Scoring users {batch} with {{wildcards.experiment}}"
+        shell:
+            'python "$USERTUNE_SCRIPTS"/score.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
+            " --users {params.users:q} --samples {params.samples:q} --predictions {input.predictions:q}"
+            " --rows {params.rows:q} --metrics {params.metrics:q} --store {params.store:q}"
+            " --expected-parse-rate {resources.expected_parse_rate:q} --user-log {params.log:q} --log {log:q}"
 
 
 rule compare:

@@ -44,8 +44,9 @@ def check_users_that_are_left():
     """After a failed check of data, check the users whose turn had not come, so that one run reports all bad users."""
     if not workflow.is_main_process:
         return
-    waiting = {job.wildcards.user for job in workflow.dag.needrun_jobs() if job.rule.name == steps.PREPARE.name}
-    users = [user for user in STUDY.all_users if user in waiting]
+    waiting = {job.rule.name for job in workflow.dag.needrun_jobs()}
+    batches = [users for batch, users in DATA_BATCHES.items() if rule_of_batch(steps.PREPARE, batch) in waiting]
+    users = [user for batch in batches for user in batch]
     logs = [Path(STUDY.results, steps.PREPARE.log.format(user=user)) for user in users]
     records = [log.with_suffix(SUFFIX) for log in logs]
     if len(users) < 2 or not failed_since(records, STARTED):

@@ -1,4 +1,4 @@
-"""Named functions that tell rules their inputs and recipes."""
+"""Named functions that tell rules their inputs and params."""
 
 import re
 from functools import cache
@@ -24,6 +24,12 @@ def recipe_of(step):
     return lambda wildcards: FRESHNESS.recipe(folder + step.manifest.format(settings=settings, **wildcards))
 
 
+def no_file_but_repairs(wildcards):
+    """No file. Which users' raw data changed is planned from their sizes and times, images included."""
+    repair_what_does_not_hold()
+    return []
+
+
 def every_result():
     """All files that the study should have, but for logs, weights and stores."""
     return [f"<results>/{path}" for result in FRESHNESS.results.values() for path in (result.manifest, *result.files)]
@@ -32,12 +38,6 @@ def every_result():
 def user_manifests(users):
     """The prepared data of some users, by their manifests."""
     return expand(manifest_of(steps.PREPARE), user=users)
-
-
-def raw_user_files(wildcards):
-    """The files that hold the raw samples of one user."""
-    repair_what_does_not_hold()
-    return [str(path) for path in FRESHNESS.raw_data.reader.sources(wildcards.user)]
 
 
 def base_model_files(wildcards):
@@ -71,11 +71,6 @@ def manifests_of_batch(wildcards):
     return user_manifests(BATCHES[wildcards.batch])
 
 
-def predictions_of_user(wildcards):
-    """The predictions of the batch that a test user belongs to."""
-    return expand(manifest_of(steps.PREDICT), experiment=wildcards.experiment, batch=BATCH_OF_USER[wildcards.user])
-
-
 def of_all_scores(path):
     """This path of the scores of every experiment and test user."""
     return expand(path, experiment=STUDY.experiments, user=STUDY.users.test)
@@ -86,3 +81,18 @@ def training_logs(wildcards):
     if "training_logs" not in FIGURES.constant(wildcards.figure, "READS"):
         return []
     return expand(file_of(steps.TRAIN, "losses"), experiment=TRAINED)
+
+
+def sources_of_users(users):
+    """The states of some users' raw data, as they are planned with; see `unrecorded`."""
+    return lambda wildcards, output: [FRESHNESS.raw_data.state(user) for user in users]
+
+
+def unrecorded(value):
+    """A param that Snakemake does not compare with that of the last run, since it takes it for one of the output."""
+    return lambda wildcards, output: value
+
+
+def for_each_user(path):
+    """A path with {user} left in it, for a program that takes several users; see `unrecorded`."""
+    return lambda wildcards, output: f"{STUDY.results}/{path.format(user='{user}', **wildcards)}"

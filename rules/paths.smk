@@ -16,5 +16,20 @@ def log_of(step):
     return _below_root(step, step.log)
 
 
+def batch_log_of(step, batch):
+    """The log of a job that makes the results of several users."""
+    return _below_root(step, step.batch_log.replace("{batch}", batch))
+
+
+def of_users(path, users):
+    """This path for each of some users."""
+    return [path.replace("{user}", user) for user in users]
+
+
+def rule_of_batch(step, batch):
+    """The name of the rule that makes the results of a batch of users."""
+    return f"{step.name} users {batch}"
+
+
 def _below_root(step, path):
     return f"{'<outcomes>' if step.of_comparison else '<results>'}/{path}"

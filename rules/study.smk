@@ -8,7 +8,7 @@ from usertune.checks import explain, preflight
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.core.errors import UserError
-from usertune.core.users import batch_label
+from usertune.core.users import batch_label, format_users
 from usertune.pipeline import layout, steps
 from usertune.pipeline.recipes import Recipes, current_code
 from usertune.pipeline.results_folder import check_owner, check_writable
@@ -46,8 +46,8 @@ check_command_line()
 # Written when a run begins; jobs get their names alone, since a comment in the study changes no result.
 STUDY_TEXT, RESOLVED_STUDY = (f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.{kind}" for kind in ("yaml", "json"))
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
+DATA_BATCHES = {batch_label(users): users for users in STUDY.data_batches}
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}
-BATCH_OF_USER = {user: label for label, users in BATCHES.items() for user in users}
 
 
 pathvars:

@@ -1,4 +1,11 @@
-"""Check one user's raw samples and write them as canonical samples, with a manifest."""
+"""Check users' raw samples and write them as canonical samples, with a manifest each.
+
+A user whose manifest says that exactly this was done before is left alone. Paths with {user} stand for one of each
+user. Example:
+
+    python scripts/prepare.py --recipe '{"format": "messages", "task": "grounding", "on_bad_sample": "error"}' \
+        --root demo/dataset --users 1-3 --samples 'out/user_{user}.jsonl' --manifest 'out/user_{user}.manifest.json'
+"""
 
 from __future__ import annotations
 
@@ -7,22 +14,39 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune.data.prepare import prepare_user
+from usertune.core.errors import UserError
+from usertune.data.prepare import is_prepared, prepare_user
 from usertune.runtime import step_main
+from usertune.runtime.step_main import of_user
 
 
 def main(arguments: argparse.Namespace) -> None:
-    prepare_user(
-        arguments.recipe, arguments.root, arguments.user, arguments.samples, arguments.manifest, arguments.sources_state
+    users = arguments.users
+    if len(arguments.sources_states or users) != len(users):
+        raise UserError(f"--sources-states: {len(users)} are needed, one for each of --users")
+    states = dict(zip(users, arguments.sources_states or [""] * len(users), strict=True))
+
+    def files(user: str) -> tuple[Path, Path]:
+        return of_user(arguments.samples, user), of_user(arguments.manifest, user)
+
+    left = [user for user in users if not is_prepared(arguments.recipe, user, *files(user), states[user])]
+    if len(left) < len(users):
+        step_main.logger.info("%d of %d users were prepared before", len(users) - len(left), len(users))
+    step_main.for_each_user(
+        left,
+        arguments.user_log,
+        lambda user: prepare_user(arguments.recipe, arguments.root, user, *files(user), states[user]),
     )
 
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(parser, "format, task, prompt and on_bad_sample of the study's dataset")
+    step_main.add_users(parser)
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
-    parser.add_argument("--user", required=True, metavar="ID", help="id of the user")
-    parser.add_argument("--samples", type=Path, required=True, metavar="JSONL", help="canonical samples to write")
-    parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
-    parser.add_argument("--sources-state", default="", metavar="DIGEST", help="state of the raw data, to be recorded")
-    step_main.run(parser, main)
+    parser.add_argument("--samples", required=True, metavar="JSONL", help="canonical samples of each user, to write")
+    parser.add_argument("--manifest", required=True, metavar="JSON", help="manifest of each user, to write")
+    parser.add_argument(
+        "--sources-states", nargs="+", metavar="DIGEST", help="state of each user's raw data, to be recorded"
+    )
+    step_main.run(parser, main, record=False)

@@ -1,12 +1,12 @@
-r"""Score one experiment's predictions for one user: a CSV with a row per sample, and a JSON with the metrics.
+r"""Score one experiment's predictions for users: for each a CSV with a row per sample, and a JSON with the metrics.
 
 Distances are measured in the relative 0-1000 space of the answers. An answer that cannot be read counts as a
 miss and has no distance. Example:
 
     python scripts/score.py --recipe '{"step": "score", "task": "grounding", "thresholds": [140]}' \
-        --experiment lora --user 7 --samples results/data/user_7.jsonl \
-        --predictions results/predictions/lora/users_6-10.json \
-        --rows results/scores/lora/user_7.csv --metrics results/scores/lora/user_7.json --store results/store/scores
+        --experiment lora --users 6-10 --samples 'results/data/user_{user}.jsonl' \
+        --predictions results/predictions/lora/users_6-10.json --rows 'results/scores/lora/user_{user}.csv' \
+        --metrics 'results/scores/lora/user_{user}.json' --store results/store/scores
 """
 
 from __future__ import annotations
@@ -21,24 +21,30 @@ from usertune.evaluation.score import answers_of_user, score_user
 from usertune.evaluation.thresholds import metrics_of
 from usertune.evaluation.unread import warn_of_unread
 from usertune.runtime import step_main
+from usertune.runtime.step_main import of_user
 
 
 def main(arguments: argparse.Namespace) -> None:
+    step_main.for_each_user(arguments.users, arguments.user_log, lambda user: score_one(arguments, user))
+
+
+def score_one(arguments: argparse.Namespace, user: str) -> None:
+    rows_file = of_user(arguments.rows, user)
     score = score_user(
         arguments.recipe,
         arguments.experiment,
-        arguments.user,
-        arguments.samples,
+        user,
+        of_user(arguments.samples, user),
         arguments.predictions,
-        arguments.rows,
-        arguments.metrics,
+        rows_file,
+        of_user(arguments.metrics, user),
         arguments.store,
     )
     primary = metrics_of(arguments.recipe)[0]
     step_main.logger.info(
         "%s, user %s: %d of %d answers parsed, %s %s",
         arguments.experiment,
-        arguments.user,
+        user,
         score["parsed"],
         score["samples"],
         primary.title,
@@ -46,8 +52,8 @@ def main(arguments: argparse.Namespace) -> None:
     )
     if score["parse_rate"] < arguments.expected_parse_rate:
         predictions = read_result(arguments.predictions)
-        answers = answers_of_user(predictions, arguments.predictions, arguments.experiment, arguments.user)
-        warn_of_unread(score, arguments.rows, answers, arguments.expected_parse_rate)
+        answers = answers_of_user(predictions, arguments.predictions, arguments.experiment, user)
+        warn_of_unread(score, rows_file, answers, arguments.expected_parse_rate)
 
 
 if __name__ == "__main__":
@@ -56,13 +62,13 @@ if __name__ == "__main__":
         parser, 'keys: "step", "task", "thresholds" (the first is the primary one), "code", "upstream"'
     )
     parser.add_argument("--experiment", required=True, metavar="NAME", help="the experiment to score")
-    parser.add_argument("--user", required=True, metavar="ID", help="the user to score")
-    parser.add_argument("--samples", required=True, type=Path, metavar="JSONL", help="the user's canonical samples")
+    step_main.add_users(parser)
+    parser.add_argument("--samples", required=True, metavar="JSONL", help="canonical samples of each user")
     parser.add_argument(
-        "--predictions", required=True, type=Path, metavar="JSON", help="predictions of the user's batch"
+        "--predictions", required=True, type=Path, metavar="JSON", help="predictions of the users' batch"
     )
-    parser.add_argument("--rows", required=True, type=Path, metavar="CSV", help="output: one row per sample")
-    parser.add_argument("--metrics", required=True, type=Path, metavar="JSON", help="output: the user's metrics")
+    parser.add_argument("--rows", required=True, metavar="CSV", help="output for each user: one row per sample")
+    parser.add_argument("--metrics", required=True, metavar="JSON", help="output for each user: the metrics")
     parser.add_argument("--store", required=True, type=Path, metavar="FOLDER", help="every score, by its fingerprint")
     parser.add_argument(
         "--expected-parse-rate",
@@ -71,4 +77,4 @@ if __name__ == "__main__":
         metavar="SHARE",
         help="warn, with three of the answers, where fewer of them could be read (0 to 1; default: 0, never)",
     )
-    step_main.run(parser, main)
+    step_main.run(parser, main, record=False)

@@ -148,7 +148,7 @@ def test_every_script_takes_its_arguments(
     monkeypatch.chdir(place)
     monkeypatch.setattr(sys, "argv", list(words))
     monkeypatch.syspath_prepend(REPOSITORY / "scripts")
-    monkeypatch.setattr(step_main, "run", lambda parser, main: parser.parse_args())
+    monkeypatch.setattr(step_main, "run", lambda parser, main, **_: parser.parse_args())
     runpy.run_path(words[0], run_name="__main__")
     assert capsys.readouterr().err == ""
 

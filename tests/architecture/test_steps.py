@@ -78,9 +78,14 @@ def test_rules_take_paths_from_the_table(file: Path) -> None:
 @pytest.mark.parametrize("step", STEPS.values(), ids=lambda step: step.name)
 def test_every_step_has_a_rule_and_a_recipe(step) -> None:
     rules = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
-    (rule,) = re.findall(rf"^rule {step.name}:\n(.*?)(?=^rule |\Z)", rules, re.MULTILINE | re.DOTALL)
     constant = f"steps.{step.name.upper()}"
-    for what in (f"log_of({constant})", f"manifest_of({constant})", f"recipe_of({constant})"):
+    named = rf"rule:\n +name:\n +rule_of_batch\({constant}, batch\)" if step.batch_log else f"rule {step.name}:"
+    (rule,) = re.findall(rf"^ *{named}\n(.*?)(?=^ *rule\b|\Z)", rules, re.MULTILINE | re.DOTALL)
+    log, recipe = f"log_of({constant})", f"recipe_of({constant})"
+    if step.batch_log:
+        log, recipe = f"batch_log_of({constant}, batch)", f"RECIPES.{step.name}("
+        assert f"log=for_each_user({constant}.log)" in rule
+    for what in (log, f"manifest_of({constant})", recipe):
         assert what in rule
     for name in step.files:
         assert f'file_of({constant}, "{name}")' in rule or f"for name in {constant}.files" in rule
@@ -90,7 +95,9 @@ def test_every_step_has_a_rule_and_a_recipe(step) -> None:
 def test_no_experiment_can_have_the_name_of_a_rule() -> None:
     files = [REPOSITORY / "Snakefile", *(REPOSITORY / "rules").glob("*.smk")]
     rules = {name for file in files for name in re.findall(r"^(?:use rule \w+ as|rule) (\w+)", file.read_text(), re.M)}
-    assert {*STEPS, PREDICT_FROM_STORE} <= rules <= RESERVED_EXPERIMENT_NAMES
+    # The rules of batches have a space in their names, which no experiment has.
+    named = {step.name for step in STEPS.values() if not step.batch_log}
+    assert {*named, PREDICT_FROM_STORE} <= rules <= RESERVED_EXPERIMENT_NAMES
 
 
 def test_the_table_is_in_the_order_of_need() -> None:

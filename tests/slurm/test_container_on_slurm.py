@@ -16,7 +16,7 @@ def test_submitted_jobs_and_those_of_the_login_node_run_in_the_container(place: 
     output = place.run("vanilla", timeout=400)
     assert "has been submitted with SLURM jobid" in output
     programs = [Path(line.split()[0]).name for line in (place.folder / PYTHON_STARTS).read_text().splitlines()]
-    assert sorted(programs) == ["base_model.py", "predict.py", "prepare.py", "prepare.py", "score.py", "score.py"]
+    assert sorted(programs) == ["base_model.py", "predict.py", "prepare.py", "score.py"]
     needed = {
         str(place.repository),
         str(place.folder),

@@ -53,7 +53,7 @@ def work_since(workplace: Workplace, before: Mark) -> Work:
     }
     scored = {
         (log.parent.name, log.stem.removeprefix("user_"))
-        for log in results.glob("logs/score/*/*.log")
+        for log in results.glob("logs/score/*/user_*.log")
         if is_new(log) and ": scored" in log.read_text()
     }
     drawn = {path.stem for path in results.glob("figures/*.svg") if is_new(path)}

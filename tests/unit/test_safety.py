@@ -45,7 +45,9 @@ def test_no_code_executes_or_unpickles_data(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "rules").glob("*.smk")), ids=lambda path: path.name)
 def test_shell_commands_quote_everything_but_numbers(path: Path) -> None:
-    commands = re.findall(r"^    shell:\n((?:        .+\n)+)", path.read_text(), re.M)
+    text = path.read_text()
+    commands = [match[2] for match in re.finditer(r"^( +)shell:\n((?:\1    .+\n)+)", text, re.MULTILINE)]
+    assert len(commands) == text.count("shell:")
     for command in commands:
         for place in re.findall(r"\{([^{}]+)\}", command):
             assert place.endswith(":q") or place in NUMBERS, place

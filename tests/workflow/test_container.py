@@ -32,7 +32,7 @@ def test_an_experiment_in_containers_is_that_without(contained: Workplace, tmp_p
     # Each by the image's Python and the repository's program. The stand-in has no network: none is needed.
     programs = [line.split()[0] for line in (contained.folder / PYTHON_STARTS).read_text().splitlines()]
     scripts = contained.repository / "scripts"
-    expected = [*(["prepare.py"] * 6), "base_model.py", "train.py", "predict.py"]
+    expected = [*(["prepare.py"] * 3), "base_model.py", "train.py", "predict.py"]
     assert sorted(programs) == sorted(f"{scripts}/{name}" for name in expected)
     assert len(in_container) == len(programs)
     needed = {str(contained.repository), str(contained.folder), str(results(contained)), str(tmp_path / "hub")}

@@ -93,6 +93,7 @@ def test_settings_that_change_no_result(finished: Workplace) -> None:
         "  dataloader_num_workers: 0": "  dataloader_num_workers: 2",
         "  save_every_steps: 2": "  save_every_steps: 3",
         "  batch_size: 10": "  batch_size: 5\n  expected_parse_rate: 0.9",
+        "  root: data": "  root: data\n  users_per_job: 2",
         "name: tiny": "name: tiny\ncontainer: jobs.sif",
     }.items():
         finished.replace(old, new)
@@ -103,7 +104,7 @@ def test_settings_that_change_no_result(finished: Workplace) -> None:
 def test_users_grouped_otherwise_take_no_gpu_job(finished: Workplace) -> None:
     finished.replace("  users_per_job: 2", "  users_per_job: 1")
     plan = finished.run("--dry-run", "--executor", "slurm", "--jobs", "2")
-    started = set(re.findall(r"^(\w+) +\d+$", plan, re.MULTILINE))
+    started = set(re.findall(r"^(\w+)(?: users \S+)? +\d+$", plan, re.MULTILINE))
     assert started == {"predict_from_store", "score", "compare", "figure", "audit", "report", "all", "total"}
     work = run(finished)
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
@@ -143,7 +144,7 @@ def test_dataset_and_base_model_copied_elsewhere_and_then_other_weights_under_th
 
 
 def test_comment_in_a_scoring_module(own_code: Workplace) -> None:
-    _edit(own_code, "score.py", "def summarise(", "# A comment.\ndef summarise(")
+    _edit(own_code, "evaluation/score.py", "def summarise(", "# A comment.\ndef summarise(")
     assert NOTHING in own_code.run()
 
 
@@ -153,7 +154,7 @@ def test_colour_of_one_figure(finished: Workplace) -> None:
 
 
 def test_code_of_one_figure(own_code: Workplace) -> None:
-    _edit(own_code, "figures/loss_curves.py", '"optimizer step"', '"step of the optimizer"')
+    _edit(own_code, "reporting/figures/loss_curves.py", '"optimizer step"', '"step of the optimizer"')
     assert run(own_code) == Work(drawn={"loss_curves"})
 
 
@@ -182,7 +183,13 @@ def test_one_sample_edited_and_for_another_user_an_image_replaced_under_the_same
     assert path.stat().st_size == size
     shown = sum(sample["messages"][0]["content"][0]["image"] == name for sample in samples)
 
+    names = ("prepare/users_1-2", "prepare/user_1", "prepare/user_2", "prepare/users_11-13", "train/lora")
+    logs = {name: finished.results / f"logs/{name}.log" for name in names}
+    before = {name: log.stat().st_mtime_ns for name, log in logs.items()}
     work = run(finished)
+    # Jobs that need other users alone are not even started.
+    started = [name for name, log in logs.items() if log.stat().st_mtime_ns != before[name]]
+    assert started == ["prepare/users_1-2", "prepare/user_1", "prepare/user_2"]
     assert work.trained == set()
     assert work.generated == {(name, user): count for name in EXPERIMENTS for user, count in (("1", 1), ("2", shown))}
     assert _everywhere(*EXPERIMENTS, users=("1",)) <= work.scored <= _everywhere(*EXPERIMENTS)
@@ -256,7 +263,7 @@ def test_threshold(finished: Workplace) -> None:
 
 
 def test_scoring_code(own_code: Workplace) -> None:
-    _edit(own_code, "score.py", "statistics.median(distances)", "statistics.median_low(distances)")
+    _edit(own_code, "evaluation/score.py", "writer.writerows(rows)", "writer.writerows(list(rows))")
     assert run(own_code) == Work(scored=_everywhere(*EXPERIMENTS), drawn=ALL_DRAWN, compared=True)
 
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
-from usertune.core.hashing import digest_bytes
-from usertune.core.manifest import write_result
+from usertune.core.hashing import digest_bytes, digest_file
+from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import prepare_fingerprint
 from usertune.core.step_names import PREPARE
 from usertune.data.frames import (
@@ -110,6 +110,27 @@ def prepare_user(
     write_result(manifest_file, manifest)
     logger.info("user %s: %d samples, %d skipped", user, len(samples), len(problems))
     return manifest
+
+
+def is_prepared(
+    recipe: Mapping[str, Any], user: str, samples_file: Path, manifest_file: Path, sources_state: str
+) -> bool:
+    """Whether `prepare_user` has done exactly this before, and its files are as it wrote them.
+
+    Args:
+        recipe: see `prepare_user`.
+        user: the user's id.
+        samples_file: the canonical samples.
+        manifest_file: their manifest.
+        sources_state: state of the raw data; where it is not known (empty), the answer is no.
+    """
+    try:
+        manifest = read_result(manifest_file)
+        written = manifest["files"][samples_file.name] == digest_file(samples_file)
+        same = (manifest["user"], manifest["recipe"], manifest["sources_state"]) == (user, recipe, sources_state)
+    except (UserError, OSError, KeyError, TypeError):
+        return False
+    return bool(sources_state) and written and same
 
 
 def check_user(recipe: Mapping[str, Any], root: str | Path, user: str) -> Checked:

@@ -1,6 +1,6 @@
 """Score: what is measured from one experiment's predictions for one user.
 
-A study scores hundreds of pairs of experiment and user, one short process each, so this room uses only the
+A study scores hundreds of pairs of experiment and user, a batch of users per process, so this room uses only the
 standard library.
 """
 

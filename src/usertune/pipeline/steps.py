@@ -72,7 +72,8 @@ class Step:
         items: returns what a study has results of.
         manifest: path of the checksummed manifest of a result.
         files: paths of the files that belong to a result besides, by the names that its rule has for them.
-        log: path of the log of its job.
+        log: path of the log of a result.
+        batch_log: path of the log of its job, where one job makes the results of several users.
         inputs: what it is made from.
         label: what people call a result; `Item.values` has the fields.
         doing: what its job does, in words; the label unless given.
@@ -96,6 +97,7 @@ class Step:
     inputs: tuple[Input, ...] = ()
     doing: str = ""
     ask_for: str = ""
+    batch_log: str = ""
     gpu: bool = False
     follows_code: bool = False
     of_comparison: bool = False
@@ -154,6 +156,7 @@ PREPARE = Step(
     manifest="data/user_{user}.manifest.json",
     files={"samples": "data/user_{user}.jsonl"},
     log="logs/prepare/user_{user}.log",
+    batch_log="logs/prepare/users_{batch}.log",
     label="samples of {who}",
     counted=("user to check", "users to check"),
     results="data",
@@ -209,6 +212,7 @@ SCORE = Step(
     manifest="scores/{experiment}/user_{user}.json",
     files={"rows": "scores/{experiment}/user_{user}.csv"},
     log="logs/score/{experiment}/user_{user}.log",
+    batch_log="logs/score/{experiment}/users_{batch}.log",
     inputs=(Input("samples", names.PREPARE), Input("answers", names.PREDICT)),
     label="scores of {who} with {experiment}",
     doing="scoring {experiment}, {who}",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import StopRequested, UserError
+from usertune.core.users import format_users, parse_users
 from usertune.runtime import cpu_threads, job_record
 from usertune.runtime.memory import ran_out
 from usertune.runtime.signals import obeyed_signals
@@ -33,6 +34,12 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def add_users(parser: argparse.ArgumentParser) -> None:
+    """Add ``--users`` and ``--user-log``, for programs that do the same for several users."""
+    parser.add_argument("--users", required=True, type=_users, metavar="IDS", help="ids of the users, as in 1-3,alice")
+    parser.add_argument("--user-log", metavar="FILE", help="log of each user; {user} in it stands for the id")
+
+
 def add_recipe(parser: argparse.ArgumentParser, keys: str) -> None:
     """Add ``--recipe``, the part of the study that the program depends on, as JSON; ``keys`` documents it."""
     parser.add_argument("--recipe", required=True, type=_json_object, metavar="JSON", help=keys)
@@ -42,6 +49,7 @@ def run(
     parser: argparse.ArgumentParser,
     main: Callable[[argparse.Namespace], object],
     words: Sequence[str] | None = None,
+    record: bool = True,
 ) -> None:
     """Parse the command line, call ``main`` and leave with an exit code.
 
@@ -49,7 +57,8 @@ def run(
     likewise; anything else with its traceback (exit code 1). SIGTERM and SIGUSR1, which schedulers send before they
     end a job, and SIGHUP of a closed terminal unwind like Ctrl-C, so that ``with`` blocks clean up, and give exit
     code 75: the same command goes on from there.
-    Beside the log a record is kept of how it goes (see `job_record`).
+    Next to the log a record is kept of how it goes (see `job_record`), unless ``record`` is false: `for_each_user`
+    keeps one for each user.
     """
     arguments = parser.parse_args(words)
     cpu_threads.wait_asleep()
@@ -58,7 +67,7 @@ def run(
             signal.signal(number, _stop)
     try:
         configure_logging(arguments.log)
-        with job_record.kept(arguments.log):
+        with job_record.kept(arguments.log if record else None):
             main(arguments)
     except UserError as error:
         logger.error("%s", error)
@@ -82,6 +91,40 @@ def run(
         sys.exit(EXIT_FAILURE)
 
 
+def for_each_user(users: Sequence[str], log: str | None, work: Callable[[str], object]) -> None:
+    """Do the work of a job for several users, one after another, each with a log and a record of its own.
+
+    Args:
+        users: their ids.
+        log: path of a user's log, with ``{user}`` in it; None writes neither log nor record.
+        work: does the work for one user.
+
+    Raises:
+        UserError: there was one for some users. The others are done, and every message was shown.
+    """
+    bad = []
+    for user in users:
+        file = of_user(log, user) if log else None
+        handler = _add_log_file(file) if file else None
+        try:
+            with job_record.kept(file):
+                work(user)
+        except UserError as error:
+            logger.error("%s", error)
+            bad.append(user)
+        finally:
+            if handler:
+                logger.removeHandler(handler)
+                handler.close()
+    if bad:
+        raise UserError(f"{len(bad)} of the {len(users)} users of this job failed: {format_users(bad)}")
+
+
+def of_user(path: str, user: str) -> Path:
+    """Return a path of one user's file, with the id in place of ``{user}``."""
+    return Path(path.replace("{user}", user))
+
+
 def configure_logging(log_file: Path | None) -> None:
     """Send the package's messages to standard error and, with the time, to ``log_file``."""
     # A log file on a full disk must not bury in tracebacks the message that says so.
@@ -92,10 +135,22 @@ def configure_logging(log_file: Path | None) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     if log_file is not None:
-        log_file.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(log_file, mode="w", encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(file)
+        _add_log_file(log_file)
+
+
+def _add_log_file(path: Path) -> logging.Handler:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    return handler
+
+
+def _users(text: str) -> list[str]:
+    try:
+        return parse_users(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def run_prepare(*arguments: str, **environment: str) -> subprocess.CompletedProc
 def test_a_program_shows_a_users_error_without_a_traceback_and_writes_it_to_its_log(tmp_path: Path) -> None:
     log = tmp_path / "l" / "log"
     outputs = ["--samples", str(tmp_path / "s"), "--manifest", str(tmp_path / "m"), "--log", str(log)]
-    done = run_prepare("--root", str(tmp_path), "--user", "7", *outputs)
+    done = run_prepare("--root", str(tmp_path), "--users", "7", *outputs)
     assert done.returncode == 2
     assert "user 7 of the study has no raw data" in done.stderr
     assert "Traceback" not in done.stderr
@@ -106,6 +106,7 @@ def test_every_program_explains_itself_without_importing_torch_or_matplotlib(scr
     for name in heavy:
         (tmp_path / f"{name}.py").write_text("raise ImportError('not needed for --help')")
     command = [sys.executable, str(REPOSITORY / "scripts" / script), "--help"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    path = os.pathsep.join([str(tmp_path), str(REPOSITORY / "src")])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
     assert done.returncode == 0, done.stderr
     assert len(done.stdout) > 200

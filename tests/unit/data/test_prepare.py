@@ -5,6 +5,8 @@ from __future__ import annotations
 import codecs
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from PIL import Image
 
 from usertune.core.errors import UserError
 from usertune.data.check import bad_users, in_words
-from usertune.data.prepare import ADVICE, prepare_user
+from usertune.data.prepare import ADVICE, is_prepared, prepare_user
 from usertune.data.readers.messages import MessagesReader
 from usertune.data.samples import read_samples, read_user, request_digest
 
@@ -264,3 +266,45 @@ def test_files_of_users_who_cannot_be_named_are_not_offered(tmp_path: Path) -> N
     for name in (b"user_7.jsonl", b"user_\xff.jsonl", b"user_a b.jsonl", b"user_\x1b[2J.jsonl", b"user_.jsonl"):
         (tmp_path / os.fsdecode(name)).touch()
     assert MessagesReader(tmp_path).users() == ["7"]
+
+
+@pytest.mark.parametrize(
+    "change", [None, "recipe", "user", "state", "no state", "samples", "cut", "no samples", "manifest", "no manifest"]
+)
+def test_what_was_prepared_is_known_by_recipe_source_and_content(
+    prepare: Prepare, tmp_path: Path, change: str | None
+) -> None:
+    prepare({"messages": [QUESTION, ANSWER]})
+    samples, manifest = tmp_path / "out/user_7.jsonl", tmp_path / "out/user_7.manifest.json"
+    prepare_user(RECIPE, tmp_path, "7", samples, manifest, "as it was")
+    recipe = {**RECIPE, "on_bad_sample": "skip"} if change == "recipe" else RECIPE
+    if change == "samples":
+        samples.write_text(samples.read_text().replace("mail", "post"))
+    elif change == "cut":
+        samples.write_text("")
+    elif change == "manifest":
+        manifest.write_text(manifest.read_text().replace('"samples": 1', '"samples": 2'))
+    elif change in ("no samples", "no manifest"):
+        (samples if change == "no samples" else manifest).unlink()
+    user, state = "8" if change == "user" else "7", {"state": "other", "no state": ""}.get(change or "", "as it was")
+    assert is_prepared(recipe, user, samples, manifest, state) == (change is None)
+
+
+def test_a_job_writes_the_files_of_changed_users_alone(prepare: Prepare, tmp_path: Path) -> None:
+    prepare({"messages": [QUESTION, ANSWER]})
+    (tmp_path / "user_8.jsonl").write_text((tmp_path / "user_7.jsonl").read_text())
+    folder = tmp_path / "batch"
+
+    def run(*states: str) -> dict[str, int]:
+        """Prepare both users, and return the times of their files."""
+        script = Path(__file__).parents[3] / "scripts/prepare.py"
+        paths = [f"--{name}={folder}/user_{{user}}.{name}" for name in ("samples", "manifest", "user-log")]
+        command = [sys.executable, str(script), "--recipe", json.dumps(RECIPE), "--root", str(tmp_path), *paths]
+        subprocess.run([*command, "--users", "7-8", "--sources-states", *states], check=True, timeout=60)
+        return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    before, after = run("a", "b"), run("a", "c")
+    changed = {name for name, time in after.items() if before[name] != time}
+    assert set(before) == set(after)
+    assert changed == {"user_8.samples", "user_8.manifest", "user_8.user-log"}
+    assert run("a", "c") == after

@@ -69,7 +69,7 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
         ({"dataset": {"root": "data", "prompt": {"system": "Click."}}}, ALL_BUT_SOURCES | {"prepare"}),
         ({"base_model": {"path": "base", "thinking": False}}, ALL_BUT_SOURCES | {"base_model"}),
         ({"base_model": {"path": "base", "dtype": "float32"}}, ALL_BUT_SOURCES),
-        ({"dataset": {"root": "elsewhere"}}, set()),
+        ({"dataset": {"root": "elsewhere", "users_per_job": 3}}, set()),
         ({"report": {"title": "x"}}, {"report"}),
         ({"report": {"examples": 3}}, {"report"}),
         ({"evaluation": {"thresholds": [150]}}, {*SCORES, "compare", *LAST}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,66 @@ def test_log_file_on_a_full_disk(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert str(log.parent) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+USERS = """\
+import os, signal
+from usertune.runtime import step_main
+from usertune.core.errors import UserError
+
+def work(user):
+    step_main.logger.info("user %s begins", user)
+    {body}
+
+def main(arguments):
+    step_main.for_each_user(arguments.users, arguments.user_log, work)
+
+parser = step_main.argument_parser("A test.")
+step_main.add_users(parser)
+step_main.run(parser, main, record=False)
+"""
+
+
+def _run_users(body: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, str], dict[str, str]]:
+    """Return the program's end, the texts of its logs, and the state in every user's record."""
+    arguments = ["--users", "1-3,ana", "--user-log", f"{folder}/user_{{user}}.log", "--log", f"{folder}/all.log"]
+    command = [sys.executable, "-c", USERS.format(body=body), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    logs = {path.stem: path.read_text() for path in folder.glob("*.log")}
+    records = folder.glob("*.progress.json")
+    return done, logs, {path.name.split(".")[0]: json.loads(path.read_text())["state"] for path in records}
+
+
+def test_every_user_has_a_log_and_a_record_of_its_own(tmp_path: Path) -> None:
+    done, logs, states = _run_users("pass", tmp_path)
+    assert done.returncode == 0, done.stderr
+    users = [f"user_{user}" for user in ("1", "2", "3", "ana")]
+    assert states == dict.fromkeys(users, "ended")
+    assert set(logs) == {*users, "all"}
+    assert [line.split("INFO ")[1] for line in logs["user_2"].splitlines()] == ["user 2 begins"]
+    assert len(logs["all"].splitlines()) == 4
+
+
+def test_the_problems_of_all_users_of_a_job_are_reported(tmp_path: Path) -> None:
+    done, logs, states = _run_users("if user in ('2', 'ana'): raise UserError(f'bad line of {user}')", tmp_path)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if "begins" not in line] == [
+        "bad line of 2", "bad line of ana", "2 of the 4 users of this job failed: 2,ana",
+    ]  # fmt: skip
+    assert states == {"user_1": "ended", "user_2": "failed", "user_3": "ended", "user_ana": "failed"}
+    assert "bad line of 2" in logs["user_2"]
+    assert "bad line" not in logs["user_3"]
+
+
+def test_a_job_that_is_stopped_begins_no_other_user(tmp_path: Path) -> None:
+    done, logs, states = _run_users("if user == '2': os.kill(os.getpid(), signal.SIGTERM)", tmp_path)
+    assert done.returncode == 75
+    assert states == {"user_1": "ended", "user_2": "stopped"}
+    assert set(logs) == {"user_1", "user_2", "all"}
+
+
+def test_users_that_cannot_be_read_are_a_usage_error(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", USERS.format(body="pass"), "--users", "3-1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2
+    assert "the range '3-1' counts backwards" in done.stderr

@@ -54,6 +54,8 @@ class Dataset(ConfigModel):
     """Stop at a sample that does not pass the checks, or leave it out and count it."""
     watch_images: Literal["stat", "content", "never"] = "stat"
     """How a changed image is noticed: by size and modification time, by its bytes (slow), or not at all."""
+    users_per_job: Annotated[int, Field(gt=0, le=500)] = 10
+    """Users that one job checks, one after another; smaller batches spread over more cores. Changes no result."""
 
     @model_validator(mode="before")
     @classmethod

@@ -158,6 +158,17 @@ class Study(ConfigModel):
         users = self.users.test
         return tuple(users[start : start + size] for start in range(0, len(users), size))
 
+    @cached_property
+    def data_batches(self) -> tuple[tuple[str, ...], ...]:
+        """Users cut into the batches whose samples one job checks.
+
+        What needs a user of a batch needs all of it, as far as possible: a batch lies in one split, and within one
+        batch of `test_batches`. So when one user's data change, no other prediction or training starts.
+        """
+        size = self.dataset.users_per_job
+        groups = (self.users.train, self.users.validation, *self.test_batches)
+        return tuple(users[start : start + size] for users in groups for start in range(0, len(users), size))
+
     def max_new_tokens(self, experiment: str) -> int:
         """Longest answer, in tokens, that the named experiment may give."""
         own = self.experiments[experiment].max_new_tokens
