@@ -289,7 +289,7 @@ def test_code_of_training_and_packages(own_code: Workplace, change: Callable[[Wo
     change(own_code)
     assert run(own_code) == Work()
     report = (own_code.results / "report.html").read_text()
-    assert "Made with other code or packages than those of today." in report
+    assert "Made with other code or packages than the current ones." in report
     assert said in report
     with own_code.study.open("a") as study:
         study.write("rerun: {on_code_change: true}\n")

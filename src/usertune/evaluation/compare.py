@@ -33,14 +33,14 @@ def compare(recipe: Mapping[str, Any], scores_files: Sequence[Path], folder: Pat
     Args:
         recipe: keys ``experiments`` ([{"name", "mode"}], in the order of the report), ``users``, ``task``,
             ``thresholds`` (the first is the primary one) and ``confidence``.
-        scores_files: what the score step wrote, one JSON for each experiment and user; the rows lie beside
-            each with the same name and the ending ``.csv``.
+        scores_files: what the score step wrote, one JSON for each experiment and user; the rows are next to
+            each, with the same name and the suffix ``.csv``.
 
     Writes:
         ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one
         row an experiment, see `summary_table`), ``differences.csv`` (one row a pair, see `differences_table`),
-        and the summary rounded for people (``summary.md``) and papers (``summary.tex``); last ``manifest.json``,
-        which says what all of them were made from. The column ``provenance`` of each CSV names that manifest's
+        and the summary rounded for people (``summary.md``) and papers (``summary.tex``). ``manifest.json`` is written
+        last and holds their lineage. The column ``provenance`` of each CSV names that manifest's
         fingerprint.
 
     Raises:
@@ -52,7 +52,7 @@ def compare(recipe: Mapping[str, Any], scores_files: Sequence[Path], folder: Pat
     summary = summary_table(design, metrics, confidence, samples)
     results = [scores[name, user][0] for name in design.names for user in design.users]
     fingerprint = compare_fingerprint(recipe, results)
-    origin = lineage_of(recipe, fingerprint, results)
+    lineage = lineage_of(recipe, fingerprint, results)
     outputs = {
         name: table.assign(provenance=fingerprint[:PROVENANCE_DIGITS]).to_csv(index=False, lineterminator="\n")
         for name, table in (
@@ -62,23 +62,23 @@ def compare(recipe: Mapping[str, Any], scores_files: Sequence[Path], folder: Pat
             (table_names.SUMMARY, summary),
         )
     }
-    lines, note = lineage_in_words(origin), reading_note(recipe, summary)
+    lines, note = lineage_in_words(lineage), reading_note(recipe, summary)
     outputs[table_names.SUMMARY_MD] = markdown(summary, metrics, note) + "\n<!--\n" + "\n".join(lines) + "\n-->\n"
     outputs[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in lines) + latex(summary, metrics, note)
     for name, text in outputs.items():
         write_text(folder / name, text)
     files = {name: digest_bytes(text.encode("utf-8")) for name, text in outputs.items()}
-    write_result(folder / table_names.MANIFEST, {**origin, "recipe": dict(recipe), "files": files})
+    write_result(folder / table_names.MANIFEST, {**lineage, "recipe": dict(recipe), "files": files})
 
 
 def summary_table(
     design: ComparisonDesign, metrics: Sequence[Metric], confidence: float, samples: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return one row an experiment, over all samples of all users, each sample weighing the same.
+    """Return one row an experiment, over all samples of all users, with equal weight for each sample.
 
     The interval of the primary metric (the first) is at level ``confidence`` and robust to users (see
     `usertune.evaluation.statistics.intervals`). ``difference_to_vanilla`` is that of the primary metric, paired on the
-    same samples; it is empty for the baseline (the first experiment of mode vanilla) and where there is none.
+    same samples; it is empty for the baseline (the first experiment of mode vanilla) and in studies without one.
     """
     primary = metrics[0]
     by_name = {name: samples[samples["experiment"] == name].reset_index(drop=True) for name in design.names}
@@ -117,7 +117,7 @@ def differences_table(
 
     ``difference`` (fractions, where the metric is one) is paired on the same samples, with the interval of
     `usertune.evaluation.statistics.intervals.paired_difference`. Two overlapping intervals of
-    single experiments do not say that the two are alike; this table answers that question.
+    single experiments do not show that the two are equal; this table answers that question.
     """
     by_name = {name: samples[samples["experiment"] == name].reset_index(drop=True) for name in design.names}
     rows = []
@@ -163,7 +163,7 @@ def latex(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str:
 
 
 def reading_note(recipe: Mapping[str, Any], summary: pd.DataFrame) -> str:
-    """Return one paragraph that says what the numbers of the summary are."""
+    """Return a paragraph that explains the numbers of the summary."""
     primary = metrics_of(recipe)[0]
     level = f"{100 * summary['confidence'].iloc[0]:g} %"
     samples, users = int(summary["samples"].iloc[0]), int(summary["users"].iloc[0])
@@ -211,20 +211,18 @@ def _read_grid(
     wanted = {(name, user) for name in design.names for user in design.users}
     for path in scores_files:
         score = read_result(path)
-        place = score.get("experiment"), score.get("user")
-        if place not in wanted:
-            raise UserError(
-                f"{path}: experiment {place[0]!r}, user {place[1]!r} is not part of this study; leave it out"
-            )
-        if place in grid:
-            raise UserError(f"{path}: experiment {place[0]!r}, user {place[1]!r} is given twice; leave one out")
-        if any(score["recipe"].get(key) != recipe[key] for key in ("task", "thresholds")):
+        key = score.get("experiment"), score.get("user")
+        if key not in wanted:
+            raise UserError(f"{path}: experiment {key[0]!r}, user {key[1]!r} is not part of this study; leave it out")
+        if key in grid:
+            raise UserError(f"{path}: experiment {key[0]!r}, user {key[1]!r} is given twice; leave one out")
+        if any(score["recipe"].get(setting) != recipe[setting] for setting in ("task", "thresholds")):
             labels = ", ".join(threshold_label(threshold) for threshold in recipe["thresholds"])
             raise UserError(f"{path}: not scored for {recipe['task']} at the thresholds {labels}; {RESCORE}")
         rows_file = path.with_suffix(".csv")
         if not rows_file.exists() or digest_file(rows_file) != score["files"].get(rows_file.name):
             raise UserError(f"{rows_file}: missing, or not the rows that {path.name} was made from; {RESCORE}")
-        grid[place] = score, rows_file
+        grid[key] = score, rows_file
     if missing := sorted(wanted - grid.keys()):
         shown = "; ".join(f"experiment {name!r}, user {user!r}" for name, user in missing[:5])
         raise UserError(f"{len(missing)} of {len(wanted)} scores are missing: {shown}; run snakemake again")

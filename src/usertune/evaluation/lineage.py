@@ -1,4 +1,4 @@
-"""Where the numbers of a study come from: the lineage of fingerprints behind every table, and what it was made with."""
+"""Where the numbers of a study come from: the fingerprints and the provenance behind every table."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from usertune.runtime.provenance import current_provenance, describe_revision, d
 from usertune.tasks.catalogue import TASKS
 
 SHOWN_DIGITS = 16
-# What the numbers most depend on, for notes that must be short.
+# The packages that matter most for the numbers, for notes that must be short.
 NAMED_PACKAGES = ("usertune", "python", "torch", "transformers", "peft")
 
 
 def lineage_of(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the tables were made from.
+    """Return the lineage of the tables: what they were made from.
 
     Args:
         recipe: the recipe of the comparison.
@@ -24,9 +24,9 @@ def lineage_of(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Ma
 
     Returns:
         ``fingerprint``, ``study_sha256``, ``provenance`` (the comparison's own), and under ``experiments`` for each
-        its ``lineage`` (fingerprints of base model, training, and for each user of prepare, predict and score),
-        ``provenance`` (what training and prediction were made with) and ``scored`` (when its first and its last user
-        were scored; None where that is not known).
+        its ``lineage`` (fingerprints of base model and training, and of prepare, predict and score for each user),
+        ``provenance`` (code, packages and machine of training and prediction) and ``scored`` (when the first and the
+        last user were scored; None if unknown).
     """
     experiments: dict[str, Any] = {}
     for item in metrics:
@@ -48,32 +48,32 @@ def lineage_of(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Ma
     }
 
 
-def lineage_in_words(origin: Mapping[str, Any]) -> list[str]:
-    """Return lines that say what `trace` found, short enough for a comment in a table."""
-    comparison, study = origin["fingerprint"][:SHOWN_DIGITS], str(origin["study_sha256"])[:SHOWN_DIGITS]
+def lineage_in_words(found: Mapping[str, Any]) -> list[str]:
+    """Return what `lineage_of` found as lines that are short enough for a comment in a table."""
+    comparison, study = found["fingerprint"][:SHOWN_DIGITS], str(found["study_sha256"])[:SHOWN_DIGITS]
     lines = [
         f"usertune comparison {comparison} of study {study}",
-        *(f"compared with: {_maker_in_words(record)}" for record in origin["provenance"]),
+        *(f"compared with: {_provenance_in_words(record)}" for record in found["provenance"]),
     ]
-    for name, experiment in origin["experiments"].items():
+    for name, experiment in found["experiments"].items():
         lineage = experiment["lineage"]
         steps = {"base model": lineage[BASE_MODEL], "training": lineage[TRAIN]}
         links = [f"{step} {value[:SHOWN_DIGITS]}" for step, value in steps.items() if value]
         lines.append(f"{name}: {', '.join(links)}; {len(lineage['users'])} users, see tables/manifest.json for each")
         for step, records in experiment["provenance"].items():
-            lines += [f"{name}: {step} with {_maker_in_words(record)}" for record in records]
+            lines += [f"{name}: {step} with {_provenance_in_words(record)}" for record in records]
     return lines
 
 
-def makers(origin: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-    """Yield (step, experiment, record) of everything that training and prediction were made with."""
-    for name, experiment in origin["experiments"].items():
+def provenance_records(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    """Yield (step, experiment, record) for every provenance record of training and prediction."""
+    for name, experiment in found["experiments"].items():
         for step, records in experiment["provenance"].items():
             for record in records:
                 yield step, name, record
 
 
-def _maker_in_words(record: Mapping[str, Any]) -> str:
+def _provenance_in_words(record: Mapping[str, Any]) -> str:
     versions = record["versions"]
     packages = ", ".join(f"{name} {versions[name]}" for name in NAMED_PACKAGES if name in versions)
     machine = record["machine"].get("processor", "unknown machine")

@@ -1,4 +1,4 @@
-"""Score: what is measured from one experiment's predictions for one user.
+"""Score: measure the predictions of one experiment for one user.
 
 A study scores hundreds of pairs of experiment and user, a batch of users per process, so this room uses only the
 standard library.
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 
 class Answer(NamedTuple):
-    """What a model answered, and whether it ended by itself or was cut off at its longest length."""
+    """The text that a model answered, and whether it ended by itself or was cut off at the length limit."""
 
     text: str
     ended: bool = True
@@ -161,14 +161,14 @@ def summarise(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
 
 
 def _read_stored(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Return a stored score; None if there is none, or it is damaged or another one."""
+    """Return a stored score; None if there is none, or if the file is damaged or holds another score."""
     try:
         score = read_result(path) if path.exists() else None
     except UserError as problem:
         logger.warning("%s", problem)
         return None
     if score and score.get("fingerprint") != fingerprint:
-        logger.warning("%s: holds another score than its name says; scoring again", path)
+        logger.warning("%s: does not hold the score that its name says; scoring again", path)
         return None
     return score
 
@@ -177,7 +177,7 @@ def answers_of_user(predictions: Mapping[str, Any], path: Path, experiment: str,
     """Return ``{sample id: answer}`` of one user, sorted by id.
 
     Raises:
-        UserError: the predictions are of another experiment or lack the user, or a row is malformed or doubled.
+        UserError: the predictions are of another experiment or lack the user, or a row is malformed or occurs twice.
     """
     if predictions.get("experiment") != experiment:
         raise UserError(
@@ -222,7 +222,7 @@ def _some(identities: Sequence[str], shown: int = 3) -> str:
 
 
 def _as_csv(rows: Sequence[Row]) -> str:
-    """Return rows as CSV; numbers in Python's shortest exact form, None as an empty field."""
+    """Return rows as CSV, with numbers in the shortest exact form of Python and None as an empty field."""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -79,7 +79,7 @@ def read_texts(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{path}: this table does not exist; run snakemake again so that it is made") from None
+        raise UserError(f"{path}: this table does not exist; run snakemake, which makes it") from None
     except (ValueError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: not the expected table ({error}); delete it and run snakemake again") from None
 
@@ -106,10 +106,10 @@ def records(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def require_experiments(table: pd.DataFrame, path: Path, names: Sequence[str]) -> None:
-    """Check that a table covers exactly the experiments of the study, in whatever order.
+    """Check that a table covers exactly the experiments of the study, in any order.
 
     Raises:
-        UserError: an experiment is missing from the table or foreign to the study.
+        UserError: an experiment is missing from the table, or the study does not have it.
     """
     found = set(table["experiment"])
     if found != set(names):

@@ -1,4 +1,4 @@
-"""What is said at once of answers that could not be read, before more GPU time goes into more of them."""
+"""The warning about answers that could not be read, given before more GPU time is spent on the same mistake."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ LONGEST_ANSWER = 160
 def warn_of_unread(
     metrics: Mapping[str, Any], rows_file: Path, answers: Mapping[str, Answer], expected_parse_rate: float
 ) -> None:
-    """Warn that fewer of one user's answers could be read than expected, and show some of the others.
+    """Warn that too few of a user's answers could be read, and show some that could not.
 
     Args:
-        metrics: what `usertune.evaluation.score.score_user` returned.
-        rows_file: the rows that it wrote, with ``id`` and ``parsed`` (0 or 1).
+        metrics: the result of `usertune.evaluation.score.score_user`.
+        rows_file: the rows of the score, with ``id`` and ``parsed`` (0 or 1).
         answers: this user's answers, by sample id.
-        expected_parse_rate: share of answers, 0 to 1, that was expected.
+        expected_parse_rate: the share of answers, 0 to 1, that should be readable.
     """
     with rows_file.open(encoding="utf-8", newline="") as lines:
         unread = [row["id"] for row in csv.DictReader(lines) if row["parsed"] == "0"]
@@ -46,6 +46,6 @@ def warn_of_unread(
 
 
 def quoted(text: str) -> str:
-    """Return a text in one line of bounded length, in quotes, without characters that a terminal would obey."""
+    """Return a text in quotes, on one line, shortened, and without control characters for terminals."""
     cut = text if len(text) <= LONGEST_ANSWER else f"{text[:LONGEST_ANSWER]}..."
     return printable(json.dumps(cut, ensure_ascii=False))

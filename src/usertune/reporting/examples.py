@@ -1,6 +1,6 @@
-"""Examples for the report: a few samples with their screenshot and what every experiment answered.
+"""Examples for the report: a few samples with their screenshot and the answers of all experiments.
 
-They are chosen by a rule that cannot flatter any experiment: the first sample of each of the first users.
+The rule of selection cannot favour an experiment: the first sample of each of the first users.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ LONGEST_TEXT = 2000
 
 @dataclass(frozen=True)
 class Answer:
-    """What one experiment said: its text, the outcome in words, and where it points on the thumbnail."""
+    """What one experiment answered: its text, the outcome in words, and the point on the thumbnail."""
 
     experiment: str
     text: str
     outcome: str
-    place: tuple[float, float] | None
-    """Pixels of the thumbnail, origin top left; None if unparsed, outside the screenshot, or there is none."""
+    point: tuple[float, float] | None
+    """Pixels of the thumbnail, origin top left; None if unparsed, outside the screenshot, or without a screenshot."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One sample as the report shows it; places and radii are in pixels of the thumbnail.
+    """One sample as the report shows it; points and radii are in pixels of the thumbnail.
 
     A sample of text alone has an empty ``thumbnail``, of width and height 0; without a target nothing is drawn.
     """
@@ -58,7 +58,7 @@ class Example:
 
     @property
     def description(self) -> str:
-        """What the picture shows, for people who cannot see it."""
+        """Alternative text for the picture."""
         found = "; ".join(f"{answer.experiment}: {answer.outcome}" for answer in self.answers)
         return f"Screenshot of sample {self.sample} with the target and the answers. {found}."
 
@@ -76,7 +76,7 @@ def collect_examples(
     """Return the first sample of each of the first ``count`` test users.
 
     Args:
-        task: says what came of an answer, and what is drawn of it.
+        task: describes the outcome of an answer and what is drawn of it.
         threshold: the primary threshold of the task's metrics.
         samples_files: user -> canonical samples (JSON Lines).
         texts: (experiment, user, sample id) -> predicted text.
@@ -84,7 +84,7 @@ def collect_examples(
 
     Raises:
         UserError: samples, predictions or scores of such a user are missing, or a screenshot is missing or
-            no longer the one that the models saw.
+            has changed since the models saw it.
     """
     rows = {(row["experiment"], row["user"], row["id"]): row for row in records(scored)}
     examples = []
@@ -113,8 +113,8 @@ def collect_examples(
                 thumbnail=_data_uri(thumbnail) if thumbnail else "",
                 width=size[0],
                 height=size[1],
-                target=_place(marks.target, size) if marks else None,
-                radii=_place((marks.radius, marks.radius), size) if marks else None,
+                target=_pixels(marks.target, size) if marks else None,
+                radii=_pixels((marks.radius, marks.radius), size) if marks else None,
                 answers=tuple(answers),
             )
         )
@@ -135,11 +135,11 @@ def _answer(
     name: str, text: str, row: Mapping[str, Any], task: Task, threshold: float, size: tuple[int, int]
 ) -> Answer:
     marks = task.marks(row, threshold)
-    place = _place(marks.point, size) if marks and marks.point and any(size) else None
-    return Answer(name, for_html(text), task.outcome(row, threshold), place)
+    shown = _pixels(marks.point, size) if marks and marks.point and any(size) else None
+    return Answer(name, for_html(text), task.outcome(row, threshold), shown)
 
 
-def _place(point: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
+def _pixels(point: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
     """Return relative coordinates (0-1000 on each axis) in pixels of an image of ``size``."""
     return round(point[0] / 1000 * size[0], 1), round(point[1] / 1000 * size[1], 1)
 

@@ -1,4 +1,4 @@
-"""The comparison in one sentence, no stronger than the intervals allow."""
+"""The comparison in one sentence that claims no more than the intervals support."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def headline(design: ComparisonDesign, primary: Metric, summary: pd.DataFrame, d
     """Return the main result as one sentence.
 
     The best experiments (up to `MOST_COMPARED`) are compared with the baseline, then the best two that are not
-    the baseline with each other. "Beats" and "falls behind" are said only where the interval of the paired
-    difference leaves out zero.
+    the baseline with each other. "Beats" and "falls behind" are used only if the interval of the paired difference
+    excludes zero.
 
     Args:
         design: the experiments.

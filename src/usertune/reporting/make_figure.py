@@ -1,4 +1,4 @@
-"""Making a figure by its name; of the figures' modules only that figure's is imported."""
+"""Make a figure by its name; only the module of that figure is imported."""
 
 from __future__ import annotations
 

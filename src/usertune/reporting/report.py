@@ -1,7 +1,7 @@
 """The report: one HTML file that holds everything it shows.
 
-It loads nothing and runs nothing: its content security policy allows its own style sheet and embedded images
-only. Equal inputs give equal bytes.
+It loads nothing and runs nothing: its content security policy allows only its own style sheet and embedded images.
+Equal inputs give equal bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from usertune.reporting.headline import headline
 from usertune.reporting.ro_crate import crate_of, link_as_crate
 from usertune.reporting.sections.answers import form_rows
 from usertune.reporting.sections.computation import computation_notes
-from usertune.reporting.sections.lineage import fingerprint_rows, maker_rows, version_rows
+from usertune.reporting.sections.lineage import fingerprint_rows, provenance_rows, version_rows
 from usertune.reporting.sections.runs import answer_row, cautions, training_row
 from usertune.reporting.sections.study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
 from usertune.reporting.skipped import read_data, skipped, skipped_note
@@ -95,32 +95,32 @@ def make_report(
     design = design_of(recipe)
     predictions = [_of_study(read_result(path), path, design) for path in files.predictions]
     trainings = _by_experiment([_of_study(read_result(path), path, design) for path in files.training_manifests])
-    origin = read_result(files.tables / table_names.MANIFEST)
+    lineage = read_result(files.tables / table_names.MANIFEST)
     figures = [read_result(path.with_suffix(".manifest.json")) for path in files.figures]
     base_model = read_result(files.base_model)
     data = read_data(files.data, recipe["splits"])
-    fingerprint = report_fingerprint(recipe, origin, figures, [manifest for _, manifest in data])
+    fingerprint = report_fingerprint(recipe, lineage, figures, [manifest for _, manifest in data])
     study = _read_study(files.study)
     page = _render(
         {
             **_results(recipe, design, files, trainings, predictions),
-            **_study(recipe, design, base_model, trainings, predictions, origin),
+            **_study(recipe, design, base_model, trainings, predictions, lineage),
             "skipped_note": skipped_note(data),
             "skipped": list(skipped(data)),
             "study_file": study_file.name,
             "fingerprint": fingerprint,
-            "origin": origin,
-            "fingerprints": fingerprint_rows(origin),
-            "makers": maker_rows(origin),
-            "versions": version_rows(origin),
+            "lineage": lineage,
+            "fingerprints": fingerprint_rows(lineage),
+            "provenance_rows": provenance_rows(lineage),
+            "versions": version_rows(lineage),
             "environment_mismatches": read_result(files.audit)["environment_mismatches"],
         }
     )
     write_text(out, page)
     write_text(study_file, study)
     digests = {path.name: digest_file(path) for path in (out, study_file)}
-    contents = {**_digests(files, origin, figures), **digests}
-    crate = crate_of(recipe, origin, contents, base_model=base_model, times=times_of(trainings, predictions))
+    contents = {**_digests(files, lineage, figures), **digests}
+    crate = crate_of(recipe, lineage, contents, base_model=base_model, times=times_of(trainings, predictions))
     write_json(provenance_file, crate)
     link_as_crate(provenance_file)
     manifest = {
@@ -187,14 +187,14 @@ def _study(
     base_model: Mapping[str, Any],
     trainings: Mapping[str, Mapping[str, Any]],
     predictions: Sequence[Mapping[str, Any]],
-    origin: Mapping[str, Any],
+    lineage: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what the template shows of the study, see `usertune.reporting.sections.study`."""
     thresholds = [threshold_label(threshold) for threshold in thresholds_of(recipe)]
     modes = {experiment.name: experiment.mode for experiment in design.experiments}
     first = design.names[0]
     answered = sum(len(batch["predictions"]) for batch in predictions if batch["experiment"] == first)
-    confidence = origin["recipe"].get("confidence")
+    confidence = lineage["recipe"].get("confidence")
     return {
         "splits": split_rows(recipe.get("splits", {}), trainings, answered),
         "settings": setting_rows(modes, trainings, predictions),
@@ -202,7 +202,7 @@ def _study(
             *base_model_rows(base_model),
             *data_rows(recipe.get("dataset", {}), thresholds, confidence),
         ],
-        "dates": date_rows(design.names, trainings, times_of(trainings, predictions), origin),
+        "dates": date_rows(design.names, trainings, times_of(trainings, predictions), lineage),
     }
 
 
@@ -213,9 +213,9 @@ def _read_study(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}); every run of the workflow writes it") from None
 
 
-def _digests(files: ReportFiles, origin: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the digests of tables and figures, by their place beside the report."""
-    found = {f"{files.tables.name}/{name}": sha256 for name, sha256 in origin["files"].items()}
+def _digests(files: ReportFiles, lineage: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the digests of tables and figures, by their paths relative to the report."""
+    found = {f"{files.tables.name}/{name}": sha256 for name, sha256 in lineage["files"].items()}
     for path, figure in zip(files.figures, figures, strict=True):
         found |= {f"{path.parent.name}/{name}": sha256 for name, sha256 in figure["files"].items()}
     return found
@@ -234,7 +234,7 @@ def _render(context: Mapping[str, Any]) -> str:
 
 
 def _breakable(key: str) -> Markup:
-    """Return a key as HTML that may be broken after its dots and underscores."""
+    """Return a key as HTML in which lines may break after dots and underscores."""
     return Markup("<wbr>").join(re.split(r"(?<=[._])", key))
 
 
@@ -248,7 +248,9 @@ def _table(path: Path, design: ComparisonDesign) -> pd.DataFrame:
 
 def _of_study(result: dict[str, Any], path: Path, design: ComparisonDesign) -> dict[str, Any]:
     if result.get("experiment") not in design.names:
-        raise UserError(f"{path}: of experiment {result.get('experiment')!r}, which this study lacks; leave it out")
+        raise UserError(
+            f"{path}: of experiment {result.get('experiment')!r}, which this study does not have; leave it out"
+        )
     return result
 
 
@@ -270,7 +272,7 @@ def _figure(path: Path) -> dict[str, str]:
         content = base64.b64encode(path.read_bytes()).decode("ascii")
     except FileNotFoundError:
         raise UserError(f"{path}: this figure does not exist; run snakemake again so that it is made") from None
-    # Inside <img> an SVG can run no script and load nothing, whatever it holds.
+    # Inside <img> an SVG cannot run scripts or load anything.
     source = f"data:image/svg+xml;base64,{content}"
     return {"name": path.stem, "source": source, **{key: manifest[key] for key in ("title", "alternative", "caption")}}
 

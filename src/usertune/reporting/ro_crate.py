@@ -63,7 +63,7 @@ ID_DIGITS = 16
 
 def crate_of(
     recipe: Mapping[str, Any],
-    origin: Mapping[str, Any],
+    lineage: Mapping[str, Any],
     digests: Mapping[str, str],
     published: datetime | None = None,
     base_model: Mapping[str, Any] | None = None,
@@ -73,7 +73,7 @@ def crate_of(
 
     Args:
         recipe: keys ``study``, ``title``, ``experiments`` ([{"name", "mode"}]) and ``users``.
-        origin: what `usertune.evaluation.lineage.trace` found.
+        lineage: what `usertune.evaluation.lineage.lineage_of` found.
         digests: SHA-256 of tables, figures and report, by their place in the folder of results.
         published: when the report was written, with its time zone; now unless told.
         base_model: the manifest of the base model, which says where it was and which commit of the hub it is.
@@ -86,7 +86,7 @@ def crate_of(
         to those of the predictions and of the prepared samples. Equal arguments give equal metadata.
 
     Raises:
-        KeyError: ``origin`` lacks an experiment of the recipe.
+        KeyError: ``lineage`` lacks an experiment of the recipe.
     """
     date = (published or datetime.now(UTC)).astimezone(UTC).isoformat(timespec="seconds")
     crate = ROCrate(version=CRATE_VERSION)
@@ -96,7 +96,7 @@ def crate_of(
     if base_model:
         _describe_base_model(crate, base_model)
     for experiment in recipe["experiments"]:
-        actions.extend(_experiment(crate, experiment, origin["experiments"][experiment["name"]]))
+        actions.extend(_experiment(crate, experiment, lineage["experiments"][experiment["name"]]))
     for name, steps in (times or {}).items():
         for step, known in steps.items():
             action = crate.get(_id("action", step, name))
@@ -104,8 +104,8 @@ def crate_of(
             if len(known) > 1:
                 action["startTime"] = known[0]
             action["endTime"] = known[-1]
-    actions.append(_comparison(crate, recipe, origin, files, date))
-    _describe_root(crate, recipe, origin, actions, date)
+    actions.append(_comparison(crate, recipe, lineage, files, date))
+    _describe_root(crate, recipe, lineage, actions, date)
     metadata: dict[str, Any] = crate.metadata.generate()
     return metadata
 
@@ -126,7 +126,7 @@ def link_as_crate(provenance_file: Path) -> None:
 
 
 def _describe_root(
-    crate: ROCrate, recipe: Mapping[str, Any], origin: Mapping[str, Any], actions: Sequence[ContextEntity], date: str
+    crate: ROCrate, recipe: Mapping[str, Any], lineage: Mapping[str, Any], actions: Sequence[ContextEntity], date: str
 ) -> None:
     study = str(recipe.get("study") or "")
     experiments = ", ".join(f"{item['name']} ({item['mode']})" for item in recipe["experiments"])
@@ -142,8 +142,8 @@ def _describe_root(
     root["license"] = LICENSE
     root["conformsTo"] = profile
     root["mentions"] = list(actions)
-    if origin["study_sha256"]:
-        root["identifier"] = _fingerprint(crate, _id("study"), f"study {study}", origin["study_sha256"])
+    if lineage["study_sha256"]:
+        root["identifier"] = _fingerprint(crate, _id("study"), f"study {study}", lineage["study_sha256"])
 
 
 def _file(crate: ROCrate, place: str, sha256: str) -> Any:
@@ -163,14 +163,14 @@ def _file(crate: ROCrate, place: str, sha256: str) -> Any:
     )
 
 
-def _experiment(crate: ROCrate, experiment: Mapping[str, Any], origin: Mapping[str, Any]) -> list[ContextEntity]:
+def _experiment(crate: ROCrate, experiment: Mapping[str, Any], found: Mapping[str, Any]) -> list[ContextEntity]:
     """Return the actions of one experiment: its training, if it was trained, and its prediction."""
-    name, lineage = experiment["name"], origin["lineage"]
+    name, fingerprints = experiment["name"], found["lineage"]
     label = f"{name} (mode {experiment['mode']})"
-    base = _base_model(crate, lineage[BASE_MODEL])
-    if not lineage[TRAIN]:
-        return [_prediction(crate, name, label, base, origin)]
-    fingerprint = _fingerprint(crate, _id(TRAIN, name), f"training of {name}", lineage[TRAIN])
+    base = _base_model(crate, fingerprints[BASE_MODEL])
+    if not fingerprints[TRAIN]:
+        return [_prediction(crate, name, label, base, found)]
+    fingerprint = _fingerprint(crate, _id(TRAIN, name), f"training of {name}", fingerprints[TRAIN])
     model = _entity(
         crate,
         _id("model", name),
@@ -187,9 +187,9 @@ def _experiment(crate: ROCrate, experiment: Mapping[str, Any], origin: Mapping[s
             "result": model,
         },
         [fingerprint],
-        origin["provenance"][TRAIN],
+        found["provenance"][TRAIN],
     )
-    return [training, _prediction(crate, name, label, model, origin)]
+    return [training, _prediction(crate, name, label, model, found)]
 
 
 def _describe_base_model(crate: ROCrate, manifest: Mapping[str, Any]) -> None:
@@ -216,13 +216,11 @@ def _base_model(crate: ROCrate, fingerprint: str) -> ContextEntity:
     return _entity(crate, _id("base-model", digits), "CreativeWork", properties)
 
 
-def _prediction(
-    crate: ROCrate, name: str, label: str, model: ContextEntity, origin: Mapping[str, Any]
-) -> ContextEntity:
+def _prediction(crate: ROCrate, name: str, label: str, model: ContextEntity, found: Mapping[str, Any]) -> ContextEntity:
     samples: list[ContextEntity] = []
     # Users who were predicted in one job share a fingerprint.
     answers: dict[str, ContextEntity] = {}
-    for user, own in origin["lineage"]["users"].items():
+    for user, own in found["lineage"]["users"].items():
         prepared, predicted = own[PREPARE], own[PREDICT]
         own_samples = _fingerprint(
             crate, _id(PREPARE, user, prepared[:ID_DIGITS]), f"prepared samples of user {user}", prepared
@@ -244,17 +242,17 @@ def _prediction(
             "result": _compact(answers.values()),
         },
         list(answers.values()),
-        origin["provenance"][PREDICT],
+        found["provenance"][PREDICT],
     )
 
 
 def _comparison(
-    crate: ROCrate, recipe: Mapping[str, Any], origin: Mapping[str, Any], files: Sequence[Any], date: str
+    crate: ROCrate, recipe: Mapping[str, Any], lineage: Mapping[str, Any], files: Sequence[Any], date: str
 ) -> ContextEntity:
     scores = [
         crate.get(_id(SCORE, experiment["name"], user))
         for experiment in recipe["experiments"]
-        for user in origin["experiments"][experiment["name"]]["lineage"]["users"]
+        for user in lineage["experiments"][experiment["name"]]["lineage"]["users"]
     ]
     return _action(
         crate,
@@ -266,8 +264,8 @@ def _comparison(
             "object": _compact(scores),
             "result": _compact(files),
         },
-        [_fingerprint(crate, _id(COMPARE), "comparison", origin["fingerprint"])],
-        origin["provenance"],
+        [_fingerprint(crate, _id(COMPARE), "comparison", lineage["fingerprint"])],
+        lineage["provenance"],
     )
 
 

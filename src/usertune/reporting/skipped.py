@@ -1,4 +1,4 @@
-"""Samples that were left out as bad (``dataset.on_bad_sample: skip``), for the report: how many, whose, and why."""
+"""Bad samples that were skipped (``dataset.on_bad_sample: skip``), for the report: how many, whose, and why."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_REASON = 300
 
 @dataclass(frozen=True)
 class Skipped:
-    """What was left out of one user's data."""
+    """The samples of one user that were skipped."""
 
     user: str
     split: str
@@ -29,7 +29,7 @@ def read_data(folder: Path, splits: Mapping[str, str]) -> list[tuple[str, dict[s
     """Return (split, manifest of the prepared data) of all users.
 
     Args:
-        folder: where the manifests are.
+        folder: the folder of the manifests.
         splits: the users of each split, in the short notation.
 
     Raises:
@@ -40,7 +40,7 @@ def read_data(folder: Path, splits: Mapping[str, str]) -> list[tuple[str, dict[s
 
 
 def skipped(data: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Skipped]:
-    """Yield what was left out of each user's data, for users of whom something was."""
+    """Yield the skipped samples of every user who has any."""
     for split, manifest in data:
         if problems := manifest["skipped_samples"]:
             reasons = [_reason(problem) for problem in problems[:REASONS_SHOWN]]
@@ -50,7 +50,7 @@ def skipped(data: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Skipped]:
 
 
 def skipped_note(data: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    """Return a sentence with the number of samples that were left out of the study."""
+    """Return a sentence with the number of skipped samples of the study."""
     kept = sum(manifest["samples"] for _, manifest in data)
     count = sum(manifest["skipped"] for _, manifest in data)
     if not count:

@@ -1,4 +1,4 @@
-"""How experiments are drawn: colours, markers and dashes, the same in every figure and in the report."""
+"""The style of experiments: colours, markers and dashes, the same in every figure and in the report."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from usertune.evaluation.tables import ComparisonDesign
 
-# Okabe & Ito (2008), "Color Universal ComparisonDesign", without the yellow, which is too pale on white. Neighbours
-# in the list also differ in lightness, so that they stay apart in grey print.
+# Okabe & Ito (2008), "Color Universal Design", without the yellow, which is too pale on white. Neighbours
+# in the list also differ in lightness, so they remain distinct in greyscale print.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 BASELINE_COLOUR = "#5f6672"
 MARKERS = ("o", "s", "^", "D", "v")
@@ -17,7 +17,7 @@ DASHES = ((0.0, ()), (0.0, (7.0, 1.5)), (0.0, (2.0, 1.0)), (0.0, (6.0, 1.5, 1.5,
 
 @dataclass(frozen=True)
 class Style:
-    """How one experiment is drawn; marker and dashes, the same in every figure, carry it without colour."""
+    """How one experiment is drawn; marker and dashes identify it without colour."""
 
     colour: str
     marker: str
@@ -25,11 +25,11 @@ class Style:
 
 
 def styles(design: ComparisonDesign, colours: Mapping[str, str] | None = None) -> dict[str, Style]:
-    """Return the look of every experiment: the baseline is grey, the others take the palette in order.
+    """Return the style of every experiment: the baseline is grey, the others take the palette in order.
 
     Args:
         design: the experiments, in the study's order.
-        colours: colours of experiments that differ from the standard, as ``#rrggbb``; the others keep theirs.
+        colours: colours that replace the standard ones, as experiment -> ``#rrggbb``.
     """
     own = colours or {}
     found: dict[str, Style] = {}

@@ -10,9 +10,9 @@ the screenshot's size in pixels. The reference answer is two fenced blocks::
     [512, 304]
     ```
 
-Models do not always keep to that form. `usertune.tasks.points.forms` has the forms that are read, and
+Models also answer in other forms: `usertune.tasks.points.forms` has those that are read, and
 `usertune.tasks.points.examples` an example of each. *Unparsed* is an outcome of its own, with a reason. It is never
-a point such as (0, 0), which could be near a target.
+treated as a point such as (0, 0), which could be near a target.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class GroundingTask(Task):
         if reading.point is None:
             reason = REASONS[reading.form].rstrip(".")
             raise ValueError(
-                f"the answer {_shorten(text)!r} holds no point that is certain: {reason[0].lower()}{reason[1:]} "
+                f"the answer {_shorten(text)!r} has no unambiguous point: {reason[0].lower()}{reason[1:]} "
                 f"({reading.form}); expected a block such as '```grounding\\n[512, 304]\\n```'"
             )
         if not all(0 <= value <= SCALE for value in reading.point):
@@ -87,7 +87,7 @@ class GroundingTask(Task):
 
         Args:
             text: the answer.
-            ended: whether it ended by itself; otherwise a number at its very end may lack digits.
+            ended: whether it ended by itself; otherwise a number at the end may lack digits.
         """
         reading = read(text)
         if not ended and text[-1:].isdigit() and read(f"{text}0").point != reading.point:

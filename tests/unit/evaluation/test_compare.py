@@ -126,7 +126,7 @@ def test_equal_inputs_give_equal_bytes_in_any_order(make_study: Maker) -> None:
     assert set(before) == {*TABLES, MANIFEST}
 
 
-def test_every_table_says_what_it_was_made_from(make_study: Maker) -> None:
+def test_every_table_names_its_lineage(make_study: Maker) -> None:
     study = make_study(experiments=["vanilla", "lora"])
     folder = study.compare()
     manifest = read_result(folder / MANIFEST)
@@ -190,7 +190,7 @@ def test_the_grid_must_be_complete(make_study: Maker) -> None:
         compare({**recipe, "confidence": 95}, files, study.root / "t")
 
 
-def test_damaged_rows_are_noticed(make_study: Maker) -> None:
+def test_damaged_rows_are_refused(make_study: Maker) -> None:
     study = make_study()
     files = study.score_all()
     rows = files[0].with_suffix(".csv")
@@ -240,7 +240,7 @@ def test_formats() -> None:
     assert [count(value) for value in (None, 12, 21_823_488, 8_190_735_360)] == ["n/a", "12", "21.8 M", "8.19 B"]
 
 
-def test_many_experiments_still_differ_in_look() -> None:
+def test_many_experiments_still_differ_in_style() -> None:
     design = ComparisonDesign(tuple(Experiment(f"e{index}", "lora") for index in range(30)), ("1",))
     assert len(set(styles(design).values())) == 30
 

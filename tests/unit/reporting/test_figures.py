@@ -55,7 +55,7 @@ def test_every_figure_is_drawn_the_same_twice(make_study: Maker) -> None:
         assert b"dc:date" not in content
 
 
-def test_a_figure_says_what_it_was_drawn_from(make_study: Maker, tmp_path: Path) -> None:
+def test_the_manifest_of_a_figure_has_its_inputs(make_study: Maker, tmp_path: Path) -> None:
     study = make_study()
     tables = study.compare()
     make_figure(study.design, "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))

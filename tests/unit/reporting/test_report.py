@@ -93,7 +93,7 @@ def test_equal_inputs_give_equal_bytes(make_study: Maker) -> None:
     assert study.report().read_bytes() == first
 
 
-def test_what_the_report_was_made_from_is_written_beside_it(make_study: Maker) -> None:
+def test_the_manifest_of_the_report_has_its_lineage(make_study: Maker) -> None:
     study = make_study()
     page = study.report()
     text, manifest = page.read_text(encoding="utf-8"), read_result(study.root / steps.REPORT.manifest)
@@ -197,7 +197,7 @@ def test_differing_versions_are_flagged(make_study: Maker) -> None:
     now = installed_versions()["transformers"]
     assert f"<li>training of lora: transformers 9.9 -&gt; {now}</li>" in text
     assert text.count("<li>") - alike.count("<li>") == 2
-    assert ["other code or packages than those of today" in page for page in (alike, text)] == [False, True]
+    assert ["other code or packages than the current ones" in page for page in (alike, text)] == [False, True]
 
 
 def test_untrained_study_without_examples(make_study: Maker) -> None:

@@ -151,7 +151,7 @@ def test_target_comes_from_the_answer_turn() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("no idea", r"holds no point that is certain: no point is named \(none\); expected"),
+        ("no idea", r"has no unambiguous point: no point is named \(none\); expected"),
         ("[1001, 5]", r"\[1001.0, 5.0\] lies"),
         ("scroll(coordinates=(512, 304), direction='down')", r"another action than a click.*\(not_a_click\)"),
         ("swipe(512, 800, 512, 304)", "another action than a click"),

@@ -24,8 +24,8 @@ class Estimate:
 def clusters(samples: pd.DataFrame) -> pd.Series:
     """Return the cluster of every sample: its user.
 
-    This is the only place that says so. Samples of one user share screens, apps and habits, so they are
-    not independent; users are.
+    Samples of one user share screens, apps and habits, so they are not independent; users are. Only this function
+    defines the clusters.
     """
     return samples["user"]
 
@@ -50,13 +50,13 @@ def clustered_mean(values: pd.Series, groups: pd.Series, confidence: float, boun
 
     Returns:
         The estimate. It has no interval with fewer than two clusters, and none when the clusters show no
-        variation at all (say, every answer a miss): the formula would claim a certainty that nobody has.
+        variation at all (for example, if every answer is a miss): the formula would claim full certainty.
     """
     mean = math.fsum(values) / len(values)
     codes, names = pd.factorize(groups)
     if len(names) < 2:
         return Estimate(mean, None, None)
-    # Imported here because it takes a second, and only this line needs it.
+    # Imported here because the import takes a second and only this line needs it.
     from statsmodels.regression.linear_model import OLS
 
     fit = OLS(values.to_numpy(dtype=float), np.ones(len(values))).fit(

@@ -28,7 +28,7 @@ CAPTION = (
 )
 READS = ()
 
-# Up to so many users each one has its name on the axis and its experiments side by side.
+# Up to this number of users, the axis shows their names and the experiments are side by side.
 MAX_NAMED_USERS = 24
 
 
@@ -36,7 +36,7 @@ def draw(subject: Subject) -> Figure:
     """Draw each user's value of the primary metric in each experiment, and beside it all users together with intervals.
 
     Users are sorted by the value of the baseline (or else the first experiment), then by their mean. Above
-    `MAX_NAMED_USERS` users their names give way to ranks, and a thin line joins the answers of one user.
+    `MAX_NAMED_USERS` users, ranks replace their names, and a thin line joins the marks of one user.
 
     Raises:
         UserError: the table of users or the summary is missing, malformed or of another study.
@@ -70,7 +70,7 @@ def draw(subject: Subject) -> Figure:
         dodge=0.6 * (1 - 1 / len(design.names)) if named else False, ax=left, **points,
         markersize=5.5 if named else 3.7, markeredgewidth=0.5, clip_on=False,
     )  # fmt: skip
-    # Seaborn's own legend leaves invisible artists in a corner, for which the layout would make room.
+    # Seaborn's own legend leaves invisible artists in a corner, and the layout would reserve space for them.
     for line, name in zip(left.lines, design.names, strict=True):
         line.set_label(name)
     _name_users(left, list(grid.index), named)

@@ -46,7 +46,7 @@ def draw(subject: Subject) -> Figure:
     steps = np.arange(0, LARGEST_INSIDE_DISTANCE + DISTANCE_STEP, DISTANCE_STEP)
     rounded_up = np.ceil(samples["distance"] / DISTANCE_STEP) * DISTANCE_STEP
     for name in names:
-        # Weights that stand for shares of all samples, unparsed ones too: these have no step but do count.
+        # Weights are shares of all samples, so unparsed answers count although they have no distance.
         shares = rounded_up[samples["experiment"] == name].value_counts(normalize=True, dropna=False)
         sns.ecdfplot(
             x=steps, weights=shares.reindex(steps, fill_value=0), stat="count", ax=axes, label=name,

@@ -1,6 +1,6 @@
-"""What the figures share: their subject, the style they are drawn in, parts of axes, and how they are written.
+"""What the figures share: their subject, their style, parts of axes, and how they are written.
 
-Seaborn draws into figures that pyplot's global state never sees, and equal inputs give equal SVG bytes.
+Figures are kept out of the global state of pyplot, and equal inputs give equal SVG bytes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Sources:
-    """What a figure may be drawn from: the folder of tables, and the training log of each trained experiment."""
+    """The data of a figure: the folder of tables, and the training log of each trained experiment."""
 
     tables: Path
     training_logs: Mapping[str, Path]
@@ -105,9 +105,9 @@ def subject_of(recipe: Mapping[str, Any], sources: Sources) -> Subject:
 
 
 def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path, png: Path) -> None:
-    """Draw a figure in the house style, whatever the settings of the person who runs this, and write it twice."""
+    """Draw a figure in the style of the package, independent of the user's settings, and write it as SVG and PNG."""
     with mpl.rc_context():
-        # A matplotlibrc of the person who runs this must not change the figure.
+        # A matplotlibrc of the user must not change the figure.
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         figure = draw(subject)
@@ -123,12 +123,12 @@ def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path,
 
 
 def new_figure(height: float) -> Figure:
-    """Return an empty figure as wide as all others; ``height`` in inches."""
+    """Return an empty figure of the standard width; ``height`` in inches."""
     return Figure(figsize=(WIDTH_IN_INCHES, height), layout="constrained")
 
 
 def say(axes: Axes, text: str) -> None:
-    """Put a sentence where the axes would be, for a study that has nothing to draw."""
+    """Show a sentence in place of the axes, for a study that has nothing to draw."""
     axes.set_axis_off()
     axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=13, color=PALE)
 
@@ -139,5 +139,5 @@ def percent_scale(axes: Axes) -> None:
 
 
 def legend_above(axes: Axes, entries: int) -> None:
-    """Put the legend of so many entries above the axes, where it hides no data."""
+    """Put a legend with this number of entries above the axes, where it hides no data."""
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=min(entries, 5), borderaxespad=0, handletextpad=0.5)

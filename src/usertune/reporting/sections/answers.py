@@ -1,4 +1,4 @@
-"""The report's table of forms: how each experiment's answers name their point, or why they could not be read."""
+"""The report's table of forms: in which form answers were read, or why they could not be read."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from usertune.evaluation.tables import ComparisonDesign
 def form_rows(
     design: ComparisonDesign, forms: Mapping[str, str], reasons: Mapping[str, str], samples: pd.DataFrame
 ) -> list[dict[str, Any]]:
-    """Return one row for each form or reason that occurs, those that were read first, with a count an experiment.
+    """Return one row for each form and then for each reason that occurs, with a count for each experiment.
 
     Args:
         design: the experiments.
-        forms, reasons: what the task's forms of answers, and its reasons why others are unparsed, mean.
+        forms, reasons: the task's forms of answers, and its reasons why an answer is unparsed, with what they mean.
         samples: the table ``samples.csv``, with the columns ``experiment`` and ``form``.
     """
     counts = samples.groupby(["form", "experiment"]).size()

@@ -1,4 +1,4 @@
-"""What a report says where a result was computed in more than one way, which can change it."""
+"""Notes of the report about results that were computed in more than one way, which can change them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ MEASURED = "docs/reproducibility.md has the measured size"
 def computation_notes(
     trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    """Return a sentence for every experiment whose weights or answers come from several ways to compute.
+    """Return a sentence for every experiment with weights or answers that were computed in several ways.
 
     Args:
         trainings: manifests of the trainings, by experiment.
-        predictions: what the predict step wrote, of all experiments and batches of users.
+        predictions: the output of the predict step for all experiments and batches of users.
     """
     notes = []
     for name, manifest in trainings.items():

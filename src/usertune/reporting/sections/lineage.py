@@ -1,4 +1,4 @@
-"""Rows of the report's section on provenance, from the lineage that the tables carry."""
+"""Rows of the report's section on provenance, from the lineage in the manifest of the tables."""
 
 from __future__ import annotations
 
@@ -8,36 +8,33 @@ from typing import Any
 
 from usertune.core.hashing import digest
 from usertune.core.step_names import BASE_MODEL, COMPARE, TRAIN
-from usertune.evaluation.lineage import makers
+from usertune.evaluation.lineage import provenance_records
 from usertune.runtime.provenance import describe_revision
 
 
-def fingerprint_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return for each experiment its fingerprints: base model, training (None if untrained), and each user's."""
+def fingerprint_rows(lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the fingerprints of each experiment: base model, training (None if it has none) and users."""
     rows = []
-    for name, experiment in origin["experiments"].items():
-        lineage = experiment["lineage"]
-        users = [{"user": user, **own} for user, own in lineage["users"].items()]
-        rows.append({"experiment": name, BASE_MODEL: lineage[BASE_MODEL], "training": lineage[TRAIN], "users": users})
+    for name, experiment in lineage["experiments"].items():
+        own = experiment["lineage"]
+        users = [{"user": user, **fingerprints} for user, fingerprints in own["users"].items()]
+        rows.append({"experiment": name, BASE_MODEL: own[BASE_MODEL], "training": own[TRAIN], "users": users})
     return rows
 
 
-def maker_rows(origin: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return, for each step, the code, its revision, the GPU and the machine, and for which experiments.
-
-    Experiments whose step was made with the same share a row.
-    """
+def provenance_rows(lineage: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return code, revision, GPU and machine of each step; experiments with the same provenance share a row."""
     found: dict[tuple[str, str], tuple[list[str], Mapping[str, Any]]] = {}
-    for step, name, record in makers(origin):
+    for step, name, record in provenance_records(lineage):
         found.setdefault((step, digest(record)), ([], record))[0].append(name)
-    rows = [_maker_row(step, ", ".join(names), record) for (step, _), (names, record) in found.items()]
-    return rows + [_maker_row(COMPARE, "all", record) for record in origin["provenance"]]
+    rows = [_provenance_row(step, ", ".join(names), record) for (step, _), (names, record) in found.items()]
+    return rows + [_provenance_row(COMPARE, "all", record) for record in lineage["provenance"]]
 
 
-def version_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return, for each package, its versions and the steps that used each; one version is the rule."""
+def version_rows(lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the versions of each package and the steps that used them; usually there is one version."""
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for step, name, record in makers(origin):
+    for step, name, record in provenance_records(lineage):
         for package, version in record["versions"].items():
             found[package][str(version)].add(f"{step} {name}")
     return [
@@ -50,7 +47,7 @@ def version_rows(origin: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _maker_row(step: str, experiments: str, record: Mapping[str, Any]) -> dict[str, str]:
+def _provenance_row(step: str, experiments: str, record: Mapping[str, Any]) -> dict[str, str]:
     machine = record["machine"]
     return {
         "step": step,

@@ -1,4 +1,4 @@
-"""Rows of the report's section on training and answers: what they cost, and what came out."""
+"""Rows of the report's section on training and answers: their cost and their outcome."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 from usertune.core import formatting
 from usertune.models.movement import did_not_move
 
-# What the manifest of a training says that was not stopped early.
+# The value in the manifest of a training that was not stopped early.
 ALL_STEPS = "after all steps"
 
 
 def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """Return the row of a trained experiment, from the manifest of its training.
 
-    The loss is that of the weights that are used; ``last_loss`` and ``kept`` are texts where those are not the last.
+    The loss belongs to the weights that are used; if these are not the last ones, ``last_loss`` and ``kept`` are set.
     """
     memory, steps, last = (manifest.get(key) for key in ("peak_memory_bytes", "steps", "final_validation_loss"))
     kept = manifest.get("kept_step", steps)
@@ -71,7 +71,7 @@ def answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.
 
 
 def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return how long an experiment's answers took; answers that an older release stored have no time."""
+    """Return the time that an experiment's answers took; answers stored by an older release have none."""
     seconds = sum(batch.get("answer_seconds", 0) for batch in batches)
     timed = sum(batch.get("timed_answers", 0) for batch in batches)
     if not timed:
@@ -80,14 +80,14 @@ def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def effect_of(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return how much trained weights changed what the base model says; None if not known."""
+    """Return how much the trained weights changed the base model's answers; None if unknown."""
     return next((batch["adapter_effect"] for batch in reversed(batches) if batch.get("adapter_effect")), None)
 
 
 def cautions(
     trainings: Mapping[str, Mapping[str, Any]], predictions: Sequence[Mapping[str, Any]]
 ) -> list[tuple[str, str]]:
-    """Return the trained experiments whose answers are those of the base model, and why: (experiment, reason)."""
+    """Return (experiment, reason) for trained experiments that give the same answers as the base model."""
     found = []
     for name, manifest in trainings.items():
         effect = effect_of([batch for batch in predictions if batch["experiment"] == name])

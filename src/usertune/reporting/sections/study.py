@@ -1,7 +1,7 @@
 """Rows of the report's section on the study: base model, data, splits, settings and dates.
 
-All of it is read from the manifests of the results, which the audit has compared with the study, so the report says
-what was done and not what was asked for.
+All values come from the manifests of the results, which the audit has compared with the study, so the report says
+what was done, not what was requested.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ Row = dict[str, Any]
 
 NONE = "\N{EN DASH}"
 SPLIT_ORDER = ("train", "validation", "test")
-# Keys of recipes that are named otherwise in the study.
+# Keys of recipes that have another name in the study.
 STUDY_KEYS = {"pixels.min": "min_pixels", "pixels.max": "max_pixels"}
-# The order in which people look for them; keys that are not here follow by name. Without "training.", which most have.
+# The order in the report, without the prefix "training."; other keys follow in alphabetical order.
 ORDER = (
     "mode", "epochs", "learning_rate", "schedule", "warmup", "warmup_steps", "batch_size", "weight_decay",
     "max_grad_norm", "seed", "lora.rank", "lora.alpha", "lora.dropout", "freeze.vision", "freeze.merger", "keep",
     "early_stopping", "dtype", "min_pixels", "max_pixels", "max_new_tokens",
 )  # fmt: skip
-# What a training's recipe leaves out where it is usual.
+# Values that the recipe of a training leaves out because they are the default.
 UNSAID = {"keep": "last", "early_stopping": None}
-# No settings, or shown elsewhere in the report.
+# Not settings, or shown elsewhere in the report.
 HIDDEN = frozenset({"step", "mode", "users", *NOT_IN_FINGERPRINT})
 
 
 def base_model_rows(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return what is known of the base model, as (label, value): what the study says, and what was found there."""
+    """Return the base model as (label, value): what the study says, and what was found in its files."""
     recipe, about = manifest.get("recipe", {}), manifest.get("about", {})
     asked, commit = recipe.get("revision"), about.get("commit")
     return [
@@ -57,11 +57,11 @@ def data_rows(dataset: Mapping[str, Any], thresholds: Sequence[str], confidence:
 
 
 def split_rows(splits: Mapping[str, str], trainings: Mapping[str, Manifest], test_samples: int) -> list[Row]:
-    """Return one row a split: its users, and how many samples of theirs were used.
+    """Return one row for each split: its users and the number of samples used.
 
     Args:
         splits: the users of each split, in the short notation.
-        trainings: the training manifests, which say how many samples of the other splits were used.
+        trainings: the training manifests, with the number of samples of the other splits.
         test_samples: samples that every experiment answered.
     """
     trained: Manifest = next(iter(trainings.values()), {})
@@ -80,12 +80,12 @@ def split_rows(splits: Mapping[str, str], trainings: Mapping[str, Manifest], tes
 def setting_rows(
     modes: Mapping[str, str], trainings: Mapping[str, Manifest], predictions: Iterable[Manifest]
 ) -> list[Row]:
-    """Return one row a setting, with its value in every experiment and whether the values differ.
+    """Return one row for each setting: its value in every experiment, and whether the values differ.
 
     Args:
         modes: the mode of each experiment, in the order of the report.
         trainings: the training manifests, by experiment.
-        predictions: the predictions of every experiment; all of one experiment have one recipe.
+        predictions: the predictions of every experiment; those of one experiment share a recipe.
     """
     found: dict[str, dict[str, Any]] = {name: {"mode": mode} for name, mode in modes.items()}
     sizes: dict[str, set[int | None]] = {name: set() for name in modes}
@@ -94,7 +94,7 @@ def setting_rows(
         sizes[batch["experiment"]] |= set(batch.get("batch_sizes", []))
     for name, used in sizes.items():
         if used:
-            # In bfloat16 the size changes the last digits, and so a few answers (docs/reproducibility.md).
+            # Under bfloat16 the size changes the last digits and thus a few answers (docs/reproducibility.md).
             texts = ["n/a" if size is None else str(size) for size in sorted(used, key=_or_zero)]
             found[name]["answers at once"] = ", ".join(texts)
     for name, manifest in trainings.items():
@@ -111,7 +111,7 @@ def setting_rows(
 def times_of(trainings: Mapping[str, Manifest], predictions: Sequence[Manifest]) -> dict[str, dict[str, list[str]]]:
     """Return for each experiment when its training ended (``train``) and its answers were generated (``predict``).
 
-    Times are the first and the last of what is known, so a training has one; steps without times are left out.
+    A training has one time, a prediction its first and last; steps without known times are left out.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for name, manifest in trainings.items():
@@ -126,7 +126,7 @@ def times_of(trainings: Mapping[str, Manifest], predictions: Sequence[Manifest])
 
 
 def date_rows(
-    names: Iterable[str], trained: Iterable[str], times: Mapping[str, Mapping[str, Sequence[str]]], origin: Manifest
+    names: Iterable[str], trained: Iterable[str], times: Mapping[str, Mapping[str, Sequence[str]]], lineage: Manifest
 ) -> list[Row]:
     """Return for each experiment when it was trained, predicted and scored, as its results recorded it.
 
@@ -134,7 +134,7 @@ def date_rows(
         names: the experiments, in the order of the report.
         trained: those of them that are trained.
         times: see `times_of`.
-        origin: what `usertune.evaluation.lineage.trace` found.
+        lineage: what `usertune.evaluation.lineage.lineage_of` found.
     """
     with_training = set(trained)
     return [
@@ -142,7 +142,7 @@ def date_rows(
             "experiment": name,
             "trained": span_text(times.get(name, {}).get(TRAIN)) if name in with_training else NONE,
             "predicted": span_text(times.get(name, {}).get(PREDICT)),
-            "scored": span_text(origin["experiments"][name].get("scored")),
+            "scored": span_text(lineage["experiments"][name].get("scored")),
         }
         for name in names
     ]
@@ -151,7 +151,7 @@ def date_rows(
 def span_text(times: Sequence[str] | None) -> str:
     """Return the first and the last of some recorded times as ``2026-11-27 18:03 to 19:12 UTC``, or the only minute.
 
-    Times of results that older releases made are not known.
+    Results of older releases have no times.
     """
     if not times:
         return NOT_AVAILABLE
@@ -164,7 +164,7 @@ def span_text(times: Sequence[str] | None) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Return a setting's value about as a study writes it: ``1e-4``, ``true``, ``null``."""
+    """Return a setting's value in the notation of a study: ``1e-4``, ``true``, ``null``."""
     match value:
         case None:
             return "null"
@@ -186,7 +186,7 @@ def _of_recipe(recipe: Manifest) -> dict[str, Any]:
 
 
 def _execution(manifest: Manifest) -> dict[str, Any]:
-    """Return how a training went, as far as it has no part in its recipe; values are those of the last attempt."""
+    """Return the settings of a training that are not in its recipe, with the values of the last attempt."""
     found = dict(manifest.get("execution", {}))
     if "micro_batch_size" in manifest:
         found["micro_batch_size"] = manifest["micro_batch_size"]
