@@ -17,7 +17,8 @@ from pathlib import Path
 import environment  # noqa: F401
 
 from usertune.core.manifest import read_result
-from usertune.evaluation.score import answers_of_user, score_user
+from usertune.evaluation.answers import answers_of_user
+from usertune.evaluation.score import score_user
 from usertune.evaluation.thresholds import metrics_of
 from usertune.evaluation.unread import warn_of_unread
 from usertune.runtime import step_main

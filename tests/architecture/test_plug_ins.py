@@ -36,7 +36,8 @@ from tests.support.synthetic_study import SyntheticStudy
 import usertune
 from usertune.core.manifest import read_result
 from usertune.data.samples import read_samples
-from usertune.evaluation.score import Answer, score_samples
+from usertune.evaluation.answers import Answer
+from usertune.evaluation.score import score_samples
 from usertune.pipeline.recipes import current_code
 from usertune.study.load import schema_text, study_from_config
 from usertune.tasks.catalogue import get_task

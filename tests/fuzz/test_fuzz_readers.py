@@ -25,7 +25,8 @@ from usertune.data.prepare import prepare_user
 from usertune.data.reader import BadSampleError
 from usertune.data.readers.messages import MessagesReader, parse_line
 from usertune.data.samples import read_samples, read_user, request_digest
-from usertune.evaluation.score import Answer, score_samples
+from usertune.evaluation.answers import Answer
+from usertune.evaluation.score import score_samples
 from usertune.study.load import study_from_config
 
 USER = "7"

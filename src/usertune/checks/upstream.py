@@ -21,7 +21,7 @@ from usertune.core.step_fingerprints import (
     train_fingerprint,
 )
 from usertune.core.step_names import BASE_MODEL
-from usertune.evaluation.score import answers_of_user
+from usertune.evaluation.answers import answers_of_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
 from usertune.study.schema.study import Study

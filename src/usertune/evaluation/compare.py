@@ -17,10 +17,10 @@ from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import compare_fingerprint
 from usertune.evaluation import table_names
 from usertune.evaluation.lineage import lineage_in_words, lineage_of
+from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.statistics.intervals import estimate, paired_difference
 from usertune.evaluation.tables import ComparisonDesign, design_of, read_texts, records, with_numbers
-from usertune.evaluation.thresholds import metrics_of, threshold_label, thresholds_of
-from usertune.tasks.catalogue import get_task
+from usertune.evaluation.thresholds import metrics_of, threshold_label
 from usertune.tasks.metrics import Metric
 
 PROVENANCE_DIGITS = 16
@@ -160,22 +160,6 @@ def latex(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str:
     table = style.to_latex(hrules=True, column_format=f"ll{'r' * (len(shown.columns) - 2)}")
     # LaTeX has no glyph for the minus sign in most text fonts.
     return rf"% Needs \usepackage{{booktabs}}. {note}" + "\n" + table.replace("\N{MINUS SIGN}", "$-$")
-
-
-def reading_note(recipe: Mapping[str, Any], summary: pd.DataFrame) -> str:
-    """Return a paragraph that explains the numbers of the summary."""
-    primary = metrics_of(recipe)[0]
-    level = f"{100 * summary['confidence'].iloc[0]:g} %"
-    samples, users = int(summary["samples"].iloc[0]), int(summary["users"].iloc[0])
-    unit = "in percentage points" if primary.unit == "%" else f"of {primary.title}"
-    parts = (
-        f"{samples:,} samples of {users} user{'' if users == 1 else 's'}.",
-        get_task(recipe["task"]).note(thresholds_of(recipe)[0]),
-        f"In brackets: {level} confidence intervals, robust to clusters of samples by user (CR1, t with users - 1 "
-        f"degrees of freedom). Differences are {unit}, paired on the same samples, and not adjusted for several "
-        "comparisons.",
-    )
-    return " ".join(part for part in parts if part)
 
 
 def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:

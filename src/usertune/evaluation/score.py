@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from usertune.core.clock import utc_now
 from usertune.core.errors import UserError
@@ -22,6 +22,7 @@ from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import score_fingerprint
 from usertune.core.step_names import PREPARE, SCORE
 from usertune.data.samples import read_samples
+from usertune.evaluation.answers import REMAKE_PREDICTIONS, Answer, answers_of_user
 from usertune.evaluation.thresholds import metrics_of
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import Metric, aggregates, combine_episodes, sample_values
@@ -29,16 +30,6 @@ from usertune.tasks.metrics import Metric, aggregates, combine_episodes, sample_
 logger = logging.getLogger(__name__)
 
 Row = dict[str, Any]
-
-
-class Answer(NamedTuple):
-    """The text that a model answered, and whether it ended by itself or was cut off at the length limit."""
-
-    text: str
-    ended: bool = True
-
-
-REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is rebuild"
 
 
 def score_user(
@@ -171,35 +162,6 @@ def _read_stored(path: Path, fingerprint: str) -> dict[str, Any] | None:
         logger.warning("%s: does not hold the score that its name says; scoring again", path)
         return None
     return score
-
-
-def answers_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, Answer]:
-    """Return ``{sample id: answer}`` of one user, sorted by id.
-
-    Raises:
-        UserError: the predictions are of another experiment or lack the user, or a row is malformed or occurs twice.
-    """
-    if predictions.get("experiment") != experiment:
-        raise UserError(
-            f"{path}: these are predictions of experiment {predictions.get('experiment')!r}, not {experiment!r}; "
-            "give the file of that experiment"
-        )
-    if user not in (predictions.get("users") or []):
-        raise UserError(f"{path}: holds users {predictions.get('users')!r}, not {user!r}; give that user's batch")
-    answers: dict[str, Answer] = {}
-    for number, prediction in enumerate(predictions.get("predictions") or []):
-        try:
-            owner, identity, text = prediction["user"], prediction["id"], prediction["text"]
-        except (KeyError, TypeError):
-            raise UserError(f"{path}: predictions[{number}] lacks user, id or text; {REMAKE_PREDICTIONS}") from None
-        if owner != user:
-            continue
-        if not isinstance(text, str):
-            raise UserError(f"{path}: sample {identity!r}: text is {text!r}, not a string; {REMAKE_PREDICTIONS}")
-        if identity in answers:
-            raise UserError(f"{path}: sample {identity!r} was predicted twice; {REMAKE_PREDICTIONS}")
-        answers[identity] = Answer(text, prediction.get("stopped") is not False)
-    return dict(sorted(answers.items()))
 
 
 def _require_same_ids(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.core.formatting import printable
-from usertune.evaluation.score import Answer
+from usertune.evaluation.answers import Answer
 
 logger = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from usertune.core.manifest import read_result, write_result
 from usertune.core.step_fingerprints import report_fingerprint
 from usertune.core.step_names import REPORT
 from usertune.evaluation import table_names
-from usertune.evaluation.compare import reading_note
+from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, records, require_experiments
 from usertune.evaluation.thresholds import metrics_of, threshold_label, thresholds_of
 from usertune.reporting.examples import MARKER_RADIUS, collect_examples

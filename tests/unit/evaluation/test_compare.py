@@ -19,7 +19,8 @@ from usertune.core.errors import UserError
 from usertune.core.formatting import count, duration, number, percent, signed
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result
-from usertune.evaluation.compare import compare, latex, markdown, reading_note
+from usertune.evaluation.compare import compare, latex, markdown
+from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.statistics.intervals import clustered_mean, clusters, paired_difference
 from usertune.evaluation.table_names import MANIFEST, TABLES
 from usertune.evaluation.tables import ComparisonDesign, Experiment, design_of, read_table

@@ -17,7 +17,8 @@ import pytest
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_result, write_result
 from usertune.data.samples import read_samples
-from usertune.evaluation.score import Answer, score_samples, score_user, summarise
+from usertune.evaluation.answers import Answer
+from usertune.evaluation.score import score_samples, score_user, summarise
 from usertune.evaluation.thresholds import metrics_of, thresholds_of
 
 Maker = Callable[..., Any]

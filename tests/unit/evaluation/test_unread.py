@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usertune.evaluation.score import Answer
+from usertune.evaluation.answers import Answer
 from usertune.evaluation.unread import LONGEST_ANSWER, quoted, warn_of_unread
 
 

@@ -1,0 +1,47 @@
+"""The answers of one user, from the predictions of a batch of users."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from usertune.core.errors import UserError
+
+REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is rebuild"
+
+
+class Answer(NamedTuple):
+    """The text that a model answered, and whether it ended by itself or was cut off at the length limit."""
+
+    text: str
+    ended: bool = True
+
+
+def answers_of_user(predictions: Mapping[str, Any], path: Path, experiment: str, user: str) -> dict[str, Answer]:
+    """Return ``{sample id: answer}`` of one user, sorted by id.
+
+    Raises:
+        UserError: the predictions are of another experiment or lack the user, or a row is malformed or occurs twice.
+    """
+    if predictions.get("experiment") != experiment:
+        raise UserError(
+            f"{path}: these are predictions of experiment {predictions.get('experiment')!r}, not {experiment!r}; "
+            "give the file of that experiment"
+        )
+    if user not in (predictions.get("users") or []):
+        raise UserError(f"{path}: holds users {predictions.get('users')!r}, not {user!r}; give that user's batch")
+    answers: dict[str, Answer] = {}
+    for number, prediction in enumerate(predictions.get("predictions") or []):
+        try:
+            owner, identity, text = prediction["user"], prediction["id"], prediction["text"]
+        except (KeyError, TypeError):
+            raise UserError(f"{path}: predictions[{number}] lacks user, id or text; {REMAKE_PREDICTIONS}") from None
+        if owner != user:
+            continue
+        if not isinstance(text, str):
+            raise UserError(f"{path}: sample {identity!r}: text is {text!r}, not a string; {REMAKE_PREDICTIONS}")
+        if identity in answers:
+            raise UserError(f"{path}: sample {identity!r} was predicted twice; {REMAKE_PREDICTIONS}")
+        answers[identity] = Answer(text, prediction.get("stopped") is not False)
+    return dict(sorted(answers.items()))
