@@ -40,7 +40,6 @@ WITHOUT_EFFECT = frozenset(
         "inference.engines.catalogue",
         "reporting.figures.catalogue",
         "tasks.catalogue",
-        "tasks.task",
         "runtime.code_version",
         "runtime.gpus",
         "runtime.job_record",
