@@ -58,7 +58,7 @@ class Clicks(SyntheticStudy):
 
 
 changes = {
-    "dataset": {"root": str(root / "clicks/dataset"), "format": "clicks", "frame": "pixels"},
+    "dataset": {"root": str(root / "clicks/dataset"), "format": "clicks"},
     "evaluation": {"engine": "middle"},
 }
 clicks = Clicks(root / "clicks", ["1", "2"], experiments=["vanilla"], changes=changes).write()
