@@ -25,6 +25,7 @@ from usertune.study.files import (
     users_as_written,
 )
 from usertune.study.paths import with_resolved_paths
+from usertune.study.renamed_keys import with_latest_keys
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.study import Origin, Study
 
@@ -67,6 +68,7 @@ def study_from_config(
         require_short_numbers(config, name)
         lines = line_numbers(files)
         config = users_as_written(config, files, command_line)
+        config = with_latest_keys(config, files, command_line)
     if "origin" in config:
         raise UserError(
             f"{_place(('origin',), lines)}origin: unknown key; the keys here are: {', '.join(_allowed_keys(()))}"

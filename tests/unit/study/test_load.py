@@ -12,6 +12,7 @@ import yaml
 
 from usertune.core.errors import UserError
 from usertune.study.load import load_study, schema_text, study_from_config
+from usertune.study.renamed_keys import RENAMED_KEYS
 from usertune.study.schema.study import Study
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -94,6 +95,56 @@ def test_freeze_and_its_older_key(
     assert (training.freeze.vision, training.freeze.merger) == expected
     older = sum("freeze_vision" in keys for keys in (shared, own))
     assert caplog.text.count("write freeze: {vision: ") == older
+
+
+MICRO, WORKERS = RENAMED_KEYS
+
+
+@pytest.mark.parametrize(
+    ("files", "settings", "expected", "older"),
+    [
+        (["training: {micro_batch: 2, loader_workers: 3}"], [], (2, 3), set(RENAMED_KEYS)),
+        (
+            ["training: {micro_batch_size: 4, dataloader_num_workers: 1}"],
+            ["training={micro_batch: 2}"],
+            (2, 1),
+            {MICRO},
+        ),
+        (["training: {micro_batch: 4, loader_workers: 1}"], ["training={micro_batch_size: 2}"], (2, 1), {WORKERS}),
+        (["training: {micro_batch_size: 4}", "training: {micro_batch: 2}"], [], (2, 2), {MICRO}),
+        (["training: {micro_batch: 4}"], ["experiments={lora: {training: {micro_batch: 2}}}"], (2, 2), {MICRO}),
+        (
+            ["training: {micro_batch_size: 4}\nexperiments: {lora: {training: {micro_batch_size: 1}}}"],
+            ["training={micro_batch: 4}", "experiments={lora: {training: {micro_batch: 2, loader_workers: 5}}}"],
+            (2, 5),
+            {MICRO, WORKERS},
+        ),
+    ],
+)
+def test_older_keys_work_wherever_they_are_set(
+    files: list[str],
+    settings: list[str],
+    expected: tuple[int, int],
+    older: set[str],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    paths = [tmp_path / "study.yaml", *(tmp_path / f"{number}.yaml" for number in range(len(files)))]
+    for path, text in zip(paths, [yaml.safe_dump(GOOD | {"training": {}}), *files], strict=True):
+        path.write_text(text)
+    training = load_study(paths, settings).experiments["lora"].training
+    assert training is not None
+    assert (training.micro_batch_size, training.dataloader_num_workers) == expected
+    assert set(caplog.messages) == {
+        f"training.{old} is an older key, which still works; write {RENAMED_KEYS[old]}" for old in older
+    }
+
+
+def test_a_file_with_both_names_of_a_key_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(yaml.safe_dump(changed("training", {"micro_batch": 2, "micro_batch_size": 4})))
+    with pytest.raises(UserError, match=r"training\.micro_batch: unknown key; did you mean 'micro_batch_size'\?"):
+        load_study([path])
 
 
 def test_freeze_and_its_older_key_do_not_go_together() -> None:

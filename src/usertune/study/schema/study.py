@@ -15,13 +15,14 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, STEP_NAMES
 from usertune.study.files import merge
+from usertune.study.renamed_keys import with_new_keys
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.dataset import Dataset
 from usertune.study.schema.evaluation import Evaluation
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.report import FIGURE_NAMES, Report
-from usertune.study.schema.training import Training, with_new_keys
+from usertune.study.schema.training import Training
 from usertune.study.schema.users import Users
 
 logger = logging.getLogger(__name__)

@@ -9,9 +9,6 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from usertune.study.schema.base import ConfigModel
 from usertune.training.schedule import WARMUP
 
-# Older names of training keys, which studies may still use.
-RENAMED_KEYS = {"micro_batch": "micro_batch_size", "loader_workers": "dataloader_num_workers"}
-
 
 class Lora(ConfigModel):
     """Settings of low-rank adapters; the defaults are those of ms-swift's recipes for Qwen3-VL."""
@@ -92,19 +89,3 @@ class Training(ConfigModel):
                 "thing; keep one of them"
             )
         return self
-
-
-def with_new_keys(training: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return raw training settings with today's keys for older ones, and what to write instead of each older one."""
-    settings, replacements = dict(training), {}
-    for old, new in RENAMED_KEYS.items():
-        if old in settings and new not in settings:
-            settings[new] = settings.pop(old)
-            replacements[old] = new
-    if "freeze_vision" in settings and "freeze" not in settings:
-        vision = settings.pop("freeze_vision")
-        settings["freeze"] = {"vision": vision, "merger": vision}
-        word = str(vision).lower()
-        replacements["freeze_vision"] = f"freeze: {{vision: {word}, merger: {word}}}"
-    messages = [f"training.{old} is an older key, which still works; write {new}" for old, new in replacements.items()]
-    return settings, messages
