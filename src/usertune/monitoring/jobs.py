@@ -1,6 +1,6 @@
-"""What is known of a study's jobs: their own records, SLURM's journal, and the run that started them.
+"""What is known of the jobs of a study: their records, the journal of SLURM jobs, and the run that started them.
 
-Everything here may be missing, cut short or of a process that is long gone; what cannot be read counts as not there.
+Any of these files can be missing, truncated or of a process that no longer exists. Unreadable files are ignored.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from usertune.cluster.job_names import JOURNAL
 from usertune.runtime.job_record import SIGN_OF_LIFE_SECONDS
 from usertune.runtime.locks import RESULTS_HOLDER
 
-# Clocks of two machines differ, and a shared disk shows what was written elsewhere a while later.
+# Clocks of two machines differ, and shared disks show files from other machines with a delay.
 LOST_AFTER = timedelta(seconds=10 * SIGN_OF_LIFE_SECONDS)
-# A process with the number of a recorded one is that one if it is not younger than its record.
+# A process with the number of a recorded one is the same process if it is not younger than the record.
 CLOCK_TOLERANCE_SECONDS = 5.0
 _HOLDER = re.compile(r"process (\d+) on (\S+), since (\S+)")
 
 
 class HowFar(BaseModel):
-    """How far a job is. ``rate`` is by the second, of what ``unit`` counts; ``at`` is when this was so."""
+    """The progress of a job. ``rate`` is in ``unit`` per second; ``at`` is the time of this progress."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,7 +44,7 @@ class HowFar(BaseModel):
 
 
 class Attempt(BaseModel):
-    """What an attempt at a job told of itself; ``updated`` is its last sign of life."""
+    """The record of an attempt at a job; ``updated`` is the time of its last update."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -61,7 +61,7 @@ class Attempt(BaseModel):
 
     @property
     def last(self) -> datetime:
-        """When it ended, or gave its last sign of life."""
+        """The time of its end or, if it has not ended, of its last update."""
         return self.ended or self.updated
 
 
@@ -75,7 +75,7 @@ class JobRecord(Attempt):
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Return every attempt that is remembered, the newest last."""
+        """Return all recorded attempts, the newest last."""
         return (*self.earlier, self)
 
 
@@ -84,13 +84,13 @@ class Submission:
     """A job that was submitted to SLURM, as the journal knows it.
 
     Attributes:
-        job: SLURM's number.
-        rule, wildcards, attempt, log: what it was to do, and SLURM's log.
-        noted: when the run that submitted it said so.
-        adopted: when the last run that went on with it said so.
-        seen: when a run saw that it had ended.
-        state: as what it ended, in SLURM's words; None while that is not known.
-        queued, started, ended: SLURM's own times.
+        job: SLURM's job number.
+        rule, wildcards, attempt, log: its task, and the log of SLURM.
+        noted: when the run that submitted it wrote this down.
+        adopted: when a later run last re-attached to it.
+        seen: when a run detected its end.
+        state: its final state in SLURM; None while unknown.
+        queued, started, ended: times from SLURM.
         nodes: where it ran.
         cancelled: whether a run cancelled it.
     """
@@ -113,7 +113,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Run:
-    """The newest run on a folder of results. ``alive`` is None where another machine would have to be asked."""
+    """The newest run on a results folder. ``alive`` is None if it ran on another machine."""
 
     process: int
     host: str
@@ -123,14 +123,14 @@ class Run:
 
 @dataclass
 class Jobs:
-    """All that is known of the jobs of a study when it is looked at.
+    """All that is known of the jobs of a study at one time.
 
     Attributes:
-        folder: the folder of results.
-        now: when it was looked at.
-        queue: SLURM's own jobs by number; None where SLURM was not asked or did not answer.
-        submissions: the journal by SLURM's number, the oldest first.
-        run: the newest run; None where none is known.
+        folder: the results folder.
+        now: that time.
+        queue: the jobs in SLURM's queue by number; None if SLURM was not asked or did not answer.
+        submissions: the entries of the journal by job number, the oldest first.
+        run: the newest run; None if there is none.
     """
 
     folder: Path
@@ -140,7 +140,7 @@ class Jobs:
     run: Run | None = None
 
     def is_alive(self, attempt: Attempt) -> bool:
-        """Whether an attempt that says it is running still does, as far as can be told from here."""
+        """Whether an attempt with the state "running" still runs, as far as this machine can tell."""
         if attempt.state != "running":
             return False
         if attempt.host == socket.gethostname():
@@ -152,23 +152,23 @@ class Jobs:
 
 
 def look_at_jobs(folder: Path, queue: Mapping[str, ListedJob] | None = None) -> Jobs:
-    """Read what is known of jobs, but for their records, which `read_record` reads one by one.
+    """Read what is known of jobs, except their records, which `read_record` reads one by one.
 
     Args:
-        folder: the folder of results.
-        queue: SLURM's own jobs by number; None where it was not asked or did not answer.
+        folder: the results folder.
+        queue: the jobs in SLURM's queue by number; None if it was not asked or did not answer.
     """
     submissions = read_submissions(folder / JOURNAL)
     for job in submissions.keys() & (queue or {}).keys():
         submission, listed = submissions[job], (queue or {})[job]
-        # The journal has SLURM's times only once a job has ended; of one that waits SLURM lists when it may start.
+        # The journal has the times only after a job has ended. For a pending job, SLURM lists an estimated start.
         if submission.seen is None and listed.state != "PENDING":
             submission.queued, submission.started = _time(listed.submitted_at), _time(listed.started_at)
     return Jobs(folder, datetime.now().astimezone(), queue, submissions, read_run(folder))
 
 
 def read_record(path: Path) -> JobRecord | None:
-    """Return a job's record; None where there is none or it is damaged."""
+    """Return the record of a job; None if there is none or it is damaged."""
     try:
         return JobRecord.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -176,18 +176,18 @@ def read_record(path: Path) -> JobRecord | None:
 
 
 def read_submissions(path: Path) -> dict[str, Submission]:
-    """Return what the journal says of every job, by SLURM's number."""
+    """Return the entries of the journal by job number."""
     found: dict[str, Submission] = {}
     with suppress(OSError):
         for entry in Journal(path).read():
-            # An entry of another shape than today's is passed over.
+            # Entries of another format are skipped.
             with suppress(KeyError, TypeError, ValueError, AttributeError):
                 _note(found, entry)
     return found
 
 
 def read_run(folder: Path) -> Run | None:
-    """Return the newest run on a folder of results."""
+    """Return the newest run on a results folder."""
     try:
         holder = _HOLDER.match((folder / RESULTS_HOLDER).read_text(encoding="utf-8"))
         if holder is None:
@@ -200,7 +200,7 @@ def read_run(folder: Path) -> Run | None:
 
 
 def process_lives(process: int, started: datetime) -> bool:
-    """Whether a process of this machine that was there at ``started`` still is; another of its number is not it."""
+    """Whether a process of this machine that existed at ``started`` still exists, and not a later one of its number."""
     try:
         found = psutil.Process(process)
         if found.status() == psutil.STATUS_ZOMBIE:
@@ -232,5 +232,5 @@ def _note(found: dict[str, Submission], entry: Mapping[str, Any]) -> None:
 
 
 def _time(text: Any) -> datetime | None:
-    """Return a time with its zone; SLURM's own are local."""
+    """Return a time with its zone; times from SLURM are local."""
     return datetime.fromisoformat(text).astimezone() if text else None

@@ -1,8 +1,8 @@
-"""How far a study is: for every result whether it is done, running, queued, waiting, failed or stopped.
+"""The progress of a study: for every result whether it is done, running, queued, waiting, failed or stopped.
 
-The results themselves say what is done. For the rest, jobs' own records and SLURM's journal are asked, of which the
-newest word counts. Nothing is written or locked, so this can be asked at any time, from any machine that sees the
-folder of results.
+The results themselves show what is done. For the others, the newest entry in the records of the jobs and in the
+journal of SLURM jobs counts. Nothing is written or locked, so the status can be read at any time, from any machine that
+sees the results folder.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ State = Literal["done", "running", "queued", "waiting", "failed", "stopped"]
 
 @dataclass(frozen=True)
 class Row:
-    """How far one result is.
+    """The progress of one result.
 
     Attributes:
-        step, experiment, users: what it is; ``experiment`` is None and ``users`` empty where it has none.
-        label: what people call it.
-        state: how far it is.
-        error: what went wrong, in a line; None unless it failed.
-        unit, done, total: how much of it is done, in ``unit``; None where it does not run or did not say yet.
-        samples_per_second: its speed; None where it is not known.
-        seconds_left: when it will be done; None where it is not known.
-        attempt: which attempt this is since it was last done; None where none is known.
+        step, experiment, users: what it is; ``experiment`` is None and ``users`` empty if it has none.
+        label: its name for people.
+        state: its state.
+        error: the error in one line; None unless it failed.
+        unit, done, total: its progress, in ``unit``; None if it does not run or has not recorded any.
+        samples_per_second: its speed; None if unknown.
+        seconds_left: time until it is done; None if unknown.
+        attempt: number of the attempt since it was last done; None if unknown.
         host, gpus, slurm_job: where it runs or ran last.
-        started, ended: when its newest attempt did.
-        log: its log (SLURM's own where the program did not start); None where there is none yet.
-        record: its job's record, relative to the folder of results.
+        started, ended: start and end of its newest attempt.
+        log: its log (that of SLURM if the program did not start); None if there is none yet.
+        record: the record of its job, relative to the results folder.
     """
 
     step: str
@@ -65,16 +65,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Status:
-    """How far a study is.
+    """The progress of a study.
 
     Attributes:
         study: its name.
-        results: its folder of results.
-        now: when it was looked at.
-        run: the newest run on the results; None where none is known.
-        rows: every result, each after those that it is made from.
-        seconds_left: about how long the GPU jobs will take, at today's speed with as many at once as there are now,
-            without time in a queue; None where it cannot be told.
+        results: its results folder.
+        now: time of this status.
+        run: the newest run on the results; None if there is none.
+        rows: every result, each after its inputs.
+        seconds_left: estimated time that the GPU jobs will take, at the current speed and with as many at once as now,
+            without time in a queue; None if unknown.
     """
 
     study: str
@@ -91,26 +91,26 @@ class Status:
 
     @property
     def going_on(self) -> bool:
-        """Whether a run, or a job that one left behind, is at work or queued."""
+        """Whether a run is active, or a job of an earlier run is running or queued."""
         return bool(self.run and self.run.alive) or any(row.state in ("running", "queued") for row in self.rows)
 
     @property
     def failed(self) -> list[Row]:
-        """Return what failed and was not tried again since."""
+        """Return the results that failed and were not tried again since."""
         return [row for row in self.rows if row.state == "failed"]
 
     def counts(self, *of: str) -> Counter[State]:
-        """Return how many results of some steps (of all where none is named) are in which state."""
+        """Return the number of results in each state, of the named steps (of all if none is named)."""
         return Counter(row.state for row in self.rows if not of or row.step in of)
 
 
 def status_of(freshness: Freshness, jobs: Jobs) -> Status:
-    """Tell how far a study is.
+    """Return the progress of a study.
 
-    Raw data and base model are not looked at: whether they changed since, `usertune.checks.explain` tells.
+    Changes of raw data and base model are not checked here; `usertune.checks.explain` does that.
 
     Args:
-        freshness: the study's results as they stand.
+        freshness: the freshness of the study's results.
         jobs: what is known of its jobs.
     """
     newest = {_key(item.rule, item.wildcards): item for item in jobs.submissions.values()}
@@ -139,7 +139,7 @@ def _key(rule: str, wildcards: Mapping[str, str]) -> tuple[str, frozenset[tuple[
 
 
 def _is_done(freshness: Freshness, result: Result, done: set[str]) -> bool:
-    """Whether a result is whole, made by today's recipe, and from what lies upstream now."""
+    """Whether a result is complete and made with today's recipe from the current inputs."""
     if not done.issuperset(result.upstream):
         return False
     if next(freshness.reasons(result.manifest, look_at_sources=False), None) is not None:
@@ -156,7 +156,7 @@ def _is_done(freshness: Freshness, result: Result, done: set[str]) -> bool:
 
 
 def _state(jobs: Jobs, record: JobRecord | None, submission: Submission | None, done: bool) -> tuple[State, str | None]:
-    """Return the state of a result, and what went wrong if it failed."""
+    """Return the state of a result, and the error if it failed."""
     if record and jobs.is_alive(record):
         return "running", None
     if done:
@@ -165,13 +165,13 @@ def _state(jobs: Jobs, record: JobRecord | None, submission: Submission | None, 
         return open_state
     last = max(moment for moment in (_last(record), _last(submission)) if moment) if record or submission else None
     if last is None or (jobs.run and jobs.run.alive and last < jobs.run.since):
-        # What went wrong in an earlier run is this one's to mend.
+        # The active run will repeat what failed in an earlier run.
         return "waiting", None
     return _outcome(record, submission)
 
 
 def _not_seen_to_end(jobs: Jobs, record: JobRecord | None, submission: Submission) -> tuple[State, str | None] | None:
-    """Return the state of a submitted job whose end no run has seen; None where its record says it all."""
+    """Return the state of a submitted job with an end that no run has detected; None if its record is enough."""
     listed = jobs.queue.get(submission.job) if jobs.queue is not None else None
     if listed is not None and not listed.ended:
         return ("queued" if listed.state == "PENDING" else "running"), None
@@ -181,11 +181,11 @@ def _not_seen_to_end(jobs: Jobs, record: JobRecord | None, submission: Submissio
         return "queued", None
     if listed is not None and listed.state == "COMPLETED":
         return "waiting", None
-    return "failed", f"SLURM job {submission.job} is no longer there ({listed.state if listed else 'not listed'})"
+    return "failed", f"SLURM job {submission.job} no longer exists ({listed.state if listed else 'not listed'})"
 
 
 def _outcome(record: JobRecord | None, submission: Submission | None) -> tuple[State, str | None]:
-    """Return how the newest attempt at a result that is not done came to its end."""
+    """Return the outcome of the newest attempt at a result that is not done."""
     newest_is_slurm = submission and submission.seen and (record is None or submission.seen >= record.last)
     if submission and newest_is_slurm:
         if submission.cancelled:
@@ -196,7 +196,7 @@ def _outcome(record: JobRecord | None, submission: Submission | None) -> tuple[S
     if record is None or record.state == "ended":
         return "waiting", None
     if record.state == "running":
-        return "failed", f"process {record.process} on {record.host} is gone without a word; it was killed"
+        return "failed", f"process {record.process} on {record.host} ended without a message; it was killed"
     return record.state, record.error
 
 
@@ -214,7 +214,7 @@ def _facts(
     submission: Submission | None,
     now: datetime,
 ) -> dict[str, Any]:
-    """Return what else a row says: where, when, how far and how fast."""
+    """Return the other facts of a row: host, times, progress and speed."""
     facts: dict[str, Any] = {}
     if submission and (record is None or (submission.adopted or submission.noted) > record.last):
         facts = {"attempt": submission.attempt, "slurm_job": submission.job, "host": submission.nodes or None}
@@ -242,7 +242,7 @@ def _facts(
 
 
 def _speed_of_done(manifest: Mapping[str, Any]) -> float | None:
-    """Return the samples a second of a training or a prediction; None where it found everything done before."""
+    """Return the samples per second of a training or a prediction; None if it found everything done."""
     if manifest["step"] == steps.TRAIN.name:
         speed: float | None = manifest.get("samples_per_second")
         return speed
@@ -252,7 +252,7 @@ def _speed_of_done(manifest: Mapping[str, Any]) -> float | None:
 
 
 def _seconds_left(freshness: Freshness, rows: Sequence[Row]) -> float | None:
-    """Estimate how long the GPU jobs will take; None unless all that is to be done has a known speed."""
+    """Estimate how long the GPU jobs will take; None unless the speed of all remaining work is known."""
     jobs = [row for row in rows if row.step in steps.GPU_STEPS and row.state != "done"]
     running = [row.seconds_left for row in jobs if row.state == "running"]
     seconds = []
@@ -267,7 +267,7 @@ def _seconds_left(freshness: Freshness, rows: Sequence[Row]) -> float | None:
 
 
 def _seconds_to_do(freshness: Freshness, rows: Sequence[Row], row: Row) -> float | None:
-    """Return how long a prediction that has not begun will take at the speed of others of its experiment."""
+    """Return how long a prediction that has not started will take at the speed of others of its experiment."""
     speeds = [
         other.samples_per_second
         for other in rows

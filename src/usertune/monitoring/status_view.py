@@ -1,4 +1,4 @@
-"""A study's status for people: a table that reads well in a terminal, in a narrow one, and in a pipe."""
+"""The status of a study for people: a table for terminals of any width and for pipes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from usertune.core.formatting import duration, printable
 from usertune.monitoring.status import Row, State, Status
 from usertune.pipeline import steps
 
-# One character a test user, so that 83 of them fit into three lines; colour repeats what the character says.
+# One character per test user, so that 83 of them fit into three lines; the colour has the same meaning.
 MARKS: dict[str, tuple[str, str]] = {
     "scored": ("#", "green"),
     "predicted": ("+", "cyan"),
@@ -41,7 +41,7 @@ _AFTER_EXPERIMENTS = [step for step in steps.STEPS.values() if step.of_compariso
 
 
 def render(status: Status) -> RenderableType:
-    """Return a study's status for a `rich.console.Console` of any width; printed uncropped, paths stay whole."""
+    """Return the status of a study for a `rich.console.Console` of any width; print it uncropped to keep paths."""
     parts: list[RenderableType] = [
         _head(status),
         Text(),
@@ -75,7 +75,9 @@ def _head(status: Status) -> Text:
     else:
         run = status.run
         since = f"{run.since:%Y-%m-%d %H:%M} (process {run.process} on {printable(run.host)})"
-        words.append({True: "a run goes on since", False: "the last run, of", None: "the newest run began"}[run.alive])
+        words.append(
+            {True: "a run is active since", False: "the last run, of", None: "the newest run began"}[run.alive]
+        )
         words[-1] += f" {since}" + ("" if run.alive is not False else ", is over")
     if status.seconds_left is not None:
         words.append(f"GPU jobs need about {duration(status.seconds_left)} more")
@@ -107,7 +109,7 @@ def _training(rows: Sequence[Row]) -> Text:
 
 
 def _speed(rows: Sequence[Row]) -> str:
-    """Return the speed of what runs now; where nothing does, of the predictions that were made, on average."""
+    """Return the speed of the running jobs; if none runs, the mean speed of the finished predictions."""
     speeds = [row.samples_per_second for row in rows if row.state == "running" and row.samples_per_second]
     if speeds:
         return f"{sum(speeds):.1f}"
@@ -116,7 +118,7 @@ def _speed(rows: Sequence[Row]) -> str:
 
 
 def marks_of_users(rows: Sequence[Row]) -> dict[str, str]:
-    """Return for every test user of an experiment how far it is: a key of `MARKS`.
+    """Return the progress of every test user of an experiment: a key of `MARKS`.
 
     Args:
         rows: the experiment's rows.
@@ -159,7 +161,7 @@ def _legend(status: Status) -> Text:
 
 
 def _around(status: Status) -> Text:
-    """Return how the steps before and after the experiments are."""
+    """Return the states of the steps before and after the experiments."""
     checked = status.counts(steps.PREPARE.name)
     words = [f"{steps.PREPARE.results} {checked['done']}/{checked.total()}"]
     for step in (steps.BASE_MODEL, *_AFTER_EXPERIMENTS):
@@ -194,7 +196,7 @@ def _pace(row: Row) -> str:
 
 
 def _where(row: Row) -> Iterator[Text]:
-    """Yield where a job runs or ran, and its log."""
+    """Yield the host of a job, and its log."""
     words = [printable(row.host)] if row.host else []
     words += [f"GPU {','.join(row.gpus)}"] if row.gpus else []
     words += [f"SLURM job {row.slurm_job}"] if row.slurm_job else []
@@ -207,7 +209,7 @@ def _where(row: Row) -> Iterator[Text]:
 
 def _failed(rows: Sequence[Row]) -> Iterator[RenderableType]:
     for row in rows[:SHOWN_FAILED]:
-        yield Text(f"  {row.label}: {printable(row.error or 'no reason is known')}")
+        yield Text(f"  {row.label}: {printable(row.error or 'the reason is unknown')}")
         yield from _where(row)
     yield from _more(rows, SHOWN_FAILED)
 
@@ -218,7 +220,7 @@ def _more(rows: Sequence[Row], shown: int) -> Iterator[Text]:
 
 
 def _waiting(status: Status) -> Text | None:
-    """Return how many jobs of which step wait, are queued or were stopped."""
+    """Return the numbers of jobs that wait, are queued or were stopped, by step."""
     lines = []
     states: tuple[State, ...] = ("queued", "waiting", "stopped")
     for state in states:

@@ -1,4 +1,4 @@
-"""Looking at a study's status once, or again and again until it is complete."""
+"""Shows the status of a study once, or repeatedly until it is complete."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from usertune.runtime.provenance import installed_versions
 from usertune.study.schema.study import Study
 
 SHORTEST_INTERVAL_SECONDS = 0.5
-# SLURM's controller serves everybody on the cluster.
+# All users of the cluster share SLURM's controller.
 ASK_SLURM_EVERY_SECONDS = 30.0
 
 
 class StudyWatch:
-    """A study that is looked at again and again.
+    """A study with a status that is read repeatedly.
 
     Args:
         study: the study.
@@ -47,17 +47,17 @@ class StudyWatch:
         self._asked = float("-inf")
 
     def inspect(self) -> Status:
-        """Return how far the study is now."""
+        """Return the progress of the study now."""
         return self.look_closely()[0]
 
     def look_closely(self) -> tuple[Status, Jobs]:
-        """Return how far the study is now, and what is known of its jobs."""
-        # The jobs first: what ends in between is seen as done, and not as neither.
+        """Return the progress of the study now, and what is known of its jobs."""
+        # The jobs first: a job that ends in between then counts as done.
         jobs = look_at_jobs(self.folder, self._slurm_queue())
         return status_of(Freshness(self.study, self._recipes), jobs), jobs
 
     def _slurm_queue(self) -> Mapping[str, ListedJob] | None:
-        """Return the study's SLURM jobs; None where there never were any, or SLURM does not answer."""
+        """Return the SLURM jobs of the study; None if there never were any, or SLURM does not answer."""
         if not (self.folder / JOURNAL).exists() or shutil.which("squeue") is None:
             return None
         if time.monotonic() - self._asked >= ASK_SLURM_EVERY_SECONDS:
@@ -70,7 +70,7 @@ class StudyWatch:
 
 
 def show(study: StudyWatch, as_json: bool, times: bool) -> bool:
-    """Print a study's status, or where the time of its newest run went.
+    """Print the status of a study, or where the time of its newest run went.
 
     Args:
         study: the study.
@@ -78,7 +78,7 @@ def show(study: StudyWatch, as_json: bool, times: bool) -> bool:
         times: print where the time went.
 
     Returns:
-        Whether all is well: nothing failed, or the run is going on.
+        Whether nothing failed, or the run is active.
     """
     status, jobs = study.look_closely()
     if times:
@@ -95,13 +95,13 @@ def show(study: StudyWatch, as_json: bool, times: bool) -> bool:
 
 
 def watch(study: StudyWatch, seconds: float) -> None:
-    """Show a study's status again and again until it is complete or Ctrl-C comes.
+    """Show the status of a study repeatedly until it is complete or the user presses Ctrl-C.
 
-    Where the output is no terminal, a whole table is printed each time that something changed.
+    If the output is not a terminal, the complete table is printed after each change.
 
     Args:
         study: the study.
-        seconds: time between two looks.
+        seconds: time between two updates.
     """
     console = _console()
     seconds = max(seconds, SHORTEST_INTERVAL_SECONDS)
@@ -131,7 +131,7 @@ def _print_changes(study: StudyWatch, status: Status, seconds: float, console: C
 
 def _console() -> Console:
     if hasattr(sys.stdout, "reconfigure"):
-        # A log or a name that this terminal cannot show must not end the look at it.
+        # A character that the terminal cannot show must not end the program.
         sys.stdout.reconfigure(errors="backslashreplace")
     return Console(highlight=False, markup=False, emoji=False)
 

@@ -1,6 +1,6 @@
-"""Paths of a study: relative to the folder of the file that sets them, wherever the program was started.
+"""Paths of a study: relative to the folder of the file that sets them, independent of the working directory.
 
-What a command line sets is relative to the working directory, as it was typed there.
+Paths on the command line are relative to the working directory.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ PATHS = (RESULTS, ("dataset", "root"), BASE_MODEL, ("container",))
 def with_resolved_paths(
     raw: Mapping[str, Any], lines: Mapping[KeyPath, str], command_line: Sequence[str]
 ) -> dict[str, Any]:
-    """Return a configuration whose paths are relative to the working directory, or absolute where they lie outside.
+    """Return a configuration with paths relative to the working directory, or absolute if they are outside of it.
 
     Args:
-        raw: the merged configuration; values that are no paths are left for later checks.
+        raw: the merged configuration; values that are not paths are left to later checks.
         lines: ``file:line`` of every key that a file sets.
         command_line: ``name=value`` texts that were merged last.
 
     Raises:
-        UserError: a path leads nowhere from the study's folder, but does from the working directory.
+        UserError: a path does not exist from the folder of the study, but does from the working directory.
     """
     resolved = dict(raw)
     name = raw.get("name")
@@ -63,7 +63,7 @@ def _resolved(path: KeyPath, value: str, lines: Mapping[KeyPath, str]) -> str:
     found = folder / value
     if not found.exists() and Path(value).exists():
         better = os.path.relpath(value, folder)
-        meant = f"; or make the folder {found}, if that is meant" if path == RESULTS else ""
+        meant = f"; or create the folder {found}, if you mean that" if path == RESULTS else ""
         raise UserError(
             f"{lines.get(path, 'the study')}: {'.'.join(path)}: paths of a study are relative to its own folder, and "
             f"{found} is not there, but {value} is in the working directory; write {shown(better)}{meant}"
@@ -80,17 +80,17 @@ def _is_hub_name(value: str, revision: object, folder: Path) -> bool:
 
 
 def _from(folder: Path, value: str) -> str:
-    """Return a path below ``folder`` as seen from the working directory; absolute where it lies outside."""
+    """Return a path below ``folder`` as seen from the working directory; absolute if it is outside."""
     if folder.resolve() == Path.cwd():
         return value
-    # Not Path.resolve, since links keep the names that people gave them.
+    # Not Path.resolve: symbolic links keep their names.
     absolute = os.path.normpath(Path.cwd() / folder / value)
     relative = os.path.relpath(absolute)
     return absolute if Path(relative).parts[:1] == (os.pardir,) else relative
 
 
 def _folder_of(path: KeyPath, lines: Mapping[KeyPath, str]) -> Path:
-    """Return the folder of the file that sets a key; the working directory where no file does."""
+    """Return the folder of the file that sets a key; the working directory if no file does."""
     place = lines.get(path)
     return Path(place.rpartition(":")[0]).parent if place else Path()
 

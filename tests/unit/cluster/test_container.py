@@ -90,7 +90,7 @@ def test_variables_inside(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["a,b", "a:b", 'a"b'])
 def test_a_name_that_would_be_cut_is_refused(folder: Path, name: str) -> None:
     (folder / name).mkdir()
-    with pytest.raises(UserError, match="cannot be shown to a container"):
+    with pytest.raises(UserError, match="cannot be bound in a container"):
         binds(study(folder, dataset={"root": str(folder / name)}), folder)
 
 

@@ -218,7 +218,7 @@ def test_submitted_to_slurm(unpredicted: SyntheticStudy) -> None:
     assert row(look(unpredicted, {"5": ListedJob("5", "PENDING")}), "predict").state == "queued"
     assert row(look(unpredicted, {"5": ListedJob("5", "RUNNING")}), "predict").state == "running"
     found = row(look(unpredicted, {}), "predict")
-    assert (found.state, found.error) == ("failed", "SLURM job 5 is no longer there (not listed)")
+    assert (found.state, found.error) == ("failed", "SLURM job 5 no longer exists (not listed)")
     end("TIMEOUT")
     found = row(look(unpredicted), "predict")
     assert (found.state, found.error, found.slurm_job) == ("failed", "SLURM job 5: TIMEOUT", "5")

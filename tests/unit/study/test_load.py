@@ -338,7 +338,7 @@ def test_the_warm_up_is_a_share_of_the_steps_or_a_number_of_them() -> None:
     assert (_training(GOOD).warmup, _training(GOOD).warmup_steps) == (0.03, None)
     assert _training(changed("training.warmup_steps", 20)).warmup_steps == 20
     both = message_of(changed("training", {"warmup": 0.1, "warmup_steps": 20}))
-    assert "warmup (0.1, a share of the steps) and warmup_steps (20) say the same thing; keep one of them" in both
+    assert "warmup (0.1, a share of the steps) and warmup_steps (20) set the same thing; keep one of them" in both
     assert "training.warmup: " in message_of(changed("training.warmup", 1))
 
 

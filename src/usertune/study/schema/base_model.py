@@ -1,4 +1,4 @@
-"""The section `base_model`: the model that every experiment starts from."""
+"""The section `base_model`: the model with which every experiment starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from usertune.study.schema.base import ConfigModel, PlainPath
 
 
 class BaseModelSettings(ConfigModel):
-    """The model that every experiment starts from."""
+    """The model with which every experiment starts."""
 
     path: PlainPath
     """A folder with a Qwen3-VL model and its processor, or a name on the Hugging Face hub."""
@@ -19,9 +19,9 @@ class BaseModelSettings(ConfigModel):
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
     """Number format of weights that are not trained, and of all weights in prediction."""
     min_pixels: Annotated[int, Field(gt=0)] | None = None
-    """Smaller images are enlarged to this many pixels; null keeps the processor's own setting."""
+    """Smaller images are enlarged to this many pixels; null keeps the setting of the processor."""
     max_pixels: Annotated[int, Field(gt=0)] | None = None
-    """Larger images are shrunk to this many pixels (32 x 32 of them make one visual token)."""
+    """Larger images are shrunk to this many pixels (32 x 32 pixels are one visual token)."""
     thinking: bool | None = None
     """Whether a model that can think before it answers does so; null for a model that does not think (Instruct)."""
 

@@ -1,4 +1,4 @@
-"""The section `dataset`: where the raw data are, and how they are read."""
+"""The section `dataset`: the raw data, and how they are read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ else:
 
 
 class Prompt(ConfigModel):
-    """What is put around the text of every sample, in training as in prediction."""
+    """The prompt of every sample, in training and in prediction."""
 
     system: Annotated[str, Field(min_length=1)] | None = None
-    """Text of the system turn; null keeps each sample's own."""
+    """Text of the system turn; null keeps that of each sample."""
     user: str = PROMPT_TEXT
-    """Text of the last user turn; ``{text}`` stands for what the sample says there."""
+    """Text of the last user turn; ``{text}`` is the text of the sample."""
 
     @model_validator(mode="after")
     def _check(self) -> Prompt:
@@ -38,22 +38,22 @@ class Prompt(ConfigModel):
 
 
 class Dataset(ConfigModel):
-    """Where the raw data are, and what is done with them."""
+    """The raw data, and how they are read."""
 
     format: ReaderName = "messages"
-    """How the raw data are written, and so what reads them; messages: a folder of ``user_<id>.jsonl``."""
+    """Format of the raw data; messages: a folder of ``user_<id>.jsonl``."""
     root: Folder
     """The folder that holds the raw data; image paths in the data are relative to it."""
     task: TaskName = "grounding"
-    """What the model is asked for, and so how its answers are read and scored."""
+    """What the model is asked for. It decides how answers are read and scored."""
     frame: Literal["relative_1000", "relative_1", "pixels"] = "relative_1000"
-    """What the coordinates in the raw data are: 0-1000 or 0-1 on each axis, or pixels of the image. Left out, it is
-    what the format says; messages: relative_1000."""
+    """Coordinate frame of the raw data: 0-1000 or 0-1 on each axis, or pixels of the image. Default: the frame of the
+    format; messages: relative_1000."""
     prompt: Prompt = Prompt()
     on_bad_sample: Literal["error", "skip"] = "error"
-    """Stop at a sample that does not pass the checks, or leave it out and count it."""
+    """End the run at a sample that fails the checks, or leave the sample out and count it."""
     watch_images: Literal["stat", "content", "never"] = "stat"
-    """How a changed image is noticed: by size and modification time, by its bytes (slow), or not at all."""
+    """How changed images are detected: by size and modification time, by their bytes (slow), or not at all."""
     users_per_job: Annotated[int, Field(gt=0, le=500)] = 10
     """Users that one job checks, one after another; smaller batches spread over more cores. Changes no result."""
 

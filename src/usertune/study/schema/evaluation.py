@@ -23,17 +23,17 @@ class Evaluation(ConfigModel):
     engine: EngineName = DEFAULT_ENGINE
     """What answers the samples; transformers: the model in the prediction job itself."""
     users_per_job: Annotated[int, Field(gt=0)] = 10
-    """Users that one prediction job takes, so that the base model is loaded once for all of them. Changes no result."""
+    """Users per prediction job; the base model is loaded once for all of them. Changes no result."""
     batch_size: Annotated[int, Field(gt=0)] = 8
-    """Samples generated at once; halved by itself when memory runs out. Under bfloat16 a few answers depend on it."""
+    """Samples generated at once; halved when memory runs out. Under bfloat16 a few answers depend on it."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 128
-    """Longest answer, in tokens; generation ends earlier at the end-of-turn token."""
+    """Maximum length of an answer in tokens; generation ends earlier at the end-of-turn token."""
     thresholds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (140,)
     """Distances (0-1000 space) within which a click is a hit; the first is the one that is compared."""
     expected_parse_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """Share of answers below which a warning shows some of them, as soon as they are scored; changes no result."""
+    """If less than this share of a user's answers can be read, a warning shows some of them. Changes no result."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
-    """Level of the confidence intervals."""
+    """Confidence level of the intervals."""
 
     @model_validator(mode="after")
     def _check(self) -> Evaluation:

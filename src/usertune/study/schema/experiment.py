@@ -1,4 +1,4 @@
-"""The section `experiments`: what each one is, how it is trained, and on how many GPUs."""
+"""The section `experiments`: the mode of each, its training, and its GPUs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from usertune.study.schema.base import ConfigModel
 from usertune.study.schema.training import Training
 from usertune.training.processes import Strategy
 
-# As in LLaMA-Factory's recipes for Qwen3-VL (examples/train_lora, examples/train_full) and, for adapters, ms-swift's
-# (examples/models/qwen3_vl). Adapters begin at zero: at the 1e-6 of the reference experiment they hardly leave it.
+# As in the training scripts for Qwen3-VL of LLaMA-Factory (examples/train_lora, examples/train_full) and, for adapters,
+# of ms-swift (examples/models/qwen3_vl). Adapters start at zero; at the 1e-6 of the reference experiment they hardly
+# change.
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
 
 
@@ -21,21 +22,21 @@ class Experiment(ConfigModel):
     mode: Literal["vanilla", "lora", "full"]
     """vanilla: the base model as it is; lora: low-rank adapters; full: all language-model weights."""
     training: Training | None = None
-    """Training keys that differ for this experiment; the others come from the study's `training`."""
+    """Training keys of this experiment; all others come from the `training` of the study."""
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
-    """Longest answer in tokens, where it differs from `evaluation.max_new_tokens`."""
+    """Maximum length of an answer in tokens, if it differs from `evaluation.max_new_tokens`."""
 
     gpus: Annotated[int, Field(ge=1)] = 1
-    """GPUs that train it, on each of its nodes. Changes the last digits of a sum."""
+    """GPUs that train it, on each node. Changes the last digits of a sum."""
     nodes: Annotated[int, Field(ge=1)] = 1
-    """Nodes of the cluster that train it together. Changes the last digits of a sum."""
+    """Cluster nodes that train it together. Changes the last digits of a sum."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
-    """How several GPUs share the work: each holds the whole model (ddp), or a share of it (fsdp, for mode full)."""
+    """What each of several GPUs holds: the complete model (ddp), or a share of it (fsdp, for mode full)."""
 
     @model_validator(mode="before")
     @classmethod
     def _choose_learning_rate(cls, raw: Any) -> Any:
-        """Give an experiment that is trained the learning rate of its mode, unless the study says one."""
+        """Give a trained experiment the learning rate of its mode, unless the study sets one."""
         if not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
             return raw
         default = LEARNING_RATES.get(raw["mode"]) if isinstance(raw.get("mode"), str) else None
@@ -67,7 +68,7 @@ class Experiment(ConfigModel):
 
     @property
     def processes(self) -> int:
-        """Processes that train it: one for each GPU."""
+        """Number of processes that train it: one per GPU."""
         return self.gpus * self.nodes
 
     @property

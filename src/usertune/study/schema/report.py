@@ -1,4 +1,4 @@
-"""The section `report`: what the report says and shows."""
+"""The section `report`: what the report shows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FigureSettings(ConfigModel):
     """How one figure is drawn."""
 
     colours: dict[str, Colour] = {}  # noqa: RUF012 (pydantic copies it)
-    """Experiment -> colour in this figure, as "#rrggbb"; the others keep their standard colours."""
+    """Experiment -> colour in this figure, as "#rrggbb"; other experiments keep the standard colours."""
 
 
 if TYPE_CHECKING:
@@ -45,11 +45,11 @@ FIGURE_NAMES = tuple(FIGURES)
 
 
 class Report(ConfigModel):
-    """What the report says and shows."""
+    """What the report shows."""
 
     title: str = "Comparison of experiments"
     """Heading of the report."""
     examples: Annotated[int, Field(ge=0, le=50)] = 6
-    """Test samples that are shown with every experiment's answer."""
+    """Number of test samples that are shown with the answers of all experiments."""
     figures: Figures = Figures()
-    """How single figures differ from the standard look; a change here draws no other figure again."""
+    """Styles of single figures that differ from the standard; a change redraws only the figure that it names."""

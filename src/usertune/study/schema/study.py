@@ -50,17 +50,17 @@ class Origin(ConfigModel):
 
 
 def default_results(name: str) -> str:
-    """Return the folder of results of a study that names none."""
+    """Return the results folder of a study that sets none."""
     return f"results/{name}"
 
 
 class Study(ConfigModel):
-    """One whole study."""
+    """A complete study."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    """Short name of the study; it stands in the report and the tables."""
+    """Short name of the study; the report and the tables show it."""
     results: Folder = "results/NAME"
-    """Folder for everything that is produced, of this study alone; ``results/`` and its name where left out."""
+    """Folder for everything that this study produces; default: ``results/`` and the name of the study."""
     dataset: Dataset
     users: Users
     base_model: BaseModelSettings
@@ -86,7 +86,7 @@ class Study(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_shared_training(cls, raw: Any) -> Any:
-        """Give every trained experiment the study's training keys where it has none of its own."""
+        """Give every trained experiment the training keys of the study that it does not set itself."""
         if not isinstance(raw, dict) or not isinstance(raw.get("experiments"), dict):
             return raw
         training = raw.get("training")
@@ -99,7 +99,7 @@ class Study(ConfigModel):
                 if isinstance(own, dict):
                     own, more = with_new_keys(own)
                     messages += more
-                    # Where an experiment says one of two keys for the same thing, the study's other one does not count.
+                    # If it sets one of two keys for the same thing, the other one of the study does not count.
                     other = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
                     hidden = {other[key] for key in own if key in other and own[key] is not None}
                     merged = {key: value for key, value in shared.items() if key not in hidden}

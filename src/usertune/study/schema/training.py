@@ -11,7 +11,7 @@ from usertune.training.schedule import WARMUP
 
 
 class Lora(ConfigModel):
-    """Settings of low-rank adapters; the defaults are those of ms-swift's recipes for Qwen3-VL."""
+    """Settings of low-rank adapters; the defaults are those of ms-swift's scripts for Qwen3-VL."""
 
     rank: Annotated[int, Field(gt=0)] = 8
     """Rank of the adapter matrices."""
@@ -22,7 +22,7 @@ class Lora(ConfigModel):
 
 
 class Freeze(ConfigModel):
-    """Parts of the model that full fine-tuning leaves as they are. LoRA never touches them."""
+    """Parts of the model that full fine-tuning does not train. LoRA never trains them."""
 
     vision: bool = True
     """The vision tower, without its mergers."""
@@ -38,41 +38,41 @@ class Training(ConfigModel):
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate of AdamW; null: 1e-4 for experiments of mode lora, 1e-5 for mode full."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """How the learning rate goes on after warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = WARMUP
-    """Share of the optimizer steps over which the learning rate rises from 0; rounded up, but never all of them."""
+    """Share of the optimizer steps during which the learning rate rises from 0; rounded up, but never all steps."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """The same as a number of steps, in place of `warmup`; must be less than there are."""
+    """The warm-up as a number of steps, instead of `warmup`; must be smaller than the number of all steps."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     """Gradients are clipped to this norm."""
     batch_size: Annotated[int, Field(gt=0)] = 8
-    """Samples for each optimizer step."""
+    """Samples per optimizer step."""
     micro_batch_size: Annotated[int, Field(gt=0)] = 1
-    """Samples in memory at once, on each GPU; gradients add up to batch_size, by tokens. Changes the last digits."""
+    """Samples in memory at once on each GPU; gradients are summed up to batch_size. Changes the last digits."""
     gradient_checkpointing: bool = True
-    """Recompute activations instead of keeping them: less memory, about a third slower. Computes the same numbers."""
+    """Recompute activations instead of keeping them: less memory, about a third slower, the same results."""
     validate_every_steps: Annotated[int, Field(gt=0)] = 100
-    """Measure the validation loss after so many optimizer steps (and at the end)."""
+    """Optimizer steps between measurements of the validation loss (the last one is at the end)."""
     keep: Literal["last", "best"] = "last"
-    """Which weights are used: those after the last step, or those of the lowest validation loss."""
+    """Which weights are used: those after the last step, or those with the lowest validation loss."""
     early_stopping: Annotated[int, Field(gt=0)] | None = None
-    """End training after so many validations in a row without a lower loss; null: after all steps."""
+    """End training after this many validations in a row without a lower loss; null: after all steps."""
     save_every_steps: Annotated[int, Field(gt=0)] = 100
-    """Keep a working checkpoint after so many optimizer steps; a killed job resumes there."""
+    """Optimizer steps between working checkpoints; a killed job resumes from the last one."""
     dataloader_num_workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that open images while the model computes. Changes no result."""
+    """Processes that load images while the model computes. Changes no result."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of sample order, adapter initialisation and dropout."""
+    """Seed of the sample order, the initial weights of the adapter, and dropout."""
     freeze: Freeze = Freeze()
-    """What full fine-tuning leaves as it is."""
+    """Parts that full fine-tuning does not train."""
     lora: Lora = Lora()
     """Adapter settings; used by experiments of mode lora only."""
 
     @model_serializer(mode="wrap")
     def _one_warmup(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write the warm-up once, so that what is written reads as the same settings."""
+        """Write one of the two warm-up keys, so that the written settings are valid and the same."""
         values: dict[str, Any] = write(self)
         values.pop("warmup_steps" if self.warmup_steps is None else "warmup", None)
         return values
@@ -85,7 +85,7 @@ class Training(ConfigModel):
             )
         if self.warmup_steps is not None and "warmup" in self.model_fields_set:
             raise ValueError(
-                f"warmup ({self.warmup:g}, a share of the steps) and warmup_steps ({self.warmup_steps}) say the same "
+                f"warmup ({self.warmup:g}, a share of the steps) and warmup_steps ({self.warmup_steps}) set the same "
                 "thing; keep one of them"
             )
         return self

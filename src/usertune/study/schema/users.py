@@ -1,4 +1,4 @@
-"""The section `users`: who is in which split."""
+"""The section `users`: the users of each split."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ UserList = Annotated[
 
 
 class Users(ConfigModel):
-    """Who is in which split."""
+    """The users of each split."""
 
     train: UserList = ()
-    """Users whose samples the experiments are trained on."""
+    """Users for training."""
     validation: UserList = ()
-    """Users on whom the validation loss is measured; choose settings on these."""
+    """Users for the validation loss; choose settings on these."""
     test: UserList
-    """Users on whom every experiment is evaluated."""
+    """Users for the evaluation of every experiment."""
 
     @model_validator(mode="after")
     def _check(self) -> Users:
