@@ -24,14 +24,14 @@ USERS = tuple(map(str, range(1, 11)))
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
     from usertune.inference.engine import EngineSettings
     from usertune.inference.engines.transformers import TransformersEngine
+    from usertune.models.recipe import Pixels
 
     users = USERS[: -(-arguments.samples // 50)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = common.read_samples(common.demo_samples(folder, users), arguments.samples)
-        pixels = {"min": None, "max": None}
         engine = TransformersEngine(
-            EngineSettings(common.BASE, "vanilla", None, "float32", pixels, folder / "dataset", max_new_tokens=64)
+            EngineSettings(common.BASE, "vanilla", None, "float32", Pixels(), folder / "dataset", max_new_tokens=64)
         )
         answers: dict[str, dict[str, str]] = {}
 

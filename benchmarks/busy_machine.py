@@ -88,9 +88,10 @@ def _train(seconds: float, loops: int) -> dict[str, Any]:
     import torch
 
     from usertune.models.qwen3_vl import load_model, prepare_for_training
+    from usertune.models.recipe import LoraSettings
 
     torch.manual_seed(0)
-    model: Any = prepare_for_training(load_model(common.BASE, "float32"), "lora", {"lora": LORA}).train()
+    model: Any = prepare_for_training(load_model(common.BASE, "float32"), LoraSettings.model_validate(LORA)).train()
     optimizer = torch.optim.AdamW([weight for weight in model.parameters() if weight.requires_grad], lr=4e-3)
     ids = torch.randint(5, 300, (SAMPLES, TOKENS))
     losses: list[str] = []

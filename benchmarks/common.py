@@ -21,6 +21,7 @@ from typing import Any
 
 from usertune.core.files import write_json
 from usertune.data.prepare import prepare_user
+from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Sample, read_user
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.runtime.cpu_threads import wait_asleep
@@ -130,7 +131,7 @@ def told(values: Mapping[str, float], unit: str = "") -> str:
 def demo_samples(folder: Path, users: Sequence[str], counts: Counts | None = None) -> dict[str, Path]:
     """Draw the demo's data of some users in ``folder``/dataset and prepare them; return user -> manifest."""
     make_dataset(folder / "dataset", [int(user) for user in users], 0, counts or Counts())
-    recipe = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error", "upstream": {}}
+    recipe = PrepareRecipe(step="prepare", format="messages", task="grounding", on_bad_sample="error", upstream={})
     manifests = {user: folder / f"user_{user}.manifest.json" for user in users}
     for user, manifest in manifests.items():
         prepare_user(recipe, folder / "dataset", user, folder / f"user_{user}.jsonl", manifest)

@@ -27,10 +27,10 @@ import common
 
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result
-from usertune.core.step_fingerprints import model_of
 from usertune.data.samples import read_user, request_digest
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.inference.engines.catalogue import ENGINES
+from usertune.inference.predict import model_of
 from usertune.inference.prediction_store import Prediction, PredictionStore
 from usertune.pipeline.recipes import Recipes, current_code
 from usertune.runtime.provenance import current_provenance, installed_versions

@@ -21,9 +21,10 @@ import common
 from usertune.core.manifest import read_result
 from usertune.demo.dataset import Counts
 from usertune.models.base_model import describe_base_model
+from usertune.models.recipe import BaseModelRecipe, LoraSettings, Pixels
 from usertune.training.processes import ALONE, Processes
 
-PIXELS = {"min": None, "max": None}
+PIXELS = Pixels(min=None, max=None)
 TRAINING = {
     "epochs": 3, "learning_rate": 4e-3, "schedule": "linear", "warmup": 0.03, "weight_decay": 0.01,
     "max_grad_norm": 1.0, "batch_size": 16, "validate_every_steps": 1000, "seed": 0,
@@ -65,7 +66,9 @@ class Place:
 
     def __init__(self, folder: Path, counts: Counts, epochs: int) -> None:
         self.folder, self.epochs = folder, epochs
-        describe_base_model({"path": str(common.BASE), "revision": None, "pixels": PIXELS}, folder / "base.json")
+        describe_base_model(
+            BaseModelRecipe(step="base_model", path=str(common.BASE), pixels=PIXELS), folder / "base.json"
+        )
         self.manifests = common.demo_samples(folder, (*TRAIN_USERS, *TEST_USERS), counts)
 
     def train(
@@ -74,28 +77,32 @@ class Place:
         """Train, and return the losses and the tensors of the adapter."""
         from safetensors.torch import load_file
 
-        from usertune.training.train import train_experiment
+        from usertune.training.recipe import Execution, TrainRecipe
+        from usertune.training.train import Allotment, TrainFiles, train_experiment
 
         out = self.folder / name
         execution = {"gradient_checkpointing": False, "save_every_steps": 1000, "dataloader_num_workers": 0, **how}
-        train_experiment(
-            recipe={
-                "step": "train",
-                "mode": "lora",
-                "training": {**TRAINING, "epochs": self.epochs},
-                "pixels": PIXELS,
-                "dtype": dtype,
-            },
-            execution={**execution, "micro_batch_size": micro_batch_size},
-            experiment="lora",
-            base_manifest=self.folder / "base.json",
-            train_manifests=[self.manifests[user] for user in TRAIN_USERS],
-            validation_manifests=[],
+        recipe = {
+            "step": "train",
+            "mode": "lora",
+            "training": {**TRAINING, "epochs": self.epochs},
+            "pixels": PIXELS,
+            "dtype": dtype,
+        }
+        files = TrainFiles(
+            base_model=self.folder / "base.json",
+            train=[self.manifests[user] for user in TRAIN_USERS],
+            validation=[],
             dataset_root=self.folder / "dataset",
-            manifest_file=out / "manifest.json",
-            log_file=out / "log.csv",
-            gpus=0,
-            processes=processes,
+            manifest=out / "manifest.json",
+            losses=out / "log.csv",
+        )
+        train_experiment(
+            TrainRecipe.model_validate(recipe),
+            Execution.model_validate({**execution, "micro_batch_size": micro_batch_size}),
+            "lora",
+            files,
+            Allotment(processes=processes),
         )
         losses = [float(row["loss"]) for row in csv.DictReader((out / "log.csv").open())]
         weights = load_file(out / read_result(out / "manifest.json")["weights_folder"] / "adapter_model.safetensors")
@@ -177,7 +184,7 @@ def _cost(model: Any, samples: int, tokens: int, rounds: int) -> dict[str, Any]:
     from usertune.models.qwen3_vl import prepare_for_training
     from usertune.training.sample_dropout import draw_by_sample
 
-    adapted = prepare_for_training(model, "lora", {"lora": TRAINING["lora"]}).train()
+    adapted = prepare_for_training(model, LoraSettings.model_validate(TRAINING["lora"])).train()
     layers = [module for module in adapted.modules() if hasattr(module, "lora_dropout")]
     kinds = {"torch": [layer.lora_dropout["default"] for layer in layers]}
     draw = draw_by_sample(adapted, 0)

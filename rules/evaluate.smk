@@ -29,11 +29,12 @@ rule predict:
         trained=lambda wildcards, input: (["--trained", input.trained] if input.trained else []),
         root=STUDY.dataset.root,
         store=f"{STUDY.results}/store/predictions",
+        users=list_file("users"),
     message:
         "Predicting users {wildcards.batch} with {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/predict.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
-        " --base-model {input.base_model:q} {params.trained:q} --users {input.users:q}"
+        " --base-model {input.base_model:q} {params.trained:q} --users {params.users:q}"
         " --root {params.root:q} --store {params.store:q} --batch-size {resources.batch_size}"
         " --gpus {resources.gpu} --predictions {output:q} --log {log:q}"
 
@@ -124,8 +125,9 @@ rule compare:
     params:
         recipe=recipe_of(steps.COMPARE),
         tables=lambda wildcards, output: os.path.dirname(output.manifest),
+        scores=list_file("metrics"),
     message:
         "Comparing the experiments"
     shell:
-        'python "$USERTUNE_SCRIPTS"/compare.py --recipe {params.recipe:q} --scores {input.metrics:q}'
+        'python "$USERTUNE_SCRIPTS"/compare.py --recipe {params.recipe:q} --scores {params.scores:q}'
         " --tables {params.tables:q} --log {log:q}"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
-from usertune.core.users import format_users
 from usertune.pipeline.results_folder import claim
 from usertune.runtime.job_record import SUFFIX, failed_since
 from usertune.runtime.locks import hold_results
@@ -40,6 +39,16 @@ def write_study_down():
         refuse(f"{os.path.dirname(STUDY_TEXT)}: cannot be written to: {error.strerror or error}")
 
 
+def write_job_files():
+    """Write the files that the commands of jobs name."""
+    if not workflow.is_main_process:
+        return
+    try:
+        JOB_FILES.start()
+    except OSError as error:
+        refuse(f"{JOB_FILES.folder}: cannot be written: {error.strerror or error}")
+
+
 def check_users_that_are_left():
     """After a failed check of data, check the users whose turn had not come, so that one run reports all bad users."""
     if not workflow.is_main_process:
@@ -58,7 +67,7 @@ def check_users_that_are_left():
     cores = min(filter(None, (settings.cores, settings.local_cores)), default=1)
     # -P: a module in the working directory does not hide one of the package.
     command = [sys.executable, "-P", "-m", "usertune", "check", "--resolved-study", RESOLVED_STUDY]
-    command += ["--users", format_users(users), "--processes", f"{cores}"]
+    command += ["--users-file", JOB_FILES.lines("users.txt", users), "--processes", f"{cores}"]
     try:
         subprocess.run(command, check=False)
     except KeyboardInterrupt:
@@ -68,6 +77,7 @@ def check_users_that_are_left():
 onstart:
     hold_results_or_stop()
     write_study_down()
+    write_job_files()
     # Once more, now that the folder of results is there.
     show_folders_to_containers(make_cache=True)
 

@@ -18,10 +18,23 @@ def repair_what_does_not_hold():
 
 
 def recipe_of(step):
-    """The recipe of a step's result; it differs from the last one where the result is damaged."""
+    """A file with the recipe of a step's result; its name is that of its content.
+
+    It is another one where the settings changed, or where the result is damaged.
+    """
     folder = STUDY.origin.outcomes if step.of_comparison else ""
     settings = layout.settings_of(RECIPES)
-    return lambda wildcards: FRESHNESS.recipe(folder + step.manifest.format(settings=settings, **wildcards))
+
+    def file(wildcards):
+        path = folder + step.manifest.format(settings=settings, **wildcards)
+        return JOB_FILES.text(f"{step.name}.json", FRESHNESS.recipe(path))
+
+    return file
+
+
+def list_file(name):
+    """A file that lists some inputs of a rule, one a line: there may be more than a command line takes."""
+    return lambda wildcards, input: JOB_FILES.lines(f"{name}.txt", getattr(input, name))
 
 
 def no_file_but_repairs(wildcards):

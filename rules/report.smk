@@ -89,12 +89,14 @@ rule report:
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         data=lambda wildcards, input: os.path.dirname(input.data[0]),
         root=STUDY.dataset.root,
+        predictions=list_file("predictions"),
+        samples=list_file("samples"),
     message:
         "Writing the report"
     shell:
         'python "$USERTUNE_SCRIPTS"/report.py --recipe {params.recipe:q} --tables {params.tables:q}'
         " --figures {input.figures:q} --audit {input.audit:q} --training-manifests {input.training:q}"
-        " --predictions {input.predictions:q} --samples {input.samples:q}"
+        " --predictions {params.predictions:q} --samples {params.samples:q}"
         " --study {params.study:q} --base-model {input.base_model:q} --data {params.data:q}"
         " --dataset-root {params.root:q} --out {output.report:q} --study-copy {output.study:q}"
         " --provenance {output.provenance:q} --manifest {output.manifest:q} --log {log:q}"

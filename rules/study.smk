@@ -10,6 +10,7 @@ from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.core.errors import UserError
 from usertune.core.users import batch_label, format_users
 from usertune.pipeline import layout, steps
+from usertune.pipeline.job_files import JobFiles
 from usertune.pipeline.recipes import Recipes, current_code
 from usertune.pipeline.results_folder import check_owner, check_writable
 from usertune.runtime.provenance import installed_versions
@@ -45,6 +46,8 @@ FRESHNESS = Freshness(STUDY, RECIPES)
 check_command_line()
 # Written when a run begins; jobs get their names alone, since a comment in the study changes no result.
 STUDY_TEXT, RESOLVED_STUDY = (f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.{kind}" for kind in ("yaml", "json"))
+# Planning writes none of them; a process that runs a job, which does not plan, writes them at once.
+JOB_FILES = JobFiles(f"{STUDY.results}/logs/job_files", write_at_once=not workflow.is_main_process)
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 DATA_BATCHES = {batch_label(users): users for users in STUDY.data_batches}
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}

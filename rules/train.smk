@@ -36,13 +36,15 @@ rule train:
     params:
         recipe=recipe_of(steps.TRAIN),
         root=STUDY.dataset.root,
+        train=list_file("train"),
+        validation=list_file("validation"),
     message:
         "Training {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/train.py --recipe {params.recipe:q} --execution {resources.execution:q}'
         " --micro-batch-size {resources.micro_batch_size} --attempt {resources.attempt}"
         " --experiment {wildcards.experiment:q}"
-        " --base-model {input.base_model:q} --train {input.train:q} --validation {input.validation:q}"
+        " --base-model {input.base_model:q} --train {params.train:q} --validation {params.validation:q}"
         " --root {params.root:q} --gpus {resources.gpu} --processes {resources.gpus_per_node}"
         " --nodes {resources.nodes} --parallel {resources.parallel:q} --threads {threads}"
         " --manifest {output.manifest:q}"

@@ -8,6 +8,7 @@ from pathlib import Path
 import environment  # noqa: F401
 
 from usertune.models.base_model import describe_base_model
+from usertune.models.recipe import BaseModelRecipe
 from usertune.runtime import step_main
 
 
@@ -17,7 +18,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(parser, "path and revision of the study's base_model")
+    step_main.add_recipe(parser, BaseModelRecipe)
     parser.add_argument(
         "--path", metavar="PATH", help="its folder as seen from here, or hub name (default: the recipe's)"
     )

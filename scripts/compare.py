@@ -1,11 +1,13 @@
 r"""Compare all experiments on all test users: tables for programs, for people and for papers.
 
 Writes summary.csv, summary.md, summary.tex, differences.csv, users.csv and samples.csv into the folder --tables.
-Give the metrics (JSON) of every experiment and user; the rows (CSV) are read from beside them. Example:
+List the metrics (JSON) of every experiment and user in a file, one a line; the rows (CSV) are read from beside them.
+Example:
 
+    ls results/scores/*/user_*.json > scores.txt
     python scripts/compare.py --recipe '{"step": "compare", "experiments": [{"name": "vanilla", "mode": "vanilla"}],
         "users": ["1", "2"], "task": "grounding", "thresholds": [140], "confidence": 0.95}' \
-        --scores results/scores/vanilla/user_1.json results/scores/vanilla/user_2.json --tables results/tables
+        --scores scores.txt --tables results/tables
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 import environment  # noqa: F401
 
 from usertune.evaluation.compare import compare
+from usertune.evaluation.recipe import CompareRecipe
 from usertune.runtime import step_main
 
 
@@ -25,9 +28,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(parser, 'keys: "step", "experiments", "users", "task", "thresholds", "confidence", "upstream"')
-    parser.add_argument(
-        "--scores", required=True, nargs="+", type=Path, metavar="JSON", help="metrics of each experiment and user"
-    )
+    step_main.add_recipe(parser, CompareRecipe)
+    step_main.add_list(parser, "--scores", "the metrics of each experiment and user")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="output: where the tables go")
     step_main.run(parser, main)

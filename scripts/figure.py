@@ -18,6 +18,7 @@ import environment  # noqa: F401
 
 from usertune.reporting.figures.sheet import Sources
 from usertune.reporting.make_figure import make_figure
+from usertune.reporting.recipe import FigureRecipe
 from usertune.runtime import step_main
 from usertune.study.schema.report import FIGURE_NAMES
 
@@ -36,10 +37,7 @@ def named_path(text: str) -> tuple[str, Path]:
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(
-        parser,
-        'keys: "step", "name", "experiments", "users", "task", "thresholds", "confidence", "colours", "upstream"',
-    )
+    step_main.add_recipe(parser, FigureRecipe)
     parser.add_argument("--name", required=True, choices=FIGURE_NAMES, help="which figure")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
     parser.add_argument(

@@ -10,34 +10,30 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune.inference.predict import predict_users
+from usertune.inference.predict import PredictFiles, predict_users
+from usertune.inference.recipe import PredictRecipe
 from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
-    predict_users(
-        recipe=arguments.recipe,
-        experiment=arguments.experiment,
-        base_manifest=arguments.base_model,
-        train_manifest=arguments.trained,
-        user_manifests=arguments.users,
+    files = PredictFiles(
+        base_model=arguments.base_model,
+        trained=arguments.trained,
+        users=arguments.users,
         dataset_root=arguments.root,
-        store_folder=arguments.store,
-        predictions_file=arguments.predictions,
-        batch_size=arguments.batch_size,
-        gpus=arguments.gpus,
+        store=arguments.store,
+        predictions=arguments.predictions,
     )
+    predict_users(arguments.recipe, arguments.experiment, files, arguments.batch_size, arguments.gpus)
 
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(parser, "max_new_tokens, dtype and pixels of the experiment")
+    step_main.add_recipe(parser, PredictRecipe)
     parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
     parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
     parser.add_argument("--trained", type=Path, metavar="JSON", help="manifest of the training; leave out for vanilla")
-    parser.add_argument(
-        "--users", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of the users' data"
-    )
+    step_main.add_list(parser, "--users", "the manifests of the users' data")
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="folder of the prediction store")
     parser.add_argument("--batch-size", type=int, default=8, help="samples at once (default: 8); 0 generates none")

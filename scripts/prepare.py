@@ -16,6 +16,7 @@ import environment  # noqa: F401
 
 from usertune.core.errors import UserError
 from usertune.data.prepare import is_prepared, prepare_user
+from usertune.data.recipe import PrepareRecipe
 from usertune.runtime import step_main
 from usertune.runtime.step_main import of_user
 
@@ -41,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(parser, "format, task, prompt and on_bad_sample of the study's dataset")
+    step_main.add_recipe(parser, PrepareRecipe)
     step_main.add_users(parser)
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--samples", required=True, metavar="JSONL", help="canonical samples of each user, to write")

@@ -3,12 +3,13 @@ r"""Write the report of a study: one HTML file that holds its tables, figures an
 Samples are files called user_<id>.jsonl; only those of the first users, as many as the recipe's "examples", are
 read. Example:
 
+    ls results/predictions/*/users_*.json > predictions.txt
+    ls results/data/user_*.jsonl > samples.txt
     python scripts/report.py --recipe '{"step": "report", "study": "demo", "title": "Demo", "examples": 2,
         "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "task": "grounding",
         "thresholds": [140], "splits": {"test": "1-2"}}' \
         --tables results/tables --figures results/figures/accuracy_by_user.svg \
-        --predictions results/predictions/vanilla/users_1-2.json \
-        --samples results/data/user_1.jsonl results/data/user_2.jsonl --data results/data --dataset-root data \
+        --predictions predictions.txt --samples samples.txt --data results/data --dataset-root data \
         --study results/logs/study.yaml --base-model results/base_model/manifest.json \
         --audit results/audit/0123456789abcdef.json --out results/report.html --study-copy results/study.yaml \
         --provenance results/provenance.json --manifest results/report.manifest.json
@@ -21,7 +22,8 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune.reporting.report import ReportFiles, make_report
+from usertune.reporting.recipe import ReportRecipe
+from usertune.reporting.report import ReportFiles, ReportOutputs, make_report
 from usertune.runtime import step_main
 
 
@@ -38,26 +40,23 @@ def main(arguments: argparse.Namespace) -> None:
         data=arguments.data,
         dataset_root=arguments.dataset_root,
     )
-    make_report(arguments.recipe, files, arguments.out, arguments.study_copy, arguments.provenance, arguments.manifest)
+    outputs = ReportOutputs(arguments.out, arguments.study_copy, arguments.provenance, arguments.manifest)
+    make_report(arguments.recipe, files, outputs)
 
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(
-        parser,
-        'keys: "step", "study", "title", "examples", "experiments", "users", "task", "thresholds", "splits", "dataset" '
-        'and "upstream"',
-    )
+    step_main.add_recipe(parser, ReportRecipe)
     parser.add_argument("--study", required=True, type=Path, metavar="YAML", help="the study, to be copied")
     parser.add_argument("--base-model", required=True, type=Path, metavar="JSON", help="manifest of the base model")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
     for option, kind, meaning in (
         ("--figures", "SVG", "the figures, in the order of the report"),
         ("--training-manifests", "JSON", "manifests of the trained experiments"),
-        ("--predictions", "JSON", "all predictions of all experiments"),
-        ("--samples", "JSONL", "canonical samples of the users to show"),
     ):
         parser.add_argument(option, nargs="*", default=[], type=Path, metavar=kind, help=meaning)
+    step_main.add_list(parser, "--predictions", "all predictions of all experiments")
+    step_main.add_list(parser, "--samples", "the canonical samples of the users to show")
     parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="manifests of all users' samples")
     parser.add_argument("--dataset-root", required=True, type=Path, metavar="FOLDER", help="where image paths start")
     parser.add_argument("--audit", required=True, type=Path, metavar="JSON", help="the audit, which found nothing")

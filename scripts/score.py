@@ -18,8 +18,8 @@ import environment  # noqa: F401
 
 from usertune.core.manifest import read_result
 from usertune.evaluation.answers import answers_of_user
-from usertune.evaluation.score import score_user
-from usertune.evaluation.thresholds import metrics_of
+from usertune.evaluation.recipe import ScoreRecipe
+from usertune.evaluation.score import ScoreFiles, score_user
 from usertune.evaluation.unread import warn_of_unread
 from usertune.runtime import step_main
 from usertune.runtime.step_main import of_user
@@ -31,17 +31,15 @@ def main(arguments: argparse.Namespace) -> None:
 
 def score_one(arguments: argparse.Namespace, user: str) -> None:
     rows_file = of_user(arguments.rows, user)
-    score = score_user(
-        arguments.recipe,
-        arguments.experiment,
-        user,
-        of_user(arguments.samples, user),
-        arguments.predictions,
-        rows_file,
-        of_user(arguments.metrics, user),
-        arguments.store,
+    files = ScoreFiles(
+        samples=of_user(arguments.samples, user),
+        predictions=arguments.predictions,
+        rows=rows_file,
+        metrics=of_user(arguments.metrics, user),
+        store=arguments.store,
     )
-    primary = metrics_of(arguments.recipe)[0]
+    score = score_user(arguments.recipe, arguments.experiment, user, files)
+    primary = arguments.recipe.metrics[0]
     step_main.logger.info(
         "%s, user %s: %d of %d answers parsed, %s %s",
         arguments.experiment,
@@ -59,9 +57,7 @@ def score_one(arguments: argparse.Namespace, user: str) -> None:
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(
-        parser, 'keys: "step", "task", "thresholds" (the first is the primary one), "code", "upstream"'
-    )
+    step_main.add_recipe(parser, ScoreRecipe)
     parser.add_argument("--experiment", required=True, metavar="NAME", help="the experiment to score")
     step_main.add_users(parser)
     parser.add_argument("--samples", required=True, metavar="JSONL", help="canonical samples of each user")

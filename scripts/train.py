@@ -6,43 +6,35 @@ An interrupted training continues from its last working checkpoint when the same
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import environment  # noqa: F401
 
 from usertune.runtime import step_main
 from usertune.training.processes import Processes
-from usertune.training.train import train_experiment
+from usertune.training.recipe import Execution, TrainRecipe
+from usertune.training.train import Allotment, TrainFiles, train_experiment
 
 
 def main(arguments: argparse.Namespace) -> None:
-    train_experiment(
-        recipe=arguments.recipe,
-        execution={**arguments.execution, "micro_batch_size": arguments.micro_batch_size},
-        experiment=arguments.experiment,
-        base_manifest=arguments.base_model,
-        train_manifests=arguments.train,
-        validation_manifests=arguments.validation,
+    files = TrainFiles(
+        base_model=arguments.base_model,
+        train=arguments.train,
+        validation=arguments.validation,
         dataset_root=arguments.root,
-        manifest_file=arguments.manifest,
-        log_file=arguments.losses,
-        gpus=arguments.gpus,
-        processes=Processes(arguments.processes, arguments.nodes, arguments.parallel, arguments.threads),
-        attempt=arguments.attempt,
+        manifest=arguments.manifest,
+        losses=arguments.losses,
     )
+    processes = Processes(arguments.processes, arguments.nodes, arguments.parallel, arguments.threads)
+    execution = arguments.execution.model_copy(update={"micro_batch_size": arguments.micro_batch_size})
+    allotment = Allotment(arguments.gpus, processes, arguments.attempt)
+    train_experiment(arguments.recipe, execution, arguments.experiment, files, allotment)
 
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
-    step_main.add_recipe(parser, "mode, training, dtype, pixels and users of the experiment")
-    parser.add_argument(
-        "--execution",
-        type=json.loads,
-        required=True,
-        metavar="JSON",
-        help="gradient_checkpointing, save_every_steps, dataloader_num_workers: how to train; changes last digits only",
-    )
+    step_main.add_recipe(parser, TrainRecipe)
+    step_main.add_settings(parser, "--execution", Execution)
     parser.add_argument(
         "--micro-batch-size", type=int, required=True, help="samples in memory at once, in each process"
     )
@@ -51,10 +43,8 @@ if __name__ == "__main__":
     )
     parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
     parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
-    parser.add_argument("--train", type=Path, nargs="+", required=True, metavar="JSON", help="manifests of train users")
-    parser.add_argument(
-        "--validation", type=Path, nargs="*", default=[], metavar="JSON", help="manifests of validation users"
-    )
+    step_main.add_list(parser, "--train", "the manifests of the users to train on")
+    step_main.add_list(parser, "--validation", "the manifests of the validation users", required=False)
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) trains on the CPU")
     parser.add_argument("--processes", type=int, default=1, help="processes on each node, one for each GPU there")

@@ -16,7 +16,7 @@ from tests.support.mutations import FRAGMENTS, changed_bytes, changed_value, val
 from usertune.core.errors import UserError
 from usertune.core.hashing import canonical_json
 from usertune.core.users import batch_label
-from usertune.evaluation.thresholds import thresholds_of
+from usertune.evaluation.recipe import ScoreRecipe
 from usertune.study.load import load_study, study_from_config
 from usertune.study.schema.study import Study
 
@@ -63,7 +63,7 @@ def study_or_refusal(make: Callable[[], Study]) -> Study | None:
     assert len(set(study.all_users)) == len(study.all_users)
     assert [user for batch in study.test_batches for user in batch] == list(study.users.test)
     assert len({batch_label(batch) for batch in study.test_batches}) == len(study.test_batches)
-    assert thresholds_of({"thresholds": list(study.evaluation.thresholds)})
+    assert ScoreRecipe(step="score", task="grounding", thresholds=study.evaluation.thresholds)
     for name, experiment in study.experiments.items():
         assert study.max_new_tokens(name) > 0
         assert experiment.trained == (experiment.training is not None)

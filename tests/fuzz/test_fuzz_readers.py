@@ -15,13 +15,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support.calls import prepare_one
 from tests.support.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
 from usertune.checks.sources import RawData
 from usertune.core.errors import UserError
 from usertune.core.files import read_json, write_json
 from usertune.core.manifest import read_result, write_result
 from usertune.data.frames import FRAMES
-from usertune.data.prepare import prepare_user
 from usertune.data.reader import BadSampleError
 from usertune.data.readers.messages import MessagesReader, parse_line
 from usertune.data.samples import read_samples, read_user, request_digest
@@ -130,10 +130,9 @@ def test_the_images_of_good_samples_are_watched(root: Path, content: bytes) -> N
     assert all(
         (modified >= 0) == (root / reference).exists() for reference, _, modified in stats if "/" not in reference
     )
-    recipe = {"format": "messages", "task": "grounding", "on_bad_sample": "skip"}
     with new_folder() as out:
         try:
-            prepare_user(recipe, root, USER, out / "user_7.jsonl", out / "user_7.manifest.json")
+            prepare_one(root, USER, out / "user_7.jsonl", out / "user_7.manifest.json", on_bad_sample="skip")
         except UserError:
             return
         samples = read_samples(out / "user_7.jsonl", USER)
@@ -143,11 +142,10 @@ def test_the_images_of_good_samples_are_watched(root: Path, content: bytes) -> N
 @given(RAW_FILES, st.sampled_from(["error", "skip"]), st.sampled_from(FRAMES))
 def test_a_raw_file_is_prepared_or_refused(root: Path, content: bytes, on_bad_sample: str, frame: str) -> None:
     (root / f"user_{USER}.jsonl").write_bytes(content)
-    recipe = {"format": "messages", "task": "grounding", "on_bad_sample": on_bad_sample, "frame": frame}
     with new_folder() as out:
         manifest_file = out / f"user_{USER}.manifest.json"
         try:
-            prepare_user(recipe, root, USER, out / f"user_{USER}.jsonl", manifest_file)
+            prepare_one(root, USER, out / f"user_{USER}.jsonl", manifest_file, on_bad_sample=on_bad_sample, frame=frame)
         except UserError as error:
             str(error).encode("utf-8")
             assert not list(out.iterdir())

@@ -20,26 +20,27 @@ from unittest.mock import patch
 
 from PIL import Image
 
+from tests.support import calls
 from usertune.checks.audit import run_audit
 from usertune.checks.sources import RawData
 from usertune.core.files import write_text
 from usertune.data.prepare import prepare_user
+from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Sample
 from usertune.evaluation.compare import compare
-from usertune.evaluation.score import score_user
+from usertune.evaluation.recipe import CompareRecipe
 from usertune.inference.engine import EngineSettings
-from usertune.inference.predict import predict_users
 from usertune.inference.prediction_store import Prediction
 from usertune.models.base_model import describe_base_model
+from usertune.models.recipe import BaseModelRecipe
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, audit_path, results_of
-from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.recipes import AuditRecipe, Recipes, current_code
 from usertune.runtime.provenance import installed_versions
 from usertune.study.copy import study_text
 from usertune.study.load import study_from_config
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
-from usertune.training.train import train_experiment
 
 BASE = Path(__file__).parents[2] / "demo" / "base"
 MODES = {"vanilla": "vanilla", "lora": "lora", "full_tuned": "full"}
@@ -101,12 +102,12 @@ class StandInTrainer:
     def fine_tune(run: Any, work: Path, weights_folder: Path, log_file: Path, stop: object) -> dict[str, Any]:
         StandInTrainer.trained += 1
         weights_folder.mkdir(exist_ok=True)
-        settings = json.dumps([run.mode, run.training, run.train_samples], sort_keys=True)
+        settings = json.dumps([run.recipe.mode, run.recipe.training.as_json(), run.train_samples], sort_keys=True)
         (weights_folder / "weights.safetensors").write_text(settings)
         (weights_folder / "README.md").write_text("weights")
         train = [f"{step},{step / 30},train,{2 / step},1e-6\n" for step in range(1, 31)]
         write_text(log_file, "step,epoch,split,loss,learning_rate\n" + "".join(train) + "30,1,validation,0.5,\n")
-        return {**MEASURED, "micro_batch_size": run.execution["micro_batch_size"], "device": "cpu"}
+        return {**MEASURED, "micro_batch_size": run.execution.micro_batch_size, "device": "cpu"}
 
 
 @contextmanager
@@ -238,9 +239,11 @@ class SyntheticStudy:
         recipe = self.recipe(place) if recipe is None else recipe
         if result.step == "prepare":
             (user,) = result.users
-            prepare_user(recipe, self.dataset, user, self.samples_of(user), out, RawData(self.study).state(user))
+            prepare_recipe = PrepareRecipe.model_validate(recipe)
+            state = RawData(self.study).state(user)
+            prepare_user(prepare_recipe, self.dataset, user, self.samples_of(user), out, state)
         elif result.step == "base_model":
-            describe_base_model(recipe, out)
+            describe_base_model(BaseModelRecipe.model_validate(recipe), out)
         elif result.step in ("train", "predict"):
             versions = {**installed_versions(), **self.other_versions.get(str(result.experiment), {})}
             with (
@@ -252,13 +255,13 @@ class SyntheticStudy:
         elif result.step == "score":
             name, (user,), predictions = str(result.experiment), result.users, self.root / result.upstream[1]
             rows, store = out.with_suffix(".csv"), self.root / "store/scores"
-            score_user(recipe, name, user, self.samples_of(user), predictions, rows, out, store)
+            calls.score(recipe, name, user, self.samples_of(user), predictions, rows, out, store)
         elif result.step == "compare":
-            compare(recipe, [self.root / above for above in result.upstream], out.parent)
+            compare(CompareRecipe.model_validate(recipe), [self.root / above for above in result.upstream], out.parent)
         elif result.step == "figure":
             self._draw(result, recipe, out)
         elif result.step == "audit":
-            run_audit(self.study, recipe, out)
+            run_audit(self.study, AuditRecipe.model_validate(recipe), out)
         else:
             self._report(recipe, out)
 
@@ -291,7 +294,7 @@ class SyntheticStudy:
         base, *users = (self.root / above for above in result.upstream)
         count = len(self.study.users.train)
         out = self.root / result.manifest
-        train_experiment(
+        calls.train(
             recipe=recipe,
             execution={**json.loads(self.recipes.execution(str(result.experiment))), "micro_batch_size": 1},
             experiment=str(result.experiment),
@@ -306,7 +309,7 @@ class SyntheticStudy:
 
     def _predict(self, result: Result, recipe: Mapping[str, Any]) -> None:
         base, *rest = (self.root / above for above in result.upstream)
-        predict_users(
+        calls.predict(
             recipe=recipe,
             experiment=str(result.experiment),
             base_manifest=base,
@@ -323,14 +326,16 @@ class SyntheticStudy:
         # Drawing takes seconds to import, which most tests can do without.
         from usertune.reporting.figures.sheet import Sources
         from usertune.reporting.make_figure import make_figure
+        from usertune.reporting.recipe import FigureRecipe
 
         name = str(recipe["name"])
         logs = self.training_logs() if result.inputs["training_logs"] else {}
         svg, png = (out.with_name(f"{name}.{kind}") for kind in ("svg", "png"))
-        make_figure(recipe, name, Sources(self.root / "tables", logs), svg, png, out)
+        make_figure(FigureRecipe.model_validate(recipe), name, Sources(self.root / "tables", logs), svg, png, out)
 
     def _report(self, recipe: Mapping[str, Any], out: Path) -> None:
-        from usertune.reporting.report import ReportFiles, make_report
+        from usertune.reporting.recipe import ReportRecipe
+        from usertune.reporting.report import ReportFiles, ReportOutputs, make_report
 
         study = self.root / "logs/study.yaml"
         write_text(study, study_text(self.study, {}))
@@ -347,4 +352,4 @@ class SyntheticStudy:
             dataset_root=self.dataset,
         )
         outputs = [self.root / name for name in ("report.html", "study.yaml", "provenance.json")]
-        make_report(recipe, files, *outputs, out)
+        make_report(ReportRecipe.model_validate(recipe), files, ReportOutputs(*outputs, out))

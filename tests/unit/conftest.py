@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from tests.support import calls
+from tests.support.calls import NO_LIMITS
 from tests.support.synthetic_study import SyntheticStudy
-from usertune.data.prepare import prepare_user
 from usertune.data.samples import Sample, read_user
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.models.base_model import describe_base_model
+from usertune.models.recipe import BaseModelRecipe
 from usertune.runtime.cpu_threads import wait_asleep
 
 # Before torch is imported. The model is tiny: threads cost more than they give, above all on cores that are shared.
@@ -27,9 +29,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 wait_asleep()
 
 BASE = Path(__file__).parents[2] / "demo" / "base"
+SOURCE = Path(__file__).parents[2] / "src"
 USERS = ("1", "2", "11", "12", "74")
 WHOLE: dict[str, Any] = {"samples": 3, "users_per_job": 2}
-NO_LIMITS = {"min": None, "max": None}
 TRAINING = {
     "epochs": 2,
     "learning_rate": 2e-3,
@@ -66,14 +68,14 @@ for key, value in arguments.items():
 TRAIN_STEP_BY_STEP = f"""{WITH_ARGUMENTS}
 from usertune.runtime import step_main
 from usertune.training.callbacks import SayProgress
-from usertune.training.train import train_experiment
+from tests.support.calls import train
 original = SayProgress.on_step_end
 def on_step_end(self, args, state, control, **rest):
     original(self, args, state, control, **rest)
     print(state.global_step, flush=True)
     sys.stdin.readline()
 SayProgress.on_step_end = on_step_end
-step_main.run(step_main.argument_parser("train"), lambda _: train_experiment(**arguments))
+step_main.run(step_main.argument_parser("train"), lambda _: train(**arguments))
 """
 
 
@@ -97,10 +99,16 @@ class Prepared:
     def train_recipe(self, mode: str = "lora", **training: Any) -> dict[str, Any]:
         extra = {"lora": LORA} if mode == "lora" else {"freeze": FROZEN}
         settings = {**TRAINING, **extra, **training}
-        return {"step": "train", "mode": mode, "training": settings, "pixels": NO_LIMITS, "dtype": "float32"}
+        return {
+            "step": "train",
+            "mode": mode,
+            "training": settings,
+            "pixels": NO_LIMITS.model_dump(),
+            "dtype": "float32",
+        }
 
     def train_arguments(self, out: Path, recipe: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the arguments of `train_experiment` that lead to ``out/manifest.json``."""
+        """Return the arguments of `tests.support.calls.train` that lead to ``out/manifest.json``."""
         return {
             "recipe": recipe or self.train_recipe(epochs=1),
             "execution": EXECUTION,
@@ -115,9 +123,9 @@ class Prepared:
         }
 
     def predict_arguments(self, out: Path, users: Sequence[str] = ("1",), batch_size: int = 2) -> dict[str, Any]:
-        """Return the arguments of `predict_users` that lead to ``out/predictions.json`` by way of ``out/store``."""
+        """Return the arguments of `tests.support.calls.predict` that lead to ``out/predictions.json``."""
         return {
-            "recipe": {"step": "predict", "max_new_tokens": 12, "pixels": NO_LIMITS, "dtype": "float32"},
+            "recipe": {"step": "predict", "max_new_tokens": 12, "pixels": NO_LIMITS.model_dump(), "dtype": "float32"},
             "experiment": "vanilla",
             "base_manifest": self.base_manifest,
             "train_manifest": None,
@@ -137,10 +145,9 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     study = Prepared(folder / "dataset", folder / "data")
     make_dataset(study.root, [int(user) for user in USERS], 0, Counts(train=6, validation=3, test=5))
     study.folder.mkdir()
-    describe_base_model({"path": str(BASE), "revision": None, "pixels": NO_LIMITS}, study.base_manifest)
-    recipe = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}
+    describe_base_model(BaseModelRecipe(step="base_model", path=str(BASE), pixels=NO_LIMITS), study.base_manifest)
     for user in USERS:
-        prepare_user(recipe, study.root, user, study.folder / f"user_{user}.jsonl", study.manifest(user))
+        calls.prepare_one(study.root, user, study.folder / f"user_{user}.jsonl", study.manifest(user))
     return study
 
 
@@ -169,7 +176,7 @@ def run_python() -> Callable[..., subprocess.Popen[str]]:
         command = [sys.executable, "-c", program, json.dumps(argument, default=str)]
         return subprocess.Popen(
             command,
-            env={**os.environ, **environment},
+            env={**os.environ, "PYTHONPATH": f"{SOURCE}:{SOURCE.parent}", **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

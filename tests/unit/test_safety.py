@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.calls import train
 from tests.unit.conftest import Prepared
 from usertune.core.errors import StopRequested
-from usertune.training.train import train_experiment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = sorted(path for folder in ("src", "scripts") for path in (REPOSITORY / folder).rglob("*.py"))
@@ -78,20 +78,20 @@ def test_a_pickle_in_a_working_checkpoint_is_not_executed(
     with monkeypatch.context() as patch:
         patch.setattr(StopOnSignal, "on_step_end", stop)
         with pytest.raises(StopRequested):
-            train_experiment(**arguments)
+            train(**arguments)
     (optimizer,) = tmp_path.rglob("checkpoint-*/optimizer.pt")
     executed = tmp_path / "executed"
     harmful = pickle.dumps(_Touch(executed))
     # As long as the file that was there: another size would be noticed before anything is read.
     optimizer.write_bytes(harmful.ljust(optimizer.stat().st_size, b"."))
     with pytest.raises(Exception, match=r"(?i)weights_only|unpickl"):
-        train_experiment(**arguments)
+        train(**arguments)
     assert not executed.exists()
     assert finetune.newest_checkpoint(optimizer.parents[1]) is not None
 
 
 def test_weights_hold_tensors_and_texts_only(prepared: Prepared, tmp_path: Path) -> None:
-    train_experiment(**prepared.train_arguments(tmp_path))
+    train(**prepared.train_arguments(tmp_path))
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     endings = {Path(name).suffix for name in manifest["weights_files"]}
     assert endings <= {".safetensors", ".json", ".jinja", ".md", ".txt"}

@@ -18,11 +18,8 @@ from typing import Any
 from usertune.checks.sources import RawData
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
-from usertune.core.hashing import digest_file, file_states, step_fingerprint
-from usertune.core.manifest import read_result, write_result
-from usertune.core.step_fingerprints import (
-    base_model_fingerprint,
-)
+from usertune.core.hashing import digest, digest_file, file_states
+from usertune.core.manifest import OLD_FORMAT, read_manifest, read_result, step_manifest, write_result
 from usertune.core.users import parse_users
 from usertune.data.images import BadImageError, describe_image, resolve_inside
 from usertune.data.reader import RawSample, digest_sources
@@ -30,7 +27,7 @@ from usertune.data.samples import read_samples
 from usertune.models.base_folder import is_local, model_files
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, Result, read_checked, results_of
-from usertune.pipeline.recipes import Recipes, current_code, recipe_changes
+from usertune.pipeline.recipes import AuditRecipe, Recipes, current_code, recipe_changes
 from usertune.runtime.provenance import UNKNOWN, differences, installed_versions
 from usertune.study.schema.study import Study
 
@@ -87,7 +84,7 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
     return audit
 
 
-def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
+def run_audit(study: Study, recipe: AuditRecipe, out: Path) -> Audit:
     """Audit what the report is made from, and write the outcome, in place of older ones, if nothing is wrong.
 
     Args:
@@ -101,8 +98,7 @@ def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
     audit = audit_study(study, whole=False)
     if audit.findings:
         raise UserError(in_words(audit))
-    outcome = asdict(audit)
-    result = {"step": steps.AUDIT.name, "recipe": dict(recipe), "fingerprint": step_fingerprint(recipe, {}), **outcome}
+    result = {**step_manifest(recipe, _inputs(study, recipe.step)), **asdict(audit)}
     for older in out.parent.glob("*.json"):
         older.unlink()
     write_result(out, {**result, "files": {}})
@@ -110,11 +106,24 @@ def run_audit(study: Study, recipe: Mapping[str, Any], out: Path) -> Audit:
     return audit
 
 
+def _inputs(study: Study, step: str) -> dict[str, Any]:
+    """Return the digests of what the audit says that it holds, by role."""
+    results = results_of(study, Recipes(study, current_code(study), installed_versions())).values()
+    paths = next(result.inputs for result in results if result.step == step)
+    folder = Path(study.results)
+    (tables,), figures = ([read_manifest(folder / path) for path in paths[role]] for role in ("tables", "figures"))
+    return {"tables": tables["output"], "figures": {figure["name"]: figure["output"] for figure in figures}}
+
+
 def in_words(audit: Audit, shown: int = 20) -> str:
     """Return what an audit found as text for people."""
-    lines = [f"{finding.kind}: {finding.path}: {finding.reason}" for finding in audit.findings[:shown]]
-    if len(audit.findings) > shown:
-        lines.append(f"... and {len(audit.findings) - shown} more")
+    outdated = [finding.path for finding in audit.findings if finding.kind == "outdated"]
+    findings = [finding for finding in audit.findings if finding.kind != "outdated"]
+    lines = [f"{finding.kind}: {finding.path}: {finding.reason}" for finding in findings[:shown]]
+    if outdated:
+        lines.insert(0, f"outdated: {len(outdated)} results, such as {outdated[0]}: {OLD_FORMAT}")
+    if len(findings) > shown:
+        lines.append(f"... and {len(findings) - shown} more")
     lines += [
         f"note: {item['what']}: made with {', '.join(item['changes'])}" for item in audit.environment_mismatches[:shown]
     ]
@@ -143,7 +152,7 @@ def _stale(study: Study, raw_data: RawData, result: Result, manifests: Mapping[s
     except (KeyError, TypeError, ValueError, UserError) as error:
         yield f"cannot be checked against its sources: {error}"
         return
-    yield from not_made_from_upstream(study, result, manifests)
+    yield from not_made_from_upstream(result, manifests)
 
 
 def _changed_sources(study: Study, raw_data: RawData, result: Result, manifest: Manifest) -> Iterator[str]:
@@ -165,7 +174,7 @@ def _changed_sources(study: Study, raw_data: RawData, result: Result, manifest: 
         folder = Path(study.base_model.path).expanduser()
         names = model_files(folder)
         if file_states(folder, names) != manifest["model_state"] and (
-            base_model_fingerprint({name: digest_file(folder / name) for name in names}) != manifest["fingerprint"]
+            digest({name: digest_file(folder / name) for name in names}) != manifest["output"]
         ):
             yield f"the base model in {folder} changed"
 

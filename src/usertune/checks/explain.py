@@ -10,12 +10,12 @@ from typing import Any
 from usertune.checks.freshness import Freshness
 from usertune.checks.stored import count_stored
 from usertune.core.errors import UserError
+from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result
-from usertune.core.step_fingerprints import train_fingerprint
 from usertune.data.samples import read_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, needed_for, report_path
-from usertune.training.train import COMPLETE, work_folder
+from usertune.training.train import COMPLETE, train_inputs, work_folder
 
 
 @dataclass
@@ -105,10 +105,8 @@ def _training_in_words(freshness: Freshness, result: Result, again: set[str]) ->
         return f"{result.label}: trains, unless its samples and base model turn out to be as before"
     manifests = {path: freshness.inspect(path)[0] or {} for path in result.upstream}
     (base,) = result.inputs[steps.BASE_MODEL.name]
-    train, validation = (
-        [manifests[path] for path in result.inputs[role]] for role in ("train_samples", "validation_samples")
-    )
-    fingerprint = train_fingerprint(result.recipe, manifests[base], train, validation)
+    train, validation = ([manifests[path] for path in result.inputs[role]] for role in ("train", "validation"))
+    fingerprint = step_fingerprint(result.recipe, train_inputs(manifests[base], train, validation))
     work = work_folder(freshness.folder / result.manifest, fingerprint)
     if (work / COMPLETE).exists() and _seems_complete(work):
         return f"{result.label}: was trained before, will be found"

@@ -68,8 +68,11 @@ class Freshness:
         result = self.results[path]
         manifest, finding = self.inspect(path)
         if manifest is None:
-            absent = not (self.folder / path).exists()
-            yield "it is not there yet" if absent or finding is None else f"{finding.path}: {finding.reason}"
+            if finding is None or not (self.folder / path).exists():
+                yield "it is not there yet"
+            else:
+                # One reason for all results of another release.
+                yield finding.reason if finding.kind == "outdated" else f"{finding.path}: {finding.reason}"
             return
         yield from recipe_changes(manifest.get("recipe", {}), result.recipe)
         makers = result.recipe.get("provenance")
@@ -92,7 +95,7 @@ class Freshness:
         inspected = {name: self.inspect(name)[0] for name in (path, *result.upstream)}
         manifests = {name: manifest for name, manifest in inspected.items() if manifest is not None}
         if path in manifests and not recipe_changes(manifests[path].get("recipe", {}), result.recipe):
-            yield from not_made_from_upstream(self.study, result, manifests)
+            yield from not_made_from_upstream(result, manifests)
 
     def to_repair(self) -> list[str]:
         """Return the manifests of results that are there and do not hold.

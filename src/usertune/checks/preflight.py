@@ -9,6 +9,7 @@ from usertune.core.users import format_users
 from usertune.data.reader import Reader, describe_available
 from usertune.data.readers.catalogue import get_reader
 from usertune.models.base_model import check_base_model
+from usertune.models.recipe import Pixels
 from usertune.study.files import SPLITS
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.study import Study
@@ -43,7 +44,7 @@ def check_sources(study: Study, base_model: bool = True) -> None:
         return
     _check_warm_up(study, reader)
     base = study.base_model
-    check_base_model(base.path, base.revision, {"min": base.min_pixels, "max": base.max_pixels})
+    check_base_model(base.path, base.revision, Pixels(min=base.min_pixels, max=base.max_pixels))
 
 
 def _check_warm_up(study: Study, reader: Reader) -> None:
@@ -58,7 +59,7 @@ def _check_warm_up(study: Study, reader: Reader) -> None:
             if optimizer_steps(samples, training.batch_size, training.epochs) > training.warmup_steps:
                 break
         else:
-            warm_up(training.model_dump(), samples, name)
+            warm_up(training, samples, name)
 
 
 def gpus_here(name: str, experiment: Experiment, available: int) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from usertune.checks.freshness import Freshness
 from usertune.core.hashing import step_fingerprint
-from usertune.core.step_fingerprints import model_of
 from usertune.data.samples import read_user, request_digest
-from usertune.inference.predict import read_stored
+from usertune.inference.predict import model_of, read_stored
 from usertune.inference.prediction_store import PredictionStore
+from usertune.inference.recipe import PredictRecipe
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
 
@@ -27,7 +27,7 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
     model = model_of(freshness.inspect(base)[0] or {}, freshness.inspect(weights[0])[0] if weights else None)
     store = PredictionStore(freshness.folder / "store" / "predictions", step_fingerprint(result.recipe, model))
     manifest, samples = read_user(freshness.folder / user_manifest)
-    stored = read_stored(store, [manifest["user"]], result.recipe)[manifest["user"]]
+    stored = read_stored(store, [manifest["user"]], PredictRecipe.model_validate(result.recipe))[manifest["user"]]
     found = sum(request_digest(sample) in stored for sample in samples)
     return found, len(samples) - found
 

@@ -7,119 +7,92 @@ from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError
-from usertune.core.hashing import step_fingerprint
-from usertune.core.step_fingerprints import (
-    base_model_fingerprint,
-    compare_fingerprint,
-    figure_fingerprint,
-    model_of,
-    predict_fingerprint,
-    prepare_fingerprint,
-    report_fingerprint,
-    samples_digest,
-    score_fingerprint,
-    train_fingerprint,
-)
-from usertune.core.step_names import BASE_MODEL
-from usertune.evaluation.answers import answers_of_user
+from usertune.core.hashing import digest, step_fingerprint
+from usertune.evaluation.answers import answers_digest, answers_of_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
-from usertune.study.schema.study import Study
+from usertune.reporting.skipped import skipped_digest
 
-Manifest = dict[str, Any]
+Manifest = Mapping[str, Any]
 
 
-def not_made_from_upstream(study: Study, result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
+def not_made_from_upstream(result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
     """Yield how a result, which is whole and of today's recipe, does not fit to what it is made from.
 
     Args:
-        study: the study.
         result: the result.
         manifests: manifests by path, its own among them. Where one from upstream is missing nothing is said, since
             the result follows it.
     """
     if any(path not in manifests for path in result.upstream):
         return
+    own = manifests[result.manifest]
     try:
-        expected = _FINGERPRINTS[result.step](study, result, manifests)
+        if own["fingerprint"] != step_fingerprint(own["recipe"], own["inputs"]):
+            yield "its fingerprint is not that of its recipe and inputs"
+        elif changed := list(_changed_inputs(result, manifests)):
+            yield f"made from something else than {_in_words(changed)} as they are now"
+        # Rows of another user would have the right fingerprint, which names inputs and not rows.
+        elif result.step == steps.PREDICT.name and {row["user"] for row in own["predictions"]} != set(result.users):
+            yield "it holds other users' rows"
     except (KeyError, TypeError, ValueError, UserError) as error:
         yield f"cannot be checked against what it was made from: {error}"
-        return
-    if expected != manifests[result.manifest].get("fingerprint"):
-        yield f"made from something else than {_upstream_in_words(result)} as they are now"
 
 
-def _upstream_in_words(result: Result) -> str:
-    if len(result.upstream) > 4:
-        return f"the {len(result.upstream)} results that it is made from,"
-    return ", ".join(result.upstream) or "its own files,"
+def is_made_from(manifest: Manifest, upstream: Manifest) -> bool:
+    """Whether a result may be made from one upstream, as far as the manifests tell without reading anything else."""
+    lineage = manifest.get("lineage", {}).get(upstream["step"])
+    if isinstance(lineage, Mapping):
+        lineage = lineage.get(upstream.get("user"))
+    return lineage in (None, upstream["fingerprint"], upstream["output"])
 
 
-def _prepare(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    return prepare_fingerprint(result.recipe, samples_digest(manifests[result.manifest]))
-
-
-def _base_model(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    return base_model_fingerprint(manifests[result.manifest]["model_files"])
-
-
-def _train(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    base, train, validation = _by_role(result, manifests)
-    return train_fingerprint(result.recipe, base[0], train, validation)
-
-
-def _predict(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    (base,), weights, samples = _by_role(result, manifests)
-    trained = weights[0] if weights else None
+def _changed_inputs(result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
+    """Yield the paths of results that are others than those that a result was made from."""
     own = manifests[result.manifest]
-    if trained and trained[BASE_MODEL] != base["fingerprint"]:
-        raise UserError("the training was on another base model")
-    # Rows of another experiment or user would have the right fingerprint, which names inputs and not rows.
-    if {row["user"] for row in own["predictions"]} != set(result.users):
-        raise UserError("it holds other users' rows")
-    return predict_fingerprint(result.recipe, model_of(base, trained), samples)
+    inputs: Mapping[str, Any] = own["inputs"]
+    if not result.inputs:
+        # Of raw data or a base model, which the audit looks at itself.
+        if inputs != _SOURCES[result.step](own):
+            yield "its own files"
+        return
+    for role in inputs.keys() | result.inputs.keys():
+        paths, recorded = result.inputs.get(role, ()), inputs.get(role, {})
+        sees = _SEES.get((result.step, role), _output)
+        found = {_name(manifests[path]): (path, sees(manifests[path], path, result)) for path in paths}
+        if not isinstance(recorded, Mapping):
+            # A role that one result has.
+            recorded = dict.fromkeys(found, recorded)
+        if (not paths and recorded) or recorded.keys() - found.keys():
+            yield f"the {role} that it names"
+        yield from (path for name, (path, sha256) in found.items() if recorded.get(name) != sha256)
 
 
-def _score(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    (data,), (predictions,) = _by_role(result, manifests)
-    (path,) = result.inputs["answers"]
-    answers = answers_of_user(predictions, Path(path), str(result.experiment), result.users[0])
-    return score_fingerprint(result.recipe, samples_digest(data), answers)
+def _name(manifest: Manifest) -> str:
+    """Return the name by which a result that is one of several inputs has its digest."""
+    return " ".join(str(manifest[key]) for key in ("experiment", "user", "name") if key in manifest)
 
 
-def _compare(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    (scores,) = _by_role(result, manifests)
-    return compare_fingerprint(result.recipe, scores)
+def _in_words(paths: list[str]) -> str:
+    return f"{len(paths)} of the results that it is made from," if len(paths) > 4 else ", ".join(sorted(paths))
 
 
-def _figure(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    (tables,), trainings = _by_role(result, manifests)
-    logs = {training["experiment"]: training["files"]["training_log.csv"] for training in trainings}
-    return figure_fingerprint(result.recipe, tables, logs)
+def _output(manifest: Manifest, _path: str, _result: Result) -> str:
+    return str(manifest["output"])
 
 
-def _audit(_study: Study, result: Result, _manifests: Mapping[str, Manifest]) -> str:
-    return step_fingerprint(result.recipe, {})
+def _answers(predictions: Manifest, path: str, result: Result) -> str:
+    return answers_digest(answers_of_user(predictions, Path(path), str(result.experiment), result.users[0]))
 
 
-def _report(_study: Study, result: Result, manifests: Mapping[str, Manifest]) -> str:
-    _, (tables,), figures, data = _by_role(result, manifests)
-    return report_fingerprint(result.recipe, tables, figures, data)
-
-
-def _by_role(result: Result, manifests: Mapping[str, Manifest]) -> list[list[Manifest]]:
-    """Return the manifests that a result is made from, a list a role, in the order of the table of steps."""
-    return [[manifests[path] for path in paths] for paths in result.inputs.values()]
-
-
-_FINGERPRINTS: dict[str, Callable[[Study, Result, Mapping[str, Manifest]], str]] = {
-    steps.PREPARE.name: _prepare,
-    steps.BASE_MODEL.name: _base_model,
-    steps.TRAIN.name: _train,
-    steps.PREDICT.name: _predict,
-    steps.SCORE.name: _score,
-    steps.COMPARE.name: _compare,
-    steps.FIGURE.name: _figure,
-    steps.AUDIT.name: _audit,
-    steps.REPORT.name: _report,
+# What a step takes from an earlier result in a role, where that is not the result's output.
+_SEES: dict[tuple[str, str], Callable[[Manifest, str, Result], str]] = {
+    (steps.SCORE.name, "answers"): _answers,
+    (steps.FIGURE.name, "training_logs"): lambda training, *_: str(training["files"]["training_log.csv"]),
+    (steps.REPORT.name, "data"): lambda data, *_: skipped_digest(data),
+}
+# The inputs of the steps that are made from no other result, from what their manifests say of the files.
+_SOURCES: dict[str, Callable[[Manifest], dict[str, str]]] = {
+    steps.PREPARE.name: lambda own: {"samples": own["files"][f"user_{own['user']}.jsonl"]},
+    steps.BASE_MODEL.name: lambda own: {"model_files": digest(own["model_files"])},
 }

@@ -37,7 +37,7 @@ def step_fingerprint(recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> st
     Args:
         recipe: the step's recipe; its ``upstream`` does not count, since it describes how the inputs were
             to be made and not what they are; nor do ``provenance`` and ``rebuild``, which say when to do it again.
-        inputs: names of the inputs with digests of their content.
+        inputs: for each role the digest of the input's content, or of each of several inputs by its name.
     """
     own = {key: value for key, value in recipe.items() if key not in NOT_IN_FINGERPRINT}
     return digest({"recipe": own, "inputs": dict(inputs)})

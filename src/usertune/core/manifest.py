@@ -12,14 +12,56 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
+from usertune.core.hashing import step_fingerprint
 
+if TYPE_CHECKING:
+    from usertune.core.recipe import Recipe
+
+FORMAT = 2
+# What is said of manifests that have no format, and of those of another one.
+OLD_FORMAT = f"written by another release of usertune (not in format {FORMAT})"
 CHECKSUM = "content_sha256"
 _CHECKSUM = re.compile(rb'\{\n  "content_sha256": "([0-9a-f]{64})",\n')
 REMAKE = "run snakemake, which makes it again"
+
+
+def step_manifest(recipe: Recipe, inputs: Mapping[str, Any], output: str | None = None) -> dict[str, Any]:
+    """Return what the manifest of every step says.
+
+    Args:
+        recipe: what the step did.
+        inputs: what it did that with: for each role the digest of the input, or of each of several inputs by its name.
+        output: digest of what later steps take from the result; its fingerprint where they take all of it.
+
+    Returns:
+        ``step``, ``format``, ``recipe``, ``inputs``, ``fingerprint`` (see `usertune.core.hashing.step_fingerprint`) and
+        ``output``.
+    """
+    fingerprint = step_fingerprint(recipe.as_json(), inputs)
+    return {
+        "step": recipe.step,
+        "format": FORMAT,
+        "recipe": recipe.as_json(),
+        "inputs": dict(inputs),
+        "fingerprint": fingerprint,
+        "output": output or fingerprint,
+    }
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the manifest of a step, as `read_result` does.
+
+    Raises:
+        UserError: also where another release of usertune wrote it.
+    """
+    manifest = read_result(path)
+    if manifest.get("format") != FORMAT:
+        raise UserError(f"{path}: {OLD_FORMAT}; {REMAKE}")
+    return manifest
 
 
 def write_result(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:

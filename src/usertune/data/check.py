@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.data.prepare import ADVICE, check_user
+from usertune.data.recipe import PrepareRecipe
 
 LINES_OF_A_USER = 6
 
 
-def bad_users(recipe: Mapping[str, Any], root: Path, users: Sequence[str], processes: int) -> dict[str, str]:
+def bad_users(recipe: PrepareRecipe, root: Path, users: Sequence[str], processes: int) -> dict[str, str]:
     """Check users' raw data, as `usertune.data.prepare.prepare_user` would.
 
     Args:
-        recipe: that of the prepare step.
+        recipe: how the samples are read and checked.
         root: folder of the raw data.
         users: whose data.
         processes: how many users are checked at once.
@@ -27,7 +27,7 @@ def bad_users(recipe: Mapping[str, Any], root: Path, users: Sequence[str], proce
     Returns:
         For each user whose data cannot be used, in the order of ``users``, what is wrong with them.
     """
-    problem = partial(_problem, dict(recipe), root)
+    problem = partial(_problem, recipe, root)
     executor = ProcessPoolExecutor(min(processes, len(users)) or 1, initializer=_die_of_signals)
     try:
         found = dict(zip(users, executor.map(problem, users), strict=True))
@@ -52,7 +52,7 @@ def in_words(bad: Mapping[str, str], checked: int) -> str:
     return "\n".join([*lines, *([ADVICE] if advice else [])])
 
 
-def _problem(recipe: Mapping[str, Any], root: Path, user: str) -> str:
+def _problem(recipe: PrepareRecipe, root: Path, user: str) -> str:
     try:
         check_user(recipe, root, user)
     except UserError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
 from usertune.core.hashing import digest_bytes, digest_file
-from usertune.core.manifest import read_result, write_result
-from usertune.core.step_fingerprints import prepare_fingerprint
+from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import PREPARE
 from usertune.data.frames import (
     DEFAULT_FRAME,
@@ -29,6 +28,7 @@ from usertune.data.images import BadImageError, describe_image
 from usertune.data.prompt import put_prompt
 from usertune.data.reader import BadSampleError, Location, RawSample, Reader, describe_available, digest_sources
 from usertune.data.readers.catalogue import READERS, get_reader
+from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Image, Sample
 from usertune.data.turns import text_of
 from usertune.runtime.provenance import current_provenance
@@ -59,7 +59,7 @@ class Problem(NamedTuple):
 
 
 def prepare_user(
-    recipe: Mapping[str, Any],
+    recipe: PrepareRecipe,
     root: str | Path,
     user: str,
     samples_file: str | Path,
@@ -69,9 +69,7 @@ def prepare_user(
     """Check one user's raw samples and write them in canonical form.
 
     Args:
-        recipe: ``format``, ``task``, ``on_bad_sample`` ("error" or "skip") and optionally ``frame`` (see
-            `usertune.data.frames`) and ``prompt``: ``system`` (None keeps each sample's own) and ``user``, where
-            ``{text}`` stands for the text of the last user turn.
+        recipe: how the samples are read and checked.
         root: folder of the raw data.
         user: the user's id.
         samples_file: JSON lines to write, one canonical sample each.
@@ -92,10 +90,8 @@ def prepare_user(
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     samples_sha256 = digest_bytes(text.encode("utf-8"))
     manifest = {
-        "step": PREPARE,
+        **step_manifest(recipe, {"samples": samples_sha256}, output=samples_sha256),
         "user": user,
-        "recipe": dict(recipe),
-        "fingerprint": prepare_fingerprint(recipe, samples_sha256),
         "samples": len(samples),
         "episodes": len({sample["episode"] for sample in samples}),
         "images": len({image["sha256"] for sample in samples for image in sample["images"]}),
@@ -112,9 +108,7 @@ def prepare_user(
     return manifest
 
 
-def is_prepared(
-    recipe: Mapping[str, Any], user: str, samples_file: Path, manifest_file: Path, sources_state: str
-) -> bool:
+def is_prepared(recipe: PrepareRecipe, user: str, samples_file: Path, manifest_file: Path, sources_state: str) -> bool:
     """Whether `prepare_user` has done exactly this before, and its files are as it wrote them.
 
     Args:
@@ -125,19 +119,20 @@ def is_prepared(
         sources_state: state of the raw data; where it is not known (empty), the answer is no.
     """
     try:
-        manifest = read_result(manifest_file)
+        manifest = read_manifest(manifest_file)
         written = manifest["files"][samples_file.name] == digest_file(samples_file)
-        same = (manifest["user"], manifest["recipe"], manifest["sources_state"]) == (user, recipe, sources_state)
+        asked = (user, recipe.as_json(), sources_state)
+        same = (manifest["user"], manifest["recipe"], manifest["sources_state"]) == asked
     except (UserError, OSError, KeyError, TypeError):
         return False
     return bool(sources_state) and written and same
 
 
-def check_user(recipe: Mapping[str, Any], root: str | Path, user: str) -> Checked:
+def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
     """Check one user's raw samples, and write nothing.
 
     Args:
-        recipe: see `prepare_user`.
+        recipe: how the samples are read and checked.
         root: folder of the raw data.
         user: the user's id.
 
@@ -145,7 +140,7 @@ def check_user(recipe: Mapping[str, Any], root: str | Path, user: str) -> Checke
         UserError: see `prepare_user`.
     """
     root = Path(root)
-    reader = get_reader(recipe.get("format", "messages"), root)
+    reader = get_reader(recipe.format, root)
     sources = reader.sources(user)
     if not sources:
         raise UserError(
@@ -155,25 +150,24 @@ def check_user(recipe: Mapping[str, Any], root: str | Path, user: str) -> Checke
     raw_sha256 = digest_sources(sources, root)
     samples, problems, readings = _check_samples(reader, root, user, recipe)
     place = str(sources[0]) if len(sources) == 1 else f"{root}, user {user}"
-    frame = recipe.get("frame", DEFAULT_FRAME)
-    if wrong := frame_problem(readings, frame):
+    if wrong := frame_problem(readings, recipe.frame):
         # Those of answers are likely due to the frame; the others come on top of it.
         others = [problem for problem in problems if not problem.field.endswith(".content")]
-        also = f"\n{_problem_list(others)}" if others and recipe["on_bad_sample"] == "error" else ""
-        raise UserError(f"{place}: the targets of user {user} are not in dataset.frame: {frame}: {wrong}{also}")
-    if problems and recipe["on_bad_sample"] == "error":
+        also = f"\n{_problem_list(others)}" if others and recipe.on_bad_sample == "error" else ""
+        raise UserError(f"{place}: the targets of user {user} are not in dataset.frame: {recipe.frame}: {wrong}{also}")
+    if problems and recipe.on_bad_sample == "error":
         raise UserError(_problem_list(problems))
     if not samples:
         raise UserError(f"{place}: no good sample of user {user} ({len(problems)} bad ones)")
     return Checked(samples, problems, sources, raw_sha256)
 
 
-def _plug_ins(recipe: Mapping[str, Any]) -> tuple[str, ...]:
-    return READERS.module(recipe.get("format", "messages")), TASKS.module(recipe["task"])
+def _plug_ins(recipe: PrepareRecipe) -> tuple[str, ...]:
+    return READERS.module(recipe.format), TASKS.module(recipe.task)
 
 
 def _check_samples(
-    reader: Reader, root: Path, user: str, recipe: Mapping[str, Any]
+    reader: Reader, root: Path, user: str, recipe: PrepareRecipe
 ) -> tuple[list[Sample], list[Problem], list[Reading]]:
     """Return the good samples, what is wrong with the others, and all targets as they are in the raw data."""
     samples: list[Sample] = []
@@ -215,12 +209,11 @@ def _canonical(
     number: int,
     root: Path,
     user: str,
-    recipe: Mapping[str, Any],
+    recipe: PrepareRecipe,
     known_images: dict[str, Image],
     readings: list[Reading],
 ) -> Sample:
-    frame = recipe.get("frame", DEFAULT_FRAME)
-    task = get_task(recipe["task"])
+    frame, task = recipe.frame, get_task(recipe.task)
     answer = text_of(raw.messages[-1])
     point = read_point(answer, task.parse, frame)
     problem = _describe_images(raw, root, known_images)
@@ -239,7 +232,7 @@ def _canonical(
         target = task.target_from_answer(text_of(raw.messages[-1]))
     except ValueError as error:
         raise BadSampleError(where, str(error)) from None
-    put_prompt(raw, recipe.get("prompt") or {})
+    put_prompt(raw, recipe.prompt.system, recipe.prompt.user)
     return {
         "id": raw.id,
         "user": user,

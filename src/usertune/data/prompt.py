@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from usertune.core.errors import shown
 from usertune.data.reader import RawSample
@@ -17,18 +16,18 @@ _PLACEHOLDER = re.compile(
 )
 
 
-def put_prompt(sample: RawSample, prompt: Mapping[str, str | None]) -> None:
+def put_prompt(sample: RawSample, system: str | None = None, user: str = PROMPT_TEXT) -> None:
     """Put the study's prompt around a sample, in place.
 
     Args:
         sample: the sample; its last user turn is the one that asks for the answer.
-        prompt: ``system``, the text of the system turn (None or missing: the sample's own), and ``user``, a text in
-            which ``{text}`` stands for the texts of the last user turn.
+        system: text of the system turn; None keeps the sample's own.
+        user: text in which ``{text}`` stands for the texts of the last user turn.
     """
-    if prompt.get("system") is not None:
+    if system is not None:
         turns = [turn for turn in sample.messages if turn["role"] != "system"]
-        sample.messages = [{"role": "system", "content": [{"type": "text", "text": prompt["system"] or ""}]}, *turns]
-    before, _, after = (prompt.get("user") or PROMPT_TEXT).partition(PROMPT_TEXT)
+        sample.messages = [{"role": "system", "content": [{"type": "text", "text": system}]}, *turns]
+    before, _, after = user.partition(PROMPT_TEXT)
     asking = next(turn for turn in reversed(sample.messages) if turn["role"] == "user")
     texts = [part for part in asking["content"] if part["type"] == "text"]
     if not texts and (before or after):

@@ -9,8 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file
-from usertune.core.manifest import read_result
-from usertune.core.step_fingerprints import samples_digest
+from usertune.core.manifest import read_manifest
 
 SAMPLE_FIELDS = {"id": str, "user": str, "episode": str, "step": int, "messages": list, "images": list, "target": dict}
 LONGEST_PATH = 1000
@@ -86,11 +85,11 @@ def read_user(manifest_file: str | Path) -> tuple[dict[str, Any], list[Sample]]:
         UserError: the samples are missing or are not those that the manifest describes.
     """
     manifest_path = Path(manifest_file)
-    manifest = read_result(manifest_path)
+    manifest = read_manifest(manifest_path)
     samples_path = manifest_path.parent / f"user_{manifest['user']}.jsonl"
     if not samples_path.exists():
         raise UserError(f"{samples_path}: missing; delete {manifest_path} and run again so that it is rebuild")
-    if digest_file(samples_path) != samples_digest(manifest):
+    if digest_file(samples_path) != manifest["output"]:
         raise UserError(
             f"{samples_path}: not the content that {manifest_path} describes (edited or damaged); "
             f"delete both files and run again so that they are remade"

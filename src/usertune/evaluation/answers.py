@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from usertune.core.errors import UserError
+from usertune.core.hashing import digest
 
 REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is rebuild"
 
@@ -45,3 +46,8 @@ def answers_of_user(predictions: Mapping[str, Any], path: Path, experiment: str,
             raise UserError(f"{path}: sample {identity!r} was predicted twice; {REMAKE_PREDICTIONS}")
         answers[identity] = Answer(text, prediction.get("stopped") is not False)
     return dict(sorted(answers.items()))
+
+
+def answers_digest(answers: Mapping[str, Answer]) -> str:
+    """Return the digest of one user's answers: all that a score sees of the predictions of a batch."""
+    return digest(dict(answers))

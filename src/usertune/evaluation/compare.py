@@ -13,26 +13,24 @@ from usertune.core.errors import UserError
 from usertune.core.files import write_text
 from usertune.core.formatting import no_interval, percent
 from usertune.core.hashing import digest_bytes, digest_file
-from usertune.core.manifest import read_result, write_result
-from usertune.core.step_fingerprints import compare_fingerprint
+from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.evaluation import table_names
 from usertune.evaluation.lineage import lineage_in_words, lineage_of
 from usertune.evaluation.reading_note import reading_note
+from usertune.evaluation.recipe import CompareRecipe, ComparisonDesign
 from usertune.evaluation.statistics.intervals import estimate, paired_difference
-from usertune.evaluation.tables import ComparisonDesign, design_of, read_texts, records, with_numbers
-from usertune.evaluation.thresholds import metrics_of, threshold_label
-from usertune.tasks.metrics import Metric
+from usertune.evaluation.tables import read_texts, records, with_numbers
+from usertune.tasks.metrics import Metric, threshold_label
 
 PROVENANCE_DIGITS = 16
 RESCORE = "delete the file and run snakemake again so that the user is scored again"
 
 
-def compare(recipe: Mapping[str, Any], scores_files: Sequence[Path], folder: Path) -> None:
+def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path) -> None:
     """Write the tables of a study into ``folder``.
 
     Args:
-        recipe: keys ``experiments`` ([{"name", "mode"}], in the order of the report), ``users``, ``task``,
-            ``thresholds`` (the first is the primary one) and ``confidence``.
+        recipe: what is compared, at which thresholds and level of confidence.
         scores_files: what the score step wrote, one JSON for each experiment and user; the rows are next to
             each, with the same name and the suffix ``.csv``.
 
@@ -46,12 +44,15 @@ def compare(recipe: Mapping[str, Any], scores_files: Sequence[Path], folder: Pat
     Raises:
         UserError: a score is missing, foreign, given twice, damaged, or of another task or other thresholds.
     """
-    design, metrics, confidence = design_of(recipe), metrics_of(recipe), _confidence_of(recipe)
-    scores = _read_grid(recipe, design, scores_files)
-    texts, samples = _all_samples(design, scores)
+    scores = _read_grid(recipe, scores_files)
+    texts, samples = _all_samples(recipe, scores)
+    design, metrics, confidence = recipe, recipe.metrics, recipe.confidence
     summary = summary_table(design, metrics, confidence, samples)
     results = [scores[name, user][0] for name in design.names for user in design.users]
-    fingerprint = compare_fingerprint(recipe, results)
+    said = step_manifest(
+        recipe, {"scores": {f"{item['experiment']} {item['user']}": item["output"] for item in results}}
+    )
+    fingerprint = said["fingerprint"]
     lineage = lineage_of(recipe, fingerprint, results)
     outputs = {
         name: table.assign(provenance=fingerprint[:PROVENANCE_DIGITS]).to_csv(index=False, lineterminator="\n")
@@ -68,7 +69,7 @@ def compare(recipe: Mapping[str, Any], scores_files: Sequence[Path], folder: Pat
     for name, text in outputs.items():
         write_text(folder / name, text)
     files = {name: digest_bytes(text.encode("utf-8")) for name, text in outputs.items()}
-    write_result(folder / table_names.MANIFEST, {**lineage, "recipe": dict(recipe), "files": files})
+    write_result(folder / table_names.MANIFEST, {**said, **lineage, "files": files})
 
 
 def summary_table(
@@ -180,29 +181,22 @@ def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=header)
 
 
-def _confidence_of(recipe: Mapping[str, Any]) -> float:
-    value = recipe.get("confidence")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1:
-        raise UserError(f"confidence: found {value!r}; give a level between 0 and 1, such as 0.95")
-    return float(value)
-
-
 def _read_grid(
-    recipe: Mapping[str, Any], design: ComparisonDesign, scores_files: Sequence[Path]
+    design: CompareRecipe, scores_files: Sequence[Path]
 ) -> dict[tuple[str, str], tuple[dict[str, Any], Path]]:
     """Return (score, rows file) of every experiment and user, each exactly once."""
     grid: dict[tuple[str, str], tuple[dict[str, Any], Path]] = {}
     wanted = {(name, user) for name in design.names for user in design.users}
     for path in scores_files:
-        score = read_result(path)
+        score = read_manifest(path)
         key = score.get("experiment"), score.get("user")
         if key not in wanted:
             raise UserError(f"{path}: experiment {key[0]!r}, user {key[1]!r} is not part of this study; leave it out")
         if key in grid:
             raise UserError(f"{path}: experiment {key[0]!r}, user {key[1]!r} is given twice; leave one out")
-        if any(score["recipe"].get(setting) != recipe[setting] for setting in ("task", "thresholds")):
-            labels = ", ".join(threshold_label(threshold) for threshold in recipe["thresholds"])
-            raise UserError(f"{path}: not scored for {recipe['task']} at the thresholds {labels}; {RESCORE}")
+        if (score["recipe"]["task"], tuple(score["recipe"]["thresholds"])) != (design.task, design.thresholds):
+            labels = ", ".join(threshold_label(threshold) for threshold in design.thresholds)
+            raise UserError(f"{path}: not scored for {design.task} at the thresholds {labels}; {RESCORE}")
         rows_file = path.with_suffix(".csv")
         if not rows_file.exists() or digest_file(rows_file) != score["files"].get(rows_file.name):
             raise UserError(f"{rows_file}: missing, or not the rows that {path.name} was made from; {RESCORE}")

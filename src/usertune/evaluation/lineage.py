@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
+from usertune.evaluation.recipe import CompareRecipe
 from usertune.runtime.provenance import current_provenance, describe_revision, distinct
 from usertune.tasks.catalogue import TASKS
 
@@ -14,7 +15,7 @@ SHOWN_DIGITS = 16
 NAMED_PACKAGES = ("usertune", "python", "torch", "transformers", "peft")
 
 
-def lineage_of(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def lineage_of(recipe: CompareRecipe, fingerprint: str, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the lineage of the tables: what they were made from.
 
     Args:
@@ -40,11 +41,10 @@ def lineage_of(recipe: Mapping[str, Any], fingerprint: str, metrics: Sequence[Ma
         times = [item["scored"] for item in metrics if item["experiment"] == name and item.get("scored")]
         own["scored"] = [min(times), max(times)] if times else None
     return {
-        "step": COMPARE,
         "fingerprint": fingerprint,
-        "study_sha256": recipe.get("study_sha256"),
+        "study_sha256": recipe.study_sha256,
         "experiments": experiments,
-        "provenance": [current_provenance(COMPARE, plug_ins=(TASKS.module(recipe["task"]),))],
+        "provenance": [current_provenance(COMPARE, plug_ins=(TASKS.module(recipe.task),))],
     }
 
 

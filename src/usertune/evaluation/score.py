@@ -1,7 +1,6 @@
 """Score: measure the predictions of one experiment for one user.
 
-A study scores hundreds of pairs of experiment and user, a batch of users per process, so this room uses only the
-standard library.
+A study scores hundreds of pairs of experiment and user, so this module imports nothing that takes long to import.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ from usertune.core.clock import utc_now
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
 from usertune.core.hashing import digest_bytes, digest_file
-from usertune.core.manifest import read_result, write_result
-from usertune.core.step_fingerprints import score_fingerprint
+from usertune.core.manifest import read_manifest, read_result, step_manifest, write_result
 from usertune.core.step_names import PREPARE, SCORE
 from usertune.data.samples import read_samples
-from usertune.evaluation.answers import REMAKE_PREDICTIONS, Answer, answers_of_user
-from usertune.evaluation.thresholds import metrics_of
+from usertune.evaluation.answers import REMAKE_PREDICTIONS, Answer, answers_digest, answers_of_user
+from usertune.evaluation.recipe import ScoreRecipe
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import Metric, aggregates, combine_episodes, sample_values
 
@@ -32,43 +31,53 @@ logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
-def score_user(
-    recipe: Mapping[str, Any],
-    experiment: str,
-    user: str,
-    samples_file: Path,
-    predictions_file: Path,
-    rows_file: Path,
-    metrics_file: Path,
-    store_folder: Path,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ScoreFiles:
+    """Files of one user's score.
+
+    Attributes:
+        samples: the user's canonical samples, one JSON object a line.
+        predictions: what the predict step wrote for a batch of users that includes this one.
+        rows: CSV to write, one row a sample.
+        metrics: JSON to write.
+        store: folder where every score is kept under its fingerprint.
+    """
+
+    samples: Path
+    predictions: Path
+    rows: Path
+    metrics: Path
+    store: Path
+
+
+def score_user(recipe: ScoreRecipe, experiment: str, user: str, files: ScoreFiles) -> dict[str, Any]:
     """Score one user's predictions and write the rows (CSV), then the metrics (JSON), which are returned.
 
     What was scored before by the same code at the same thresholds is taken from the store.
 
     Args:
-        recipe: ``{"step": "score", "task": name, "thresholds": [140, ...], ...}``; the first threshold is the
-            primary one. Thresholds are distances in the 0-1000 space; a hit is a distance <= threshold.
-        samples_file: the user's canonical samples, one JSON object a line.
-        predictions_file: what the predict step wrote for a batch of users that includes this one.
-        store_folder: where every score is kept under its fingerprint.
+        recipe: the task, and the thresholds: a hit is a distance <= threshold.
+        experiment: name of the experiment.
+        user: the user.
+        files: what is read and written.
 
     Raises:
         UserError: a file is malformed or belongs to another experiment or user, the user has no sample (a
             user without samples has no accuracy, and averages would silently cover fewer users), or samples
             and predictions do not match one to one.
     """
-    metrics = metrics_of(recipe)
-    samples = read_samples(samples_file, user)
-    predictions = read_result(predictions_file)
-    answers = answers_of_user(predictions, predictions_file, experiment, user)
-    _require_same_ids(samples, answers, samples_file, predictions_file)
+    metrics = recipe.metrics
+    samples = read_samples(files.samples, user)
+    predictions = read_manifest(files.predictions)
+    answers = answers_of_user(predictions, files.predictions, experiment, user)
+    _require_same_ids(samples, answers, files.samples, files.predictions)
 
-    fingerprint = score_fingerprint(recipe, digest_file(samples_file), answers)
-    stored = store_folder / f"{fingerprint[:32]}.json"
+    said = step_manifest(recipe, {"samples": digest_file(files.samples), "answers": answers_digest(answers)})
+    fingerprint = said["fingerprint"]
+    stored = files.store / f"{fingerprint[:32]}.json"
     score = _read_stored(stored, fingerprint)
     if score is None:
-        rows = score_samples(str(recipe.get("task")), metrics, samples, answers, samples_file)
+        rows = score_samples(recipe.task, metrics, samples, answers, files.samples)
         score = {
             "fingerprint": fingerprint,
             "scored": utc_now(),
@@ -81,20 +90,18 @@ def score_user(
         logger.info("%s, user %s: was scored before (fingerprint %s)", experiment, user, fingerprint[:16])
     lineage = predictions["lineage"]
     result = {
-        "step": SCORE,
+        **said,
         "experiment": experiment,
         "user": user,
-        "recipe": dict(recipe),
-        "fingerprint": fingerprint,
         "lineage": {**lineage, PREPARE: lineage[PREPARE][user], SCORE: fingerprint},
         "provenance": predictions["provenance"],
         # A score that an older release stored has no time.
         "scored": score.get("scored"),
-        "files": {rows_file.name: digest_bytes(score["rows"].encode("utf-8"))},
+        "files": {files.rows.name: digest_bytes(score["rows"].encode("utf-8"))},
         **score["metrics"],
     }
-    write_text(rows_file, score["rows"])
-    write_result(metrics_file, result)
+    write_text(files.rows, score["rows"])
+    write_result(files.metrics, result)
     return result
 
 

@@ -1,9 +1,8 @@
-"""The tables of a study: what they compare, and how they are read back without losing a digit."""
+"""The tables of a study, read back without losing a digit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,52 +12,6 @@ from usertune.core.errors import UserError
 
 # Text stays text: a user called "007" or "NA" is neither a number nor missing.
 TEXT_COLUMNS = ("experiment", "baseline", "mode", "user", "id", "episode", "form", "provenance")
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A named row of the study and how its model was made (``vanilla``, ``lora``, ``full``)."""
-
-    name: str
-    mode: str
-
-
-@dataclass(frozen=True)
-class ComparisonDesign:
-    """What is compared: the experiments and test users of a study, both in the study's order."""
-
-    experiments: tuple[Experiment, ...]
-    users: tuple[str, ...]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the experiments."""
-        return [experiment.name for experiment in self.experiments]
-
-    @property
-    def baseline(self) -> str | None:
-        """The first experiment of mode vanilla, which the others are compared with; None if there is none."""
-        return next((item.name for item in self.experiments if item.mode == "vanilla"), None)
-
-
-def design_of(recipe: Mapping[str, Any]) -> ComparisonDesign:
-    """Return the design that a recipe of compare, figure or report names.
-
-    Raises:
-        UserError: experiments or users are missing, empty, malformed or listed twice.
-    """
-    try:
-        experiments = tuple(Experiment(str(item["name"]), str(item["mode"])) for item in recipe["experiments"])
-        users = tuple(str(user) for user in recipe["users"])
-    except (KeyError, TypeError):
-        raise UserError(
-            'recipe: needs "experiments" ([{"name": "lora", "mode": "lora"}, ...]) and "users" (["1", ...])'
-        ) from None
-    design = ComparisonDesign(experiments, users)
-    for key, values in (("experiments", design.names), ("users", list(users))):
-        if not values or len(set(values)) < len(values):
-            raise UserError(f"recipe: {key} is {values}; name at least one, and each once")
-    return design
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from usertune.data.samples import Sample
 from usertune.inference.prediction_store import Prediction
+from usertune.models.recipe import Pixels
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class EngineSettings:
         mode: "vanilla", "lora" or "full".
         weights_folder: what training saved; None for vanilla.
         dtype: "float32" or "bfloat16".
-        pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
+        pixels: fewest and most pixels of an image.
         dataset_root: folder that the paths of images are relative to.
         max_new_tokens: longest answer, in tokens.
         thinking: the study's ``base_model.thinking``.
@@ -30,7 +31,7 @@ class EngineSettings:
     mode: str
     weights_folder: Path | None
     dtype: str
-    pixels: Mapping[str, int | None]
+    pixels: Pixels
     dataset_root: Path
     max_new_tokens: int
     thinking: bool | None = None

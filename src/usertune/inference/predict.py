@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.hashing import step_fingerprint
-from usertune.core.manifest import read_result, write_result
-from usertune.core.step_fingerprints import model_of, predict_fingerprint
+from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN
 from usertune.data.samples import Sample, read_user, request_digest
 from usertune.inference.engine import Engine, EngineSettings
-from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
+from usertune.inference.engines.catalogue import ENGINES
 from usertune.inference.prediction_store import Prediction, PredictionStore
+from usertune.inference.recipe import PredictRecipe
 from usertune.models.base_folder import from_record
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
@@ -28,29 +28,57 @@ from usertune.runtime.provenance import UNKNOWN, Provenance, current_provenance,
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class PredictFiles:
+    """Files of one prediction job.
+
+    Attributes:
+        base_model: manifest of the base model.
+        trained: manifest of the experiment's training; None for vanilla.
+        users: manifests of the users' prepared data.
+        dataset_root: folder of the raw data.
+        store: folder of the prediction store; generated batches go there as soon as they are done.
+        predictions: JSON object to write, with every sample's prediction.
+    """
+
+    base_model: Path
+    trained: Path | None
+    users: Sequence[Path]
+    dataset_root: Path
+    store: Path
+    predictions: Path
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model that answers: the manifest of the base model, and that of a training with the folder of its weights."""
+
+    base: Mapping[str, Any]
+    base_folder: Path
+    trained: Mapping[str, Any] | None
+    weights_folder: Path | None
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What generating answers took: the UUIDs of GPUs held and used, and seconds (of loading: None if no model was)."""
+
+    count: int = 0
+    gpus: Sequence[str] = ()
+    gpus_used: Sequence[str] = ()
+    seconds: float = 0.0
+    loading_seconds: float | None = None
+
+
 def predict_users(
-    recipe: Mapping[str, Any],
-    experiment: str,
-    base_manifest: Path,
-    train_manifest: Path | None,
-    user_manifests: Sequence[Path],
-    dataset_root: Path,
-    store_folder: Path,
-    predictions_file: Path,
-    batch_size: int,
-    gpus: int,
+    recipe: PredictRecipe, experiment: str, files: PredictFiles, batch_size: int, gpus: int
 ) -> dict[str, Any]:
     """Collect the predictions of a batch of users, generating those that the store does not have.
 
     Args:
-        recipe: the prediction recipe.
+        recipe: how answers are generated.
         experiment: name of the experiment.
-        base_manifest: manifest of the base model.
-        train_manifest: manifest of the experiment's training; None for vanilla.
-        user_manifests: manifests of the users' prepared data.
-        dataset_root: folder of the raw data.
-        store_folder: folder of the prediction store; generated batches go there as soon as they are done.
-        predictions_file: JSON object to write, with every sample's prediction.
+        files: what is read and written.
         batch_size: samples generated at once; halved when memory runs out. 0: none, the store has all.
         gpus: GPUs to hold while generating; 0 generates on the CPU.
 
@@ -63,100 +91,135 @@ def predict_users(
         UserError: an input is missing or damaged, the weights were trained on another base model, or answers are not
             in the store and ``batch_size`` is 0.
     """
-    base = read_result(base_manifest)
-    base = {**base, "folder": str(from_record(base["folder"], base_manifest))}
-    trained = read_result(train_manifest) if train_manifest else None
-    if trained and trained[BASE_MODEL] != base["fingerprint"]:
-        raise UserError(f"{train_manifest}: trained on another base model than {base_manifest}; train again")
-    model = model_of(base, trained)
-    store = PredictionStore(store_folder, step_fingerprint(recipe, model))
-    users = [read_user(path) for path in user_manifests]
-    samples = [sample for _, own in users for sample in own]
-    requests = [(sample, request_digest(sample)) for sample in samples]
-    started = time.monotonic()
-    devices: list[str] = []
-    computed_on: list[str] = []
-    loading: float | None = None
-    with one_at_a_time(store.folder / f".{predictions_file.stem}.lock", f"predicting with {experiment}"):
-        names = [manifest["user"] for manifest, _ in users]
-        stored = read_stored(store, names, recipe)
-        # By user and request, so that a user's samples which ask the same are generated once.
-        missing = {
-            (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
-        }
-        if missing and not batch_size:
-            raise UserError(
-                f"{store.folder}: {len(missing)} answers are missing, which were here when jobs were planned; run again"
-            )
-        if missing:
-            with lease(gpus) as devices, no_launcher():
-                computed_on, loading = _generate(
-                    recipe, base, trained, train_manifest, list(missing.values()), dataset_root, store, batch_size
-                )
-            stored = read_stored(store, names, recipe)
-    logger.info("%s: %d samples generated, %d were stored", experiment, len(missing), len(samples) - len(missing))
-    answers = [stored[sample["user"]][request] for sample, request in requests]
-    rows = [_row(sample, answer) for sample, answer in zip(samples, answers, strict=True)]
-    fingerprint = predict_fingerprint(recipe, model, [manifest for manifest, _ in users])
+    model = _read_model(files)
+    identity = model_of(model.base, model.trained)
+    store = PredictionStore(files.store, step_fingerprint(recipe.as_json(), identity))
+    users = [read_user(path) for path in files.users]
+    names = [manifest["user"] for manifest, _ in users]
+    requests = [(sample, request_digest(sample)) for _, own in users for sample in own]
+    lock = store.folder / f".{files.predictions.stem}.lock"
+    with one_at_a_time(lock, f"predicting with {experiment}"):
+        stored, generated = _complete_store(recipe, model, files, requests, store, batch_size, gpus)
+    logger.info(
+        "%s: %d samples generated, %d were stored", experiment, generated.count, len(requests) - generated.count
+    )
+    answers = [(sample, request, stored[sample["user"]][request]) for sample, request in requests]
+    inputs = {
+        BASE_MODEL: model.base["output"],
+        **({"weights": model.trained["output"]} if model.trained else {}),
+        "samples": {manifest["user"]: manifest["output"] for manifest, _ in users},
+    }
+    said = step_manifest(recipe, inputs)
     result = {
-        "step": PREDICT,
+        **said,
         "experiment": experiment,
         "users": names,
-        "recipe": dict(recipe),
-        "model": model,
-        "fingerprint": fingerprint,
-        "lineage": {
-            BASE_MODEL: base["fingerprint"],
-            PREPARE: {manifest["user"]: manifest["fingerprint"] for manifest, _ in users},
-            TRAIN: trained["fingerprint"] if trained else None,
-            PREDICT: fingerprint,
-        },
+        "model": identity,
+        "lineage": _lineage(model, [manifest for manifest, _ in users], said["fingerprint"]),
         "provenance": {
-            TRAIN: trained["provenance"] if trained else [],
-            PREDICT: _records_of(answers, store),
+            TRAIN: model.trained["provenance"] if model.trained else [],
+            PREDICT: _records_of([answer for _, _, answer in answers], store),
         },
         "store_folder": store.folder.name,
-        "generated": len(missing),
-        "reused": len(samples) - len(missing),
-        "generation_seconds": round(time.monotonic() - started, 2) if missing else 0.0,
-        "loading_seconds": loading,
-        **_times_of({(sample["user"], request): stored[sample["user"]][request] for sample, request in requests}),
+        **_measurements(generated, answers),
         "adapter_effect": store.effect(),
-        # Of the answers, whenever they were generated; None for those of older releases.
-        "batch_sizes": sorted({answer.batch_size for answer in answers}, key=lambda size: size or 0),
-        "gpus": devices,
-        "gpus_used": computed_on,
         "files": {},
-        "predictions": rows,
+        "predictions": [_row(sample, answer) for sample, _, answer in answers],
     }
-    write_result(predictions_file, result)
+    write_result(files.predictions, result)
     return result
 
 
-def _generate(
-    recipe: Mapping[str, Any],
-    base: Mapping[str, Any],
-    trained: Mapping[str, Any] | None,
-    train_manifest: Path | None,
-    samples: Sequence[Sample],
-    dataset_root: Path,
+def _complete_store(
+    recipe: PredictRecipe,
+    model: Model,
+    files: PredictFiles,
+    requests: Sequence[tuple[Sample, str]],
     store: PredictionStore,
     batch_size: int,
-) -> tuple[list[str], float]:
-    """Generate and store the answers; return the UUIDs of the GPUs that did, and the seconds until it could begin."""
+    gpus: int,
+) -> tuple[dict[str, dict[str, Prediction]], Generated]:
+    """Generate what the store lacks; return what it has then, and what that took."""
+    users = list({sample["user"]: None for sample, _ in requests})
+    started = time.monotonic()
+    stored = read_stored(store, users, recipe)
+    # By user and request, so that a user's samples which ask the same are generated once.
+    missing = {
+        (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
+    }
+    if not missing:
+        return stored, Generated()
+    if not batch_size:
+        raise UserError(
+            f"{store.folder}: {len(missing)} answers are missing, which were here when jobs were planned; run again"
+        )
+    with lease(gpus) as devices, no_launcher():
+        generated = _generate(recipe, model, files.dataset_root, list(missing.values()), store, batch_size)
+    seconds = round(time.monotonic() - started, 2)
+    return read_stored(store, users, recipe), replace(generated, count=len(missing), gpus=devices, seconds=seconds)
+
+
+def model_of(base: Mapping[str, Any], trained: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return which model answers, from the manifests: the digests of the base model and of the weights on it."""
+    return {BASE_MODEL: base["output"], "weights": (trained or base)["output"]}
+
+
+def _read_model(files: PredictFiles) -> Model:
+    base = read_manifest(files.base_model)
+    folder = from_record(base["folder"], files.base_model)
+    if files.trained is None:
+        return Model(base, folder, None, None)
+    trained = read_manifest(files.trained)
+    if trained["inputs"][BASE_MODEL] != base["output"]:
+        raise UserError(f"{files.trained}: trained on another base model than {files.base_model}; train again")
+    return Model(base, folder, trained, files.trained.parent / trained["weights_folder"])
+
+
+def _measurements(generated: Generated, answers: Sequence[tuple[Sample, str, Prediction]]) -> dict[str, Any]:
+    return {
+        "generated": generated.count,
+        "reused": len(answers) - generated.count,
+        "generation_seconds": generated.seconds,
+        "loading_seconds": generated.loading_seconds,
+        **_times_of({(sample["user"], request): answer for sample, request, answer in answers}),
+        # Of the answers, whenever they were generated; None for those of older releases.
+        "batch_sizes": sorted({answer.batch_size for _, _, answer in answers}, key=lambda size: size or 0),
+        "gpus": list(generated.gpus),
+        "gpus_used": list(generated.gpus_used),
+    }
+
+
+def _lineage(model: Model, users: Sequence[Mapping[str, Any]], fingerprint: str) -> dict[str, Any]:
+    return {
+        BASE_MODEL: model.base["output"],
+        PREPARE: {manifest["user"]: manifest["fingerprint"] for manifest in users},
+        TRAIN: model.trained["fingerprint"] if model.trained else None,
+        PREDICT: fingerprint,
+    }
+
+
+def _generate(
+    recipe: PredictRecipe,
+    model: Model,
+    dataset_root: Path,
+    samples: Sequence[Sample],
+    store: PredictionStore,
+    batch_size: int,
+) -> Generated:
+    """Generate the answers and store each batch at once."""
     started = time.monotonic()
     # Imported here, after the GPU was chosen and only when something is to be generated.
-    make_engine = ENGINES.load(recipe.get("engine", DEFAULT_ENGINE))
+    make_engine = ENGINES.load(recipe.engine)
     engine: Engine = make_engine(
         EngineSettings(
-            base_folder=Path(base["folder"]),
-            mode=trained["mode"] if trained else "vanilla",
-            weights_folder=train_manifest.parent / trained["weights_folder"] if train_manifest and trained else None,
-            dtype=recipe["dtype"],
-            pixels=recipe["pixels"],
+            base_folder=model.base_folder,
+            mode=model.trained["mode"] if model.trained else "vanilla",
+            weights_folder=model.weights_folder,
+            dtype=recipe.dtype,
+            pixels=recipe.pixels,
             dataset_root=dataset_root,
-            max_new_tokens=recipe["max_new_tokens"],
-            thinking=recipe.get("thinking"),
+            max_new_tokens=recipe.max_new_tokens,
+            thinking=recipe.thinking,
         )
     )
     provenance = store.remember(current_provenance(PREDICT, engine.identity(), _plug_ins(recipe)))
@@ -170,22 +233,22 @@ def _generate(
                 for sample, prediction in batch
             )
             progress.advance(len(batch))
-    return engine.gpus(), loading
+    return Generated(gpus_used=engine.gpus(), loading_seconds=loading)
 
 
-def _plug_ins(recipe: Mapping[str, Any]) -> tuple[str, ...]:
-    return (ENGINES.module(recipe.get("engine", DEFAULT_ENGINE)),)
+def _plug_ins(recipe: PredictRecipe) -> tuple[str, ...]:
+    return (ENGINES.module(recipe.engine),)
 
 
 def read_stored(
-    store: PredictionStore, users: Sequence[str], recipe: Mapping[str, Any]
+    store: PredictionStore, users: Sequence[str], recipe: PredictRecipe
 ) -> dict[str, dict[str, Prediction]]:
     """Return the stored predictions of each user; a recipe with ``provenance`` leaves out those made otherwise."""
-    accept = _made_as_now(store, recipe) if "provenance" in recipe else None
+    accept = _made_as_now(store, recipe) if recipe.provenance is not None else None
     return {user: store.read(user, accept) for user in users}
 
 
-def _made_as_now(store: PredictionStore, recipe: Mapping[str, Any]) -> Callable[[Prediction], bool]:
+def _made_as_now(store: PredictionStore, recipe: PredictRecipe) -> Callable[[Prediction], bool]:
     """Return whether a stored prediction was made with today's code and packages."""
     now = current_provenance(PREDICT, plug_ins=_plug_ins(recipe))
     current = {key for key, record in store.current_provenance().items() if not differences(record, now)}

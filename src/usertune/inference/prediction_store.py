@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 CHECK_DIGITS = 16
 EFFECT = "adapter_effect.json"
+# The name of ``provenance`` in lines and folders of older releases, whose answers still count.
+OLD_PROVENANCE = "made_with"
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class PredictionStore:
     def current_provenance(self) -> dict[str, Provenance]:
         """Return the records of what predictions were made with, by key; damaged ones are left out."""
         found = {}
-        for path in sorted((self.folder / "provenance").glob("*.json")):
+        for path in (*self.folder.glob("provenance/*.json"), *self.folder.glob(f"{OLD_PROVENANCE}/*.json")):
             try:
                 found[path.stem] = read_result(path)
             except UserError as problem:
@@ -170,6 +172,8 @@ def _read_segment(path: Path) -> Iterator[tuple[str, Prediction]]:
             check = record.pop("check")
             if check != _check(record):
                 raise ValueError("the line does not match its check digits")
+            if OLD_PROVENANCE in record:
+                record["provenance"] = record.pop(OLD_PROVENANCE)
             yield record.pop("request"), Prediction(**record)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             logger.warning("%s:%d: damaged or unfinished line passed over", path, number)

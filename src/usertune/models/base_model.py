@@ -7,27 +7,26 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.files import read_json
-from usertune.core.hashing import digest_file, file_states
-from usertune.core.manifest import write_result
-from usertune.core.step_fingerprints import base_model_fingerprint
+from usertune.core.hashing import digest, digest_file, file_states
+from usertune.core.manifest import step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL
 from usertune.models.base_folder import as_recorded, is_local, model_files
 from usertune.models.hub import cached_models, cached_snapshot, download, hub_cache, is_offline
 from usertune.models.model_folder import ModelFolder, looks_like_a_folder, pixel_problems, similar_folders
+from usertune.models.recipe import BaseModelRecipe, Pixels
 from usertune.models.tensor_files import shapes_in
 from usertune.runtime.provenance import current_provenance
 
 logger = logging.getLogger(__name__)
 
 
-def check_base_model(path: str, revision: str | None, pixels: Mapping[str, int | None]) -> None:
+def check_base_model(path: str, revision: str | None, pixels: Pixels) -> None:
     """Check while jobs are planned that a base model can be used, as far as this machine has it.
 
     Small files and headers are read, no weights. Of a hub name only what is in the cache is looked at, and only where
@@ -36,7 +35,7 @@ def check_base_model(path: str, revision: str | None, pixels: Mapping[str, int |
     Args:
         path: ``base_model.path`` of the study.
         revision: ``base_model.revision``.
-        pixels: ``min`` and ``max`` pixels of an image, None for the processor's own.
+        pixels: fewest and most pixels of an image.
 
     Raises:
         UserError: the folder is not there, or lacks something; all problems in one message.
@@ -60,7 +59,7 @@ def check_base_model(path: str, revision: str | None, pixels: Mapping[str, int |
     _check_snapshot(path, snapshot, pixels)
 
 
-def check_local(path: str, pixels: Mapping[str, int | None]) -> None:
+def check_local(path: str, pixels: Pixels) -> None:
     """Check that a local base model can be used, without loading it.
 
     Raises:
@@ -74,12 +73,12 @@ def check_local(path: str, pixels: Mapping[str, int | None]) -> None:
     _check_folder(path, folder, pixels, "")
 
 
-def _check_snapshot(name: str, snapshot: Path, pixels: Mapping[str, int | None]) -> None:
+def _check_snapshot(name: str, snapshot: Path, pixels: Pixels) -> None:
     advice = f"where there is a network, complete the copy in the cache: hf download {name}"
     _check_folder(f"{name} ({snapshot})", snapshot, pixels, f"\n  {advice}")
 
 
-def _check_folder(name: str, folder: Path, pixels: Mapping[str, int | None], advice: str) -> None:
+def _check_folder(name: str, folder: Path, pixels: Pixels, advice: str) -> None:
     model = ModelFolder(folder)
     problems = model.inspect()
     limits = model.image_size()
@@ -100,30 +99,28 @@ def _similar(path: str) -> str:
     return similar_folders(path) + (f"; similar models in the hub's cache: {', '.join(close)}" if close else "")
 
 
-def describe_base_model(
-    recipe: Mapping[str, Any], manifest_file: str | Path, path: str | None = None
-) -> dict[str, Any]:
+def describe_base_model(recipe: BaseModelRecipe, manifest_file: str | Path, path: str | None = None) -> dict[str, Any]:
     """Find the base model (downloading it when it is a hub name) and write its manifest.
 
     Args:
-        recipe: ``path``, ``revision``, ``pixels`` and, where it is set, ``thinking`` of the study's base model.
+        recipe: which model it is, and how the study uses it.
         path: the folder as seen from the working directory, or the hub name; as in the recipe where left out.
         manifest_file: JSON object to write: the local folder, what `about_model` finds there, and the digest of every
             file.
 
     Returns:
-        The manifest. Its ``fingerprint`` depends on the files' content alone, so a copy is the same model.
+        The manifest. Its ``output`` depends on the files' content alone, so a copy is the same model.
 
     Raises:
         UserError: the model cannot be found, downloaded or used.
     """
-    path, revision = path or str(recipe["path"]), recipe["revision"]
+    path = path or recipe.path
     if is_local(path):
         folder = Path(path).expanduser()
-        check_local(path, recipe["pixels"])
+        check_local(path, recipe.pixels)
     else:
-        folder = download(path, revision, _similar(path))
-        _check_snapshot(path, folder, recipe["pixels"])
+        folder = download(path, recipe.revision, _similar(path))
+        _check_snapshot(path, folder, recipe.pixels)
     # Imported here: planning, which uses this module too, needs no templates.
     from usertune.models.chat_template import IMAGE, TURN_END, TURN_START, ChatTemplate
 
@@ -131,22 +128,21 @@ def describe_base_model(
     if missing := model.missing_tokens((TURN_START, TURN_END, IMAGE)):
         raise UserError(f"base_model.path: {path}: the tokenizer has no {', '.join(missing)}; fetch its files again")
     template = ChatTemplate(model.chat_template() or "", model.special_tokens())
-    checked = template.check(recipe.get("thinking"))
+    checked = template.check(recipe.thinking)
     files = {}
     names = model_files(folder)
     state = file_states(folder, names)
     for name in names:
         logger.info("reading %s", folder / name)
         files[name] = digest_file(folder / name)
+    content = digest(files)
     manifest = {
-        "step": BASE_MODEL,
-        "recipe": dict(recipe),
+        **step_manifest(recipe, {"model_files": content}, output=content),
         "folder": as_recorded(folder, manifest_file),
         "about": about_model(folder),
         "model_files": files,
         "model_state": state,
         "chat_template": checked,
-        "fingerprint": base_model_fingerprint(files),
         "provenance": [current_provenance(BASE_MODEL)],
         "files": {},
     }

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError, shown
+from usertune.models.recipe import Pixels
 from usertune.models.tensor_files import Shapes, differences, is_computed, is_lfs_pointer, tensor_shapes
 
 SUPPORTED_MODEL_TYPES = ("qwen3_vl",)
@@ -309,14 +310,14 @@ def _beyond(part: str, names: set[str], config: Mapping[str, Any]) -> Iterator[s
             yield name
 
 
-def pixel_problems(limits: Mapping[str, int], pixels: Mapping[str, int | None]) -> list[str]:
+def pixel_problems(limits: Mapping[str, int], pixels: Pixels) -> list[str]:
     """Say where the study's limits of pixels contradict the image processor's own, which hold where the study has none.
 
     Args:
         limits: from `ModelFolder.image_size`.
         pixels: ``min`` and ``max`` of the study, None for the processor's own.
     """
-    low, high, token = pixels["min"], pixels["max"], limits["token"]
+    low, high, token = pixels.min, pixels.max, limits["token"]
     if high is not None and high < token:
         return [
             f"base_model.max_pixels is {high:,}, but one visual token has {token:,} pixels, and no image can have "

@@ -12,6 +12,7 @@ from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
+from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
 from usertune.models.tensor_files import tensor_shapes
 from usertune.models.weights import check_finite, check_loaded, check_shapes, loading
 from usertune.runtime import job_record
@@ -27,22 +28,22 @@ TRAIN_AGAIN = "delete this folder, and the experiment is trained again"
 MERGERS = frozenset({"merger", "deepstack_merger_list"})
 
 
-def load_processor(folder: str | Path, pixels: Mapping[str, int | None]) -> Any:
+def load_processor(folder: str | Path, pixels: Pixels) -> Any:
     """Load the processor of a local model folder.
 
     Args:
         folder: the base model's folder.
-        pixels: ``min`` and ``max`` pixels of an image after resizing; None keeps the processor's setting.
+        pixels: fewest and most pixels of an image after resizing; None keeps the processor's setting.
     """
     processor = AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if processor.chat_template is None:
         # transformers does not look for the processor's template where older models keep it.
         processor.chat_template = processor.tokenizer.chat_template
     size = dict(processor.image_processor.size)
-    if pixels["min"] is not None:
-        size["shortest_edge"] = pixels["min"]
-    if pixels["max"] is not None:
-        size["longest_edge"] = pixels["max"]
+    if pixels.min is not None:
+        size["shortest_edge"] = pixels.min
+    if pixels.max is not None:
+        size["longest_edge"] = pixels.max
     processor.image_processor.size = size
     return processor
 
@@ -92,28 +93,26 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
     return adapted
 
 
-def prepare_for_training(model: Qwen3VLForConditionalGeneration, mode: str, training: Mapping[str, Any]) -> nn.Module:
+def prepare_for_training(model: Qwen3VLForConditionalGeneration, settings: LoraSettings | FreezeSettings) -> nn.Module:
     """Choose the weights that an experiment trains, and check that what is to be frozen is.
 
     Args:
         model: the base model.
-        mode: "lora" adds adapters to the language model's linear layers; "full" trains the language model.
-        training: the recipe's training settings; ``lora`` (rank, alpha, dropout) or ``freeze`` (vision, merger) is
-            read.
+        settings: those of adapters add them to the language model's linear layers; those of what is frozen train the
+            language model itself.
     """
-    if mode == "lora":
-        lora = training["lora"]
-        settings = LoraConfig(
-            r=lora["rank"],
-            lora_alpha=lora["alpha"],
-            lora_dropout=lora["dropout"],
+    if isinstance(settings, LoraSettings):
+        lora = LoraConfig(
+            r=settings.rank,
+            lora_alpha=settings.alpha,
+            lora_dropout=settings.dropout,
             target_modules=ADAPTED_MODULES,
             task_type="CAUSAL_LM",
         )
-        adapted = get_peft_model(model, settings)
+        adapted = get_peft_model(model, lora)
         check_frozen(adapted, {"vision": True, "merger": True})
         return adapted
-    freeze = training["freeze"]
+    freeze = settings.model_dump()
     for name, parameter in model.named_parameters():
         part = _vision_part(name)
         parameter.requires_grad_(part is None or not freeze[part])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usertune.checks.freshness import Freshness
+from usertune.checks.upstream import is_made_from
 from usertune.monitoring.jobs import Attempt, JobRecord, Jobs, Run, Submission, read_record
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
@@ -145,14 +146,7 @@ def _is_done(freshness: Freshness, result: Result, done: set[str]) -> bool:
     if next(freshness.reasons(result.manifest, look_at_sources=False), None) is not None:
         return False
     manifest = freshness.inspect(result.manifest)[0] or {}
-    for above in result.upstream:
-        upstream = freshness.inspect(above)[0] or {}
-        made_from = manifest.get("lineage", {}).get(upstream["step"])
-        if isinstance(made_from, Mapping):
-            made_from = made_from.get(upstream.get("user"))
-        if made_from not in (None, upstream["fingerprint"]):
-            return False
-    return True
+    return all(is_made_from(manifest, freshness.inspect(above)[0] or {}) for above in result.upstream)
 
 
 def _state(jobs: Jobs, record: JobRecord | None, submission: Submission | None, done: bool) -> tuple[State, str | None]:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file
-from usertune.core.manifest import read_result
+from usertune.core.manifest import FORMAT, OLD_FORMAT, read_result
 from usertune.pipeline import steps
 from usertune.pipeline.recipes import Recipes
 from usertune.study.schema.study import Study
 
-Kind = Literal["missing", "stale", "mismatched", "modified"]
+Kind = Literal["missing", "outdated", "stale", "mismatched", "modified"]
 
 
 @dataclass(frozen=True)
@@ -189,6 +189,8 @@ def read_checked(folder: Path, result: Result) -> tuple[dict[str, Any], None] | 
     except UserError as error:
         kind: Kind = "modified" if (folder / own).exists() else "missing"
         return None, Finding(kind, own, str(error).removeprefix(f"{folder / own}: "))
+    if manifest.get("format") != FORMAT:
+        return None, Finding("outdated", own, OLD_FORMAT)
     labels = {"step": result.step, "experiment": result.experiment}
     wrong = {key: manifest.get(key) for key, value in labels.items() if manifest.get(key) != value}
     if result.users and _users_of(manifest) != result.users:

@@ -16,25 +16,42 @@ from functools import cached_property
 from typing import Any
 
 from usertune.core import step_names as names
-from usertune.core.hashing import NOT_IN_FINGERPRINT, canonical_json, digest
+from usertune.core.hashing import NOT_IN_FINGERPRINT, digest
+from usertune.core.recipe import Recipe
 from usertune.core.users import format_users
 from usertune.data.readers.catalogue import READERS
+from usertune.data.recipe import PrepareRecipe, PromptSettings
+from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
+from usertune.inference.recipe import PredictRecipe
+from usertune.models.recipe import BaseModelRecipe, Pixels
 from usertune.pipeline import steps
 from usertune.reporting.figures.catalogue import FIGURES
+from usertune.reporting.recipe import FigureRecipe, ReportRecipe
 from usertune.runtime.code_version import code_version
 from usertune.study.files import SPLITS
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Rerun, Study
 from usertune.tasks.catalogue import TASKS
+from usertune.training.recipe import Execution, SplitUsers, TrainingSettings, TrainRecipe
 
 # Settings of `training` that change how fast or how safely a run goes, and no more than the last digits of what comes
 # out of it (docs/reproducibility.md).
 EXECUTION_KEYS = frozenset({"micro_batch_size", "gradient_checkpointing", "save_every_steps", "dataloader_num_workers"})
 
-Recipe = dict[str, Any]
 _ABSENT = object()
+
+
+class AuditRecipe(Recipe):
+    """What the audit depends on besides the results."""
+
+    code: str = ""
+    """Version of the code of the step."""
+    users: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+    """The users of each split, in the short notation."""
+    now: dict[str, dict[str, str]] = {}  # noqa: RUF012 (pydantic copies it)
+    """Today's ``code`` of the recorded steps, and ``versions`` of packages."""
 
 
 @dataclass(frozen=True)
@@ -54,64 +71,67 @@ class Recipes:
 
     def prepare(self) -> str:
         """Recipe of checking one user's raw data (the same for every user)."""
-        return canonical_json(self._prepare)
+        return self._prepare.text()
 
     def base_model(self) -> str:
         """Recipe of finding the base model and taking its digests."""
-        return canonical_json(self._base_model)
+        return self._base_model.text()
 
     def train(self, experiment: str) -> str:
         """Recipe of training one experiment."""
-        return canonical_json(self._train(experiment))
+        return self._train(experiment).text()
 
     def predict(self, experiment: str) -> str:
         """Recipe of predicting with one experiment (the same for every batch of users)."""
-        return canonical_json(self._predict(experiment))
+        return self._predict(experiment).text()
 
     def score(self, experiment: str) -> str:
         """Recipe of scoring one experiment's predictions (the same for every user)."""
-        return canonical_json(self._score(experiment))
+        return self._score(experiment).text()
 
     def compare(self) -> str:
         """Recipe of the tables."""
-        return canonical_json(self._compare)
+        return self._compare.text()
 
     def figure(self, name: str) -> str:
         """Recipe of one figure."""
-        return canonical_json(self._figure(name))
+        return self._figure(name).text()
 
     def execution(self, experiment: str) -> str:
         """How to train an experiment, as far as it changes no more than the last digits; not part of its recipe."""
         training = self.study.experiments[experiment].training
         assert training is not None
-        return canonical_json(training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch_size"})))
+        return Execution(**training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch_size"}))).text()
 
     def audit(self) -> str:
         """Recipe of the audit. It names today's code and packages, with which it compares those of the results."""
-        figures = {f"figure {name}": digest(self._figure(name)) for name in FIGURE_NAMES}
-        now = {step: self.code.get(step, "") for step in steps.RECORDED_STEPS}
-        own = {
-            "code": self.code.get(names.AUDIT, ""),
-            "users": self._splits,
-            "now": {"code": now, "versions": dict(self.versions)},
-        }
-        return canonical_json(_recipe(names.AUDIT, own, {names.COMPARE: digest(self._compare), **figures}))
+        recorded = {step: self.code.get(step, "") for step in steps.RECORDED_STEPS}
+        return AuditRecipe(
+            step=names.AUDIT,
+            code=self.code.get(names.AUDIT, ""),
+            users=self._splits,
+            now={"code": recorded, "versions": dict(self.versions)},
+            upstream={
+                names.COMPARE: _digest(self._compare),
+                **{f"figure {name}": _digest(self._figure(name)) for name in FIGURE_NAMES},
+            },
+        ).text()
 
     def report(self) -> str:
         """Recipe of the report."""
         study = self.study
-        own = {
-            "code": self.code.get(names.REPORT, ""),
-            "study": study.name,
-            "title": study.report.title,
-            "examples": study.report.examples,
-            "study_sha256": self.study_digest,
-            "splits": self._splits,
-            "dataset": {key: value for key, value in self._prepare.items() if key not in NOT_IN_FINGERPRINT},
+        return ReportRecipe(
+            step=names.REPORT,
+            code=self.code.get(names.REPORT, ""),
+            study=study.name,
+            title=study.report.title,
+            examples=study.report.examples,
+            study_sha256=self.study_digest,
+            splits=self._splits,
+            dataset={key: value for key, value in self._prepare.as_json().items() if key not in NOT_IN_FINGERPRINT},
             **self._design,
-        }
-        upstream = {names.COMPARE: digest(self._compare), names.AUDIT: digest(self.audit())}
-        return canonical_json(_recipe(names.REPORT, own, upstream))
+            upstream={names.COMPARE: _digest(self._compare), names.AUDIT: digest(self.audit())},
+        ).text()
 
     @cached_property
     def _splits(self) -> dict[str, str]:
@@ -124,86 +144,100 @@ class Recipes:
         return digest({**self._numbers, **plain._scores})
 
     @cached_property
-    def _prepare(self) -> Recipe:
+    def _prepare(self) -> PrepareRecipe:
         dataset = self.study.dataset
-        own = {
-            "format": dataset.format,
-            "task": dataset.task,
-            "frame": dataset.frame,
-            "prompt": dataset.prompt.model_dump(),
-            "on_bad_sample": dataset.on_bad_sample,
-        }
-        return _recipe(names.PREPARE, {**own, **self._made_with(names.PREPARE)}, {})
+        return PrepareRecipe(
+            step=names.PREPARE,
+            format=dataset.format,
+            task=dataset.task,
+            frame=dataset.frame,
+            prompt=PromptSettings(**dataset.prompt.model_dump()),
+            on_bad_sample=dataset.on_bad_sample,
+            **self._made_with(names.PREPARE),
+            upstream={},
+        )
 
     @cached_property
-    def _base_model(self) -> Recipe:
+    def _base_model(self) -> BaseModelRecipe:
         base = self.study.base_model
-        # As it is written, whatever directory the study is run from.
-        path = self.study.origin.base_model or base.path
-        own = {"path": path, "revision": base.revision, "pixels": self._pixels, **self._thinking}
-        return _recipe(names.BASE_MODEL, {**own, **self._made_with(names.BASE_MODEL)}, {})
+        return BaseModelRecipe(
+            step=names.BASE_MODEL,
+            # As it is written, whatever directory the study is run from.
+            path=self.study.origin.base_model or base.path,
+            revision=base.revision,
+            pixels=self._pixels,
+            **self._thinking,
+            **self._made_with(names.BASE_MODEL),
+            upstream={},
+        )
 
-    def _made_with(self, step: str) -> Recipe:
+    def _made_with(self, step: str) -> dict[str, Any]:
         if not self.study.rerun.on_code_change:
             return {}
         return {"provenance": {"code": self.code.get(step, ""), "versions": dict(self.versions)}}
 
-    def _train(self, name: str) -> Recipe:
-        experiment = self.study.experiments[name]
-        users = self.study.users
-        own = {
-            "mode": experiment.mode,
-            "training": _training_settings(experiment),
-            "pixels": self._pixels,
-            "dtype": self.study.base_model.dtype,
+    def _train(self, name: str) -> TrainRecipe:
+        experiment, users = self.study.experiments[name], self.study.users
+        assert experiment.mode != "vanilla"
+        return TrainRecipe(
+            step=names.TRAIN,
+            mode=experiment.mode,
+            training=_training_settings(experiment),
+            pixels=self._pixels,
+            dtype=self.study.base_model.dtype,
             **self._thinking,
-            "users": {names.TRAIN: list(users.train), "validation": list(users.validation)},
-        }
-        return _recipe(names.TRAIN, {**own, **self._made_with(names.TRAIN)}, self._sources)
+            users=SplitUsers(train=users.train, validation=users.validation),
+            **self._made_with(names.TRAIN),
+            upstream=self._sources,
+        )
 
-    def _predict(self, name: str) -> Recipe:
-        own = {
-            "max_new_tokens": self.study.max_new_tokens(name),
-            "pixels": self._pixels,
-            "dtype": self.study.base_model.dtype,
-            **self._thinking,
-        }
+    def _predict(self, name: str) -> PredictRecipe:
         # Left out where it is the usual one, as in recipes of older releases.
-        if (engine := self.study.evaluation.engine) != DEFAULT_ENGINE:
-            own["engine"] = engine
-        upstream = dict(self._sources)
-        if self.study.experiments[name].trained:
-            upstream[names.TRAIN] = digest(self._train(name))
-        return _recipe(names.PREDICT, {**own, **self._made_with(names.PREDICT)}, upstream)
+        chosen = self.study.evaluation.engine
+        engine: dict[str, Any] = {"engine": chosen} if chosen != DEFAULT_ENGINE else {}
+        trained = {names.TRAIN: _digest(self._train(name))} if self.study.experiments[name].trained else {}
+        return PredictRecipe(
+            step=names.PREDICT,
+            max_new_tokens=self.study.max_new_tokens(name),
+            pixels=self._pixels,
+            dtype=self.study.base_model.dtype,
+            **self._thinking,
+            **engine,
+            **self._made_with(names.PREDICT),
+            upstream={**self._sources, **trained},
+        )
 
-    def _score(self, name: str) -> Recipe:
-        own = {
-            "code": self.code.get(names.SCORE, ""),
-            "task": self.study.dataset.task,
-            "thresholds": list(self.study.evaluation.thresholds),
-        }
-        return _recipe(names.SCORE, own, {names.PREDICT: digest(self._predict(name))})
-
-    @cached_property
-    def _compare(self) -> Recipe:
-        own = {
-            "code": self.code.get(names.COMPARE, ""),
-            "study_sha256": self.study_digest,
-            **self._numbers,
-        }
-        return _recipe(names.COMPARE, own, self._scores)
-
-    def _figure(self, name: str) -> Recipe:
-        own = {
-            "code": self.code.get(f"figure:{name}", ""),
-            "name": name,
-            "colours": dict(getattr(self.study.report.figures, name).colours),
-            **self._numbers,
-        }
-        return _recipe(names.FIGURE, own, {names.COMPARE: digest(self._compare)})
+    def _score(self, name: str) -> ScoreRecipe:
+        return ScoreRecipe(
+            step=names.SCORE,
+            code=self.code.get(names.SCORE, ""),
+            task=self.study.dataset.task,
+            thresholds=self.study.evaluation.thresholds,
+            upstream={names.PREDICT: _digest(self._predict(name))},
+        )
 
     @cached_property
-    def _design(self) -> Recipe:
+    def _compare(self) -> CompareRecipe:
+        return CompareRecipe(
+            step=names.COMPARE,
+            code=self.code.get(names.COMPARE, ""),
+            study_sha256=self.study_digest,
+            **self._numbers,
+            upstream=self._scores,
+        )
+
+    def _figure(self, name: str) -> FigureRecipe:
+        return FigureRecipe(
+            step=names.FIGURE,
+            code=self.code.get(f"figure:{name}", ""),
+            name=name,
+            colours=dict(getattr(self.study.report.figures, name).colours),
+            **self._numbers,
+            upstream={names.COMPARE: _digest(self._compare)},
+        )
+
+    @cached_property
+    def _design(self) -> dict[str, Any]:
         study = self.study
         return {
             "experiments": [{"name": name, "mode": value.mode} for name, value in study.experiments.items()],
@@ -213,27 +247,27 @@ class Recipes:
         }
 
     @cached_property
-    def _numbers(self) -> Recipe:
+    def _numbers(self) -> dict[str, Any]:
         return {"confidence": self.study.evaluation.confidence, **self._design}
 
     @cached_property
-    def _pixels(self) -> Recipe:
+    def _pixels(self) -> Pixels:
         base = self.study.base_model
-        return {"min": base.min_pixels, "max": base.max_pixels}
+        return Pixels(min=base.min_pixels, max=base.max_pixels)
 
     @cached_property
-    def _thinking(self) -> Recipe:
+    def _thinking(self) -> dict[str, Any]:
         """Nothing where the study says nothing, so that recipes of models that do not think stay as they were."""
         thinking = self.study.base_model.thinking
         return {} if thinking is None else {"thinking": thinking}
 
     @cached_property
-    def _sources(self) -> Recipe:
-        return {names.PREPARE: digest(self._prepare), names.BASE_MODEL: digest(self._base_model)}
+    def _sources(self) -> dict[str, str]:
+        return {names.PREPARE: _digest(self._prepare), names.BASE_MODEL: _digest(self._base_model)}
 
     @cached_property
-    def _scores(self) -> Recipe:
-        return {f"score {name}": digest(self._score(name)) for name in self.study.experiments}
+    def _scores(self) -> dict[str, str]:
+        return {f"score {name}": _digest(self._score(name)) for name in self.study.experiments}
 
 
 def current_code(study: Study) -> dict[str, str]:
@@ -285,15 +319,15 @@ def _value(recipe: Mapping[str, Any], key: str) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _recipe(step: str, own: Recipe, upstream: Mapping[str, str]) -> Recipe:
-    return {"step": step, **own, "upstream": dict(upstream)}
+def _digest(recipe: Recipe) -> str:
+    return digest(recipe.as_json())
 
 
-def _training_settings(experiment: Experiment) -> Recipe:
+def _training_settings(experiment: Experiment) -> TrainingSettings:
     assert experiment.training is not None
     hidden = {*EXECUTION_KEYS, "freeze" if experiment.mode == "lora" else "lora"}
     # Left out where they say nothing, as in recipes of older releases.
     hidden |= {
         key for key, usual in (("keep", "last"), ("early_stopping", None)) if getattr(experiment.training, key) == usual
     }
-    return experiment.training.model_dump(mode="json", exclude=hidden)
+    return TrainingSettings(**experiment.training.model_dump(mode="json", exclude=hidden))

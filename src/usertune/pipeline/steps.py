@@ -179,8 +179,8 @@ TRAIN = Step(
     log="logs/train/{experiment}.log",
     inputs=(
         Input("base_model", names.BASE_MODEL),
-        Input("train_samples", names.PREPARE, users=lambda study: study.users.train),
-        Input("validation_samples", names.PREPARE, users=lambda study: study.users.validation),
+        Input("train", names.PREPARE, users=lambda study: study.users.train),
+        Input("validation", names.PREPARE, users=lambda study: study.users.validation),
     ),
     label="training of {experiment}",
     doing="training {experiment}",

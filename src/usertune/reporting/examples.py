@@ -19,7 +19,9 @@ from PIL import Image
 from usertune.core.errors import UserError
 from usertune.data.images import BadImageError, load_image
 from usertune.data.samples import read_samples
-from usertune.evaluation.tables import ComparisonDesign, records
+from usertune.evaluation.tables import records
+from usertune.reporting.recipe import ReportRecipe
+from usertune.tasks.catalogue import get_task
 from usertune.tasks.task import Task
 
 THUMBNAIL_SIZE = (480, 960)
@@ -64,20 +66,16 @@ class Example:
 
 
 def collect_examples(
-    design: ComparisonDesign,
-    count: int,
-    task: Task,
-    threshold: float,
+    recipe: ReportRecipe,
     samples_files: Mapping[str, Path],
     dataset_root: Path,
     texts: Mapping[tuple[str, str, str], str],
     scored: pd.DataFrame,
 ) -> list[Example]:
-    """Return the first sample of each of the first ``count`` test users.
+    """Return the first sample of each of the first ``recipe.examples`` test users.
 
     Args:
-        task: describes the outcome of an answer and what is drawn of it.
-        threshold: the primary threshold of the task's metrics.
+        recipe: what is compared, and of how many users a sample is shown.
         samples_files: user -> canonical samples (JSON Lines).
         texts: (experiment, user, sample id) -> predicted text.
         scored: the table ``samples.csv`` of the comparison.
@@ -86,16 +84,17 @@ def collect_examples(
         UserError: samples, predictions or scores of such a user are missing, or a screenshot is missing or
             has changed since the models saw it.
     """
+    task, threshold = get_task(recipe.task), recipe.thresholds[0]
     rows = {(row["experiment"], row["user"], row["id"]): row for row in records(scored)}
     examples = []
-    for user in design.users[:count]:
+    for user in recipe.users[: recipe.examples]:
         if user not in samples_files:
             raise UserError(f"samples: the file of user {user} is needed for the examples; add it to --samples")
         sample = read_samples(samples_files[user], user)[0]
         thumbnail = _thumbnail(dataset_root, sample, samples_files[user])
         size = thumbnail.size if thumbnail else (0, 0)
         answers = []
-        for name in design.names:
+        for name in recipe.names:
             key = (name, user, sample["id"])
             if key not in texts or key not in rows:
                 raise UserError(
@@ -103,7 +102,7 @@ def collect_examples(
                     "run snakemake again"
                 )
             answers.append(_answer(name, texts[key], rows[key], task, threshold, size))
-        marks = task.marks(rows[design.names[0], user, sample["id"]], threshold)
+        marks = task.marks(rows[recipe.names[0], user, sample["id"]], threshold)
         examples.append(
             Example(
                 user=user,

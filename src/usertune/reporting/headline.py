@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from usertune.core.formatting import is_missing
-from usertune.evaluation.tables import ComparisonDesign
+from usertune.evaluation.recipe import ComparisonDesign
 from usertune.tasks.metrics import Metric
 
 MOST_COMPARED = 3

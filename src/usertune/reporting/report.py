@@ -22,26 +22,26 @@ from usertune.core import formatting
 from usertune.core.errors import UserError
 from usertune.core.files import write_json, write_text
 from usertune.core.hashing import digest_file
-from usertune.core.manifest import read_result, write_result
-from usertune.core.step_fingerprints import report_fingerprint
-from usertune.core.step_names import REPORT
+from usertune.core.manifest import read_manifest, step_manifest, write_result
+from usertune.core.step_names import AUDIT, REPORT
 from usertune.evaluation import table_names
 from usertune.evaluation.reading_note import reading_note
-from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, records, require_experiments
-from usertune.evaluation.thresholds import metrics_of, threshold_label, thresholds_of
+from usertune.evaluation.recipe import ComparisonDesign
+from usertune.evaluation.tables import read_table, records, require_experiments
 from usertune.reporting.examples import MARKER_RADIUS, collect_examples
 from usertune.reporting.headline import headline
+from usertune.reporting.recipe import ReportRecipe
 from usertune.reporting.ro_crate import crate_of, link_as_crate
 from usertune.reporting.sections.answers import form_rows
 from usertune.reporting.sections.computation import computation_notes
 from usertune.reporting.sections.lineage import fingerprint_rows, provenance_rows, version_rows
 from usertune.reporting.sections.runs import answer_row, cautions, training_row
 from usertune.reporting.sections.study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
-from usertune.reporting.skipped import read_data, skipped, skipped_note
+from usertune.reporting.skipped import read_data, skipped, skipped_digest, skipped_note
 from usertune.reporting.style import styles
 from usertune.runtime.provenance import current_provenance
 from usertune.tasks.catalogue import TASKS, get_task
-from usertune.tasks.metrics import Metric
+from usertune.tasks.metrics import Metric, threshold_label
 
 # With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
 FEW_USERS = 30
@@ -68,97 +68,128 @@ class ReportFiles:
     dataset_root: Path
 
 
-def make_report(
-    recipe: Mapping[str, Any],
-    files: ReportFiles,
-    out: Path,
-    study_file: Path,
-    provenance_file: Path,
-    manifest_file: Path,
-) -> None:
+@dataclass(frozen=True)
+class ReportOutputs:
+    """What is written.
+
+    Attributes:
+        report: HTML.
+        study: YAML, a copy of the study.
+        provenance: RO-Crate metadata, see `usertune.reporting.ro_crate`; where links are possible,
+            ``ro-crate-metadata.json`` next to it is made a link to it.
+        manifest: JSON: fingerprint of the report, digests of the others.
+    """
+
+    report: Path
+    study: Path
+    provenance: Path
+    manifest: Path
+
+
+@dataclass(frozen=True)
+class Manifests:
+    """The manifests of what the report is made from.
+
+    ``lineage`` is that of the tables, ``trainings`` are by experiment, and ``data`` holds (split, manifest of the
+    prepared data) of all users.
+    """
+
+    lineage: Mapping[str, Any]
+    audit: Mapping[str, Any]
+    base_model: Mapping[str, Any]
+    figures: Sequence[Mapping[str, Any]]
+    trainings: Mapping[str, Mapping[str, Any]]
+    predictions: Sequence[Mapping[str, Any]]
+    data: Sequence[tuple[str, dict[str, Any]]]
+
+
+def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs) -> None:
     """Write the report of a study as one self-contained HTML file, then its provenance for machines.
 
     Args:
-        recipe: keys ``title``, ``study``, ``experiments``, ``users``, ``task``, ``thresholds``, ``splits`` (the users
-            of each, in the short notation), ``dataset`` (how the data were read), and ``examples`` (how many users to
-            show one sample of).
+        recipe: what the report says and shows.
         files: what the report is made from.
-        out: HTML to write.
-        study_file: YAML to write, a copy of the study.
-        provenance_file: RO-Crate metadata to write, see `usertune.reporting.ro_crate`; ``ro-crate-metadata.json``
-            beside it is made a link to it where links are possible.
-        manifest_file: JSON to write: fingerprint of the report, digests of the others.
+        outputs: what is written.
 
     Raises:
         UserError: an input is missing, malformed or of another study.
     """
-    design = design_of(recipe)
-    predictions = [_of_study(read_result(path), path, design) for path in files.predictions]
-    trainings = _by_experiment([_of_study(read_result(path), path, design) for path in files.training_manifests])
-    lineage = read_result(files.tables / table_names.MANIFEST)
-    figures = [read_result(path.with_suffix(".manifest.json")) for path in files.figures]
-    base_model = read_result(files.base_model)
-    data = read_data(files.data, recipe["splits"])
-    fingerprint = report_fingerprint(recipe, lineage, figures, [manifest for _, manifest in data])
+    made_from = _read_manifests(recipe, files)
+    lineage, data = made_from.lineage, made_from.data
+    said = step_manifest(recipe, _inputs(made_from))
     study = _read_study(files.study)
     page = _render(
         {
-            **_results(recipe, design, files, trainings, predictions),
-            **_study(recipe, design, base_model, trainings, predictions, lineage),
+            **_results(recipe, files, made_from),
+            **_study(recipe, made_from),
             "skipped_note": skipped_note(data),
             "skipped": list(skipped(data)),
-            "study_file": study_file.name,
-            "fingerprint": fingerprint,
+            "study_file": outputs.study.name,
+            "fingerprint": said["fingerprint"],
             "lineage": lineage,
             "fingerprints": fingerprint_rows(lineage),
             "provenance_rows": provenance_rows(lineage),
             "versions": version_rows(lineage),
-            "environment_mismatches": read_result(files.audit)["environment_mismatches"],
+            "environment_mismatches": made_from.audit["environment_mismatches"],
         }
     )
-    write_text(out, page)
-    write_text(study_file, study)
-    digests = {path.name: digest_file(path) for path in (out, study_file)}
-    contents = {**_digests(files, lineage, figures), **digests}
-    crate = crate_of(recipe, lineage, contents, base_model=base_model, times=times_of(trainings, predictions))
-    write_json(provenance_file, crate)
-    link_as_crate(provenance_file)
+    write_text(outputs.report, page)
+    write_text(outputs.study, study)
+    digests = {path.name: digest_file(path) for path in (outputs.report, outputs.study)}
+    contents = {**_digests(files, lineage, made_from.figures), **digests}
+    times = times_of(made_from.trainings, made_from.predictions)
+    crate = crate_of(recipe, lineage, contents, base_model=made_from.base_model, times=times)
+    write_json(outputs.provenance, crate)
+    link_as_crate(outputs.provenance)
     manifest = {
-        "step": REPORT,
-        "recipe": dict(recipe),
-        "fingerprint": fingerprint,
-        "provenance": [current_provenance(REPORT, plug_ins=(TASKS.module(recipe["task"]),))],
-        "files": {**digests, provenance_file.name: digest_file(provenance_file)},
+        **said,
+        "provenance": [current_provenance(REPORT, plug_ins=(TASKS.module(recipe.task),))],
+        "files": {**digests, outputs.provenance.name: digest_file(outputs.provenance)},
     }
-    write_result(manifest_file, manifest)
+    write_result(outputs.manifest, manifest)
 
 
-def _results(
-    recipe: Mapping[str, Any],
-    design: ComparisonDesign,
-    files: ReportFiles,
-    trainings: Mapping[str, Mapping[str, Any]],
-    predictions: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
+def _inputs(made_from: Manifests) -> dict[str, Any]:
+    """Return the digests of what the report is made from, by role."""
+    return {
+        AUDIT: made_from.audit["output"],
+        "tables": made_from.lineage["output"],
+        "figures": {figure["name"]: figure["output"] for figure in made_from.figures},
+        "data": {manifest["user"]: skipped_digest(manifest) for _, manifest in made_from.data},
+    }
+
+
+def _read_manifests(recipe: ReportRecipe, files: ReportFiles) -> Manifests:
+    trainings = [_of_study(read_manifest(path), path, recipe) for path in files.training_manifests]
+    return Manifests(
+        lineage=read_manifest(files.tables / table_names.MANIFEST),
+        audit=read_manifest(files.audit),
+        base_model=read_manifest(files.base_model),
+        figures=[read_manifest(path.with_suffix(".manifest.json")) for path in files.figures],
+        trainings={manifest["experiment"]: manifest for manifest in trainings},
+        predictions=[_of_study(read_manifest(path), path, recipe) for path in files.predictions],
+        data=read_data(files.data, recipe.splits),
+    )
+
+
+def _results(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests) -> dict[str, Any]:
     """Return what the template shows of the results: tables, figures, trainings, answers and examples."""
-    task, metrics, threshold = get_task(recipe["task"]), metrics_of(recipe), thresholds_of(recipe)[0]
+    design, task, metrics, threshold = recipe, get_task(recipe.task), recipe.metrics, recipe.thresholds[0]
+    trainings, predictions = made_from.trainings, made_from.predictions
     summary, differences, users, samples = (
         _table(files.tables / name, design)
         for name in (table_names.SUMMARY, table_names.DIFFERENCES, table_names.USERS, table_names.SAMPLES)
     )
     examples = collect_examples(
         design,
-        int(recipe.get("examples", 0)),
-        task,
-        threshold,
         {path.stem.removeprefix("user_"): path for path in files.samples},
         files.dataset_root,
         _texts(predictions),
         samples,
     )
     return {
-        "title": str(recipe.get("title") or "Comparison of experiments"),
-        "study": str(recipe.get("study") or ""),
+        "title": recipe.title or "Comparison of experiments",
+        "study": recipe.study,
         "headline": headline(design, metrics[0], summary, differences),
         "reading_note": reading_note(recipe, summary),
         "few_users": len(design.users) < FEW_USERS,
@@ -181,28 +212,22 @@ def _results(
     }
 
 
-def _study(
-    recipe: Mapping[str, Any],
-    design: ComparisonDesign,
-    base_model: Mapping[str, Any],
-    trainings: Mapping[str, Mapping[str, Any]],
-    predictions: Sequence[Mapping[str, Any]],
-    lineage: Mapping[str, Any],
-) -> dict[str, Any]:
+def _study(recipe: ReportRecipe, made_from: Manifests) -> dict[str, Any]:
     """Return what the template shows of the study, see `usertune.reporting.sections.study`."""
-    thresholds = [threshold_label(threshold) for threshold in thresholds_of(recipe)]
-    modes = {experiment.name: experiment.mode for experiment in design.experiments}
-    first = design.names[0]
+    lineage, trainings, predictions = made_from.lineage, made_from.trainings, made_from.predictions
+    thresholds = [threshold_label(threshold) for threshold in recipe.thresholds]
+    modes = {experiment.name: experiment.mode for experiment in recipe.experiments}
+    first = recipe.names[0]
     answered = sum(len(batch["predictions"]) for batch in predictions if batch["experiment"] == first)
     confidence = lineage["recipe"].get("confidence")
     return {
-        "splits": split_rows(recipe.get("splits", {}), trainings, answered),
+        "splits": split_rows(recipe.splits, trainings, answered),
         "settings": setting_rows(modes, trainings, predictions),
         "shared": [
-            *base_model_rows(base_model),
-            *data_rows(recipe.get("dataset", {}), thresholds, confidence),
+            *base_model_rows(made_from.base_model),
+            *data_rows(recipe.dataset, thresholds, confidence),
         ],
-        "dates": date_rows(design.names, trainings, times_of(trainings, predictions), lineage),
+        "dates": date_rows(recipe.names, trainings, times_of(trainings, predictions), lineage),
     }
 
 
@@ -254,10 +279,6 @@ def _of_study(result: dict[str, Any], path: Path, design: ComparisonDesign) -> d
     return result
 
 
-def _by_experiment(manifests: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {manifest["experiment"]: manifest for manifest in manifests}
-
-
 def _texts(predictions: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str], str]:
     return {
         (batch["experiment"], answer["user"], answer["id"]): answer["text"]
@@ -267,7 +288,7 @@ def _texts(predictions: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str, str
 
 
 def _figure(path: Path) -> dict[str, str]:
-    manifest = read_result(path.with_suffix(".manifest.json"))
+    manifest = read_manifest(path.with_suffix(".manifest.json"))
     try:
         content = base64.b64encode(path.read_bytes()).decode("ascii")
     except FileNotFoundError:

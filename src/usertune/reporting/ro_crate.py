@@ -20,6 +20,8 @@ from usertune.core.files import replacement
 from usertune.core.hashing import digest
 from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
 from usertune.evaluation import table_names
+from usertune.evaluation.recipe import Experiment
+from usertune.reporting.recipe import ReportRecipe
 from usertune.runtime.provenance import UNKNOWN, describe_revision
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ ID_DIGITS = 16
 
 
 def crate_of(
-    recipe: Mapping[str, Any],
+    recipe: ReportRecipe,
     lineage: Mapping[str, Any],
     digests: Mapping[str, str],
     published: datetime | None = None,
@@ -72,7 +74,7 @@ def crate_of(
     """Return the RO-Crate metadata (JSON-LD) of a study's results.
 
     Args:
-        recipe: keys ``study``, ``title``, ``experiments`` ([{"name", "mode"}]) and ``users``.
+        recipe: what the report says and shows.
         lineage: what `usertune.evaluation.lineage.lineage_of` found.
         digests: SHA-256 of tables, figures and report, by their place in the folder of results.
         published: when the report was written, with its time zone; now unless told.
@@ -95,8 +97,8 @@ def crate_of(
     actions = []
     if base_model:
         _describe_base_model(crate, base_model)
-    for experiment in recipe["experiments"]:
-        actions.extend(_experiment(crate, experiment, lineage["experiments"][experiment["name"]]))
+    for experiment in recipe.experiments:
+        actions.extend(_experiment(crate, experiment, lineage["experiments"][experiment.name]))
     for name, steps in (times or {}).items():
         for step, known in steps.items():
             action = crate.get(_id("action", step, name))
@@ -126,17 +128,17 @@ def link_as_crate(provenance_file: Path) -> None:
 
 
 def _describe_root(
-    crate: ROCrate, recipe: Mapping[str, Any], lineage: Mapping[str, Any], actions: Sequence[ContextEntity], date: str
+    crate: ROCrate, recipe: ReportRecipe, lineage: Mapping[str, Any], actions: Sequence[ContextEntity], date: str
 ) -> None:
-    study = str(recipe.get("study") or "")
-    experiments = ", ".join(f"{item['name']} ({item['mode']})" for item in recipe["experiments"])
+    study = recipe.study
+    experiments = ", ".join(f"{item.name} ({item.mode})" for item in recipe.experiments)
     profile = _entity(
         crate, PROFILE, "CreativeWork", {"name": "Process Run Crate", "version": PROFILE_VERSION, "url": PROFILE}
     )
     root = crate.root_dataset
-    root["name"] = str(recipe.get("title") or study or "Comparison of experiments")
+    root["name"] = recipe.title or study or "Comparison of experiments"
     root["description"] = (
-        f"Results of the study {study}: the experiments {experiments}, compared on {len(recipe['users'])} test users."
+        f"Results of the study {study}: the experiments {experiments}, compared on {len(recipe.users)} test users."
     )
     root["datePublished"] = date
     root["license"] = LICENSE
@@ -163,10 +165,10 @@ def _file(crate: ROCrate, place: str, sha256: str) -> Any:
     )
 
 
-def _experiment(crate: ROCrate, experiment: Mapping[str, Any], found: Mapping[str, Any]) -> list[ContextEntity]:
+def _experiment(crate: ROCrate, experiment: Experiment, found: Mapping[str, Any]) -> list[ContextEntity]:
     """Return the actions of one experiment: its training, if it was trained, and its prediction."""
-    name, fingerprints = experiment["name"], found["lineage"]
-    label = f"{name} (mode {experiment['mode']})"
+    name, fingerprints = experiment.name, found["lineage"]
+    label = f"{name} (mode {experiment.mode})"
     base = _base_model(crate, fingerprints[BASE_MODEL])
     if not fingerprints[TRAIN]:
         return [_prediction(crate, name, label, base, found)]
@@ -194,7 +196,7 @@ def _experiment(crate: ROCrate, experiment: Mapping[str, Any], found: Mapping[st
 
 def _describe_base_model(crate: ROCrate, manifest: Mapping[str, Any]) -> None:
     """Add the base model with what its manifest says of it: the study's name for it, and its commit on the hub."""
-    entity = _base_model(crate, manifest["fingerprint"])
+    entity = _base_model(crate, manifest["output"])
     entity["name"] = f"Base model {manifest['recipe']['path']}"
     about = manifest.get("about", {})
     if about.get("commit"):
@@ -247,12 +249,12 @@ def _prediction(crate: ROCrate, name: str, label: str, model: ContextEntity, fou
 
 
 def _comparison(
-    crate: ROCrate, recipe: Mapping[str, Any], lineage: Mapping[str, Any], files: Sequence[Any], date: str
+    crate: ROCrate, recipe: ReportRecipe, lineage: Mapping[str, Any], files: Sequence[Any], date: str
 ) -> ContextEntity:
     scores = [
-        crate.get(_id(SCORE, experiment["name"], user))
-        for experiment in recipe["experiments"]
-        for user in lineage["experiments"][experiment["name"]]["lineage"]["users"]
+        crate.get(_id(SCORE, experiment.name, user))
+        for experiment in recipe.experiments
+        for user in lineage["experiments"][experiment.name]["lineage"]["users"]
     ]
     return _action(
         crate,

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from usertune.core.manifest import read_result
+from usertune.core.hashing import digest
+from usertune.core.manifest import read_manifest
 from usertune.core.users import parse_users
 
 REASONS_SHOWN = 5
@@ -36,7 +37,12 @@ def read_data(folder: Path, splits: Mapping[str, str]) -> list[tuple[str, dict[s
         UserError: a manifest is missing or damaged.
     """
     found = [(split, user) for split, users in splits.items() for user in (parse_users(users) if users else [])]
-    return [(split, read_result(folder / f"user_{user}.manifest.json")) for split, user in found]
+    return [(split, read_manifest(folder / f"user_{user}.manifest.json")) for split, user in found]
+
+
+def skipped_digest(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of what the report sees of a user's data: how many samples there are, and which are missing."""
+    return digest([manifest["samples"], manifest["skipped_samples"]])
 
 
 def skipped(data: Sequence[tuple[str, Mapping[str, Any]]]) -> Iterator[Skipped]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from usertune.evaluation.tables import ComparisonDesign
+from usertune.evaluation.recipe import ComparisonDesign
 
 # Okabe & Ito (2008), "Color Universal Design", without the yellow, which is too pale on white. Neighbours
 # in the list also differ in lightness, so they remain distinct in greyscale print.

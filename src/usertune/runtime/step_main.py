@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from usertune.core.errors import StopRequested, UserError
 from usertune.core.users import format_users, parse_users
 from usertune.runtime import cpu_threads, job_record
 from usertune.runtime.memory import ran_out
 from usertune.runtime.signals import obeyed_signals
+
+if TYPE_CHECKING:
+    # Programs that take no settings start faster without pydantic.
+    from usertune.core.recipe import Recipe, Settings
 
 EXIT_FAILURE = 1
 EXIT_USER_ERROR = 2
@@ -40,9 +43,38 @@ def add_users(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--user-log", metavar="FILE", help="log of each user; {user} in it stands for the id")
 
 
-def add_recipe(parser: argparse.ArgumentParser, keys: str) -> None:
-    """Add ``--recipe``, the part of the study that the program depends on, as JSON; ``keys`` documents it."""
-    parser.add_argument("--recipe", required=True, type=_json_object, metavar="JSON", help=keys)
+def add_recipe(parser: argparse.ArgumentParser, kind: type[Recipe]) -> None:
+    """Add ``--recipe``: the part of the study that the program depends on, as JSON or in a file; see `add_settings`."""
+    add_settings(parser, "--recipe", kind)
+
+
+def add_list(parser: argparse.ArgumentParser, option: str, items: str, required: bool = True) -> None:
+    """Add an option for a file that lists paths, one a line; ``items`` says of what. A command line has a limit."""
+
+    def read(text: str) -> list[Path]:
+        try:
+            return [Path(line) for line in Path(text).read_text(encoding="utf-8").splitlines() if line]
+        except OSError as error:
+            raise argparse.ArgumentTypeError(f"{text}: {error.strerror or error}") from None
+
+    help = f"file that lists {items}, one path a line"
+    parser.add_argument(option, required=required, type=read, default=[], metavar="FILE", help=help)
+
+
+def add_settings(parser: argparse.ArgumentParser, option: str, kind: type[Settings], required: bool = True) -> None:
+    """Add an option for settings: a JSON object, or a file that holds one. Malformed ones end the program."""
+
+    def parse(text: str) -> Settings:
+        try:
+            return kind.parse(text if text.lstrip().startswith("{") else Path(text).read_text(encoding="utf-8"))
+        except (OSError, UserError) as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    keys = ", ".join(kind.model_fields)
+    summary = str(kind.__doc__).splitlines()[0]
+    parser.add_argument(
+        option, required=required, type=parse, metavar="JSON", help=f"{summary} An object or its file; keys: {keys}"
+    )
 
 
 def run(
@@ -151,13 +183,6 @@ def _users(text: str) -> list[str]:
         return parse_users(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    value = json.loads(text)
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("a JSON object is needed")
-    return value
 
 
 def _stop(number: int, _frame: object) -> None:

@@ -57,6 +57,7 @@ from usertune.training.effort import Effort
 from usertune.training.finite import StopIfNotFinite, advice_for
 from usertune.training.moved import WeightSample, adapter_change, warn_if_hardly
 from usertune.training.processes import ALONE, Processes
+from usertune.training.recipe import Execution, TrainingSettings, TrainRecipe
 from usertune.training.sample_dropout import draw_by_sample
 from usertune.training.schedule import warm_up
 from usertune.training.trainer import SparseLossTrainer
@@ -68,17 +69,18 @@ logger = logging.getLogger(__name__)
 class FineTuning:
     """What one run needs: settings, where the base model and the images are, and the samples."""
 
-    mode: str
-    training: Mapping[str, Any]
-    execution: Mapping[str, Any]
-    dtype: str
-    pixels: Mapping[str, int | None]
+    recipe: TrainRecipe
+    execution: Execution
     base_folder: Path
     dataset_root: Path
     train_samples: Sequence[Sample]
     validation_samples: Sequence[Sample]
     processes: Processes = ALONE
-    thinking: bool | None = None
+
+    @property
+    def training(self) -> TrainingSettings:
+        """Settings of the optimizer."""
+        return self.recipe.training
 
 
 def fine_tune(
@@ -107,7 +109,7 @@ def fine_tune(
         UserError: several processes could not be set up as asked.
         OSError: the disk is full or cannot be written.
     """
-    with _lack_of_memory_named(run.execution["micro_batch_size"]):
+    with _lack_of_memory_named(run.execution.micro_batch_size):
         return _fine_tune(run, work, weights_folder, log_file, stop or StopOnSignal())
 
 
@@ -115,17 +117,17 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     started = time.monotonic()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    set_seed(run.training["seed"])
-    processor = load_processor(run.base_folder, run.pixels)
-    conversations = ConversationTokenizer(processor, run.thinking)
+    set_seed(run.training.seed)
+    processor = load_processor(run.base_folder, run.recipe.pixels)
+    conversations = ConversationTokenizer(processor, run.recipe.thinking)
     train = _tokenize(conversations, run.train_samples)
     validation = _tokenize(conversations, run.validation_samples)
     # Weights that are trained are kept in float32: bf16 steps at small learning rates round to nothing.
-    model = load_model(run.base_folder, run.dtype if run.mode == "lora" else "float32")
-    trained = prepare_for_training(model, run.mode, run.training)
-    before = None if run.mode == "lora" else _sample_of_trained(trained, run.dtype)
+    model = load_model(run.base_folder, run.recipe.dtype if run.recipe.mode == "lora" else "float32")
+    trained = prepare_for_training(model, run.recipe.weights)
+    before = None if run.recipe.mode == "lora" else _sample_of_trained(trained, run.recipe.dtype)
     trainer = SparseLossTrainer(
-        dropout=draw_by_sample(trained, run.training["seed"]),
+        dropout=draw_by_sample(trained, run.training.seed),
         model=trained,
         args=_arguments(run, work),
         train_dataset=train,
@@ -137,16 +139,16 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     trainer.remove_callback(PrinterCallback)
     reduce_in_float32(trainer)
     effort = Effort(work, started, _how(run))
-    batch_size = run.training["batch_size"]
+    batch_size = run.training.batch_size
     trainer.add_callback(KeepEffort(effort, len(train), batch_size, lambda: trainer.seen_tokens))
     trainer.add_callback(_CheckParallel(trainer, run.processes))
-    finite = StopIfNotFinite(trainer, advice_for(run.training, run.dtype))
+    finite = StopIfNotFinite(trainer, advice_for(run.training.learning_rate, run.recipe.dtype))
     trainer.check_validation = finite.check_validation
     trainer.add_callback(finite)
     best = KeepBest(
         work,
-        partial(_save_weights, trainer, processor, run, before) if run.training.get("keep") == "best" else None,
-        run.training.get("early_stopping"),
+        partial(_save_weights, trainer, processor, run, before) if run.training.keep == "best" else None,
+        run.training.early_stopping,
     )
     trainer.add_callback(best)
     resumed_from = from_first(lambda: newest_checkpoint(work))
@@ -175,13 +177,13 @@ def _keep(
 ) -> dict[str, Any]:
     """Put the weights that the study asks for into their folder; return what the manifest says of them."""
     history = trainer.state.log_history
-    found = best_of(history) if run.training.get("keep") == "best" else None
+    found = best_of(history) if run.training.keep == "best" else None
     moved = best.take(found[0], weights_folder) if found else save(weights_folder)
     if rank() == 0:
         warn_if_hardly(moved)
     losses = dict(validations(history))
     step = found[0] if found else trainer.state.global_step
-    patience = run.training.get("early_stopping")
+    patience = run.training.early_stopping
     ended = f"no lower validation loss in {patience} validation{'s' * (patience != 1)}"
     return {
         "weights_moved": moved,
@@ -194,8 +196,8 @@ def _keep(
 def _how(run: FineTuning) -> dict[str, Any]:
     """Return what changes no more than the last digits (see docs/reproducibility.md)."""
     return {
-        "micro_batch_size": run.execution["micro_batch_size"],
-        "gradient_checkpointing": run.execution["gradient_checkpointing"],
+        "micro_batch_size": run.execution.micro_batch_size,
+        "gradient_checkpointing": run.execution.gradient_checkpointing,
         "processes": run.processes.world_size,
         "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
         "device": device_name(),
@@ -255,37 +257,37 @@ def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -
 
 def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
     training, execution = run.training, run.execution
-    micro_batch_size = execution["micro_batch_size"]
+    micro_batch_size = execution.micro_batch_size
     is_sharded = run.processes.world_size > 1 and run.processes.strategy == "fsdp"
     return TrainingArguments(
         output_dir=str(work),
-        num_train_epochs=training["epochs"],
+        num_train_epochs=training.epochs,
         per_device_train_batch_size=micro_batch_size,
         per_device_eval_batch_size=micro_batch_size,
-        gradient_accumulation_steps=training["batch_size"] // (micro_batch_size * run.processes.world_size),
-        learning_rate=training["learning_rate"],
-        lr_scheduler_type=training["schedule"],
+        gradient_accumulation_steps=training.batch_size // (micro_batch_size * run.processes.world_size),
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.schedule,
         warmup_steps=warm_up(training, len(run.train_samples)),
-        weight_decay=training["weight_decay"],
-        max_grad_norm=training["max_grad_norm"],
-        bf16=run.dtype == "bfloat16",
-        **_checkpointing(execution["gradient_checkpointing"] and not is_sharded),
-        **strategy_arguments(run.processes, execution["gradient_checkpointing"]),
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        bf16=run.recipe.dtype == "bfloat16",
+        **_checkpointing(execution.gradient_checkpointing and not is_sharded),
+        **strategy_arguments(run.processes, execution.gradient_checkpointing),
         eval_strategy="steps" if run.validation_samples else "no",
-        eval_steps=training["validate_every_steps"],
+        eval_steps=training.validate_every_steps,
         save_strategy="steps",
-        save_steps=execution["save_every_steps"],
+        save_steps=execution.save_every_steps,
         # Two, so that an older complete checkpoint remains while the newest is being written.
         save_total_limit=2,
         logging_strategy="steps",
         # Every step: the Trainer forgets a sum over several steps when it resumes between two log entries.
         logging_steps=1,
         logging_nan_inf_filter=False,
-        seed=training["seed"],
-        data_seed=training["seed"],
+        seed=training.seed,
+        data_seed=training.seed,
         use_cpu=not torch.cuda.is_available(),
         dataloader_pin_memory=torch.cuda.is_available(),
-        dataloader_num_workers=execution["dataloader_num_workers"],
+        dataloader_num_workers=execution.dataloader_num_workers,
         remove_unused_columns=False,
         disable_tqdm=True,
         report_to="none",
@@ -333,12 +335,12 @@ def _save_weights(
 
 def _as_saved(model: nn.Module, run: FineTuning) -> dict[str, Any]:
     """Return the weights in the format that they are saved in, where the model, which may train on, has another one."""
-    if run.mode == "lora" or run.dtype == "float32":
+    if run.recipe.mode == "lora" or run.recipe.dtype == "float32":
         return {}
     saved: dict[int, torch.Tensor] = {}
     for value in model.state_dict().values():
         # Tied weights stay one tensor.
-        saved.setdefault(value.data_ptr(), value.to("cpu", getattr(torch, run.dtype)))
+        saved.setdefault(value.data_ptr(), value.to("cpu", getattr(torch, run.recipe.dtype)))
     return {"state_dict": {name: saved[value.data_ptr()] for name, value in model.state_dict().items()}}
 
 

@@ -90,9 +90,9 @@ def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
     return not flags or bool(torch.stack(flags).all())
 
 
-def advice_for(training: Any, dtype: str) -> str:
+def advice_for(learning_rate: float, dtype: str) -> str:
     """Return what to try where numbers stop being finite."""
-    rate = f"lower training.learning_rate (it is {training['learning_rate']:g})"
+    rate = f"lower training.learning_rate (it is {learning_rate:g})"
     float32 = "" if dtype == "float32" else ", base_model.dtype: float32"
     return f"{rate}, or try a longer warm-up or a smaller training.max_grad_norm{float32}, and look at the samples"
 

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 from usertune.core.errors import FinalError
 
 # Share of the steps, as in the official fine-tuning of Qwen3-VL (qwen-vl-finetune: --warmup_ratio 0.03).
 WARMUP = 0.03
+
+
+class Schedule(Protocol):
+    """The training settings that say how many steps there are, of a study or of a recipe."""
+
+    @property
+    def epochs(self) -> float: ...  # noqa: D102
+    @property
+    def batch_size(self) -> int: ...  # noqa: D102
+    @property
+    def warmup(self) -> float: ...  # noqa: D102
+    @property
+    def warmup_steps(self) -> int | None: ...  # noqa: D102
 
 
 def optimizer_steps(samples: int, batch_size: int, epochs: float) -> int:
@@ -23,28 +35,28 @@ def optimizer_steps(samples: int, batch_size: int, epochs: float) -> int:
     return math.ceil(epochs * math.ceil(samples / batch_size))
 
 
-def warm_up(training: Mapping[str, Any], samples: int, name: str = "") -> int:
+def warm_up(training: Schedule, samples: int, name: str = "") -> int:
     """Return the steps of a training over which its learning rate rises.
 
     Args:
-        training: the recipe's training settings; ``warmup_steps``, or else ``warmup``, the share of all steps. A share
-            always leaves a step at the full rate.
+        training: its ``warmup_steps`` count, or else ``warmup``, the share of all steps. A share always leaves a step
+            at the full rate.
         samples: training samples.
         name: experiment, for the message.
 
     Raises:
         FinalError: ``warmup_steps`` reaches the number of steps, so the learning rate would never reach its peak.
     """
-    steps = optimizer_steps(samples, training["batch_size"], training["epochs"])
-    share: int = max(0, min(math.ceil(training.get("warmup", WARMUP) * steps), steps - 1))
-    if training.get("warmup_steps") is None:
+    steps = optimizer_steps(samples, training.batch_size, training.epochs)
+    share: int = max(0, min(math.ceil(training.warmup * steps), steps - 1))
+    if training.warmup_steps is None:
         return share
-    asked = int(training["warmup_steps"])
+    asked = training.warmup_steps
     if steps <= asked:
         of = f"of experiment {name} " if name else ""
         raise FinalError(
             f"training.warmup_steps {of}is {asked}, but training takes only {steps} steps ({samples} samples, "
-            f"batch_size {training['batch_size']}, epochs {training['epochs']:g}), so that the learning rate would not "
+            f"batch_size {training.batch_size}, epochs {training.epochs:g}), so that the learning rate would not "
             f"reach its peak; write warmup_steps: {share}, or leave it out: warmup is a share of the steps ({WARMUP:g})"
         )
     return asked

@@ -5,15 +5,23 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from usertune.core.clock import utc_now
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
-from usertune.core.hashing import digest, digest_bytes, digest_file, digest_folder, file_states, list_files
-from usertune.core.manifest import read_result, write_result
-from usertune.core.step_fingerprints import train_fingerprint
+from usertune.core.hashing import (
+    digest,
+    digest_bytes,
+    digest_file,
+    digest_folder,
+    file_states,
+    list_files,
+    step_fingerprint,
+)
+from usertune.core.manifest import read_manifest, read_result, step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL, TRAIN
 from usertune.data.samples import Sample, read_user
 from usertune.models.base_folder import from_record, model_files
@@ -26,6 +34,7 @@ from usertune.training.attempts import final_failures_kept
 from usertune.training.distributed import launch
 from usertune.training.micro_batch import micro_batch_of_attempt
 from usertune.training.processes import ALONE, Processes
+from usertune.training.recipe import Execution, TrainRecipe, TrainTask
 from usertune.training.schedule import warm_up
 
 if TYPE_CHECKING:
@@ -37,21 +46,53 @@ COMPLETE = "complete.json"
 WEIGHTS = "weights"
 LOSS_TABLE = "training_log.csv"
 MAKERS = "provenance"
+# The name of ``provenance`` in working folders of older releases, whose weights still count.
+OLD_MAKERS = "made_with"
+
+
+@dataclass(frozen=True)
+class TrainFiles:
+    """Files of one training.
+
+    Attributes:
+        base_model: manifest of the base model.
+        train: manifests of the users to train on.
+        validation: manifests of the users on whom the validation loss is measured.
+        dataset_root: folder of the raw data.
+        manifest: JSON object to write; the working folder lies next to it.
+        losses: CSV to write: step, epoch, split, loss, learning_rate.
+    """
+
+    base_model: Path
+    train: Sequence[Path]
+    validation: Sequence[Path]
+    dataset_root: Path
+    manifest: Path
+    losses: Path
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """What one attempt at a training may use; it changes no more than the last digits.
+
+    Attributes:
+        gpus: GPUs to hold while training; 0 trains on the CPU.
+        processes: how many train together, and where.
+        attempt: 1, 2, ... in one run of the workflow; later ones take fewer samples at once if memory ran out, and end
+            at once if the one before ended with a `FinalError`.
+    """
+
+    gpus: int = 0
+    processes: Processes = ALONE
+    attempt: int = 1
 
 
 def train_experiment(
-    recipe: Mapping[str, Any],
-    execution: Mapping[str, Any],
+    recipe: TrainRecipe,
+    execution: Execution,
     experiment: str,
-    base_manifest: Path,
-    train_manifests: Sequence[Path],
-    validation_manifests: Sequence[Path],
-    dataset_root: Path,
-    manifest_file: Path,
-    log_file: Path,
-    gpus: int,
-    processes: Processes = ALONE,
-    attempt: int = 1,
+    files: TrainFiles,
+    allotment: Allotment = Allotment(),
 ) -> dict[str, Any]:
     """Make sure that an experiment is trained, and write its manifest and its table of losses.
 
@@ -59,23 +100,6 @@ def train_experiment(
     complete result, nothing is trained; where it holds working checkpoints, training resumes from there. If another
     process is at it, this one waits and finds it done. A recipe with ``provenance`` counts only what was made with
     today's code and packages.
-
-    Args:
-        recipe: the training recipe.
-        execution: ``micro_batch_size``, ``gradient_checkpointing``, ``save_every_steps`` and
-            ``dataloader_num_workers``:
-            how to train, with no effect on more than the last digits.
-        experiment: name of the experiment.
-        base_manifest: manifest of the base model.
-        train_manifests: manifests of the users to train on.
-        validation_manifests: manifests of the users on whom the validation loss is measured.
-        dataset_root: folder of the raw data.
-        manifest_file: JSON object to write.
-        log_file: CSV to write: step, epoch, split, loss, learning_rate.
-        gpus: GPUs to hold while training; 0 trains on the CPU.
-        processes: how many train together, and where; with no effect on more than the last digits.
-        attempt: 1, 2, ... in one run of the workflow; later ones take fewer samples at once if memory ran out,
-            and end at once if the one before ended with a `FinalError`.
 
     Returns:
         The manifest.
@@ -85,67 +109,88 @@ def train_experiment(
         LackOfMemoryError: another attempt takes fewer samples at once.
         UserError: an input is missing or damaged, or several processes cannot work together as asked.
     """
-    base = read_result(base_manifest)
-    base = {**base, "folder": str(from_record(base["folder"], base_manifest))}
-    train, train_users = read_users(train_manifests)
-    validation, validation_users = read_users(validation_manifests)
-    fingerprint = train_fingerprint(recipe, base, train_users, validation_users)
-    work = work_folder(manifest_file, fingerprint)
+    base = read_manifest(files.base_model)
+    train, train_users = read_users(files.train)
+    validation, validation_users = read_users(files.validation)
+    inputs = train_inputs(base, train_users, validation_users)
+    fingerprint = step_fingerprint(recipe.as_json(), inputs)
+    work = work_folder(files.manifest, fingerprint)
     work.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(work / ".lock", f"training {experiment}"):
-        if "provenance" in recipe:
+        if recipe.provenance is not None:
             _discard_what_others_made(work)
         result = _completed(work)
         if result is None:
             # Before a GPU is waited for: a study's training settings may not fit its samples.
-            warm_up(recipe["training"], len(train), experiment)
-            share = recipe["training"]["batch_size"] // processes.world_size
-            with (
-                final_failures_kept(work, attempt),
-                lease(gpus) as devices,
-                micro_batch_of_attempt(work, attempt, execution["micro_batch_size"], share) as micro_batch_size,
-            ):
-                how = {**execution, "micro_batch_size": micro_batch_size}
-                task = {
-                    "recipe": recipe,
-                    "execution": how,
-                    "base_folder": base["folder"],
-                    "train_manifests": [str(path) for path in train_manifests],
-                    "validation_manifests": [str(path) for path in validation_manifests],
-                    "dataset_root": str(dataset_root),
-                    "work": str(work),
-                }
-                if processes.world_size > 1:
-                    measured = launch.train_together(task, processes, work)
-                else:
-                    with no_launcher():
-                        measured = train_in_this_process(task)
-                result = {**measured, **_digests(work), "execution": how, "finished": utc_now()}
-            result["gpus"] = devices
-            write_result(work / COMPLETE, result)
-            effort.forget(work)
-            _remove_working_checkpoints(work)
+            warm_up(recipe.training, len(train), experiment)
+            result = _attempt(_task(recipe, execution, files, base, work), allotment)
         else:
             logger.info("%s is already trained (fingerprint %s); nothing to do", experiment, fingerprint[:16])
     losses = (work / LOSS_TABLE).read_text(encoding="utf-8")
     manifest = {
-        "step": TRAIN,
+        **step_manifest(recipe, inputs, output=result["weights_fingerprint"]),
         "experiment": experiment,
-        "mode": recipe["mode"],
-        "fingerprint": fingerprint,
-        "recipe": dict(recipe),
-        BASE_MODEL: base["fingerprint"],
-        "lineage": {BASE_MODEL: base["fingerprint"], TRAIN: fingerprint},
+        "mode": recipe.mode,
+        "lineage": {BASE_MODEL: base["output"], TRAIN: fingerprint},
         "weights_folder": f"{work.name}/{WEIGHTS}",
         "weights_state": file_states(work / WEIGHTS, list_files(work / WEIGHTS)),
         "train_samples": len(train),
         "validation_samples": len(validation),
         **result,
-        "files": {log_file.name: digest_bytes(losses.encode("utf-8"))},
+        "files": {files.losses.name: digest_bytes(losses.encode("utf-8"))},
     }
-    write_text(log_file, losses)
-    write_result(manifest_file, manifest)
+    write_text(files.losses, losses)
+    write_result(files.manifest, manifest)
     return manifest
+
+
+def _task(
+    recipe: TrainRecipe, execution: Execution, files: TrainFiles, base: Mapping[str, Any], work: Path
+) -> TrainTask:
+    return TrainTask(
+        recipe=recipe,
+        execution=execution,
+        base_folder=from_record(base["folder"], files.base_model),
+        train=tuple(files.train),
+        validation=tuple(files.validation),
+        dataset_root=files.dataset_root,
+        work=work,
+    )
+
+
+def _attempt(task: TrainTask, allotment: Allotment) -> dict[str, Any]:
+    """Train, and record the complete result in the working folder."""
+    work, processes, attempt = task.work, allotment.processes, allotment.attempt
+    share = task.recipe.training.batch_size // processes.world_size
+    with (
+        final_failures_kept(work, attempt),
+        lease(allotment.gpus) as devices,
+        micro_batch_of_attempt(work, attempt, task.execution.micro_batch_size, share) as micro_batch_size,
+    ):
+        execution = task.execution.model_copy(update={"micro_batch_size": micro_batch_size})
+        task = task.model_copy(update={"execution": execution})
+        if processes.world_size > 1:
+            measured = launch.train_together(task.as_json(), processes, work)
+        else:
+            with no_launcher():
+                measured = train_in_this_process(task)
+        result = {**measured, **_digests(work), "execution": execution.model_dump(), "finished": utc_now()}
+    result["gpus"] = devices
+    write_result(work / COMPLETE, result)
+    effort.forget(work)
+    _remove_working_checkpoints(work)
+    return result
+
+
+def train_inputs(
+    base: Mapping[str, Any], train: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return the digests of what a training reads, by role, from the manifests of base model and users."""
+    return {
+        BASE_MODEL: base["output"],
+        TRAIN: {manifest["user"]: manifest["output"] for manifest in train},
+        "validation": {manifest["user"]: manifest["output"] for manifest in validation},
+    }
 
 
 def work_folder(manifest_file: Path, fingerprint: str) -> Path:
@@ -167,8 +212,9 @@ def _completed(work: Path) -> dict[str, Any] | None:
         result = read_result(work / COMPLETE)
         losses = (work / LOSS_TABLE).read_bytes()
         if digest_bytes(losses) == result["losses_sha256"] and digest_folder(work / WEIGHTS) == result["weights_files"]:
-            return result
-    except (UserError, OSError) as problem:
+            old = result.pop(OLD_MAKERS, [UNKNOWN])
+            return {"provenance": old, **result}
+    except (UserError, OSError, KeyError) as problem:
         logger.warning("%s", problem)
     logger.warning("%s: the weights or the losses are missing or damaged; training again", work)
     (work / COMPLETE).unlink()
@@ -180,7 +226,7 @@ def _discard_what_others_made(work: Path) -> None:
     now = current_provenance(TRAIN)
     for path in (work / COMPLETE, work / f"{MAKERS}.json"):
         try:
-            records = read_result(path)["provenance"] if path.exists() else []
+            records = _makers(path) if path.exists() else []
         except UserError as problem:
             logger.warning("%s", problem)
             records = [UNKNOWN]
@@ -192,12 +238,18 @@ def _discard_what_others_made(work: Path) -> None:
                 stale.unlink(missing_ok=True)
 
 
+def _makers(path: Path) -> list[Provenance]:
+    record = read_result(path)
+    found: list[Provenance] = record.get("provenance") or record.get(OLD_MAKERS) or [UNKNOWN]
+    return found
+
+
 def remember_maker(work: Path, device: str) -> list[Provenance]:
     """Note what this process trains with; return that and what the attempts that it resumes trained with."""
     path = work / f"{MAKERS}.json"
     resumed = any(work.glob("checkpoint-*"))
     try:
-        before = read_result(path)["provenance"] if resumed and path.exists() else []
+        before = _makers(path) if resumed and path.exists() else []
     except UserError as problem:
         logger.warning("%s", problem)
         before = [UNKNOWN]
@@ -207,12 +259,12 @@ def remember_maker(work: Path, device: str) -> list[Provenance]:
 
 
 def train_in_this_process(
-    task: Mapping[str, Any], processes: Processes = ALONE, rank: int = 0, stop: StopOnSignal | None = None
+    task: TrainTask, processes: Processes = ALONE, rank: int = 0, stop: StopOnSignal | None = None
 ) -> dict[str, Any]:
     """Train as one of ``processes``, or alone.
 
     Args:
-        task: the training as JSON: recipe, execution settings, and the paths of base model, data and working folder.
+        task: what to train on what.
         processes: how many train together.
         rank: the number of this process; the first one notes what it trains with.
         stop: how the run learns that it is to stop; None listens to this process's signals.
@@ -224,19 +276,15 @@ def train_in_this_process(
     from usertune.models.qwen3_vl import device_name
     from usertune.training.finetune import FineTuning, fine_tune
 
-    recipe, work = task["recipe"], Path(task["work"])
+    work = task.work
     makers = remember_maker(work, device_name()) if rank == 0 else []
     run = FineTuning(
-        mode=recipe["mode"],
-        training=recipe["training"],
-        execution=task["execution"],
-        dtype=recipe["dtype"],
-        pixels=recipe["pixels"],
-        thinking=recipe.get("thinking"),
-        base_folder=Path(task["base_folder"]),
-        dataset_root=Path(task["dataset_root"]),
-        train_samples=read_users([Path(path) for path in task["train_manifests"]])[0],
-        validation_samples=read_users([Path(path) for path in task["validation_manifests"]])[0],
+        recipe=task.recipe,
+        execution=task.execution,
+        base_folder=task.base_folder,
+        dataset_root=task.dataset_root,
+        train_samples=read_users(task.train)[0],
+        validation_samples=read_users(task.validation)[0],
         processes=processes,
     )
     return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE, stop), "provenance": makers}

@@ -13,11 +13,13 @@ import pytest
 from tests.support.auditing import LORA, audit, found, places, reasons, touch, with_changes
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.audit import Audit, in_words, run_audit
+from usertune.checks.explain import explain
+from usertune.checks.freshness import Freshness
 from usertune.core.errors import UserError
-from usertune.core.hashing import digest_file
-from usertune.core.manifest import read_result, write_result
+from usertune.core.hashing import digest_file, step_fingerprint
+from usertune.core.manifest import OLD_FORMAT, read_result, write_result
 from usertune.pipeline import steps
-from usertune.pipeline.recipes import current_code
+from usertune.pipeline.recipes import AuditRecipe, current_code
 from usertune.runtime.provenance import installed_versions
 
 
@@ -35,7 +37,7 @@ def test_nothing_is_wrong_with_a_study_that_was_just_made(whole: SyntheticStudy)
 def test_the_outcome_is_written_in_place_of_older_ones(whole: SyntheticStudy) -> None:
     (whole.audit_file.parent / "0123456789abcdef.json").write_text("{}")
     place = whole.audit_file.as_posix()
-    run_audit(whole.study, whole.recipe(place), whole.audit_file)
+    run_audit(whole.study, AuditRecipe.model_validate(whole.recipe(place)), whole.audit_file)
     assert list(whole.audit_file.parent.iterdir()) == [whole.audit_file]
     written = read_result(whole.audit_file)
     assert (written["findings"], written["unreferenced"], written["environment_mismatches"]) == ([], [], [])
@@ -47,7 +49,7 @@ def test_an_audit_that_fails_says_what_to_do_and_writes_nothing(whole: Synthetic
     whole.audit_file.unlink()
     Path("scores/lora/user_1.csv").unlink()
     with pytest.raises(UserError) as caught:
-        run_audit(whole.study, whole.recipe(whole.audit_file.as_posix()), whole.audit_file)
+        run_audit(whole.study, AuditRecipe.model_validate(whole.recipe(whole.audit_file.as_posix())), whole.audit_file)
     first, last = str(caught.value).splitlines()
     assert first == "missing: scores/lora/user_1.csv: the file is not there"
     assert last.startswith("the audit failed: 1 of 32 results do not hold. Run snakemake: one run makes them again")
@@ -162,9 +164,11 @@ def test_another_training_log_makes_its_figure_stale(whole: SyntheticStudy) -> N
 
 
 def test_weights_of_another_base_model_are_found(whole: SyntheticStudy) -> None:
-    write_result(LORA, {**read_result(LORA), "base_model": "0" * 64})
-    assert set(found(whole)) == {("stale", f"predictions/lora/users_{batch}.json") for batch in ("1-2", "10,ana")}
-    assert "the training was on another base model" in reasons(whole)[0]
+    manifest = read_result(LORA)
+    inputs = {**manifest["inputs"], "base_model": "0" * 64}
+    write_result(LORA, {**manifest, "inputs": inputs, "fingerprint": step_fingerprint(manifest["recipe"], inputs)})
+    assert found(whole) == [("stale", LORA)]
+    assert reasons(whole) == ["made from something else than base_model/manifest.json as they are now"]
 
 
 @pytest.mark.parametrize("kind", ["modified", "missing", "unharmed"])
@@ -250,12 +254,46 @@ def test_results_of_cheap_steps_made_with_other_code_are_stale(
     assert any(f'"{"n" * 16}"' in finding.reason for finding in findings)
 
 
+def test_results_of_another_release_are_counted_once_and_made_again(whole: SyntheticStudy) -> None:
+    for place in whole.results:
+        manifest = read_result(place)
+        old = {key: value for key, value in manifest.items() if key not in ("format", "inputs", "output")}
+        write_result(place, old)
+    outcome = audit(whole)
+    assert {finding.kind for finding in outcome.findings} == {"outdated"}
+    first, last = in_words(outcome).splitlines()
+    assert first == f"outdated: 34 results, such as {next(iter(whole.results))}: {OLD_FORMAT}"
+    assert last.endswith("Run snakemake: one run makes them again")
+    freshness = Freshness(whole.study, whole.recipes)
+    assert freshness.to_repair() == list(whole.results)
+    assert explain(freshness).causes.keys() == {OLD_FORMAT}
+
+
+def test_an_input_that_changed_is_named(whole: SyntheticStudy) -> None:
+    place = "scores/lora/user_1.json"
+    manifest = read_result(place)
+    inputs = {**manifest["inputs"], "samples": "0" * 64}
+    fingerprint = step_fingerprint(manifest["recipe"], inputs)
+    write_result(place, {**manifest, "inputs": inputs, "fingerprint": fingerprint, "output": fingerprint})
+    (own, tables) = (finding for finding in audit(whole).findings if finding.kind == "stale")
+    assert (own.path, own.reason) == (
+        place, "made from something else than data/user_1.manifest.json as they are now"
+    )  # fmt: skip
+    assert (tables.path, tables.reason) == (
+        "tables/manifest.json", f"made from something else than {place} as they are now"
+    )  # fmt: skip
+    write_result(place, {**manifest, "inputs": inputs})
+    assert ("stale", place, "its fingerprint is not that of its recipe and inputs") in [
+        (finding.kind, finding.path, finding.reason) for finding in audit(whole).findings
+    ]
+
+
 def test_a_sealed_result_that_lacks_what_it_should_hold_is_a_finding_and_no_crash(whole: SyntheticStudy) -> None:
     for place in whole.results:
         content = Path(place).read_bytes()
         manifest = read_result(place)
         touch("dataset/images/1_0.png", "base/config.json")
-        kept = {"step", "experiment", "user", "users", "files", "recipe"}
+        kept = {"step", "format", "experiment", "user", "users", "files", "recipe"}
         for keys in (kept - {"recipe"}, kept, kept - {"files"}):
             write_result(place, {key: value for key, value in manifest.items() if key in keys})
             assert place in {place for _, place in found(whole)}

@@ -40,8 +40,8 @@ def test_what_was_made_from_something_else_is_found_step_by_step(whole: Syntheti
         whole.make(place)
     assert found(whole) == [("stale", steps.COMPARE.manifest)]
     whole.make(steps.COMPARE.manifest)
-    assert set(found(whole)) == {("stale", place) for place in places(whole, "figure", "report")}
-    whole.make_all("figure")
+    assert set(found(whole)) == {("stale", place) for place in places(whole, "figure", "audit", "report")}
+    whole.make_all("figure", "audit")
     assert found(whole) == [("stale", steps.REPORT.manifest)]
     whole.make(steps.REPORT.manifest)
     assert found(whole) == []

@@ -190,7 +190,9 @@ def test_what_the_audit_finds_is_what_is_repaired(whole: SyntheticStudy) -> None
     place = "predictions/lora/users_1-2.json"
     other = read_result(whole.root / "predictions/full_tuned/users_1-2.json")
     own = read_result(whole.root / place)
-    write_result(whole.root / place, {**own, "fingerprint": other["fingerprint"], "predictions": other["predictions"]})
+    fingerprint = step_fingerprint(own["recipe"], other["inputs"])
+    changed = {"inputs": other["inputs"], "fingerprint": fingerprint, "predictions": other["predictions"]}
+    write_result(whole.root / place, {**own, **changed})
     found = freshness(whole)
     stale = [item.path for item in audit_study(whole.study).findings]
     assert place in stale

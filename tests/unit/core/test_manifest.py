@@ -13,7 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usertune.core.errors import UserError
-from usertune.core.manifest import checksum_problem, read_result, write_result
+from usertune.core.hashing import step_fingerprint
+from usertune.core.manifest import (
+    OLD_FORMAT,
+    checksum_problem,
+    read_manifest,
+    read_result,
+    step_manifest,
+    write_result,
+)
+from usertune.core.recipe import Recipe
 
 JSON = st.recursive(
     st.none()
@@ -111,3 +120,45 @@ def test_numbers_that_json_does_not_have_are_refused(tmp_path: Path, number: flo
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_result(tmp_path / "a.json", {"a": number})
     assert not list(tmp_path.iterdir())
+
+
+class Drawn(Recipe):
+    settings: dict[str, int] = {}  # noqa: RUF012 (pydantic copies it)
+
+
+DIGESTS = st.text("0123456789abcdef", min_size=4, max_size=4)
+INPUTS = st.dictionaries(
+    st.sampled_from(["samples", "weights", "scores"]), DIGESTS | st.dictionaries(st.text("ab1 "), DIGESTS, max_size=3)
+)
+SETTINGS = st.dictionaries(st.sampled_from(["seed", "epochs"]), st.integers(0, 2))
+WHEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "upstream": st.dictionaries(st.sampled_from(["train"]), DIGESTS),
+        "provenance": st.dictionaries(st.sampled_from(["code"]), DIGESTS),
+        "rebuild": DIGESTS,
+    },
+)
+
+
+@given(SETTINGS, SETTINGS, INPUTS, INPUTS, WHEN, WHEN)
+def test_a_fingerprint_changes_if_and_only_if_recipe_or_inputs_do(
+    own: dict[str, int],
+    others: dict[str, int],
+    inputs: dict[str, Any],
+    other_inputs: dict[str, Any],
+    when: dict[str, Any],
+    then: dict[str, Any],
+) -> None:
+    one = step_manifest(Drawn(step="draw", settings=own, **when), inputs)
+    two = step_manifest(Drawn(step="draw", settings=others, **then), other_inputs)
+    assert (one["fingerprint"] == two["fingerprint"]) == (own == others and inputs == other_inputs)
+    assert one["fingerprint"] == step_fingerprint(one["recipe"], one["inputs"]), "the manifest alone tells it"
+
+
+def test_a_manifest_of_another_release_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    write_result(path, {"step": "train", "made_with": [], "fingerprint": "0" * 64})
+    with pytest.raises(UserError) as refused:
+        read_manifest(path)
+    assert str(refused.value) == f"{path}: {OLD_FORMAT}; run snakemake, which makes it again"

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.support.calls import prepare_one
 from usertune.core.errors import UserError
 from usertune.data.frames import Reading, convert_answer, frame_problem, looks_like_fraction, read_point
-from usertune.data.prepare import prepare_user
 from usertune.data.samples import read_samples
 from usertune.tasks.grounding import GroundingTask
 
@@ -192,10 +192,9 @@ def prepare(tmp_path: Path) -> Prepare:
             messages = answer if isinstance(answer, list) else [ask(image), {"role": "assistant", "content": answer}]
             lines.append(json.dumps({"messages": messages}))
         (tmp_path / "user_7.jsonl").write_text("\n".join(lines))
-        recipe = {"step": "prepare", "task": "grounding", "on_bad_sample": on_bad_sample}
-        recipe |= {"frame": frame} if frame else {}
+        recipe = {"on_bad_sample": on_bad_sample} | ({"frame": frame} if frame else {})
         samples = tmp_path / "out" / "user_7.jsonl"
-        manifest = prepare_user(recipe, tmp_path, "7", samples, tmp_path / "out" / "user_7.manifest.json")
+        manifest = prepare_one(tmp_path, "7", samples, tmp_path / "out" / "user_7.manifest.json", **recipe)
         return manifest, read_samples(samples, "7")
 
     return run

@@ -18,6 +18,7 @@ from PIL import Image, ImageFile
 
 from usertune.data import images
 from usertune.data.images import BadImageError, describe_image, load_image
+from usertune.models.recipe import Pixels
 
 BASE = Path(__file__).parents[3] / "demo" / "base"
 TOO_MANY = "100,000,000 pixels are decoded"
@@ -175,7 +176,7 @@ def test_small_and_long_images_are_accepted(tmp_path: Path, size: tuple[int, int
 def test_the_longest_image_is_the_longest_that_the_model_takes() -> None:
     from usertune.models.qwen3_vl import load_processor
 
-    processor = load_processor(BASE, {"min": None, "max": None}).image_processor
+    processor = load_processor(BASE, Pixels(min=None, max=None)).image_processor
     longest = images.MAX_ASPECT_RATIO
     assert len(processor(images=[Image.new("RGB", (1, longest))], return_tensors="pt")["image_grid_thw"]) == 1
     with pytest.raises(ValueError, match="aspect ratio"):

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests.support.calls import PREPARE, prepare_one
 from usertune.core.errors import UserError
 from usertune.data.check import bad_users, in_words
 from usertune.data.prepare import ADVICE, is_prepared, prepare_user
 from usertune.data.readers.messages import MessagesReader
 from usertune.data.samples import read_samples, read_user, request_digest
 
-RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error", "upstream": {}}
 ANSWER = {"role": "assistant", "content": "```grounding\n[311.5, 541.2]\n```"}
 IMAGE = {"type": "image", "image": "images/a.png"}
 QUESTION = {"role": "user", "content": [IMAGE, {"type": "text", "text": "Where is mail?"}]}
@@ -40,8 +40,8 @@ def prepare(tmp_path: Path) -> Prepare:
         raw = [line if isinstance(line, bytes) else json.dumps(line).encode() for line in lines]
         (tmp_path / "user_7.jsonl").write_bytes(b"\n".join(raw) + b"\n")
         out = tmp_path / "out"
-        recipe = {**RECIPE, "on_bad_sample": on_bad_sample}
-        return prepare_user(recipe, tmp_path, "7", out / "user_7.jsonl", out / "user_7.manifest.json")
+        manifest = out / "user_7.manifest.json"
+        return prepare_one(tmp_path, "7", out / "user_7.jsonl", manifest, on_bad_sample=on_bad_sample)
 
     return run
 
@@ -136,7 +136,7 @@ def test_the_problems_of_all_users_are_reported_at_once(prepare: Prepare, tmp_pa
     (tmp_path / "user_8.jsonl").write_bytes(b"{}\n" * 30)
     (tmp_path / "user_9.jsonl").write_bytes(json.dumps({**good, "messages": [IMAGE]}).encode())
     before = sorted(tmp_path.rglob("*"))
-    bad = bad_users(RECIPE, tmp_path, ["9", "7", "8", "10"], processes=2)
+    bad = bad_users(PREPARE, tmp_path, ["9", "7", "8", "10"], processes=2)
     assert sorted(tmp_path.rglob("*")) == before
     assert list(bad) == ["9", "8", "10"]
     text = in_words(bad, 4)
@@ -146,7 +146,7 @@ def test_the_problems_of_all_users_are_reported_at_once(prepare: Prepare, tmp_pa
     assert "... and 15 more lines for this user" in text
     assert "user 10 of the study has no raw data" in text
     assert text.count(ADVICE) == 1
-    assert in_words(bad_users(RECIPE, tmp_path, ["7"], processes=2), 1) == "the data of all 1 users passed the checks"
+    assert in_words(bad_users(PREPARE, tmp_path, ["7"], processes=2), 1) == "the data of all 1 users passed the checks"
 
 
 def test_an_image_of_the_system_turn_moves_to_the_front_of_the_user_turn(prepare: Prepare, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_an_empty_file_and_a_missing_one_are_refused(prepare: Prepare, tmp_path:
     with pytest.raises(
         UserError, match=r"user 8 of the study has no raw data .user_<id>.jsonl.; found 1 users there: 7"
     ):
-        prepare_user(RECIPE, tmp_path, "8", tmp_path / "x.jsonl", tmp_path / "x.json")
+        prepare_one(tmp_path, "8", tmp_path / "x.jsonl", tmp_path / "x.json")
 
 
 def test_samples_edited_by_hand_are_noticed_when_they_are_read(prepare: Prepare, tmp_path: Path) -> None:
@@ -276,8 +276,8 @@ def test_what_was_prepared_is_known_by_recipe_source_and_content(
 ) -> None:
     prepare({"messages": [QUESTION, ANSWER]})
     samples, manifest = tmp_path / "out/user_7.jsonl", tmp_path / "out/user_7.manifest.json"
-    prepare_user(RECIPE, tmp_path, "7", samples, manifest, "as it was")
-    recipe = {**RECIPE, "on_bad_sample": "skip"} if change == "recipe" else RECIPE
+    prepare_user(PREPARE, tmp_path, "7", samples, manifest, "as it was")
+    recipe = PREPARE.model_copy(update={"on_bad_sample": "skip"}) if change == "recipe" else PREPARE
     if change == "samples":
         samples.write_text(samples.read_text().replace("mail", "post"))
     elif change == "cut":
@@ -299,7 +299,7 @@ def test_a_job_writes_the_files_of_changed_users_alone(prepare: Prepare, tmp_pat
         """Prepare both users, and return the times of their files."""
         script = Path(__file__).parents[3] / "scripts/prepare.py"
         paths = [f"--{name}={folder}/user_{{user}}.{name}" for name in ("samples", "manifest", "user-log")]
-        command = [sys.executable, str(script), "--recipe", json.dumps(RECIPE), "--root", str(tmp_path), *paths]
+        command = [sys.executable, str(script), "--recipe", PREPARE.text(), "--root", str(tmp_path), *paths]
         subprocess.run([*command, "--users", "7-8", "--sources-states", *states], check=True, timeout=60)
         return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 

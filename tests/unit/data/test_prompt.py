@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from usertune.data.prepare import prepare_user
+from tests.support.calls import prepare_one
 from usertune.data.prompt import put_prompt
 from usertune.data.reader import RawSample
 from usertune.data.readers.messages import parse_line
 from usertune.data.samples import Sample, Turn, read_user, request_digest
 
-RECIPE = {"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}
 IMAGE = {"type": "image", "image": "images/a.png"}
 ANSWER = {"role": "assistant", "content": "```grounding\n[311.5, 541.2]\n```"}
 WORDS = st.text("ab {}text\n", max_size=12)
@@ -32,11 +31,11 @@ def user(*parts: dict[str, str]) -> dict[str, Any]:
     return {"role": "user", "content": list(parts)}
 
 
-def prompted(turns: list[dict[str, Any]], **prompt: str | None) -> list[Turn]:
+def prompted(turns: list[dict[str, Any]], **prompt: Any) -> list[Turn]:
     """Return the turns before the answer, with a prompt around them."""
     sample = parse_line(json.dumps({"messages": [*turns, ANSWER]}), "7", 1)
     before = copy.deepcopy(sample)
-    put_prompt(sample, prompt)
+    put_prompt(sample, **prompt)
     assert sample.messages[-1] == before.messages[-1]
     assert replaced(sample, messages=[]) == replaced(before, messages=[])
     return sample.messages[:-1]
@@ -139,9 +138,9 @@ def dataset(tmp_path: Path) -> Path:
 
 
 def prepared(dataset: Path, prompt: dict[str, str | None] | None) -> tuple[dict[str, Any], list[Sample]]:
-    recipe = RECIPE if prompt is None else {**RECIPE, "prompt": prompt}
+    recipe = {} if prompt is None else {"prompt": prompt}
     out = dataset / "out"
-    prepare_user(recipe, dataset, "7", out / "user_7.jsonl", out / "user_7.manifest.json")
+    prepare_one(dataset, "7", out / "user_7.jsonl", out / "user_7.manifest.json", **recipe)
     return read_user(out / "user_7.manifest.json")
 
 

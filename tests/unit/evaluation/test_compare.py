@@ -21,15 +21,19 @@ from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result
 from usertune.evaluation.compare import compare, latex, markdown
 from usertune.evaluation.reading_note import reading_note
+from usertune.evaluation.recipe import CompareRecipe, ComparisonDesign
 from usertune.evaluation.statistics.intervals import clustered_mean, clusters, paired_difference
 from usertune.evaluation.table_names import MANIFEST, TABLES
-from usertune.evaluation.tables import ComparisonDesign, Experiment, design_of, read_table
-from usertune.evaluation.thresholds import metrics_of
+from usertune.evaluation.tables import read_table
 from usertune.pipeline import steps
 from usertune.reporting.style import styles
 
 Maker = Callable[..., Any]
 WIDE = (-math.inf, math.inf)
+
+
+def recipe_of(study: Any, **keys: Any) -> CompareRecipe:
+    return CompareRecipe.model_validate({"step": "compare", "confidence": 0.95, **study.design, **keys})
 
 
 def by_hand(values: np.ndarray, groups: np.ndarray, confidence: float) -> tuple[float, float]:
@@ -122,7 +126,7 @@ def test_equal_inputs_give_equal_bytes_in_any_order(make_study: Maker) -> None:
     study = make_study()
     folder = study.compare()
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    compare(study.recipe(steps.COMPARE.manifest), study.score_all()[::-1], folder)
+    compare(CompareRecipe.model_validate(study.recipe(steps.COMPARE.manifest)), study.score_all()[::-1], folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert set(before) == {*TABLES, MANIFEST}
 
@@ -140,7 +144,10 @@ def test_every_table_names_its_lineage(make_study: Maker) -> None:
     note = (folder / "summary.md").read_text().partition("<!--\n")[2]
     assert (folder / "summary.tex").read_text().startswith("% " + note.partition("\n")[0] + "\n% ")
     assert f"usertune comparison {manifest['fingerprint'][:16]} of study {manifest['study_sha256'][:16]}" in note
-    assert f"lora: base model {trained['base_model'][:16]}, training {trained['fingerprint'][:16]}; 4 users" in note
+    assert (
+        f"lora: base model {trained['lineage']['base_model'][:16]}, training {trained['fingerprint'][:16]}; 4 users"
+        in note
+    )
     assert f"lora: train with code {trained['provenance'][0]['code']} (" in note
     assert "vanilla: train" not in note
     users = manifest["experiments"]["lora"]["lineage"]["users"]
@@ -178,17 +185,15 @@ def test_without_a_vanilla_experiment_there_is_no_baseline(make_study: Maker) ->
 
 def test_the_grid_must_be_complete(make_study: Maker) -> None:
     study = make_study()
-    files, recipe = study.score_all(), {"confidence": 0.95, **study.design}
+    files, recipe = study.score_all(), recipe_of(study)
     with pytest.raises(UserError, match=r"1 of 12 scores are missing: experiment 'vanilla', user '1'"):
         compare(recipe, files[1:], study.root / "t")
     with pytest.raises(UserError, match="given twice"):
         compare(recipe, [*files, files[0]], study.root / "t")
     with pytest.raises(UserError, match="user 'ana' is not part of this study"):
-        compare({**recipe, "users": study.users[:-1]}, files, study.root / "t")
+        compare(recipe_of(study, users=study.users[:-1]), files, study.root / "t")
     with pytest.raises(UserError, match="not scored for grounding at the thresholds 100"):
-        compare({**recipe, "thresholds": [100]}, files, study.root / "t")
-    with pytest.raises(UserError, match="confidence: found 95"):
-        compare({**recipe, "confidence": 95}, files, study.root / "t")
+        compare(recipe_of(study, thresholds=[100]), files, study.root / "t")
 
 
 def test_damaged_rows_are_refused(make_study: Maker) -> None:
@@ -198,11 +203,11 @@ def test_damaged_rows_are_refused(make_study: Maker) -> None:
     whole = rows.read_text()
     rows.write_text(whole + "\n")
     with pytest.raises(UserError, match=r"user_1.csv: missing, or not the rows"):
-        compare({"confidence": 0.95, **study.design}, files, study.root / "t")
+        compare(recipe_of(study), files, study.root / "t")
     rows.write_text(whole)
     files[0].write_text(files[0].read_text().replace('"parse_rate": 0', '"parse_rate": 1'))
     with pytest.raises(UserError, match=r"user_1.json: the file was edited"):
-        compare({"confidence": 0.95, **study.design}, files, study.root / "t")
+        compare(recipe_of(study), files, study.root / "t")
     assert not (study.root / "t").exists()
 
 
@@ -211,7 +216,7 @@ def test_every_experiment_needs_the_same_samples(make_study: Maker) -> None:
     files = study.score_all()
     files[-1] = other.score("full_tuned", "ana")
     with pytest.raises(UserError, match="not the samples that"):
-        compare({"confidence": 0.95, **study.design}, files, study.root / "t")
+        compare(recipe_of(study), files, study.root / "t")
 
 
 def test_text_columns_stay_text(tmp_path: Path) -> None:
@@ -226,10 +231,30 @@ def test_text_columns_stay_text(tmp_path: Path) -> None:
         read_table(path)
 
 
-@pytest.mark.parametrize("recipe", [{}, {"experiments": [], "users": ["1"]}, {"experiments": [1], "users": []}])
-def test_recipe_without_a_design_is_refused(recipe: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="recipe"):
-        design_of(recipe)
+DESIGN = {
+    "step": "compare",
+    "experiments": [{"name": "a", "mode": "lora"}],
+    "users": ["1"],
+    "task": "grounding",
+    "thresholds": [140],
+}
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"experiments": []}, "experiments: "),
+        ({"experiments": [1]}, "experiments.0: "),
+        ({"experiments": DESIGN["experiments"] * 2}, r"experiments is \['a', 'a'\]; name each once"),
+        ({"users": []}, "users: "),
+        ({"users": ["1", "1"]}, r"users is \['1', '1'\]; name each once"),
+        ({"confidence": 95}, "confidence: .*less than 1; found '95'"),
+        ({"confidence": True}, "confidence: .*found 'True'"),
+    ],
+)
+def test_a_recipe_without_a_design_is_refused(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        CompareRecipe.parse(json.dumps({**DESIGN, "confidence": 0.95, **keys}))
 
 
 def test_formats() -> None:
@@ -242,14 +267,16 @@ def test_formats() -> None:
 
 
 def test_many_experiments_still_differ_in_style() -> None:
-    design = ComparisonDesign(tuple(Experiment(f"e{index}", "lora") for index in range(30)), ("1",))
+    design = ComparisonDesign.model_validate(
+        {**DESIGN, "experiments": [{"name": f"e{index}", "mode": "lora"} for index in range(30)]}
+    )
     assert len(set(styles(design).values())) == 30
 
 
 def test_latex_and_markdown_hold_every_experiment(make_study: Maker) -> None:
     summary = read_table(make_study().compare() / "summary.csv")
-    recipe = {"task": "grounding", "thresholds": [140, 70.5]}
-    metrics, note = metrics_of(recipe), reading_note(recipe, summary)
+    recipe = CompareRecipe.model_validate({**DESIGN, "thresholds": [140, 70.5], "confidence": 0.95})
+    metrics, note = recipe.metrics, reading_note(recipe, summary)
     assert markdown(summary, metrics, note).count("\n| `") == 3
     assert latex(summary, metrics, note).count(r"\\") == 4
 

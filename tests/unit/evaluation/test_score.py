@@ -14,16 +14,17 @@ from typing import Any
 
 import pytest
 
+from tests.support.calls import score
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_result, write_result
 from usertune.data.samples import read_samples
 from usertune.evaluation.answers import Answer
-from usertune.evaluation.score import score_samples, score_user, summarise
-from usertune.evaluation.thresholds import metrics_of, thresholds_of
+from usertune.evaluation.recipe import ScoreRecipe
+from usertune.evaluation.score import score_samples, summarise
 
 Maker = Callable[..., Any]
 RECIPE = {"step": "score", "task": "grounding", "thresholds": [140, 70]}
-METRICS = metrics_of(RECIPE)
+METRICS = ScoreRecipe.model_validate(RECIPE).metrics
 SAMPLE = {"id": "a", "user": "1", "episode": "e", "step": 1, "messages": [], "images": [], "target": {}}
 
 
@@ -95,7 +96,7 @@ def test_files_hold_rows_and_metrics(make_study: Maker) -> None:
     assert metrics["user"] == "ana"
     predictions = read_result(study.predictions("lora"))
     assert metrics["lineage"] == {
-        "base_model": read_result(study.root / "base_model/manifest.json")["fingerprint"],
+        "base_model": read_result(study.root / "base_model/manifest.json")["output"],
         "train": read_result(study.root / "checkpoints/lora/manifest.json")["fingerprint"],
         "prepare": read_result(study.root / "data/user_ana.manifest.json")["fingerprint"],
         "predict": predictions["fingerprint"],
@@ -115,7 +116,7 @@ def test_fingerprint_follows_content_and_not_upstream(make_study: Maker) -> None
 
     def fingerprint(recipe: dict[str, Any]) -> str:
         inputs = study.samples_of("1"), study.predictions("lora")
-        return str(score_user(recipe, "lora", "1", *inputs, *outputs(study))["fingerprint"])
+        return str(score(recipe, "lora", "1", *inputs, *outputs(study))["fingerprint"])
 
     first = fingerprint(RECIPE)
     assert fingerprint({**RECIPE, "upstream": {"predict": "abc"}}) == first
@@ -147,14 +148,14 @@ def scorings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_what_was_scored_before_comes_from_the_store(make_study: Maker, scorings: list[int]) -> None:
     study = make_study()
     inputs = "lora", "1", study.samples_of("1"), study.predictions("lora")
-    first = score_user(RECIPE, *inputs, *outputs(study, "first"))
+    first = score(RECIPE, *inputs, *outputs(study, "first"))
     assert scorings == [12]
-    second = score_user({**RECIPE, "upstream": {"predict": "other"}}, *inputs, *outputs(study, "second"))
+    second = score({**RECIPE, "upstream": {"predict": "other"}}, *inputs, *outputs(study, "second"))
     assert scorings == [12]
     same = first.keys() - {"recipe", "files"}
     assert {key: first[key] for key in same} == {key: second[key] for key in same}
     assert (study.root / "first.csv").read_bytes() == (study.root / "second.csv").read_bytes()
-    score_user({**RECIPE, "code": "other"}, *inputs, *outputs(study))
+    score({**RECIPE, "code": "other"}, *inputs, *outputs(study))
     assert scorings == [12, 12]
 
 
@@ -164,12 +165,12 @@ def test_another_score_in_its_place_in_the_store_does_not_count(
     monkeypatch.setattr("usertune.evaluation.score.utc_now", lambda: "2026-11-27T12:00:00+00:00")
     study = make_study()
     scores = {
-        name: score_user(RECIPE, name, "1", study.samples_of("1"), study.predictions(name), *outputs(study, name))
+        name: score(RECIPE, name, "1", study.samples_of("1"), study.predictions(name), *outputs(study, name))
         for name in ("lora", "vanilla")
     }
     ours, theirs = (study.root / "own_store" / f"{score['fingerprint'][:32]}.json" for score in scores.values())
     shutil.copy2(theirs, ours)
-    again = score_user(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("lora"), *outputs(study, "lora"))
+    again = score(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("lora"), *outputs(study, "lora"))
     assert again == scores["lora"]
 
 
@@ -185,12 +186,12 @@ def test_a_damaged_score_in_the_store_is_computed_again(
     monkeypatch.setattr("usertune.evaluation.score.utc_now", lambda: "2026-11-27T12:00:00+00:00")
     study = make_study()
     inputs = "lora", "1", study.samples_of("1"), study.predictions("lora")
-    first = score_user(RECIPE, *inputs, *outputs(study))
+    first = score(RECIPE, *inputs, *outputs(study))
     (stored,) = (study.root / "own_store").iterdir()
     whole = stored.read_bytes()
     stored.write_bytes(whole.replace(b"1,", b"0,", 1) if damage == b"modified" else damage)
     with caplog.at_level(logging.WARNING):
-        assert score_user(RECIPE, *inputs, *outputs(study)) == first
+        assert score(RECIPE, *inputs, *outputs(study)) == first
     assert scorings == [12, 12]
     assert str(stored) in caplog.text
     assert stored.read_bytes() == whole
@@ -224,9 +225,9 @@ def test_predictions_must_match_the_samples(make_study: Maker, change: Any, mess
 def test_foreign_predictions_are_refused(make_study: Maker) -> None:
     study = make_study()
     with pytest.raises(UserError, match="experiment 'vanilla', not 'lora'"):
-        score_user(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("vanilla"), *outputs(study))
+        score(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("vanilla"), *outputs(study))
     with pytest.raises(UserError, match="not '3'"):
-        score_user(RECIPE, "lora", "3", rename_user(study, "3"), study.predictions("lora"), *outputs(study))
+        score(RECIPE, "lora", "3", rename_user(study, "3"), study.predictions("lora"), *outputs(study))
 
 
 def test_predictions_edited_by_hand_are_refused(make_study: Maker) -> None:
@@ -271,11 +272,12 @@ def test_a_sample_may_hold_unusual_line_separators(tmp_path: Path) -> None:
 @pytest.mark.parametrize("thresholds", [None, [], [0], [-1], [True], ["140"], [140, 140.0], [float("inf")]])
 def test_bad_thresholds_are_refused(thresholds: Any) -> None:
     with pytest.raises(UserError, match="thresholds"):
-        thresholds_of({"thresholds": thresholds})
+        ScoreRecipe.parse(json.dumps({"step": "score", "task": "grounding", "thresholds": thresholds}))
 
 
-def test_needs_only_the_standard_library() -> None:
-    heavy = {"numpy", "pandas", "pydantic", "PIL"}
+def test_imports_nothing_that_takes_long() -> None:
+    # pydantic, which checks the recipe, takes about 0.1 s; numpy and pandas take more, once in every job.
+    heavy = {"numpy", "pandas", "PIL", "torch"}
     code = f"import sys, usertune.evaluation.score; print(sorted({heavy} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert found.strip() == "[]"

@@ -13,14 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.unit.conftest import BASE, LORA, NO_LIMITS, Prepared
+from tests.support.calls import NO_LIMITS, predict, train
+from tests.unit.conftest import BASE, LORA, Prepared
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_result
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
-from usertune.inference.predict import predict_users
 from usertune.models.qwen3_vl import load_model, prepare_for_training
-from usertune.training.train import train_experiment
+from usertune.models.recipe import LoraSettings
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def save_adapter(tmp_path: Path) -> Callable[[float], Path]:
     """Return a maker of saved adapters whose B matrices have this size."""
 
     def save(size: float) -> Path:
-        adapted: Any = prepare_for_training(load_model(BASE, "float32"), "lora", {"lora": LORA})
+        adapted: Any = prepare_for_training(load_model(BASE, "float32"), LoraSettings(**LORA))
         torch.manual_seed(0)
         for name, value in adapted.named_parameters():
             if ".lora_B." in name:
@@ -119,18 +119,18 @@ def test_the_effect_is_in_the_predictions_whoever_generated_them(
     prepared: Prepared, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    train_experiment(**prepared.train_arguments(tmp_path / "lora"))
+    train(**prepared.train_arguments(tmp_path / "lora"))
     arguments = prepared.predict_arguments(tmp_path)
     arguments |= {"train_manifest": tmp_path / "lora" / "manifest.json", "experiment": "lora"}
-    first = predict_users(**arguments)
+    first = predict(**arguments)
     assert first["generated"] == 5
     assert first["adapter_effect"]["probes"] == 4
     assert first["adapter_effect"]["largest_change"] > 0
     arguments["predictions_file"].unlink()
     caplog.clear()
-    again = predict_users(**arguments)
+    again = predict(**arguments)
     assert (again["generated"], again["adapter_effect"]) == (0, first["adapter_effect"])
     assert "changes log-probabilities" not in caplog.text
     assert read_result(arguments["predictions_file"])["adapter_effect"] == first["adapter_effect"]
     vanilla = prepared.predict_arguments(tmp_path / "vanilla")
-    assert predict_users(**vanilla)["adapter_effect"] is None
+    assert predict(**vanilla)["adapter_effect"] is None

@@ -12,13 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.support.calls import predict, prepare_one
 from tests.support.synthetic_study import SECONDS, without_a_model
 from tests.unit.conftest import Prepared
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest
 from usertune.core.manifest import read_result, write_result
-from usertune.data.prepare import prepare_user
-from usertune.inference.predict import predict_users
 from usertune.runtime.provenance import UNKNOWN, current_provenance
 
 ENGINE = ("usertune.inference.engines.transformers",)
@@ -39,13 +38,13 @@ if stop is not None:
             os.kill(os.getpid(), signal.SIGKILL)
         return original(self, samples, prompts)
     TransformersEngine._answer_batch = answer
-from usertune.inference.predict import predict_users
+from tests.support.calls import predict
 for key, value in arguments.items():
     if key.endswith("_manifests"):
         arguments[key] = [Path(item) for item in value]
     elif key.endswith(("base_manifest", "file", "folder", "root")):
         arguments[key] = Path(value)
-predict_users(**arguments)
+predict(**arguments)
 """
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -55,7 +54,7 @@ def test_a_second_call_generates_nothing_and_needs_no_torch(
     prepared: Prepared, tmp_path: Path, run_python: Start
 ) -> None:
     arguments = prepared.predict_arguments(tmp_path, users=("1", "2"), batch_size=8)
-    first = predict_users(**arguments)
+    first = predict(**arguments)
     assert (first["generated"], first["reused"]) == (10, 0)
     assert [row["id"] for row in first["predictions"]] == [sample["id"] for sample in prepared.samples("1", "2")]
     (tmp_path / "predictions.json").unlink()
@@ -76,18 +75,18 @@ def test_a_second_call_generates_nothing_and_needs_no_torch(
 def test_a_call_that_is_to_generate_nothing_says_what_is_missing(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.predict_arguments(tmp_path, batch_size=0)
     with pytest.raises(UserError, match="5 answers are missing, which were here when jobs were planned; run again"):
-        predict_users(**arguments)
+        predict(**arguments)
     assert not (tmp_path / "predictions.json").exists()
 
 
 def test_a_killed_job_repeats_at_most_one_batch(prepared: Prepared, tmp_path: Path, run_python: Start) -> None:
-    undisturbed = predict_users(**prepared.predict_arguments(tmp_path / "undisturbed"))
+    undisturbed = predict(**prepared.predict_arguments(tmp_path / "undisturbed"))
     arguments = prepared.predict_arguments(tmp_path / "killed")
     process = run_python(PREDICT, {**arguments, "stop": 3})
     process.communicate(timeout=60)
     assert process.returncode == -9
     assert not arguments["predictions_file"].exists()
-    again = predict_users(**arguments)
+    again = predict(**arguments)
     # Two batches of two were done; the batch in flight is all that is left.
     assert (again["generated"], again["reused"]) == (1, 4)
     assert again["predictions"] == undisturbed["predictions"]
@@ -98,22 +97,21 @@ def _prepare_copy(prepared: Prepared, folder: Path, **users: list[str]) -> Prepa
     copy = replace(prepared, root=folder / "dataset", folder=folder / "data")
     shutil.copytree(prepared.root, copy.root)
     shutil.copytree(prepared.folder, copy.folder)
-    recipe: dict[str, Any] = {"format": "messages", "task": "grounding", "on_bad_sample": "error"}
     for name, lines in users.items():
         (copy.root / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
         user = name.removeprefix("user_")
-        prepare_user(recipe, copy.root, user, copy.folder / f"{name}.jsonl", copy.manifest(user))
+        prepare_one(copy.root, user, copy.folder / f"{name}.jsonl", copy.manifest(user))
     return copy
 
 
 def test_one_edited_sample_generates_exactly_one(prepared: Prepared, tmp_path: Path) -> None:
-    first = predict_users(**prepared.predict_arguments(tmp_path))
+    first = predict(**prepared.predict_arguments(tmp_path))
     lines = (prepared.root / "user_1.jsonl").read_text().splitlines()
     edited = json.loads(lines[2])
     edited["messages"][0]["content"][1]["text"] += " Please."
     lines[2] = json.dumps(edited)
     copy = _prepare_copy(prepared, tmp_path / "modified", user_1=lines)
-    second = predict_users(**copy.predict_arguments(tmp_path))
+    second = predict(**copy.predict_arguments(tmp_path))
     assert (second["generated"], second["reused"]) == (1, 4)
     assert second["timed_answers"] == 5
     assert second["answer_seconds"] > second["generation_seconds"] - second["loading_seconds"]
@@ -125,7 +123,7 @@ def test_one_edited_sample_generates_exactly_one(prepared: Prepared, tmp_path: P
 def test_users_who_ask_the_same_each_get_their_answer(prepared: Prepared, tmp_path: Path) -> None:
     lines = (prepared.root / "user_1.jsonl").read_text().splitlines()
     copy = _prepare_copy(prepared, tmp_path / "same", user_2=lines)
-    result = predict_users(**copy.predict_arguments(tmp_path, users=("1", "2"), batch_size=8))
+    result = predict(**copy.predict_arguments(tmp_path, users=("1", "2"), batch_size=8))
     texts = [row["text"] for row in result["predictions"]]
     assert texts[:5] == texts[5:]
     assert result["timed_answers"] == 10
@@ -133,17 +131,17 @@ def test_users_who_ask_the_same_each_get_their_answer(prepared: Prepared, tmp_pa
 
 
 def test_weights_of_another_base_are_refused(prepared: Prepared, tmp_path: Path) -> None:
-    write_result(tmp_path / "manifest.json", {"base_model": "0" * 64, "weights_fingerprint": "1" * 64})
+    write_result(tmp_path / "manifest.json", {"format": 2, "inputs": {"base_model": "0" * 64}, "output": "1" * 64})
     arguments = {**prepared.predict_arguments(tmp_path), "train_manifest": tmp_path / "manifest.json"}
     with pytest.raises(UserError, match="trained on another base model"):
-        predict_users(**arguments)
+        predict(**arguments)
 
 
 def test_the_result_says_whose_answers_it_holds_and_what_made_them(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.predict_arguments(tmp_path, users=("1", "2"))
     with without_a_model():
-        result = predict_users(**arguments)
-    base = read_result(prepared.base_manifest)["fingerprint"]
+        result = predict(**arguments)
+    base = read_result(prepared.base_manifest)["output"]
     users = {user: read_result(prepared.manifest(user))["fingerprint"] for user in ("1", "2")}
     assert read_result(arguments["predictions_file"]) == result
     assert (result["step"], result["experiment"], result["users"]) == ("predict", "vanilla", ["1", "2"])
@@ -164,7 +162,7 @@ def test_answers_made_with_other_code_or_packages_are_generated_again_if_the_stu
     strict = {**arguments, "recipe": {**arguments["recipe"], "provenance": {"code": "of the plan", "versions": {}}}}
 
     def generated(**arguments: Any) -> tuple[int, int]:
-        result = predict_users(**arguments)
+        result = predict(**arguments)
         assert len(result["predictions"]) == 5
         return result["generated"], len(result["provenance"]["predict"])
 
@@ -185,13 +183,13 @@ def test_answers_made_with_other_code_or_packages_are_generated_again_if_the_stu
 def test_answers_whose_record_is_lost_still_count_but_not_as_made_today(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.predict_arguments(tmp_path)
     with without_a_model():
-        predict_users(**arguments)
+        predict(**arguments)
         (record,) = (tmp_path / "store").glob("*/provenance/*.json")
         record.unlink()
-        again = predict_users(**arguments)
+        again = predict(**arguments)
         assert (again["generated"], again["provenance"]["predict"]) == (0, [UNKNOWN])
         strict = {**arguments, "recipe": {**arguments["recipe"], "provenance": {}}}
-        assert predict_users(**strict)["generated"] == 5
+        assert predict(**strict)["generated"] == 5
 
 
 def test_samples_that_ask_the_same_share_an_answer_and_its_time(prepared: Prepared, tmp_path: Path) -> None:
@@ -199,7 +197,7 @@ def test_samples_that_ask_the_same_share_an_answer_and_its_time(prepared: Prepar
     twice = [json.dumps({**json.loads(line), "id": f"{number}"}) for number, line in enumerate([*lines, *lines])]
     copy = _prepare_copy(prepared, tmp_path / "twice", user_1=twice)
     with without_a_model():
-        result = predict_users(**copy.predict_arguments(tmp_path))
+        result = predict(**copy.predict_arguments(tmp_path))
     assert (len(result["predictions"]), result["generated"], result["timed_answers"]) == (10, 5, 5)
     assert result["answer_seconds"] == 5 * SECONDS
 
@@ -207,12 +205,12 @@ def test_samples_that_ask_the_same_share_an_answer_and_its_time(prepared: Prepar
 def test_answers_of_an_older_release_have_no_time(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.predict_arguments(tmp_path)
     with without_a_model():
-        predict_users(**arguments)
+        predict(**arguments)
         for segment in (tmp_path / "store").glob("*/user_1/*.jsonl"):
             lines = [json.loads(line) for line in segment.read_text().splitlines()]
             old = [
                 {key: line[key] for key in ("request", "text", "new_tokens", "stopped", "provenance")} for line in lines
             ]
             segment.write_text("".join(json.dumps({**line, "check": digest(line)[:16]}) + "\n" for line in old))
-        again = predict_users(**arguments)
+        again = predict(**arguments)
     assert (again["generated"], again["answer_seconds"], again["timed_answers"], again["answered"]) == (0, 0, 0, None)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from usertune.inference.prediction_store import Prediction, PredictionStore, _check
+from usertune.core.manifest import write_result
+from usertune.inference.prediction_store import OLD_PROVENANCE, Prediction, PredictionStore, _check
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 PREDICTIONS = st.dictionaries(
@@ -186,6 +187,18 @@ def test_lines_of_older_releases_have_no_batch_size(tmp_path: Path) -> None:
     }
     segment.write_text(json.dumps({**record, "check": _check(record)}) + "\n")
     assert _store(tmp_path).read("7")["a"].batch_size is None
+
+
+def test_lines_and_records_of_older_releases_name_what_they_were_made_with_otherwise(tmp_path: Path) -> None:
+    segment = _write(tmp_path, "a", provenance="key")
+    record = json.loads(segment.read_text())
+    del record["check"]
+    record[OLD_PROVENANCE] = record.pop("provenance")
+    segment.write_text(json.dumps({**record, "check": _check(record)}) + "\n")
+    store = _store(tmp_path)
+    assert store.read("7")["a"].provenance == "key"
+    write_result(store.folder / OLD_PROVENANCE / "key.json", {"code": "old"})
+    assert store.current_provenance() == {"key": {"code": "old"}}
 
 
 def test_only_accepted_predictions_are_read(tmp_path: Path) -> None:

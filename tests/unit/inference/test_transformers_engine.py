@@ -13,7 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.unit.conftest import BASE, NO_LIMITS, Prepared
+from tests.support.calls import NO_LIMITS
+from tests.unit.conftest import BASE, Prepared
 from usertune.core.clock import utc_now
 from usertune.core.errors import LackOfMemoryError, UserError
 from usertune.data.samples import Sample
@@ -23,6 +24,7 @@ from usertune.inference.prediction_store import Prediction
 from usertune.models.base_model import describe_base_model
 from usertune.models.conversation import ConversationTokenizer
 from usertune.models.qwen3_vl import load_processor
+from usertune.models.recipe import BaseModelRecipe
 from usertune.tasks.points.forms import read
 
 
@@ -102,8 +104,8 @@ def test_other_ends_make_another_base_model(tmp_path: Path) -> None:
     found = set()
     for number, ends in enumerate([(OTHER_END, END), (END,)]):
         folder = _ending_otherwise(tmp_path / str(number), ends)
-        recipe = {"path": str(folder), "revision": None, "pixels": NO_LIMITS}
-        found.add(describe_base_model(recipe, tmp_path / "manifest.json")["fingerprint"])
+        recipe = BaseModelRecipe(step="base_model", path=str(folder), pixels=NO_LIMITS)
+        found.add(describe_base_model(recipe, tmp_path / "manifest.json")["output"])
     assert len(found) == 2
 
 

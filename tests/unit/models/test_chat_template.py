@@ -7,12 +7,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from tests.unit.conftest import BASE, NO_LIMITS, Prepared
+from tests.support.calls import NO_LIMITS
+from tests.unit.conftest import BASE, Prepared
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_result
 from usertune.models.base_model import describe_base_model
@@ -20,6 +20,7 @@ from usertune.models.chat_template import SHAPES, THOUGHTS, ChatTemplate
 from usertune.models.conversation import ConversationTokenizer
 from usertune.models.model_folder import ModelFolder
 from usertune.models.qwen3_vl import load_processor
+from usertune.models.recipe import BaseModelRecipe
 
 DEMO = (BASE / "chat_template.jinja").read_text()
 CONTENT = """
@@ -216,18 +217,20 @@ def test_a_sample_whose_prompt_would_be_another_is_refused(prepared: Prepared, t
 
 
 def test_the_step_records_the_template_and_refuses_it_without_torch(tmp_path: Path) -> None:
-    recipe: dict[str, Any] = {"path": str(BASE), "revision": None, "pixels": NO_LIMITS}
+    recipe = BaseModelRecipe(step="base_model", path=str(BASE), pixels=NO_LIMITS)
     describe_base_model(recipe, tmp_path / "manifest.json")
     checked = {"generation_prompt": "<|im_start|>assistant\n", "thinking": False, "refused": []}
     assert read_result(tmp_path / "manifest.json")["chat_template"] == checked
     folder = Path(shutil.copytree(BASE, tmp_path / "base"))
     (folder / "chat_template.jinja").write_text(THINKING)
-    recipe["path"] = str(folder)
+    recipe = BaseModelRecipe(step="base_model", path=str(folder), pixels=NO_LIMITS)
     with pytest.raises(UserError, match="thinks before it answers"):
         describe_base_model(recipe, tmp_path / "manifest.json")
+    thinking = recipe.model_copy(update={"thinking": True}).text()
     program = (
         "import sys; from usertune.models.base_model import describe_base_model; "
-        f"describe_base_model({ {**recipe, 'thinking': True}!r}, {str(tmp_path / 'manifest.json')!r}); "
+        "from usertune.models.recipe import BaseModelRecipe; "
+        f"describe_base_model(BaseModelRecipe.parse({thinking!r}), {str(tmp_path / 'manifest.json')!r}); "
         "assert not {'torch', 'transformers'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from tests.unit.conftest import BASE, NO_LIMITS, Prepared
+from tests.support.calls import NO_LIMITS
+from tests.unit.conftest import BASE, Prepared
 from usertune.data.images import describe_image
 from usertune.data.samples import Sample
 from usertune.models.conversation import IGNORED_LABEL, Collator, ConversationTokenizer

@@ -17,10 +17,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.conftest import BASE, NO_LIMITS
+from tests.support.calls import NO_LIMITS
+from tests.unit.conftest import BASE
 from usertune.core.errors import UserError
 from usertune.models.base_model import check_base_model, check_local, describe_base_model
 from usertune.models.model_folder import ModelFolder, largest_enlarged, pixel_problems
+from usertune.models.recipe import BaseModelRecipe, Pixels
 from usertune.models.tensor_files import tensor_shapes
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 4900000000\n"
@@ -218,7 +220,7 @@ def test_all_problems_are_in_one_message(base: Path) -> None:
     _cut("model.safetensors", 1)(base)
     _write("tokenizer.json", POINTER)(base)
     with pytest.raises(UserError) as caught:
-        check_local(str(base), {"min": None, "max": 9})
+        check_local(str(base), Pixels(min=None, max=9))
     lines = str(caught.value).splitlines()
     assert lines[0] == f"base_model.path: {base} cannot be used (5 problems):"
     assert [line.split()[0] for line in lines[1:]] == [
@@ -282,7 +284,7 @@ def test_an_eight_billion_model_costs_milliseconds_to_check_and_no_torch(base: P
     assert time.perf_counter() - started < 1
     program = (
         "import sys; from usertune.models.base_model import check_local; "
-        f"check_local({str(base)!r}, {NO_LIMITS}); "
+        f"from usertune.models.recipe import Pixels; check_local({str(base)!r}, Pixels()); "
         "assert not {'torch', 'transformers', 'safetensors'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -353,10 +355,11 @@ def test_a_name_on_the_hub_is_checked_in_the_cache_where_nothing_may_be_download
 DESCRIBE = """
 import json, sys
 from usertune.models.base_model import describe_base_model
+from usertune.models.recipe import BaseModelRecipe
 from usertune.core.errors import UserError
 path, manifest = json.loads(sys.argv.pop())
 try:
-    describe_base_model({"path": path, "revision": None, "pixels": {"min": None, "max": None}}, manifest)
+    describe_base_model(BaseModelRecipe(step="base_model", path=path), manifest)
 except UserError as problem:
     print(problem)
 """
@@ -423,7 +426,7 @@ def test_any_change_of_a_header_is_read_or_refused(
 def test_limits_of_pixels_are_compared_with_those_of_the_processor(
     low: int | None, high: int | None, message: str | None
 ) -> None:
-    pixels = {"min": low, "max": high}
+    pixels = Pixels(min=low, max=high)
     if message is None:
         check_local(str(BASE), pixels)
         return
@@ -448,7 +451,7 @@ def test_a_maximum_below_the_processors_minimum_makes_images_larger_than_asked(b
         grids = [images(images=[screen], return_tensors="pt")["image_grid_thw"][0] for screen in screens]
         return max(int(height * width) * 16 * 16 for _, height, width in grids)
 
-    wrong: dict[str, int | None] = {"min": None, "max": 32768}
+    wrong = Pixels(min=None, max=32768)
     assert most_pixels(wrong) > 65536
     assert pixel_problems(limits, wrong) == [
         "base_model.max_pixels is 32,768, but the processor's own minimum is 65,536 pixels, to which it enlarges "
@@ -456,13 +459,13 @@ def test_a_maximum_below_the_processors_minimum_makes_images_larger_than_asked(b
         "min_pixels too, to 16384 or less, or max_pixels to 81920 or more"
     ]
     # Rounding alone makes an image larger than a maximum at the minimum.
-    at_the_minimum: dict[str, int | None] = {"min": None, "max": 65536}
+    at_the_minimum = Pixels(min=None, max=65536)
     assert most_pixels(at_the_minimum) > 65536
     assert pixel_problems(limits, at_the_minimum)
-    advised: list[dict[str, int | None]] = [{"min": 16384, "max": 32768}, {"min": None, "max": 81920}]
+    advised: list[Pixels] = [Pixels(min=16384, max=32768), Pixels(min=None, max=81920)]
     for right in advised:
         assert pixel_problems(limits, right) == []
-        assert most_pixels(right) <= (right["max"] or 0)
+        assert most_pixels(right) <= (right.max or 0)
 
 
 @given(st.integers(1, 2_000_000), st.integers(1, 3000), st.integers(1, 3000))
@@ -493,12 +496,12 @@ def test_a_tokenizer_without_the_tokens_of_turns_and_images_is_refused(base: Pat
     tokenizer = json.loads((base / "tokenizer.json").read_text())
     kept = [token for token in tokenizer["added_tokens"] if token["content"] not in ("<|im_end|>", "<|image_pad|>")]
     (base / "tokenizer.json").write_text(json.dumps({**tokenizer, "added_tokens": kept}))
-    recipe = {"path": str(base), "revision": None, "pixels": NO_LIMITS}
+    recipe = BaseModelRecipe(step="base_model", path=str(base), pixels=NO_LIMITS)
     with pytest.raises(UserError, match=r"the tokenizer has no <\|im_end\|>, <\|image_pad\|>; fetch"):
         describe_base_model(recipe, tmp_path / "manifest.json")
 
 
 def test_the_step_checks_what_planning_checks(base: Path, tmp_path: Path) -> None:
-    recipe = {"path": str(base), "revision": None, "pixels": {"min": None, "max": 100}}
+    recipe = BaseModelRecipe(step="base_model", path=str(base), pixels=Pixels(min=None, max=100))
     with pytest.raises(UserError, match="max_pixels is 100"):
         describe_base_model(recipe, tmp_path / "manifest.json")

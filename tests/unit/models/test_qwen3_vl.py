@@ -10,7 +10,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from tests.unit.conftest import BASE, LORA, NO_LIMITS
+from tests.support.calls import NO_LIMITS
+from tests.unit.conftest import BASE, LORA
 from usertune.models.conversation import ConversationTokenizer
 from usertune.models.qwen3_vl import (
     ADAPTED_LAYERS,
@@ -20,6 +21,7 @@ from usertune.models.qwen3_vl import (
     prepare_for_training,
     used_gpus,
 )
+from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def _trained(model: Any) -> set[str]:
 
 def test_lora_trains_adapters_of_seven_kinds_of_layer_in_the_language_model_only(model: Any) -> None:
     layers = model.config.text_config.num_hidden_layers
-    trained = _trained(prepare_for_training(model, "lora", {"lora": LORA}))
+    trained = _trained(prepare_for_training(model, LoraSettings(**LORA)))
     pattern = re.compile(
         r"base_model\.model\.model\.language_model\.layers\.(\d)\.\w+\.(\w+)\.lora_([AB])\.default\.weight"
     )
@@ -56,7 +58,7 @@ def test_full_trains_everything_but_the_frozen_parts(model: Any, vision: bool, m
     assert {name.split(".")[2] for name in mergers} == {"merger", "deepstack_merger_list"}
     assert {name.split(".")[2] for name in tower} >= {"patch_embed", "blocks"}
     frozen = (tower if vision else set()) | (mergers if merger else set())
-    trained = prepare_for_training(model, "full", {"freeze": {"vision": vision, "merger": merger}})
+    trained = prepare_for_training(model, FreezeSettings(vision=vision, merger=merger))
     assert _trained(trained) == every - frozen
 
 
@@ -64,7 +66,7 @@ def test_full_trains_everything_but_the_frozen_parts(model: Any, vision: bool, m
     ("part", "named"), [("patch_embed", "vision"), ("merger", "merger"), ("deepstack_merger_list", "merger")]
 )
 def test_a_vision_weight_that_is_trained_is_noticed(model: Any, part: str, named: str) -> None:
-    prepare_for_training(model, "full", {"freeze": BOTH})
+    prepare_for_training(model, FreezeSettings(**BOTH))
     getattr(model.model.visual, part).requires_grad_(True)
     with pytest.raises(RuntimeError, match=rf"the {named} weights are not frozen: model\.visual\.{part}"):
         check_frozen(model, BOTH)
@@ -92,7 +94,7 @@ def test_a_model_without_a_vision_tower_is_noticed(model: Any) -> None:
 
 @pytest.mark.parametrize(
     ("pixels", "tokens"),
-    [(NO_LIMITS, 64), ({"min": None, "max": 128 * 128}, 16), ({"min": 512 * 512, "max": None}, 256)],
+    [(NO_LIMITS, 64), (Pixels(min=None, max=128 * 128), 16), (Pixels(min=512 * 512, max=None), 256)],
 )
 def test_pixel_limits_change_the_number_of_visual_tokens(pixels: dict[str, int | None], tokens: int) -> None:
     conversations = ConversationTokenizer(load_processor(BASE, pixels))

@@ -16,6 +16,7 @@ from torch.distributed import checkpoint as distributed_checkpoint
 from tests.unit.conftest import BASE, LORA
 from usertune.core.errors import UserError
 from usertune.models.qwen3_vl import load_for_prediction, load_model, prepare_for_training
+from usertune.models.recipe import FreezeSettings, LoraSettings
 from usertune.models.weights import is_finite
 from usertune.training.checkpoints import SHARDED_MODEL, SHARDED_OPTIMIZER, check_checkpoint
 
@@ -58,7 +59,7 @@ def base(tmp_path: Path) -> Path:
 def trained_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A saved adapter whose matrices are all random."""
     folder = tmp_path_factory.mktemp("adapter")
-    adapted: Any = prepare_for_training(load_model(BASE, "float32"), "lora", {"lora": LORA})
+    adapted: Any = prepare_for_training(load_model(BASE, "float32"), LoraSettings(**LORA))
     torch.manual_seed(0)
     for name, value in adapted.named_parameters():
         if "lora_" in name:
@@ -196,8 +197,8 @@ def test_a_working_checkpoint_of_other_weights_is_refused(
     base: Path, adapter: Path, mode: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(BASE, "float32")
-    freeze = {"vision": True, "merger": True}
-    prepared = prepare_for_training(model, mode, {"lora": LORA, "freeze": freeze})
+    settings = LoraSettings(**LORA) if mode == "lora" else FreezeSettings(vision=True, merger=True)
+    prepared = prepare_for_training(model, settings)
     folder, file = (adapter, "adapter_model") if mode == "lora" else (base, "model")
     check_checkpoint(prepared, folder)
     change, message = (BROKEN_ADAPTERS if mode == "lora" else BROKEN)[kind]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -25,11 +26,16 @@ from usertune.reporting.figures import accuracy_by_user, distance_distribution
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.reporting.figures.sheet import Sources, subject_of
 from usertune.reporting.make_figure import make_figure
+from usertune.reporting.recipe import FigureRecipe
 from usertune.reporting.style import PALETTE
 from usertune.runtime.code_version import code_version
 from usertune.study.schema.report import FIGURE_NAMES
 
 Maker = Callable[..., Any]
+
+
+def recipe_of(study: Any, **keys: Any) -> FigureRecipe:
+    return FigureRecipe.model_validate({"step": "figure", **study.design, **keys})
 
 
 def outputs(folder: Path, name: str = "own") -> tuple[Path, Path, Path]:
@@ -58,29 +64,30 @@ def test_every_figure_is_drawn_the_same_twice(make_study: Maker) -> None:
 def test_the_manifest_of_a_figure_has_its_inputs(make_study: Maker, tmp_path: Path) -> None:
     study = make_study()
     tables = study.compare()
-    make_figure(study.design, "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))
+    make_figure(recipe_of(study), "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))
     svg, png, manifest_file = outputs(tmp_path)
     manifest = read_result(manifest_file)
     assert manifest["files"] == {path.name: digest_file(path) for path in (svg, png)}
-    assert (manifest["step"], manifest["name"], manifest["recipe"]) == ("figure", "loss_curves", study.design)
+    assert (manifest["step"], manifest["name"]) == ("figure", "loss_curves")
+    assert manifest["recipe"] == recipe_of(study).as_json()
     version = code_version("figure", (FIGURES.module("loss_curves"), "usertune.tasks.grounding"))
     assert [record["code"] for record in manifest["provenance"]] == [version]
 
-    def fingerprint(recipe: dict[str, Any]) -> str:
-        make_figure(recipe, "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))
+    def fingerprint(**keys: Any) -> str:
+        make_figure(recipe_of(study, **keys), "loss_curves", Sources(tables, study.training_logs()), *outputs(tmp_path))
         return str(read_result(manifest_file)["fingerprint"])
 
-    assert fingerprint(study.design) == manifest["fingerprint"]
-    assert fingerprint({**study.design, "colours": {"lora": "#7b3294"}}) != manifest["fingerprint"]
+    assert fingerprint() == manifest["fingerprint"]
+    assert fingerprint(colours={"lora": "#7b3294"}) != manifest["fingerprint"]
     log = study.training_logs()["lora"]
     log.write_text(log.read_text().replace("0.5", "0.25"))
-    assert fingerprint(study.design) != manifest["fingerprint"]
+    assert fingerprint() != manifest["fingerprint"]
 
 
 def test_distance_curve_ends_at_the_parse_rate(make_study: Maker) -> None:
     study = make_study()
     folder = study.compare()
-    figure = distance_distribution.draw(subject_of(study.design, Sources(folder, {})))
+    figure = distance_distribution.draw(subject_of(recipe_of(study), Sources(folder, {})))
     curve = next(line for line in figure.axes[0].lines if line.get_label() == "vanilla")
     rate = read_table(folder / "summary.csv").set_index("experiment")["parse_rate"]["vanilla"]
     shares = np.asarray(curve.get_ydata())
@@ -94,7 +101,7 @@ def test_distance_curve_ends_at_the_parse_rate(make_study: Maker) -> None:
 def test_accuracy_points_are_the_numbers_of_the_tables(make_study: Maker) -> None:
     study = make_study()
     folder = study.compare()
-    subject = subject_of(study.design, Sources(folder, {}))
+    subject = subject_of(recipe_of(study), Sources(folder, {}))
     design = subject.design
     left, right = accuracy_by_user.draw(subject).axes
     users = read_table(folder / "users.csv").groupby("experiment")["click_accuracy"]
@@ -124,17 +131,17 @@ def test_unusual_studies_are_drawn(make_study: Maker, fields: dict[str, Any]) ->
 def test_unknown_names_are_refused(make_study: Maker, tmp_path: Path) -> None:
     study = make_study()
     with pytest.raises(UserError, match="accuracy_by_user"):
-        make_figure(study.design, "pie", Sources(tmp_path, {}), *outputs(tmp_path))
+        make_figure(recipe_of(study), "pie", Sources(tmp_path, {}), *outputs(tmp_path))
     with pytest.raises(UserError, match="mystery is no experiment"):
-        make_figure(study.design, "loss_curves", Sources(tmp_path, {"mystery": tmp_path}), *outputs(tmp_path))
+        make_figure(recipe_of(study), "loss_curves", Sources(tmp_path, {"mystery": tmp_path}), *outputs(tmp_path))
     with pytest.raises(UserError, match="does not exist"):
-        make_figure(study.design, "accuracy_by_user", Sources(tmp_path, {}), *outputs(tmp_path))
+        make_figure(recipe_of(study), "accuracy_by_user", Sources(tmp_path, {}), *outputs(tmp_path))
     log = {"lora": tmp_path / "log.csv"}
     with pytest.raises(UserError, match="does not exist"):
-        make_figure(study.design, "loss_curves", Sources(tmp_path, log), *outputs(tmp_path))
+        make_figure(recipe_of(study), "loss_curves", Sources(tmp_path, log), *outputs(tmp_path))
     (tmp_path / "log.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="not a training log"):
-        make_figure(study.design, "loss_curves", Sources(tmp_path, log), *outputs(tmp_path))
+        make_figure(recipe_of(study), "loss_curves", Sources(tmp_path, log), *outputs(tmp_path))
 
 
 def test_own_colours_show_in_the_figure_that_has_them(make_study: Maker, tmp_path: Path) -> None:
@@ -144,7 +151,7 @@ def test_own_colours_show_in_the_figure_that_has_them(make_study: Maker, tmp_pat
 
     def drawn(name: str, colours: dict[str, str]) -> bytes:
         svg, png, manifest = outputs(tmp_path)
-        recipe = {**study.design, "colours": colours}
+        recipe = recipe_of(study, colours=colours)
         make_figure(recipe, name, Sources(study.root / "tables", study.training_logs()), svg, png, manifest)
         return svg.read_bytes()
 
@@ -157,10 +164,10 @@ def test_own_colours_show_in_the_figure_that_has_them(make_study: Maker, tmp_pat
 
 
 @pytest.mark.parametrize("colours", [["#7b3294"], {"lora": "purplish"}, {"mystery": "#7b3294"}, {"lora": None}])
-def test_colours_that_mean_nothing_are_refused(make_study: Maker, tmp_path: Path, colours: Any) -> None:
-    recipe = {**make_study().design, "colours": colours}
-    with pytest.raises(UserError, match=r"colours .* for experiments among: vanilla, lora, full_tuned"):
-        make_figure(recipe, "loss_curves", Sources(tmp_path, {}), *outputs(tmp_path))
+def test_colours_that_mean_nothing_are_refused(make_study: Maker, colours: Any) -> None:
+    recipe = {**recipe_of(make_study()).as_json(), "colours": colours}
+    with pytest.raises(UserError, match="colours"):
+        FigureRecipe.parse(json.dumps(recipe))
 
 
 def test_no_module_of_a_figure_imports_another_figure() -> None:
@@ -179,10 +186,12 @@ def test_drawing_a_figure_imports_no_other_figure(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from usertune.reporting.make_figure import make_figure\n"
         "from usertune.reporting.figures.sheet import Sources; from usertune.core.manifest import write_result\n"
-        "recipe = {'experiments': [{'name': 'a', 'mode': 'vanilla'}], 'users': ['1'], 'task': 'grounding'}\n"
-        "recipe['thresholds'] = [140]\n"
+        "from usertune.reporting.recipe import FigureRecipe\n"
+        "experiments = [{'name': 'a', 'mode': 'vanilla'}]\n"
+        "keys = {'step': 'figure', 'users': ['1'], 'task': 'grounding', 'thresholds': [140]}\n"
+        "recipe = FigureRecipe(experiments=experiments, **keys)\n"
         "folder = Path(sys.argv[1])\n"
-        "write_result(folder / 'manifest.json', {'fingerprint': 'f'})\n"
+        "write_result(folder / 'manifest.json', {'format': 2, 'output': 'f'})\n"
         "outputs = [folder / f'a.{kind}' for kind in ('svg', 'png', 'json')]\n"
         "make_figure(recipe, 'loss_curves', Sources(folder, {}), *outputs)\n"
         "print(*sorted(name for name in sys.modules if name.startswith('usertune.reporting.figures.')))"
@@ -199,6 +208,6 @@ def test_drawing_a_figure_imports_no_other_figure(tmp_path: Path) -> None:
 def test_tables_of_another_study_are_refused(make_study: Maker) -> None:
     study = make_study()
     folder = study.compare()
-    recipe = {**study.design, "experiments": study.design["experiments"][:2]}
+    recipe = recipe_of(study, experiments=study.design["experiments"][:2])
     with pytest.raises(UserError, match=r"covers the experiments .*full_tuned"):
         make_figure(recipe, "accuracy_by_user", Sources(folder, {}), *outputs(folder))

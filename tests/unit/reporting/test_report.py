@@ -15,11 +15,9 @@ import yaml
 
 from tests.support.synthetic_study import MEASURED, StandInEngine
 from usertune.core.errors import UserError
-from usertune.core.hashing import digest_file
+from usertune.core.hashing import digest, digest_file, step_fingerprint
 from usertune.core.manifest import read_result
-from usertune.core.step_fingerprints import report_fingerprint
-from usertune.evaluation.tables import ComparisonDesign, Experiment
-from usertune.evaluation.thresholds import metrics_of
+from usertune.evaluation.recipe import ComparisonDesign, ScoreRecipe
 from usertune.pipeline import steps
 from usertune.reporting.examples import LONGEST_TEXT, for_html
 from usertune.reporting.headline import headline
@@ -31,7 +29,7 @@ from usertune.study.load import study_from_config
 
 Maker = Callable[..., Any]
 TRAINING_USER = re.compile(r"data/user_[tv]")
-METRICS = metrics_of({"task": "grounding", "thresholds": [140]})
+METRICS = ScoreRecipe(step="score", task="grounding", thresholds=(140,)).metrics
 HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> \x00\u202e"
 
 
@@ -101,11 +99,16 @@ def test_the_manifest_of_the_report_has_its_lineage(make_study: Maker) -> None:
     assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
     figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
     data = [read_result(study.root / place) for place in study.results if place.startswith("data/")]
-    assert manifest["fingerprint"] == report_fingerprint(
-        study.recipe(steps.REPORT.manifest), read_result(study.root / steps.COMPARE.manifest), figures, data
-    )
-    code = code_version("report", ("usertune.tasks.grounding",))
-    assert [record["code"] for record in manifest["provenance"]] == [code]
+    assert manifest["fingerprint"] == step_fingerprint(study.recipe(steps.REPORT.manifest), manifest["inputs"])
+    assert manifest["inputs"] == {
+        "audit": read_result(study.audit_file)["fingerprint"],
+        "tables": read_result(study.root / steps.COMPARE.manifest)["fingerprint"],
+        "figures": {figure["name"]: figure["fingerprint"] for figure in figures},
+        "data": {user["user"]: digest([user["samples"], []]) for user in data},
+    }
+    assert [record["code"] for record in manifest["provenance"]] == [
+        code_version("report", ("usertune.tasks.grounding",))
+    ]
     for place in study.results:
         if place.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(place):
             assert f'title="{read_result(study.root / place)["fingerprint"]}"' in text, place
@@ -240,8 +243,9 @@ def test_texts_of_examples_are_shortened_and_hold_what_html_can() -> None:
 
 
 def sentence(names: list[str], accuracy: list[float], gaps: dict[tuple[str, str], tuple[float, Any, Any]]) -> str:
-    design = ComparisonDesign(
-        tuple(Experiment(name, "vanilla" if name == "vanilla" else "lora") for name in names), ("1", "2")
+    experiments = [{"name": name, "mode": "vanilla" if name == "vanilla" else "lora"} for name in names]
+    design = ComparisonDesign.model_validate(
+        {"step": "report", "experiments": experiments, "users": ["1", "2"], "task": "grounding", "thresholds": [140]}
     )
     summary = pd.DataFrame(
         {"experiment": names, "click_accuracy": accuracy, "users": 2, "samples": 1200, "confidence": 0.95}

@@ -18,6 +18,7 @@ from rocrate.rocrate import ROCrate
 from usertune.core.files import write_json
 from usertune.core.hashing import digest, digest_bytes, digest_file
 from usertune.evaluation import table_names
+from usertune.reporting.recipe import ReportRecipe
 from usertune.reporting.ro_crate import METADATA_NAME, crate_of, link_as_crate
 from usertune.runtime.provenance import UNKNOWN, current_provenance
 
@@ -44,7 +45,7 @@ def fingerprint_of(step: str, *parts: str) -> str:
     return digest([step, *parts])
 
 
-def study(names: list[str], users: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def study(names: list[str], users: list[str]) -> tuple[ReportRecipe, dict[str, Any]]:
     """Return recipe and origin of a study in which every two users were predicted together."""
     experiments = {}
     for name in names:
@@ -63,8 +64,17 @@ def study(names: list[str], users: list[str]) -> tuple[dict[str, Any], dict[str,
             "lineage": {"base_model": fingerprint_of("base_model"), "train": train, "users": chains},
             "provenance": {"train": [record()] if trained else [], "predict": [record()]},
         }
-    recipe = {"study": "demo", "title": "The demo", "users": users}
-    recipe["experiments"] = [{"name": name, "mode": MODES.get(name, "lora")} for name in names]
+    recipe = ReportRecipe.model_validate(
+        {
+            "step": "report",
+            "study": "demo",
+            "title": "The demo",
+            "users": users,
+            "experiments": [{"name": name, "mode": MODES.get(name, "lora")} for name in names],
+            "task": "grounding",
+            "thresholds": [140],
+        }
+    )
     origin = {
         "fingerprint": fingerprint_of("compare"),
         "study_sha256": fingerprint_of("study"),
@@ -109,7 +119,7 @@ def test_the_base_model_is_named_with_its_commit() -> None:
     recipe, origin = study(list(MODES), ["1"])
     base = {
         "recipe": {"path": "Qwen/Qwen3-VL-8B-Instruct", "revision": "main"},
-        "fingerprint": fingerprint_of("base_model"),
+        "output": fingerprint_of("base_model"),
         "about": {"model_type": "qwen3_vl", "commit": "0" * 40, "parameters": 8_767_123_696},
     }
     plain, named = (entities(crate_of(recipe, origin, digests(), DATE, model)) for model in (None, base))
@@ -261,7 +271,7 @@ def test_the_date_is_now_unless_told() -> None:
 
 def test_texts_survive_as_data_whatever_they_hold(tmp_path: Path) -> None:
     recipe, origin = study(["vanilla", HOSTILE], ["1", HOSTILE])
-    write_json(tmp_path / METADATA_NAME, crate_of({**recipe, "title": HOSTILE}, origin, {}, DATE))
+    write_json(tmp_path / METADATA_NAME, crate_of(recipe.model_copy(update={"title": HOSTILE}), origin, {}, DATE))
     crate = ROCrate(tmp_path)
     assert crate.name == HOSTILE
     assert len(crate.get_by_type("CreateAction")) == 4
@@ -327,7 +337,9 @@ def test_of_the_machine_only_what_results_depend_on_is_told() -> None:
     recipe, origin = study(["vanilla"], ["1"])
     private = {**record()["machine"], "host": "node-of-the-institute", "folder": "/home/somebody"}
     origin["provenance"] = [current_provenance("report"), record(machine=private)]
-    text = json.dumps(crate_of({**recipe, "dataset_root": "/data/private"}, origin, digests(), DATE))
+    text = json.dumps(
+        crate_of(recipe.model_copy(update={"dataset": {"root": "/data/private"}}), origin, digests(), DATE)
+    )
     assert current_provenance("report")["code"] in text
     for folder in (Path.home(), Path.cwd(), Path(sys.prefix), Path(__file__).parent):
         assert str(folder) not in text

@@ -118,7 +118,7 @@ def test_dates_are_those_of_the_results() -> None:
 
 
 def test_a_base_model_of_an_older_release_is_shown_without_what_it_lacks() -> None:
-    rows = dict(base_model_rows({"recipe": {"path": "owner/name", "revision": "main"}, "fingerprint": "f" * 64}))
+    rows = dict(base_model_rows({"recipe": {"path": "owner/name", "revision": "main"}, "output": "f" * 64}))
     assert rows == {
         "base model": "owner/name",
         "revision asked for": "main",

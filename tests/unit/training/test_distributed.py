@@ -19,6 +19,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.calls import train
 from tests.unit.conftest import BASE, EXECUTION, WITH_ARGUMENTS, Prepared
 from usertune.core.errors import FinalError, UserError
 from usertune.core.manifest import read_result
@@ -26,7 +27,7 @@ from usertune.runtime.step_main import EXIT_TRY_AGAIN, EXIT_USER_ERROR
 from usertune.training.callbacks import newest_checkpoint
 from usertune.training.distributed.launch import EXCHANGE
 from usertune.training.processes import Processes
-from usertune.training.train import WEIGHTS, train_experiment
+from usertune.training.train import WEIGHTS
 
 TWO = Processes(nproc_per_node=2)
 ALONE = Processes()
@@ -37,9 +38,9 @@ PATIENCE = 200
 TRAIN = f"""{WITH_ARGUMENTS}
 from usertune.runtime import step_main
 from usertune.training.processes import Processes
-from usertune.training.train import train_experiment
+from tests.support.calls import train
 processes = Processes(nproc_per_node=arguments.pop("nproc_per_node"))
-step_main.run(step_main.argument_parser("train"), lambda _: train_experiment(**arguments, processes=processes))
+step_main.run(step_main.argument_parser("train"), lambda _: train(**arguments, processes=processes))
 """
 
 # One of two processes that train with FSDP. accelerate shards on GPUs only, so its choice is corrected here; what
@@ -56,6 +57,7 @@ from usertune.training.callbacks import StopTogether
 from usertune.data.samples import read_user
 from usertune.core.errors import StopRequested
 from usertune.training.processes import Processes
+from usertune.training.recipe import Execution, TrainRecipe
 
 task = json.loads(sys.argv[1])
 original = accelerate.state.AcceleratorState.__init__
@@ -88,7 +90,7 @@ finetune._save_weights = save
 samples = [[sample for file in task[key] for sample in read_user(Path(file))[1]] for key in ("train", "validation")]
 out = Path(task["out"])
 run = finetune.FineTuning(
-    task["recipe"]["mode"], task["recipe"]["training"], task["execution"], task["dtype"], task["recipe"]["pixels"],
+    TrainRecipe.model_validate({**task["recipe"], "dtype": task["dtype"]}), Execution.model_validate(task["execution"]),
     Path(task["base"]), Path(task["root"]), *samples, Processes(nproc_per_node=2, strategy="fsdp"),
 )
 try:
@@ -151,8 +153,8 @@ def test_two_processes_train_what_one_trains(
     for name, value in {"WORLD_SIZE": "4", "RANK": "3", "MASTER_PORT": "1", "PET_NNODES": "2"}.items():
         monkeypatch.setenv(name, value)
     one, two = tmp_path / "one", tmp_path / "two"
-    train_experiment(**_arguments(prepared, one, mode))
-    manifest = train_experiment(**_arguments(prepared, two, mode, gradient_checkpointing=True), processes=TWO)
+    train(**_arguments(prepared, one, mode))
+    manifest = train(**_arguments(prepared, two, mode, gradient_checkpointing=True), processes=TWO)
     _assert_same_losses(two / "log.csv", one / "log.csv")
     _assert_same_weights(_weights(two), _weights(one))
     alone = read_result(one / "manifest.json")
@@ -162,14 +164,14 @@ def test_two_processes_train_what_one_trains(
     assert (alone["processes"], alone["parallel"], alone["gpus_used"]) == (1, None, [])
     assert not list(_work(two).glob(f"{EXCHANGE}*"))
     # The work is found done, by however many.
-    assert train_experiment(**_arguments(prepared, two, mode)) == manifest
+    assert train(**_arguments(prepared, two, mode)) == manifest
 
 
 def test_sharding_without_gpus_is_refused_and_not_replaced_by_something_else(
     prepared: Prepared, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as refused:
-        train_experiment(**_arguments(prepared, tmp_path, "full"), processes=replace(TWO, strategy="fsdp"))
+        train(**_arguments(prepared, tmp_path, "full"), processes=replace(TWO, strategy="fsdp"))
     assert str(refused.value) == (
         "training was to run as 2 processes with fsdp, but was set up as 2 processes with ddp; there is no GPU here, "
         "and FSDP shards on GPUs only: set parallel: ddp for this experiment"
@@ -183,21 +185,21 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_one_message(
     arguments = _arguments(prepared, tmp_path, save_every_steps=1)
     arguments["recipe"]["training"] |= {"learning_rate": 1e30, "warmup_steps": 0}
     with pytest.raises(FinalError, match=r"^training stopped at step 2 of 10, .* the loss is nan, .*samples: 1"):
-        train_experiment(**arguments, processes=TWO)
+        train(**arguments, processes=TWO)
     assert not list(tmp_path.rglob(WEIGHTS))
 
 
 def test_two_nodes_need_a_slurm_job(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     with pytest.raises(UserError, match="nodes: 2 needs a SLURM job, and this is none"):
-        train_experiment(**_arguments(prepared, tmp_path), processes=Processes(nodes=2))
+        train(**_arguments(prepared, tmp_path), processes=Processes(nodes=2))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A training of 40 steps by one process."""
     out = tmp_path_factory.mktemp("undisturbed")
-    train_experiment(**_arguments(prepared, out, epochs=8))
+    train(**_arguments(prepared, out, epochs=8))
     return out
 
 
@@ -233,7 +235,7 @@ def _finish(prepared: Prepared, out: Path, undisturbed: Path, processes: Process
     checkpoint = newest_checkpoint(_work(out))
     assert checkpoint is not None
     step = int(checkpoint.name.rpartition("-")[2])
-    manifest = train_experiment(**_arguments(prepared, out, epochs=8), processes=processes)
+    manifest = train(**_arguments(prepared, out, epochs=8), processes=processes)
     assert 0 < manifest["resumed_from_step"] == step < manifest["steps"] == 40
     _assert_same_losses(out / "log.csv", undisturbed / "log.csv")
     _assert_same_weights(_weights(out), _weights(undisturbed), tolerance=1e-3)
@@ -328,7 +330,7 @@ def _sharded(prepared: Prepared, out: Path, stop_after: int | None = None, **tas
 def whole(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes of the training that others share."""
     out = tmp_path_factory.mktemp("whole")
-    train_experiment(**_arguments(prepared, out, "full"))
+    train(**_arguments(prepared, out, "full"))
     return out
 
 
@@ -380,7 +382,7 @@ def test_a_sharded_run_goes_on_whole_and_a_whole_one_sharded(prepared: Prepared,
     work = place / _work(whole).name
     work.parent.mkdir()
     (out / "work").rename(work)
-    manifest = train_experiment(**arguments)
+    manifest = train(**arguments)
     assert manifest["resumed_from_step"] == 5
     _assert_same_losses(place / "log.csv", whole / "log.csv")
     _assert_same_weights(_weights(place), _weights(whole))
@@ -402,5 +404,5 @@ def test_a_whole_run_goes_on_sharded(prepared: Prepared, tmp_path: Path, whole: 
 
 
 def test_weights_of_two_processes_are_complete_when_they_are_there(prepared: Prepared, tmp_path: Path) -> None:
-    train_experiment(**_arguments(prepared, tmp_path, "full", epochs=1), processes=TWO)
+    train(**_arguments(prepared, tmp_path, "full", epochs=1), processes=TWO)
     assert sorted(path.name for path in _work(tmp_path).iterdir() if path.is_dir()) == [WEIGHTS]

@@ -17,7 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.unit.conftest import BASE, EXECUTION, FROZEN, LORA, NO_LIMITS, TRAIN_STEP_BY_STEP, TRAINING, Prepared
+from tests.support.calls import NO_LIMITS
+from tests.unit.conftest import BASE, EXECUTION, TRAIN_STEP_BY_STEP, Prepared
 from usertune.core.errors import FinalError, LackOfMemoryError, StopRequested, UserError
 from usertune.core.files import read_json
 from usertune.core.manifest import write_result
@@ -28,6 +29,7 @@ from usertune.training.batches import NUMBERS
 from usertune.training.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.training.effort import RECORD
 from usertune.training.finetune import FineTuning, fine_tune
+from usertune.training.recipe import Execution, TrainRecipe
 from usertune.training.trainer import answer_loss_sum
 
 
@@ -41,11 +43,8 @@ def _uneven(prepared: Prepared, *users: str) -> Any:
 
 def _run(prepared: Prepared, mode: str = "lora", micro_batch_size: int = 4, **training: Any) -> FineTuning:
     return FineTuning(
-        mode=mode,
-        training={**TRAINING, "lora": LORA, "freeze": FROZEN, **training},
-        execution={**EXECUTION, "micro_batch_size": micro_batch_size},
-        dtype="float32",
-        pixels=NO_LIMITS,
+        recipe=TrainRecipe.model_validate(prepared.train_recipe(mode, **training)),
+        execution=Execution.model_validate({**EXECUTION, "micro_batch_size": micro_batch_size}),
         base_folder=BASE,
         dataset_root=prepared.root,
         train_samples=_uneven(prepared, "11", "12"),
@@ -117,7 +116,7 @@ def test_the_micro_batch_changes_nothing_and_neither_does_gradient_checkpointing
     table, weights = _train(_run(prepared, micro_batch_size=4), tmp_path / "4")
     for micro_batch_size, checkpointing in ((1, False), (2, True)):
         run = _run(prepared, micro_batch_size=micro_batch_size)
-        run = replace(run, execution={**run.execution, "gradient_checkpointing": checkpointing})
+        run = replace(run, execution=run.execution.model_copy(update={"gradient_checkpointing": checkpointing}))
         other_table, other_weights = _train(run, tmp_path / str(micro_batch_size))
         for split in ("train", "validation"):
             assert _losses(other_table, split) == pytest.approx(_losses(table, split), rel=2e-6)
@@ -328,7 +327,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_resumed_from(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = _run(prepared)
-    run = replace(run, execution={**run.execution, "save_every_steps": 2})
+    run = replace(run, execution=run.execution.model_copy(update={"save_every_steps": 2}))
     undisturbed = _train(run, tmp_path / "undisturbed")
     with monkeypatch.context() as patch:
         _stop_after(4, patch)
@@ -388,7 +387,7 @@ def test_the_best_weights_are_kept_also_after_a_resume_and_training_stops_early(
 
 def test_the_cost_is_that_of_all_attempts(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = _run(prepared)
-    run = replace(run, execution={**run.execution, "save_every_steps": 2})
+    run = replace(run, execution=run.execution.model_copy(update={"save_every_steps": 2}))
     undisturbed = _measured(run, tmp_path / "undisturbed")
     assert (undisturbed["attempts"], undisturbed["computed_steps"], undisturbed["computed_samples"]) == (1, 6, 24)
 

@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.unit.conftest import BASE, LORA
 from usertune.models.qwen3_vl import load_model, prepare_for_training
+from usertune.models.recipe import LoraSettings
 from usertune.training.moved import WeightSample, adapter_change, warn_if_hardly
 
 
@@ -41,7 +42,7 @@ def test_a_change_that_the_saved_format_does_not_keep_is_none() -> None:
 
 def test_an_adapter_counts_by_what_it_adds_to_the_weights() -> None:
     base = load_model(BASE, "float32")
-    adapted = prepare_for_training(base, "lora", {"lora": LORA})
+    adapted = prepare_for_training(base, LoraSettings(**LORA))
     assert adapter_change(adapted) == 0.0, "B is zero"
     torch.manual_seed(0)
     for name, value in adapted.named_parameters():

@@ -7,6 +7,7 @@ import torch
 
 from tests.unit.conftest import BASE, LORA
 from usertune.models.qwen3_vl import load_model, prepare_for_training
+from usertune.models.recipe import LoraSettings
 from usertune.training.sample_dropout import Draw, SampleDropout, draw_by_sample
 
 FEATURES, TOKENS = 256, 40
@@ -51,7 +52,7 @@ def test_masks_differ_and_drop_their_share_everywhere() -> None:
 
 
 def test_every_dropout_of_an_adapter_is_replaced_and_none_is_in_evaluation() -> None:
-    model = prepare_for_training(load_model(BASE, "float32"), "lora", {"lora": LORA})
+    model = prepare_for_training(load_model(BASE, "float32"), LoraSettings(**LORA))
     state = set(model.state_dict())
     draw_by_sample(model, 0)
     assert not [name for name, module in model.named_modules() if isinstance(module, torch.nn.Dropout) and module.p]

@@ -12,29 +12,30 @@ from typing import Any
 
 import pytest
 
+from tests.support.calls import train
 from tests.support.synthetic_study import StandInTrainer, without_a_model
 from tests.unit.conftest import EXECUTION, TRAIN_STEP_BY_STEP, WITH_ARGUMENTS, Prepared
 from usertune.core.errors import FinalError
 from usertune.core.hashing import digest_file, digest_folder
 from usertune.core.manifest import read_result, write_result
 from usertune.runtime.provenance import UNKNOWN, current_provenance
-from usertune.training.train import COMPLETE, train_experiment
+from usertune.training.train import COMPLETE
 
 # Trains as told, where torch cannot be imported.
 WITHOUT_TORCH = f"""{WITH_ARGUMENTS}
 import logging
 sys.modules["torch"] = None
-from usertune.training.train import train_experiment
+from tests.support.calls import train
 logging.basicConfig(level=logging.INFO)
-train_experiment(**arguments)
+train(**arguments)
 """
 
 # Trains as told, as a program with a log.
 TRAIN = f"""{WITH_ARGUMENTS}
 from usertune.runtime import step_main
-from usertune.training.train import train_experiment
+from tests.support.calls import train
 sys.argv += ["--log", str(arguments["log_file"].with_name("train.log"))]
-step_main.run(step_main.argument_parser("train"), lambda _: train_experiment(**arguments))
+step_main.run(step_main.argument_parser("train"), lambda _: train(**arguments))
 """
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -44,7 +45,7 @@ Start = Callable[..., subprocess.Popen[str]]
 def trained(prepared: Prepared, tmp_path: Path) -> dict[str, Any]:
     """The arguments of a training that was done."""
     arguments = prepared.train_arguments(tmp_path)
-    train_experiment(**arguments)
+    train(**arguments)
     return arguments
 
 
@@ -84,7 +85,7 @@ def test_the_manifest_says_what_was_trained_and_how(trained: dict[str, Any], tmp
     assert all(manifest[key] > 0 for key in measured)
     assert manifest["weights_files"] == digest_folder(_weights(tmp_path))
     assert manifest["files"] == {"log.csv": digest_file(tmp_path / "log.csv")}
-    assert manifest["lineage"] == {"base_model": manifest["base_model"], "train": manifest["fingerprint"]}
+    assert manifest["lineage"] == {"base_model": manifest["inputs"]["base_model"], "train": manifest["fingerprint"]}
     assert manifest["provenance"] == [current_provenance("train")]
     for name, state in manifest["weights_state"].items():
         stat = (_weights(tmp_path) / name).stat()
@@ -147,14 +148,14 @@ def test_after_a_failure_that_is_final_only_a_new_run_tries_again(
     recipe = prepared.train_recipe(learning_rate=1e30, warmup_steps=0)
     arguments = {**prepared.train_arguments(tmp_path, recipe), "execution": {**EXECUTION, "save_every_steps": 1}}
     with pytest.raises(FinalError, match="training stopped at") as first:
-        train_experiment(**arguments)
+        train(**arguments)
     process = run_python(WITHOUT_TORCH, {**arguments, "attempt": 2})
     _, error = process.communicate(timeout=60)
     last = f"{first.value} (so ended the attempt before; this one would too, and did not begin)"
     assert error.splitlines()[-1].endswith(last)
     assert not list(tmp_path.rglob("weights"))
     with pytest.raises(FinalError) as again:
-        train_experiment(**arguments)
+        train(**arguments)
     assert str(again.value) == str(first.value)
 
 
@@ -166,8 +167,17 @@ def test_damaged_weights_are_trained_again(trained: dict[str, Any], tmp_path: Pa
         weights.unlink()
     else:
         os.truncate(weights, weights.stat().st_size // 2)
-    train_experiment(**trained)
+    train(**trained)
     assert digest_folder(_weights(tmp_path)) == before
+
+
+def test_weights_that_an_older_release_trained_are_found(trained: dict[str, Any], tmp_path: Path) -> None:
+    complete = _weights(tmp_path).parent / COMPLETE
+    result = read_result(complete)
+    old = {"made_with": result.pop("provenance")}
+    write_result(complete, {**result, **old})
+    assert _trainings(**trained) == 0
+    assert read_result(tmp_path / "manifest.json")["provenance"] == old["made_with"]
 
 
 def test_of_two_processes_one_trains_and_the_other_waits_and_trains_nothing(
@@ -201,7 +211,7 @@ def _trainings(**arguments: Any) -> int:
     """Train with the stand-in; return how often it had to."""
     before = StandInTrainer.trained
     with without_a_model():
-        train_experiment(**arguments)
+        train(**arguments)
     return StandInTrainer.trained - before
 
 
@@ -255,7 +265,7 @@ def test_a_checkpoint_of_other_code_is_not_resumed_from_if_the_study_says_so(
         # Checkpoints go when training ends well, so this one must not.
         patch.setattr(sys.modules["usertune.training.finetune"], "fine_tune", _fail)
         with caplog.at_level("INFO"), pytest.raises(RuntimeError, match="interrupted again"):
-            train_experiment(**strict)
+            train(**strict)
     assert checkpoint.exists() != other
     assert ("made with other code or packages (code earlier -> " in caplog.text) == other
     makers = read_result(checkpoint.parent / "provenance.json")["provenance"]

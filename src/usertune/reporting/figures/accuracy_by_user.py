@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from usertune.evaluation import table_names
-from usertune.evaluation.thresholds import threshold_label
 from usertune.reporting.figures.sheet import Subject, legend_above, new_figure, percent_scale
+from usertune.tasks.metrics import threshold_label
 
 TITLE = "Click accuracy by user"
 ALTERNATIVE = (

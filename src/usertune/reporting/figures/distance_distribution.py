@@ -9,8 +9,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from usertune.evaluation import table_names
-from usertune.evaluation.thresholds import threshold_label
 from usertune.reporting.figures.sheet import PALE, Subject, legend_above, new_figure, percent_scale, say
+from usertune.tasks.metrics import threshold_label
 
 TITLE = "Distance to the target"
 ALTERNATIVE = (

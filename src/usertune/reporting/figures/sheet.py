@@ -9,21 +9,19 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import is_color_like
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from usertune.core.errors import UserError
 from usertune.core.files import atomic_writer
-from usertune.evaluation.tables import ComparisonDesign, design_of, read_table, require_experiments
-from usertune.evaluation.thresholds import metrics_of, thresholds_of
+from usertune.evaluation.recipe import ComparisonDesign
+from usertune.evaluation.tables import read_table, require_experiments
+from usertune.reporting.recipe import FigureRecipe
 from usertune.reporting.style import Style, styles
 from usertune.tasks.metrics import Metric
 
@@ -86,22 +84,9 @@ class Subject:
         return table
 
 
-def subject_of(recipe: Mapping[str, Any], sources: Sources) -> Subject:
-    """Return what the recipe of a figure says about it; keys as in `usertune.reporting.make_figure.make_figure`.
-
-    Raises:
-        UserError: the recipe is malformed, or gives a colour to an experiment that it does not name.
-    """
-    design = design_of(recipe)
-    colours = recipe.get("colours", {})
-    if not isinstance(colours, Mapping) or not all(
-        name in design.names and is_color_like(colour) for name, colour in colours.items()
-    ):
-        raise UserError(
-            f'recipe: found colours {colours!r}; write {{"lora": "#7b3294"}}, for experiments among: '
-            + ", ".join(design.names)
-        )
-    return Subject(design, metrics_of(recipe), thresholds_of(recipe), styles(design, colours), sources)
+def subject_of(recipe: FigureRecipe, sources: Sources) -> Subject:
+    """Return what the recipe of a figure says about it."""
+    return Subject(recipe, recipe.metrics, recipe.thresholds, styles(recipe, recipe.colours), sources)
 
 
 def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path, png: Path) -> None:

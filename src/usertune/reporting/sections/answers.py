@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from usertune.evaluation.tables import ComparisonDesign
+from usertune.evaluation.recipe import ComparisonDesign
 
 
 def form_rows(

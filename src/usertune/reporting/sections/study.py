@@ -45,7 +45,7 @@ def base_model_rows(manifest: Manifest) -> list[tuple[str, str]]:
         ("commit on the hub", NOT_AVAILABLE if commit is None else str(commit)),
         ("type", str(about.get("model_type", NOT_AVAILABLE))),
         ("parameters", formatting.count(about.get("parameters"))),
-        ("fingerprint of its files", str(manifest.get("fingerprint", NOT_AVAILABLE))),
+        ("fingerprint of its files", str(manifest.get("output", NOT_AVAILABLE))),
     ]
 
 

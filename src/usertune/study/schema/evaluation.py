@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from usertune.evaluation.thresholds import threshold_label
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.study.schema.base import ConfigModel
+from usertune.tasks.metrics import threshold_label
 
 # The names in the catalogue, so that one line there adds an engine.
 if TYPE_CHECKING:

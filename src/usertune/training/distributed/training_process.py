@@ -18,6 +18,7 @@ from usertune.runtime.memory import ran_out
 from usertune.runtime.signals import EXIT_ENDED, SignalWatch, end_with_parent
 from usertune.training.distributed.launch import STOP_REQUEST, report_file
 from usertune.training.processes import Processes
+from usertune.training.recipe import TrainTask
 from usertune.training.train import train_in_this_process
 
 # torchrun looks ten times a second for processes that ended, and names the first that it finds. Where one is killed,
@@ -73,7 +74,7 @@ def _kind(error: UserError) -> str:
     return "final" if isinstance(error, FinalError) else "user_error"
 
 
-def _train(task: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch) -> dict[str, Any]:
+def _train(message: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch) -> dict[str, Any]:
     # Imported here, after the signals were blocked: the threads that torch starts inherit that.
     from usertune.training.callbacks import StopTogether
 
@@ -82,7 +83,9 @@ def _train(task: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch
             return int(request.read_text(encoding="utf-8"))
         return signals.signal
 
-    return train_in_this_process(task, Processes(**task["processes"]), rank, StopTogether(stop_signal))
+    processes = Processes(**message["processes"])
+    task = TrainTask.model_validate({key: message[key] for key in TrainTask.model_fields})
+    return train_in_this_process(task, processes, rank, StopTogether(stop_signal))
 
 
 def _part() -> None:

@@ -1,0 +1,21 @@
+"""The recipe of predictions."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from usertune.core.recipe import Recipe
+from usertune.inference.engines.catalogue import DEFAULT_ENGINE
+from usertune.models.recipe import Pixels
+
+
+class PredictRecipe(Recipe):
+    """How answers are generated."""
+
+    max_new_tokens: int
+    """Longest answer, in tokens."""
+    pixels: Pixels = Pixels()
+    dtype: Literal["bfloat16", "float32"]
+    thinking: bool | None = None
+    engine: str = DEFAULT_ENGINE
+    """What answers, see `usertune.inference.engines.catalogue`."""

@@ -1,0 +1,39 @@
+"""The recipe of the base model, and the settings of a model that other recipes share."""
+
+from __future__ import annotations
+
+from usertune.core.recipe import Recipe, Settings
+
+
+class Pixels(Settings):
+    """Fewest and most pixels of an image; None keeps the processor's own."""
+
+    min: int | None = None
+    max: int | None = None
+
+
+class LoraSettings(Settings):
+    """Settings of low-rank adapters."""
+
+    rank: int
+    alpha: float
+    dropout: float
+
+
+class FreezeSettings(Settings):
+    """Parts of the vision tower that full fine-tuning leaves as they are."""
+
+    vision: bool
+    merger: bool
+
+
+class BaseModelRecipe(Recipe):
+    """Which model every experiment starts from."""
+
+    path: str
+    """A folder, or a name on the hub."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; None for a local folder."""
+    pixels: Pixels = Pixels()
+    thinking: bool | None = None
+    """Whether a model that can think before it answers does so; None for a model that does not think."""

@@ -1,0 +1,39 @@
+"""The recipes of figures and of the report."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, model_validator
+
+from usertune.evaluation.recipe import ComparisonDesign
+
+
+class FigureRecipe(ComparisonDesign):
+    """What one figure shows."""
+
+    name: str = ""
+    confidence: float | None = None
+    colours: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = {}  # noqa: RUF012 (pydantic copies it)
+    """Experiment -> ``#rrggbb``; the others keep their standard colours."""
+
+    @model_validator(mode="after")
+    def _check_colours(self) -> Self:
+        if others := sorted(self.colours.keys() - set(self.names)):
+            raise ValueError(f"colours: {others[0]!r} is no experiment of this figure; use {', '.join(self.names)}")
+        return self
+
+
+class ReportRecipe(ComparisonDesign):
+    """What the report says and shows."""
+
+    study: str = ""
+    """Name of the study."""
+    title: str = "Comparison of experiments"
+    examples: int = 0
+    """Users of whom one sample is shown."""
+    study_sha256: str | None = None
+    splits: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+    """The users of each split, in the short notation."""
+    dataset: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    """How the data were read."""
