@@ -20,8 +20,8 @@ EXECUTING = {"eval", "exec", "compile", "__import__"}
 UNSAFE_MODULES = {"pickle", "dill", "joblib", "marshal", "shelve"}
 # Numbers that the study's types have checked.
 NUMBERS = {
-    "params.batch_size", "resources.attempt", "resources.gpu", "resources.gpus_per_node", "resources.micro_batch_size",
-    "resources.nodes", "threads",
+    "resources.attempt", "resources.batch_size", "resources.gpu", "resources.gpus_per_node",
+    "resources.micro_batch_size", "resources.nodes", "threads",
 }  # fmt: skip
 # What torch pickles in a sharded checkpoint is read with a list of what may be in it; tests/unit/test_checkpoints.py.
 GUARDED = "checkpoints.py"

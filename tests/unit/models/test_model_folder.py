@@ -279,9 +279,9 @@ def test_an_eight_billion_model_costs_milliseconds_to_check_and_no_torch(base: P
         "vision_config": {"depth": 27, "deepstack_visual_indexes": [8, 16, 24]},
     }
     _edit("config.json", **config)(base)
-    started = time.perf_counter()
+    started = time.process_time()
     assert ModelFolder(base).inspect() == []
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     program = (
         "import sys; from usertune.models.base_model import check_local; "
         f"from usertune.models.recipe import Pixels; check_local({str(base)!r}, Pixels()); "

@@ -327,9 +327,9 @@ def test_a_large_study_is_small_and_quick_to_describe() -> None:
     for experiment in origin["experiments"].values():
         for user, own in experiment["lineage"]["users"].items():
             own["predict"] = fingerprint_of("predict", user)
-    started = time.perf_counter()
+    started = time.process_time()
     metadata = crate_of(recipe, origin, digests(), DATE)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert len(json.dumps(metadata, indent=2)) < 1_000_000
 
 

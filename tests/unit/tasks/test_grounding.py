@@ -137,10 +137,10 @@ def test_doubt_is_unparsed_with_its_reason(text: str, reason: str) -> None:
 )
 def test_long_answers_take_linear_time(piece: str) -> None:
     text = (piece * 30_000)[:30_000]
-    started = time.perf_counter()
+    started = time.process_time()
     for ending in ("", "a", "]"):
         TASK.read(text + ending)
-    assert time.perf_counter() - started < 6  # quadratic time would be minutes
+    assert time.process_time() - started < 6  # quadratic time would be minutes
 
 
 def test_target_comes_from_the_answer_turn() -> None:
