@@ -28,7 +28,7 @@ for batch, users in DATA_BATCHES.items():
         params:
             recipe=unrecorded(RECIPES.prepare()),
             root=unrecorded(STUDY.dataset.root),
-            users=unrecorded(format_users(users)),
+            users=users_file(users),
             sources=sources_of_users(users),
             samples=for_each_user(steps.PREPARE.files["samples"]),
             manifest=for_each_user(steps.PREPARE.manifest),

@@ -90,7 +90,7 @@ for batch, users in BATCHES.items():
             expected_parse_rate=str(STUDY.evaluation.expected_parse_rate),
         params:
             recipe=lambda wildcards: RECIPES.score(wildcards.experiment),
-            users=unrecorded(format_users(users)),
+            users=users_file(users),
             samples=for_each_user(steps.PREPARE.files["samples"]),
             rows=for_each_user(steps.SCORE.files["rows"]),
             metrics=for_each_user(steps.SCORE.manifest),

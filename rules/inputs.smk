@@ -106,6 +106,11 @@ def unrecorded(value):
     return lambda wildcards, output: value
 
 
+def users_file(users):
+    """A file that lists some users, as an argument of a program; see `unrecorded`."""
+    return lambda wildcards, output: f"@{JOB_FILES.lines('users.txt', users)}"
+
+
 def for_each_user(path):
     """A path with {user} left in it, for a program that takes several users; see `unrecorded`."""
     return lambda wildcards, output: f"{STUDY.results}/{path.format(user='{user}', **wildcards)}"

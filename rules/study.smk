@@ -8,7 +8,7 @@ from usertune.checks import explain, preflight
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.core.errors import UserError
-from usertune.core.users import batch_label, format_users
+from usertune.core.users import batch_label
 from usertune.pipeline import layout, steps
 from usertune.pipeline.job_files import JobFiles
 from usertune.pipeline.recipes import Recipes, current_code

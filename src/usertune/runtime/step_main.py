@@ -39,7 +39,9 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
 
 def add_users(parser: argparse.ArgumentParser) -> None:
     """Add ``--users`` and ``--user-log``, for programs that do the same for several users."""
-    parser.add_argument("--users", required=True, type=_users, metavar="IDS", help="ids of the users, as in 1-3,alice")
+    parser.add_argument(
+        "--users", required=True, type=_users, metavar="IDS", help="as in 1-3,alice, or @FILE with an id a line"
+    )
     parser.add_argument("--user-log", metavar="FILE", help="log of each user; {user} in it stands for the id")
 
 
@@ -52,10 +54,7 @@ def add_list(parser: argparse.ArgumentParser, option: str, items: str, required:
     """Add an option for a file that lists paths, one a line; ``items`` says of what. A command line has a limit."""
 
     def read(text: str) -> list[Path]:
-        try:
-            return [Path(line) for line in Path(text).read_text(encoding="utf-8").splitlines() if line]
-        except OSError as error:
-            raise argparse.ArgumentTypeError(f"{text}: {error.strerror or error}") from None
+        return [Path(line) for line in _lines(text)]
 
     help = f"file that lists {items}, one path a line"
     parser.add_argument(option, required=required, type=read, default=[], metavar="FILE", help=help)
@@ -179,10 +178,18 @@ def _add_log_file(path: Path) -> logging.Handler:
 
 
 def _users(text: str) -> list[str]:
+    """Return the ids that a text names, or a file; a command line could not take those of ten thousand users."""
     try:
-        return parse_users(text)
+        return parse_users(text) if not text.startswith("@") else _lines(text[1:])
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _lines(file: str) -> list[str]:
+    try:
+        return [line for line in Path(file).read_text(encoding="utf-8").splitlines() if line]
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{file}: {error.strerror or error}") from None
 
 
 def _stop(number: int, _frame: object) -> None:
