@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # How many processes run tests: one per core and one more, see tests/conftest.py.
 JOBS ?= auto
 # The model of the tests is tiny, so threads cost more than they give.
-TESTS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest --dist loadgroup
+TESTS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
 .PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-slurm figures clean
 .DEFAULT_GOAL := help

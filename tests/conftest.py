@@ -13,7 +13,8 @@ import pytest
 from tests.support.synthetic_study import SyntheticStudy
 
 # The longest first, so that no process is left with a long test at the end.
-ORDER = ("slurm", "workflow", "browser", "fuzz", "unit", "architecture")
+SLURM = "slurm"
+ORDER = (SLURM, "workflow", "browser", "fuzz", "unit", "architecture")
 # Of tests that share the processor with those on SLURM.
 NICENESS = 5
 # What `--fast` leaves out: the rooms in which models are loaded, and modules that need Snakemake or torch themselves.
@@ -40,27 +41,34 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return min(len(os.sched_getaffinity(0)), 8) + 1
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests on SLURM all run in one process, since they disturb its cluster; every other one where there is room."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class SlurmTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return SLURM if nodeid.startswith(f"tests/{SLURM}/") else nodeid
+
+    return SlurmTogether(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Where tests share out among processes, let those on SLURM run in one of them, since they disturb the cluster."""
-    if not hasattr(config, "workerinput"):
-        return
-
-    def rank(item: pytest.Item) -> tuple[int, bool]:
-        room = item.path.relative_to(config.rootpath / "tests").parts[0]
-        return ORDER.index(room) if room in ORDER else len(ORDER), item.get_closest_marker("demo") is None
-
-    items.sort(key=rank)
-    for item in items:
-        if rank(item)[0] == 0:
-            item.add_marker(pytest.mark.xdist_group(ORDER[0]))
+    """Put the longest tests first where tests share out among processes."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: (_rank(item), item.get_closest_marker("demo") is None))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let tests on SLURM have the processor first: they have time limits of minutes, and mostly wait."""
-    beside_slurm = hasattr(item.config, "workerinput") and item.get_closest_marker("xdist_group") is None
-    if beside_slurm and os.nice(0) < NICENESS:
-        os.nice(NICENESS)
+    if hasattr(item.config, "workerinput") and ORDER[_rank(item)] != SLURM and os.nice(0) < NICENESS:
+        os.nice(NICENESS - os.nice(0))
+
+
+def _rank(item: pytest.Item) -> int:
+    """Return the place of a test's room in `ORDER`."""
+    room = item.path.relative_to(item.config.rootpath / "tests").parts[0]
+    return ORDER.index(room) if room in ORDER else len(ORDER) - 1
 
 
 @pytest.fixture
