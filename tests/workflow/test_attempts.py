@@ -114,14 +114,14 @@ def test_a_training_that_is_not_finite_stops_and_is_not_tried_again_in_the_same_
     assert "not finite" in messages[0] or "is nan" in messages[0]
     assert "lower training.learning_rate (it is 1e+30)" in messages[0]
     for again in messages[1:]:
-        assert again == f"{messages[0]} (so ended the attempt before; this one would too, and did not begin)"
+        assert again == f"{messages[0]} (the previous attempt failed with this error; this one was not started)"
     assert "Traceback" not in output
     assert "this should not have happened" not in output
     assert not list(place.results.glob("checkpoints/lora/*/weights"))
     # The first attempt of another run does begin.
     code, output = place.snakemake("results/checkpoints/lora/manifest.json", "--retries", "0")
     assert code != 0
-    assert "did not begin" not in output
+    assert "was not started" not in output
     assert messages[0] in output
 
 

@@ -1,4 +1,4 @@
-"""Further attempts of one run at a training that can only fail again: they end at once."""
+"""Ends later attempts of a run at once where training would only fail again."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ NOTE = "failed.json"
 
 @contextmanager
 def final_failures_kept(work: Path, attempt: int) -> Iterator[None]:
-    """Note a `FinalError` of the block, and raise it again in further attempts without entering the block.
+    """Note a `FinalError` of the block; later attempts raise it again without entering the block.
 
-    Snakemake repeats every failed job as often as the profile says, whatever its exit code. A new run, whose attempt
-    is the first, enters the block again.
+    Snakemake retries every failed job as often as the profile says, whatever its exit code. The first attempt of a new
+    run enters the block again.
 
     Args:
-        work: working folder of the training, where the note is left.
+        work: working folder of the training, for the note.
         attempt: 1, 2, ... in one run of the workflow.
 
     Raises:
-        FinalError: of the block, or of the attempt before.
+        FinalError: from the block, or from the previous attempt.
     """
     note = work / NOTE
     if attempt > 1 and (before := _read(note)):
-        raise FinalError(f"{before} (so ended the attempt before; this one would too, and did not begin)")
+        raise FinalError(f"{before} (the previous attempt failed with this error; this one was not started)")
     note.unlink(missing_ok=True)
     try:
         yield

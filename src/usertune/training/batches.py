@@ -1,4 +1,4 @@
-"""Which samples are in memory when: optimizer steps that hold the same samples whatever the number of processes."""
+"""Micro-batches of optimizer steps. The samples of a step do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from usertune.data.samples import Sample
 from usertune.models.conversation import TokenizedConversation
 
 TokenizedSample = tuple[Sample, TokenizedConversation]
-# With the sample's number.
+# The last is the sample's number.
 Row = tuple[Sample, TokenizedConversation, int]
 
 DUMMY = -1
@@ -22,13 +22,13 @@ NUMBERS = "sample_numbers"
 def numbered_batch(
     collate: Callable[[Sequence[TokenizedSample]], dict[str, torch.Tensor]], rows: Sequence[Row]
 ) -> dict[str, torch.Tensor]:
-    """Return the batch that ``collate`` makes of the rows, and in it the samples' numbers, which are no model input."""
+    """Return the batch that ``collate`` makes of the rows, with the samples' numbers (`NUMBERS`, no model input)."""
     batch = collate([(sample, tokens) for sample, tokens, _ in rows])
     return {**batch, NUMBERS: torch.tensor([number for *_, number in rows])}
 
 
 class Samples(Dataset[Row]):
-    """Tokenized samples by number, and a dummy one (`DUMMY`), of whose answer no token counts."""
+    """Tokenized samples by number; `DUMMY` gives a dummy sample, which has no answer tokens."""
 
     def __init__(self, samples: Sequence[TokenizedSample]) -> None:
         self.samples = samples
@@ -38,10 +38,10 @@ class Samples(Dataset[Row]):
         return len(self.samples)
 
     def __getitem__(self, number: int) -> Row:
-        sample, tokens = self._blank() if number == DUMMY else self.samples[number]
+        sample, tokens = self._dummy() if number == DUMMY else self.samples[number]
         return sample, tokens, number
 
-    def _blank(self) -> TokenizedSample:
+    def _dummy(self) -> TokenizedSample:
         with_image = [pair for pair, image in zip(self.samples, self.has_image, strict=True) if image]
         sample, tokens = min(with_image or self.samples, key=lambda pair: len(pair[1].input_ids))
         return sample, TokenizedConversation(tokens.input_ids, [False] * len(tokens.input_ids))
@@ -49,26 +49,27 @@ class Samples(Dataset[Row]):
 
 @dataclass(frozen=True)
 class Share:
-    """One process's share of the work: its number, of how many."""
+    """Rank of a process, and the world size."""
 
     rank: int = 0
     processes: int = 1
 
 
 class StepBatches(BatchSampler):
-    """The micro-batches of one process, in an order of samples that is the same for every number of processes.
+    """The micro-batches of one process. The order of samples does not depend on the number of processes.
 
-    Each optimizer step takes the next ``per_step`` samples of the order, the last step of an epoch what is left. A
-    process takes every ``processes``-th of them. All processes get equally many micro-batches: who has no sample left
-    gets a dummy one. Where some samples have images, every micro-batch of several processes has one, a dummy one if
-    need be, since all processes must run the same modules in each pass (FSDP gathers weights, DDP gradients).
+    Each optimizer step takes the next ``per_step`` samples of the order; the last step of an epoch takes the rest. A
+    process takes every ``processes``-th of them. All processes get equally many micro-batches: a process without
+    samples left gets a dummy sample. All processes must run the same modules in each pass (FSDP gathers weights, DDP
+    gradients), so if any sample has an image and there are several processes, every micro-batch contains an image, if
+    necessary that of a dummy sample.
 
     Args:
         samples: the samples.
         per_step: samples of one optimizer step, over all processes.
         micro_batch_size: samples in memory at once, in each process.
         share: which process this is.
-        seed: seed of the order, new in each epoch; None takes the samples as they stand.
+        seed: seed of the order, which differs in each epoch; None keeps the order of the samples.
     """
 
     def __init__(self, samples: Samples, per_step: int, micro_batch_size: int, share: Share, seed: int | None) -> None:
@@ -82,7 +83,7 @@ class StepBatches(BatchSampler):
         self.needs_image = share.processes > 1 and any(samples.has_image)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
+        """Use the order of this epoch from the next iteration on."""
         self.epoch = epoch
 
     def __len__(self) -> int:

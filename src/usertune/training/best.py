@@ -1,7 +1,6 @@
-"""Keeping the weights of the best validation loss, and stopping when it no longer improves.
+"""Keeps the weights with the lowest validation loss, and stops training when it no longer improves.
 
-What is the best is read from the history of losses, which every working checkpoint has: a training that is resumed
-continues with what it knew then.
+Every working checkpoint contains the history of losses, which gives the best step; so a resumed training knows it.
 """
 
 from __future__ import annotations
@@ -27,22 +26,22 @@ PREFIX = "best-"
 
 
 def validations(history: Sequence[Mapping[str, Any]]) -> list[tuple[int, float]]:
-    """Return step and validation loss of every validation."""
+    """Return (step, validation loss) of every validation."""
     return [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
 
 
 def best_of(history: Sequence[Mapping[str, Any]]) -> tuple[int, float] | None:
-    """Return the first step with the lowest validation loss, and this loss; None before the first validation."""
+    """Return the first step with the lowest validation loss, and that loss; None before the first validation."""
     return min(validations(history), key=lambda found: found[1], default=None)
 
 
 class KeepBest(TrainerCallback):
-    """Saves the weights whenever the validation loss is lower than ever, and ends a training that stays above it.
+    """Saves the weights at each new lowest validation loss, and stops training if no lower one follows.
 
     Args:
-        work: working folder of the training, where the weights of the best step lie until the end.
-        save: saves the weights into a folder, and returns how far they moved; every process calls it. None keeps none.
-        patience: validations without a lower loss after which training ends; None never ends it.
+        work: working folder of the training, which holds the best weights until the end.
+        save: saves the weights into a folder, and returns how far they moved; every process calls it. None saves none.
+        patience: number of validations without a lower loss after which training stops; None never stops it.
     """
 
     def __init__(self, work: Path, save: Callable[[Path], float] | None, patience: int | None) -> None:
@@ -50,18 +49,18 @@ class KeepBest(TrainerCallback):
         self.stopped_early = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Check that the best weights of the attempts before are there."""
+        """Check that the best weights of earlier attempts exist."""
         best = best_of(state.log_history)
         if self._save and best and not self.folder(best[0]).is_dir():
             raise UserError(
-                f"{self.folder(best[0])} is missing, the weights of the best step so far; delete the folders "
-                f"checkpoint-* beside it, and training begins again"
+                f"{self.folder(best[0])} is missing (the weights of the best step so far); to start training "
+                f"again, delete the folders checkpoint-* next to it"
             )
 
     def on_evaluate(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
-        """Save the weights if the last validation loss is the lowest, or count one more without."""
+        """Save the weights if the last validation loss is the lowest; stop if the patience is used up."""
         best = best_of(state.log_history)
         assert best is not None
         if self._save and best[0] == state.global_step:
@@ -71,15 +70,15 @@ class KeepBest(TrainerCallback):
             wait_for_all()
         since = sum(step > best[0] for step, _ in validations(state.log_history))
         if self._patience is not None and since >= self._patience and state.global_step < state.max_steps:
-            logger.info("the validation loss has not improved in %d validations; training ends here", since)
+            logger.info("the validation loss has not improved in %d validations; stopping", since)
             self.stopped_early = True
             control.should_training_stop = True
-            # Resumed from here, training would take another step.
+            # Training resumed from here would take another step.
             control.should_save = False
         return control
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Remove the weights that are the best of no checkpoint any more."""
+        """Remove weights that are no longer the best of any checkpoint."""
         if self._save and rank() == 0:
             histories = [state.log_history, *map(_history, self._work.glob("checkpoint-*"))]
             kept = {best[0] for history in histories if (best := best_of(history))}
@@ -88,17 +87,17 @@ class KeepBest(TrainerCallback):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def folder(self, step: int) -> Path:
-        """Return where the weights of a step lie."""
+        """Return the folder of the weights of a step."""
         return self._work / f"{PREFIX}{step}"
 
     def _record(self, step: int) -> Path:
         return self._work / f"{PREFIX}{step}.json"
 
     def take(self, step: int, weights_folder: Path) -> float:
-        """Put the weights of the best step where those of a training belong; return how far they moved."""
+        """Put the weights of the best step into ``weights_folder``; return how far they moved."""
         moved: float = read_json(self._record(step))["moved"]
         if rank() == 0:
-            # Not moved: a kill before the training is marked as complete must find them here.
+            # Copied, not moved: after a kill before the training is marked as complete, the next attempt needs them.
             with folder_replacement(weights_folder) as temporary:
                 shutil.copytree(self.folder(step), temporary, copy_function=_link_or_copy)
         wait_for_all()

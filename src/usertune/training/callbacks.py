@@ -1,4 +1,4 @@
-"""What happens around the Trainer's steps: progress, stop signals, validation at the end, checkpoint markers."""
+"""Callbacks of the Trainer: progress, stop signals, validation at the last step, checkpoint markers."""
 
 from __future__ import annotations
 
@@ -26,31 +26,31 @@ CHECKPOINT_MARKER = "complete.json"
 
 
 def newest_checkpoint(work: Path) -> Path | None:
-    """Return the newest working checkpoint that is whole and finite; damaged ones, and newer ones, are removed."""
+    """Return the newest working checkpoint that is complete and finite; remove damaged ones and newer ones."""
     complete = []
     for folder in work.glob("checkpoint-*"):
-        if _is_whole(folder):
+        if _is_complete(folder):
             complete.append(folder)
         else:
-            logger.warning("%s: unfinished or damaged; not used", folder)
+            logger.warning("%s: incomplete or damaged; removed", folder)
             shutil.rmtree(folder)
     for folder in sorted(complete, key=step_of, reverse=True):
         if weights_are_finite(folder):
             return folder
-        logger.warning("%s: its weights are not finite; not used", folder)
+        logger.warning("%s: its weights are not finite; removed", folder)
         shutil.rmtree(folder)
     return None
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return after how many optimizer steps a working checkpoint was written."""
+    """Return the number of optimizer steps before a working checkpoint."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
-def _is_whole(checkpoint: Path) -> bool:
-    """Whether a checkpoint was written to its end, and its files still have their sizes.
+def _is_complete(checkpoint: Path) -> bool:
+    """Whether a checkpoint has its marker, and its files still have their sizes.
 
-    Their bytes are not looked at: with optimizer states a checkpoint can have a hundred GB.
+    The content is not read: with optimizer states, a checkpoint can have a hundred GB.
     """
     try:
         sizes = read_result(checkpoint / CHECKPOINT_MARKER)["sizes"]
@@ -60,7 +60,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 class StopOnSignal(DeferredSignal, TrainerCallback):
-    """On the first stop signal, end after the current step with a checkpoint; a second one ends at once."""
+    """On the first stop signal, save a checkpoint after the current step and stop; a second one ends at once."""
 
     def __init__(self) -> None:
         super().__init__(self._say)
@@ -75,14 +75,14 @@ class StopOnSignal(DeferredSignal, TrainerCallback):
 
     @staticmethod
     def _say(number: int) -> None:
-        logger.info("%s: saving a checkpoint after this step, then leaving", signal.Signals(number).name)
+        logger.info("%s: saving a checkpoint after this step, then stopping", signal.Signals(number).name)
 
 
 class StopTogether(StopOnSignal):
-    """End all processes after the same step, with a checkpoint, once any of them is to stop.
+    """Stop all processes after the same step, with a checkpoint, once any of them receives a stop signal.
 
     Args:
-        stop_signal: returns the signal for which this process is to stop, or None.
+        stop_signal: returns the stop signal that this process received, or None.
     """
 
     def __init__(self, stop_signal: Callable[[], int | None]) -> None:
@@ -90,7 +90,7 @@ class StopTogether(StopOnSignal):
         self._stop_signal = stop_signal
 
     def __enter__(self) -> None:
-        """Do nothing: `usertune.training.distributed.training_process` notes the signals."""
+        """Do nothing: `usertune.training.distributed.training_process` handles the signals."""
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         if number := highest(self._stop_signal() or 0):
@@ -101,27 +101,27 @@ class StopTogether(StopOnSignal):
     ) -> TrainerControl:
         if number := highest(self._stop_signal() or 0):
             self.signal = number
-            logger.info("%s: saving a checkpoint, then leaving", signal.Signals(number).name)
+            logger.info("%s: saving a checkpoint, then stopping", signal.Signals(number).name)
         return super().on_step_end(args, state, control, **others)
 
 
 class MarkCheckpoints(TrainerCallback):
-    """Mark a working checkpoint once all of its files are written, by whichever process."""
+    """Mark a working checkpoint as complete once all processes have written their files."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         wait_for_all()
         if state.is_world_process_zero:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            # Hidden files too: shards are described by one.
+            # Includes hidden files: the shards' metadata is one.
             below = list(folder.rglob("*"))
-            for place in [folder, *(path for path in below if path.is_dir())]:
-                sync_folder(place)
+            for directory in [folder, *(path for path in below if path.is_dir())]:
+                sync_folder(directory)
             sizes = {str(path.relative_to(folder)): path.stat().st_size for path in below if path.is_file()}
             write_result(folder / CHECKPOINT_MARKER, {"step": state.global_step, "sizes": sizes})
 
 
 class ValidateAtEnd(TrainerCallback):
-    """Measure the validation loss at the last step too, wherever the interval falls."""
+    """Also measure the validation loss at the last step, whatever the interval."""
 
     def __init__(self, has_validation: bool) -> None:
         self.has_validation = has_validation
@@ -135,13 +135,13 @@ class ValidateAtEnd(TrainerCallback):
 
 
 class KeepEffort(TrainerCallback):
-    """Keep count, in the first process, of what a training costs.
+    """Counts steps, samples and tokens; rank 0 writes the record.
 
     Args:
         effort: the record.
-        samples: training samples.
-        batch_size: samples of a step.
-        tokens: returns how many tokens this attempt has computed with.
+        samples: number of training samples.
+        batch_size: samples per optimizer step.
+        tokens: returns how many tokens this process has computed with in this attempt.
     """
 
     def __init__(self, effort: Effort, samples: int, batch_size: int, tokens: Callable[[], int]) -> None:
@@ -156,7 +156,7 @@ class KeepEffort(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self._effort.steps += 1
         self._effort.samples += self._full if state.global_step % self._per_epoch else self._last
-        # Those of the others are about as many.
+        # An estimate: the other processes have about as many.
         self._effort.tokens = self._tokens() * args.world_size
         if state.is_world_process_zero:
             self._effort.note(at_once=control.should_save)
@@ -167,7 +167,7 @@ class KeepEffort(TrainerCallback):
 
 
 class SayProgress(TrainerCallback):
-    """Say every few seconds how far the run is and when it will end."""
+    """Logs progress and remaining time every few seconds."""
 
     def __init__(self, samples: int) -> None:
         self.samples = samples

@@ -1,4 +1,4 @@
-"""Working checkpoints of the other layout: whole ones for a sharded run, and sharded ones for a run that is not."""
+"""Loads unsharded working checkpoints into sharded models, and sharded ones into unsharded models; checks both."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from usertune.core.errors import UserError
 from usertune.models.tensor_files import Shapes, shapes_in
 from usertune.models.weights import check_shapes, is_finite
 
-# Folders that accelerate writes; `torch.distributed.checkpoint` reads them.
+# Folders that accelerate writes and `torch.distributed.checkpoint` reads.
 SHARDED_MODEL, SHARDED_OPTIMIZER = "pytorch_model_fsdp_0", "optimizer_0"
 DESCRIPTION = ".metadata"
-# What accelerate saves is one dictionary under this key, which is the first part of each tensor's name.
+# accelerate saves one dictionary under this key, so each tensor's name starts with it.
 STATE_PREFIX = "model."
 _RECORDS = {
     "pathlib": {"PosixPath"},
@@ -57,10 +57,10 @@ def is_sharded(checkpoint: Path) -> bool:
 
 
 def check_checkpoint(model: nn.Module, checkpoint: Path) -> None:
-    """Check that a working checkpoint holds exactly the weights of a model, or of the adapter that it carries.
+    """Check that a working checkpoint holds exactly the weights of a model, or of its adapter.
 
     Args:
-        model: what the checkpoint is to be loaded into, sharded or not.
+        model: the model to load the checkpoint into, sharded or not.
         checkpoint: the folder of the checkpoint, sharded or not.
 
     Raises:
@@ -71,40 +71,40 @@ def check_checkpoint(model: nn.Module, checkpoint: Path) -> None:
 
 
 def _advice(checkpoint: Path) -> str:
-    return f"delete the folder {checkpoint}, and training continues from the one before, or starts again"
+    return f"delete the folder {checkpoint}; training then continues from an earlier checkpoint, or starts again"
 
 
 def check_shards(checkpoint: Path) -> Shapes:
-    """Check that the descriptions of a sharded checkpoint hold what torch writes there, and nothing else.
+    """Check that the metadata of a sharded checkpoint contains only what torch writes there.
 
-    torch pickles them, and unpickles whatever it finds there; without this, a planted file could run a program.
+    torch unpickles this metadata without a check, so a planted file could run any code.
 
     Returns:
         Name -> shape of the model's tensors.
 
     Raises:
-        UserError: a description is damaged, or names something else.
+        UserError: the metadata is damaged, or contains something else.
     """
     shapes: Shapes = {}
     for folder in (SHARDED_OPTIMIZER, SHARDED_MODEL):
         file = checkpoint / folder / DESCRIPTION
         try:
             with file.open("rb") as content:
-                tensors = _DescriptionReader(content).load().state_dict_metadata
+                tensors = _MetadataReader(content).load().state_dict_metadata
             shapes = {name.removeprefix(STATE_PREFIX): tuple(getattr(tensors[name], "size", ())) for name in tensors}
-        # Pickle raises what it likes on bytes that are no pickle.
+        # Unpickling bytes that are no pickle can raise any exception.
         except Exception as problem:
             raise UserError(
-                f"{file}: not the description of a sharded checkpoint ({problem}); {_advice(checkpoint)}"
+                f"{file}: not the metadata of a sharded checkpoint ({problem}); {_advice(checkpoint)}"
             ) from None
     return shapes
 
 
 def weights_are_finite(checkpoint: Path) -> bool:
-    """Whether all weights of a working checkpoint are finite. Reads them, one at a time.
+    """Whether all weights of a working checkpoint are finite; reads one tensor at a time.
 
     Raises:
-        UserError: the descriptions of a sharded checkpoint are damaged.
+        UserError: the metadata of a sharded checkpoint is damaged.
     """
     if is_sharded(checkpoint):
         check_shards(checkpoint)
@@ -127,33 +127,33 @@ def _shards(folder: Path) -> Iterator[torch.Tensor]:
             yield state[name]
 
 
-class _DescriptionReader(pickle.Unpickler):
-    """Makes nothing but the plain records that `torch.distributed.checkpoint` describes shards with."""
+class _MetadataReader(pickle.Unpickler):
+    """Unpickles only the plain records that `torch.distributed.checkpoint` writes."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a class by its name, if it is one of these records."""
+        """Return a class by its name if it is one of these records."""
         number_format = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if number_format or name in _RECORDS.get(module, ()):
             return super().find_class(module, name)
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
+        raise pickle.UnpicklingError(f"it contains {module}.{name}")
 
 
 def load_model_shards(model: nn.Module, checkpoint: Path) -> None:
-    """Load a sharded checkpoint's weights into a whole model."""
+    """Load a sharded checkpoint's weights into an unsharded model."""
     state = {"model": get_model_state_dict(model)}
     distributed_checkpoint.load(state, checkpoint_id=checkpoint / SHARDED_MODEL, no_dist=True)
     set_model_state_dict(model, state["model"])
 
 
 def load_optimizer_shards(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
-    """Load a sharded checkpoint's optimizer state into the optimizer of a whole model."""
+    """Load a sharded checkpoint's optimizer state into the optimizer of an unsharded model."""
     state = {"optimizer": get_optimizer_state_dict(model, optimizer)}
     distributed_checkpoint.load(state, checkpoint_id=checkpoint / SHARDED_OPTIMIZER, no_dist=True)
     set_optimizer_state_dict(model, optimizer, state["optimizer"])
 
 
 def load_whole_model(model: nn.Module, checkpoint: Path) -> None:
-    """Load a whole checkpoint's weights into a sharded model."""
+    """Load an unsharded checkpoint's weights into a sharded model."""
     state: dict[str, Any] = {}
     for file in sorted(checkpoint.glob("*.safetensors")):
         state |= load_file(file)
@@ -161,7 +161,7 @@ def load_whole_model(model: nn.Module, checkpoint: Path) -> None:
 
 
 def load_whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
-    """Load a whole checkpoint's optimizer state, which counts the weights, into the optimizer of a sharded model."""
+    """Load an unsharded checkpoint's optimizer state, by weight number, into the optimizer of a sharded model."""
     saved = torch.load(checkpoint / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
     names = {weights: name.replace("_checkpoint_wrapped_module.", "") for name, weights in model.named_parameters()}
     state: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""What a training has cost so far, over all of its attempts: a small record in its working folder.
+"""Record of the cost of a training over all of its attempts, in its working folder.
 
-It is written every few seconds and at every checkpoint, so that of an attempt that is killed little is missing, and it
-counts the steps too that a kill made necessary twice. Knows nothing of torch.
+It is written every few seconds and at every checkpoint, so a kill loses little of it. Steps repeated after a kill count
+again. Does not import torch.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _COUNTS = ("wall_seconds", "steps", "samples", "tokens")
 
 
 class Effort:
-    """The record of one attempt, after those of the attempts before it.
+    """The record of one attempt, appended to those of earlier attempts.
 
     Args:
         work: working folder of the training.
-        started: when the attempt began, by `time.monotonic`.
-        how: micro-batch, processes and the like, which change the last digits.
+        started: start of the attempt, by `time.monotonic`, in seconds.
+        how: micro-batch size, world size and other settings that change only the last digits.
     """
 
     def __init__(self, work: Path, started: float, how: Mapping[str, Any]) -> None:
@@ -41,7 +41,7 @@ class Effort:
         self.steps = self.samples = self.tokens = 0
 
     def note(self, at_once: bool = True) -> None:
-        """Write the record; unless at once, only some seconds after the last time. A failure is ignored."""
+        """Write the record, or, unless ``at_once``, at most every `EVERY_SECONDS`. An `OSError` is ignored."""
         now = time.monotonic()
         if at_once or now - self._noted >= EVERY_SECONDS:
             self._noted = now
@@ -49,7 +49,7 @@ class Effort:
                 write_json(self._path, {"attempts": [*self._earlier, self._own()]})
 
     def total(self) -> dict[str, Any]:
-        """Return the sums over all attempts, how many there were, and the ways in which they computed."""
+        """Return the sums over all attempts, the number of attempts, and each distinct ``how`` (``computed_with``)."""
         attempts = [*self._earlier, self._own()]
         sums = {key: sum(attempt[key] for attempt in attempts) for key in _COUNTS}
         ways = [attempt["how"] for attempt in attempts if attempt["how"]]
@@ -73,7 +73,7 @@ class Effort:
 
 
 def forget(work: Path) -> None:
-    """Begin a new record: what comes next is another training, or this one is done and has its sums."""
+    """Delete the record, before another training or after this one."""
     (work / RECORD).unlink(missing_ok=True)
 
 
@@ -82,5 +82,5 @@ def _read(path: Path) -> list[dict[str, Any]]:
         attempts = read_json(path)["attempts"] if path.exists() else []
         return [{**{key: attempt[key] + 0 for key in _COUNTS}, "how": attempt["how"]} for attempt in attempts]
     except (UserError, KeyError, TypeError) as problem:
-        logger.warning("%s: not used: %s", path, problem)
+        logger.warning("%s: ignored: %s", path, problem)
         return []

@@ -73,7 +73,7 @@ def test_every_pass_of_several_processes_has_an_image_if_any_sample_has_one(
             assert processes > 1 or DUMMY not in batch
 
 
-def test_no_token_of_a_blank_sample_counts_and_it_has_an_image_where_there_is_one() -> None:
+def test_no_token_of_a_dummy_sample_counts_and_it_has_an_image_where_there_is_one() -> None:
     sample, tokens, number = _samples([False, True, True])[DUMMY]
     assert number == DUMMY
     assert sample["images"] == ["one"]

@@ -44,7 +44,7 @@ def test_a_harmful_description_is_refused_and_not_executed(checkpoint: Path, tmp
     executed = tmp_path / "executed"
     harmful = pickle.dumps(_Harmful(executed))
     (checkpoint / folder / DESCRIPTION).write_bytes(harmful)
-    with pytest.raises(UserError, match=r"it names (posix|os)\.mkdir.*delete the folder"):
+    with pytest.raises(UserError, match=r"it contains (posix|os)\.mkdir.*delete the folder"):
         check_shards(checkpoint)
     assert not executed.exists()
     pickle.loads(harmful)

@@ -173,8 +173,8 @@ def test_sharding_without_gpus_is_refused_and_not_replaced_by_something_else(
     with pytest.raises(UserError) as refused:
         train(**_arguments(prepared, tmp_path, "full"), processes=replace(TWO, strategy="fsdp"))
     assert str(refused.value) == (
-        "training was to run as 2 processes with fsdp, but was set up as 2 processes with ddp; there is no GPU here, "
-        "and FSDP shards on GPUs only: set parallel: ddp for this experiment"
+        "training should run as 2 processes with fsdp, but was set up as 2 processes with ddp; there is no GPU here, "
+        "and FSDP needs GPUs: set parallel: ddp for this experiment"
     )
     assert not (tmp_path / "manifest.json").exists()
 

@@ -78,7 +78,7 @@ def test_another_failure_is_shown_with_its_traceback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exit_code", [0, 1])
 def test_processes_that_say_nothing_are_no_success(tmp_path: Path, exit_code: int) -> None:
-    with pytest.raises(UserError, match=f"the 3 processes ended with exit code {exit_code}, and none says why"):
+    with pytest.raises(UserError, match=f"the 3 processes ended with exit code {exit_code}, and none reported a cause"):
         _outcome(tmp_path, exit_code, DONE, DONE, None)
 
 
@@ -121,7 +121,7 @@ def test_a_set_up_as_asked_passes() -> None:
 @pytest.mark.parametrize(
     ("trainer", "processes", "found"),
     [
-        (_trainer(1), Processes(2), "was to run as 2 processes with ddp, but was set up as one process;"),
+        (_trainer(1), Processes(2), "should run as 2 processes with ddp, but was set up as one process;"),
         (_trainer(1, gpus_of_one=4), Processes(), "as one process, but was set up as one process on 4 GPUs;"),
         (_trainer(2, ddp=True), Processes(2, 2), "as 4 processes with ddp, but was set up as 2 processes with ddp;"),
         (_trainer(2), Processes(2), r"but was set up as 2 processes with no known strategy \(Linear, 0 of 2 weights"),

@@ -151,7 +151,7 @@ def test_after_a_failure_that_is_final_only_a_new_run_tries_again(
         train(**arguments)
     process = run_python(WITHOUT_TORCH, {**arguments, "attempt": 2})
     _, error = process.communicate(timeout=60)
-    last = f"{first.value} (so ended the attempt before; this one would too, and did not begin)"
+    last = f"{first.value} (the previous attempt failed with this error; this one was not started)"
     assert error.splitlines()[-1].endswith(last)
     assert not list(tmp_path.rglob("weights"))
     with pytest.raises(FinalError) as again:

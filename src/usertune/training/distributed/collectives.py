@@ -1,4 +1,4 @@
-"""What several processes that train one model do together: set up, agree, wait, and gather."""
+"""Set-up and collective operations of the processes that train one model together."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from transformers import Trainer
 from usertune.core.errors import FinalError
 from usertune.training.processes import Processes
 
-# Each of these modules of Qwen3-VL is sharded, gathered and freed by itself.
+# FSDP shards, gathers and frees each of these modules of Qwen3-VL on its own.
 SHARDED_MODULES = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock")
 
 Value = TypeVar("Value")
 
 
 def strategy_arguments(processes: Processes, gradient_checkpointing: bool) -> dict[str, Any]:
-    """Return what the Trainer's arguments say about several processes, and about activations under FSDP.
+    """Return the Trainer's arguments for several processes.
 
     Args:
-        processes: how many, and how they share the work.
-        gradient_checkpointing: recompute activations; with FSDP it is part of the sharding, so that a layer's weights
-            are gathered once for recomputation and gradients.
+        processes: world size and strategy.
+        gradient_checkpointing: whether to recompute activations. With FSDP this is part of the sharding, so that a
+            layer's weights are gathered once for recomputation and gradients.
     """
     if processes.world_size == 1:
         return {}
@@ -48,21 +48,21 @@ def strategy_arguments(processes: Processes, gradient_checkpointing: bool) -> di
 
 
 def reduce_in_float32(trainer: Trainer) -> None:
-    """Let FSDP add up gradients in float32 where it computes in bfloat16; accelerate would add in bfloat16."""
+    """Make FSDP reduce gradients in float32 where it computes in bfloat16; accelerate's default is bfloat16."""
     plugin = getattr(trainer.accelerator.state, "fsdp_plugin", None)
     if plugin is not None and trainer.args.bf16:
         plugin.mixed_precision_policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
 
 
 def check_parallel(trainer: Trainer, processes: Processes) -> None:
-    """Check that the model was set up for as many processes, and in the way, as the study asks for.
+    """Check that the model was set up with the world size and strategy that the study asks for.
 
-    The Trainer and accelerate go their own way where a set-up is not possible, without a word: without GPUs, FSDP
-    becomes DDP; several GPUs visible to one process become threads of it.
+    Where that is impossible, the Trainer and accelerate silently do something else: without GPUs they replace FSDP by
+    DDP; if one process sees several GPUs, they use them as its threads.
 
     Args:
-        trainer: after it wrapped the model.
-        processes: what the study asks for.
+        trainer: the trainer, after it wrapped the model.
+        processes: the processes that the study asks for.
 
     Raises:
         FinalError: something else was set up.
@@ -75,11 +75,11 @@ def check_parallel(trainer: Trainer, processes: Processes) -> None:
         return
     no_gpu = processes.strategy == "fsdp" and not torch.cuda.is_available()
     advice = (
-        "there is no GPU here, and FSDP shards on GPUs only: set parallel: ddp for this experiment"
+        "there is no GPU here, and FSDP needs GPUs: set parallel: ddp for this experiment"
         if no_gpu
-        else "set gpus, nodes and parallel of this experiment to what this machine can do"
+        else "set gpus, nodes and parallel of this experiment to what this machine has"
     )
-    raise FinalError(f"training was to run as {asked}, but was set up as {found}; {advice}")
+    raise FinalError(f"training should run as {asked}, but was set up as {found}; {advice}")
 
 
 def _set_up(processes: int, strategy: str) -> str:
@@ -99,23 +99,23 @@ def _strategy_found(trainer: Trainer) -> str:
 
 
 def is_together() -> bool:
-    """Whether this process trains together with others."""
+    """Whether the world size is above 1."""
     return bool(dist.is_initialized() and dist.get_world_size() > 1)
 
 
 def rank() -> int:
-    """Return the number of this process, 0 where it is alone."""
+    """Return the rank of this process; 0 if it is the only one."""
     return dist.get_rank() if is_together() else 0
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has called this."""
     if is_together():
         dist.barrier()
 
 
 def highest(value: int) -> int:
-    """Return the highest of the values that the processes give; every one of them must call this."""
+    """Return the highest of all processes' values; every process must call this."""
     if not is_together():
         return value
     shared = torch.tensor([value], device=_device())
@@ -124,7 +124,7 @@ def highest(value: int) -> int:
 
 
 def from_first(function: Callable[[], Value]) -> Value:
-    """Call a function in the first process only, and return in every process what it returned."""
+    """Call a function in rank 0 only, and return its result in every process; every process must call this."""
     if not is_together():
         return function()
     shared = [function() if rank() == 0 else None]
@@ -133,7 +133,7 @@ def from_first(function: Callable[[], Value]) -> Value:
 
 
 def gathered(value: Value) -> list[Value]:
-    """Return every process's value, in the order of their numbers; every one of them must call this."""
+    """Return every process's value, by rank; every process must call this."""
     if not is_together():
         return [value]
     values: list[Any] = [None] * dist.get_world_size()
@@ -142,10 +142,10 @@ def gathered(value: Value) -> list[Value]:
 
 
 def whole_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Gather a sharded model's weights in the first process's memory; every process must call this.
+    """Gather a sharded model's weights in the memory of rank 0; every process must call this.
 
     Returns:
-        Name (as in the model before it was sharded) -> weights on the CPU, float32; empty in the other processes.
+        Name (as in the unsharded model) -> weights on the CPU, float32; empty in the other processes.
     """
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     state: dict[str, torch.Tensor] = get_model_state_dict(model, options=options)

@@ -1,7 +1,7 @@
-"""Starting the processes of one training with torchrun, on this node or on all nodes of a SLURM job.
+"""Starts the processes of one training with torchrun, on this node or on all nodes of a SLURM job.
 
-The processes and this one speak by files in a folder of the training's working folder, which all nodes see: the task,
-a request to stop, and what became of each process. Knows nothing of torch.
+The processes communicate through files in a subfolder of the training's working folder, which all nodes see: the task,
+a stop request, and a report from each process. Does not import torch.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ TASK, STOP_REQUEST = "task.json", "stop"
 def train_together(task: Mapping[str, Any], processes: Processes, work: Path) -> dict[str, Any]:
     """Train with several processes and wait for them.
 
-    The first stop signal to this process asks all of them to stop after the step they are at, with a working
-    checkpoint; a second one ends them at once. They end too if this process dies.
+    After the first stop signal to this process, all of them save a working checkpoint after the current step and stop;
+    a second signal ends them at once. They also end if this process dies.
 
     Args:
-        task: what `usertune.training.distributed.training_process` needs to train, as JSON.
-        processes: how many, where.
+        task: the task of `usertune.training.distributed.training_process`, as JSON.
+        processes: how many processes, on how many nodes.
         work: working folder of the training.
 
     Returns:
-        What the first process measured.
+        The measurements of rank 0.
 
     Raises:
         StopRequested: a stop signal came.
-        LackOfMemoryError: in a process, or one was killed, perhaps therefore.
-        FinalError: another attempt would end in the same way.
-        UserError: something else that the person can mend went wrong in a process.
+        LackOfMemoryError: a process ran out of memory, or was killed, which may have the same cause.
+        FinalError: another attempt would fail in the same way.
+        UserError: a process failed for another reason that the user can fix.
         OSError: a process could not write.
-        RuntimeError: a process failed otherwise.
+        RuntimeError: a process failed with another error.
     """
     for left in work.glob(f"{EXCHANGE}*"):
         shutil.rmtree(left, ignore_errors=True)
@@ -79,8 +79,8 @@ def _command(task_file: Path, processes: Processes) -> list[str]:
         return on_a_node
     if "SLURM_JOB_ID" not in os.environ:
         raise UserError(
-            f"nodes: {processes.nodes} needs a SLURM job, and this is none; run snakemake with the cluster's "
-            "profile, or set nodes: 1 for this experiment"
+            f"nodes: {processes.nodes} needs a SLURM job, and this is not one; run snakemake with the "
+            "cluster's profile, or set nodes: 1 for this experiment"
         )
     return [
         "srun",
@@ -89,15 +89,15 @@ def _command(task_file: Path, processes: Processes) -> list[str]:
         "--ntasks-per-node=1",
         f"--cpus-per-task={processes.threads}",
         "--mem=0",
-        # A node whose processes failed ends the others.
+        # If a process fails on one node, end the others.
         "--kill-on-bad-exit=1",
         *on_a_node,
     ]
 
 
 def _run(command: list[str], processes: Processes) -> int:
-    """Run the command, pass on what it writes to the log, and return its exit code."""
-    # A session of its own, so that a Ctrl-C at the terminal reaches this process alone, which then asks for a stop.
+    """Run the command, log its output, and return its exit code."""
+    # A session of its own, so that Ctrl-C at the terminal reaches only this process, which then requests a stop.
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -128,12 +128,12 @@ def _relay(started: subprocess.Popen[str]) -> None:
 
 
 def _request_stop(exchange: Path, number: int) -> None:
-    logger.info("%s: the processes save a checkpoint after this step, then leave", signal.Signals(number).name)
+    logger.info("%s: the processes save a checkpoint after this step, then stop", signal.Signals(number).name)
     write_text(exchange / STOP_REQUEST, str(number))
 
 
 def _outcome(exchange: Path, processes: Processes, exit_code: int, own_signal: int | None) -> dict[str, Any]:
-    """Return what the first process measured, or raise what ended the training."""
+    """Return the measurements of rank 0, or raise the error that ended the training."""
     reports = {
         rank: read_json(path) for rank in range(processes.world_size) if (path := report_file(exchange, rank)).exists()
     }
@@ -148,7 +148,7 @@ def _outcome(exchange: Path, processes: Processes, exit_code: int, own_signal: i
         raise OSError(reports[rank]["number"], reports[rank]["message"], reports[rank]["file"])
     if exit_code == 0 and kinds["stopped"]:
         raise StopRequested(own_signal or reports[kinds["stopped"][0]]["signal"])
-    # Whatever the exit code: with everything saved, a process can still fail when libraries are torn down.
+    # Whatever the exit code: a process can still fail during teardown, after everything is saved.
     if len(kinds["done"]) == processes.world_size:
         measured: dict[str, Any] = reports[0]["measured"]
         return measured
@@ -156,7 +156,7 @@ def _outcome(exchange: Path, processes: Processes, exit_code: int, own_signal: i
 
 
 def _raise_failure(exchange: Path, processes: Processes, exit_code: int, reports: Mapping[int, Any]) -> NoReturn:
-    again = "the same command goes on from the last working checkpoint"
+    again = "the same command continues from the last working checkpoint"
     for path in sorted(exchange.glob("node-*.json")):
         for failed in read_json(path)["failed"]:
             rank = failed["rank"]
@@ -166,30 +166,28 @@ def _raise_failure(exchange: Path, processes: Processes, exit_code: int, reports
                 kind = LackOfMemoryError if memory else UserError
                 raise kind(
                     f"process {rank} of {processes.world_size} (on {failed['host']}) was ended by {name}{memory} "
-                    f"(exit code "
-                    f"{failed['exit_code']}), and so the others were ended; {again}"
+                    f"(exit code {failed['exit_code']}), so the others were ended too; {again}"
                 )
     for rank, report in reports.items():
         if report["kind"] == "failed":
             raise RuntimeError(f"process {rank} of {processes.world_size} failed:\n{report['message']}")
     raise UserError(
-        f"the {processes.world_size} processes ended with exit code {exit_code}, and none says why; their "
-        f"messages are in "
-        f"the log of this job; {again}"
+        f"the {processes.world_size} processes ended with exit code {exit_code}, and none reported a cause; "
+        f"their messages are in the log of this job; {again}"
     )
 
 
-# What a process can say of its end.
+# Outcomes a process can report.
 REPORTS = ("done", "stopped", "lack_of_memory", "final", "user_error", "disk", "failed")
 
 
 def report_file(exchange: Path, rank: int) -> Path:
-    """Return the file in which a process says how it ended."""
+    """Return the report file of a process."""
     return exchange / f"rank-{rank}.json"
 
 
 def node_file(exchange: Path, node: int) -> Path:
-    """Return the file in which a node says which of its processes failed."""
+    """Return the file in which a node agent lists its failed processes."""
     return exchange / f"node-{node}.json"
 
 

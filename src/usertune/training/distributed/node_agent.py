@@ -1,4 +1,4 @@
-"""Runs one node's processes of a training, by torchrun: ``python -m usertune.training.distributed.node_agent TASK``."""
+"""Runs one node's training processes with torchrun: ``python -m usertune.training.distributed.node_agent TASK``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from usertune.training.distributed.launch import node_file
 
 
 def main(task_file: Path) -> int:
-    """Start the processes, wait for them, and note which of them failed.
+    """Start the training processes, wait for them, and record which of them failed.
 
     Returns:
-        The exit code.
+        The exit code: 1 if a process failed, else 0.
     """
-    # The workers decide when they stop; torchrun, in this process, would end them at the first signal.
+    # The training processes handle signals; torchrun, in this process, would end them at the first one.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
     os.environ[PARENT] = str(os.getpid())
-    # Imported here, since it imports torch.
+    # Imported after the signals are ignored, since it imports torch.
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import parse_args, run
 
@@ -50,14 +50,14 @@ def main(task_file: Path) -> int:
 
 def _rendezvous(task: dict[str, dict[str, int]], node: int) -> list[str]:
     processes = task["processes"]
-    # A signal that nobody sends, in place of those that torchrun would answer by ending its workers.
+    # torchrun ends the training processes on the signals it handles: give it one that nobody sends.
     arguments = ["--signals_to_handle", "SIGUSR2", "--nproc-per-node", str(processes["nproc_per_node"])]
     if processes["nodes"] == 1:
         return [*arguments, "--standalone", "--local-addr", "localhost"]
     return [
         *arguments,
         *("--nnodes", str(processes["nodes"]), "--node-rank", str(node)),
-        # The addresses that srun gives: node names need not resolve.
+        # srun's address, since node names may not resolve.
         *("--master-addr", os.environ["SLURM_LAUNCH_NODE_IPADDR"], "--master-port", str(task["master_port"])),
     ]
 

@@ -1,4 +1,4 @@
-"""One of the processes of a training, as torchrun starts it with the file of its task."""
+"""One training process; torchrun starts it with a task file."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from usertune.training.processes import Processes
 from usertune.training.recipe import TrainTask
 from usertune.training.train import train_in_this_process
 
-# torchrun looks ten times a second for processes that ended, and names the first that it finds. Where one is killed,
-# the others fail at once, for lack of an answer; they wait so long that the cause is found before the consequence.
+# torchrun polls for ended processes ten times a second and reports the first it finds. When one process is killed, the
+# others fail at once because it no longer answers; they wait this long so that torchrun finds the cause first.
 WAIT_SECONDS = 3.0
 
 
 def main(task_file: Path) -> int:
-    """Train as the task says, with the other processes, and report how it ended.
+    """Train with the other processes as the task file says, and write a report.
 
     Returns:
-        The exit code: 0 also after a stop, which is no failure.
+        The exit code; 0 also after a stop, which is not a failure.
     """
     signals = SignalWatch()
     end_with_parent()
@@ -57,14 +57,14 @@ def main(task_file: Path) -> int:
         return step_main.EXIT_FAILURE
     except Exception as error:
         if ran_out(error):
-            report("lack_of_memory", message=f"out of memory before training began ({error})")
+            report("lack_of_memory", message=f"out of memory before training started ({error})")
             return step_main.EXIT_USER_ERROR
         report("failed", message=traceback.format_exc())
         time.sleep(WAIT_SECONDS)
         return step_main.EXIT_FAILURE
     else:
         report("done", measured=measured)
-    _part()
+    _destroy_process_group()
     return 0
 
 
@@ -75,7 +75,7 @@ def _kind(error: UserError) -> str:
 
 
 def _train(message: dict[str, Any], exchange: Path, rank: int, signals: SignalWatch) -> dict[str, Any]:
-    # Imported here, after the signals were blocked: the threads that torch starts inherit that.
+    # Imported here, after the signals are blocked, so that torch's threads inherit this.
     from usertune.training.callbacks import StopTogether
 
     def stop_signal() -> int | None:
@@ -88,15 +88,15 @@ def _train(message: dict[str, Any], exchange: Path, rank: int, signals: SignalWa
     return train_in_this_process(task, processes, rank, StopTogether(stop_signal))
 
 
-def _part() -> None:
+def _destroy_process_group() -> None:
     from torch import distributed
 
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def _leave(exit_code: int) -> NoReturn:
-    # At once, since torch's threads may wait for processes which are gone, or abort while the interpreter ends.
+def _exit_now(exit_code: int) -> NoReturn:
+    # torch's threads may wait for processes that have ended, or abort during the interpreter's shutdown.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -104,4 +104,4 @@ def _leave(exit_code: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    _leave(main(Path(sys.argv[1])))
+    _exit_now(main(Path(sys.argv[1])))
