@@ -1,6 +1,6 @@
-"""What is known of the jobs of a study: their records, the journal of SLURM jobs, and the run that started them.
+"""The known jobs of a study: their records, the journal of SLURM jobs, and the run that started them.
 
-Any of these files can be missing, truncated or of a process that no longer exists. Unreadable files are ignored.
+Any of these files can be missing, truncated or left by a process that no longer exists. Unreadable files are ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from usertune.runtime.locks import RESULTS_HOLDER
 
 # Clocks of two machines differ, and shared disks show files from other machines with a delay.
 LOST_AFTER = timedelta(seconds=10 * SIGN_OF_LIFE_SECONDS)
-# A process with the number of a recorded one is the same process if it is not younger than the record.
+# A process with a recorded number is the recorded process unless it is younger than the record.
 CLOCK_TOLERANCE_SECONDS = 5.0
 _HOLDER = re.compile(r"process (\d+) on (\S+), since (\S+)")
 
@@ -81,12 +81,12 @@ class JobRecord(Attempt):
 
 @dataclass
 class Submission:
-    """A job that was submitted to SLURM, as the journal knows it.
+    """A job submitted to SLURM, from the entries of the journal.
 
     Attributes:
         job: SLURM's job number.
         rule, wildcards, attempt, log: its task, and the log of SLURM.
-        noted: when the run that submitted it wrote this down.
+        noted: when the run that submitted it recorded it.
         adopted: when a later run last re-attached to it.
         seen: when a run detected its end.
         state: its final state in SLURM; None while unknown.
@@ -123,11 +123,11 @@ class Run:
 
 @dataclass
 class Jobs:
-    """All that is known of the jobs of a study at one time.
+    """The known jobs of a study at one time.
 
     Attributes:
         folder: the results folder.
-        now: that time.
+        now: the time.
         queue: the jobs in SLURM's queue by number; None if SLURM was not asked or did not answer.
         submissions: the entries of the journal by job number, the oldest first.
         run: the newest run; None if there is none.
@@ -152,7 +152,7 @@ class Jobs:
 
 
 def look_at_jobs(folder: Path, queue: Mapping[str, ListedJob] | None = None) -> Jobs:
-    """Read what is known of jobs, except their records, which `read_record` reads one by one.
+    """Return the submissions and the newest run of a study; `read_record` reads the record of one job.
 
     Args:
         folder: the results folder.
@@ -200,7 +200,7 @@ def read_run(folder: Path) -> Run | None:
 
 
 def process_lives(process: int, started: datetime) -> bool:
-    """Whether a process of this machine that existed at ``started`` still exists, and not a later one of its number."""
+    """Whether the process that had this number at ``started`` still exists on this machine."""
     try:
         found = psutil.Process(process)
         if found.status() == psutil.STATUS_ZOMBIE:

@@ -29,7 +29,7 @@ class Row:
     """The progress of one result.
 
     Attributes:
-        step, experiment, users: what it is; ``experiment`` is None and ``users`` empty if it has none.
+        step, experiment, users: its wildcards; ``experiment`` is None and ``users`` empty if it has none.
         label: its name for people.
         state: its state.
         error: the error in one line; None unless it failed.
@@ -39,7 +39,7 @@ class Row:
         attempt: number of the attempt since it was last done; None if unknown.
         host, gpus, slurm_job: where it runs or ran last.
         started, ended: start and end of its newest attempt.
-        log: its log (that of SLURM if the program did not start); None if there is none yet.
+        log: its log (SLURM's log if the program did not start); None if there is none yet.
         record: the record of its job, relative to the results folder.
     """
 
@@ -112,7 +112,7 @@ def status_of(freshness: Freshness, jobs: Jobs) -> Status:
 
     Args:
         freshness: the freshness of the study's results.
-        jobs: what is known of its jobs.
+        jobs: its known jobs.
     """
     newest = {_key(item.rule, item.wildcards): item for item in jobs.submissions.values()}
     done: set[str] = set()
@@ -165,7 +165,7 @@ def _state(jobs: Jobs, record: JobRecord | None, submission: Submission | None, 
 
 
 def _not_seen_to_end(jobs: Jobs, record: JobRecord | None, submission: Submission) -> tuple[State, str | None] | None:
-    """Return the state of a submitted job with an end that no run has detected; None if its record is enough."""
+    """Return the state of a submitted job if no run has detected its end; None if its record has the state."""
     listed = jobs.queue.get(submission.job) if jobs.queue is not None else None
     if listed is not None and not listed.ended:
         return ("queued" if listed.state == "PENDING" else "running"), None

@@ -60,7 +60,7 @@ def render(status: Status) -> RenderableType:
 
 
 def file_link(path: str) -> Text:
-    """Return a path that terminals which know links open when it is clicked, on a line of its own, never broken."""
+    """Return a path as a link, to be printed alone on a line; it is never wrapped."""
     link = Style(link=Path(path).absolute().as_uri())
     return Text("    ", no_wrap=True, overflow="ignore").append(printable(path), style=link)
 

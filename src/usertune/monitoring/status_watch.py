@@ -51,8 +51,8 @@ class StudyWatch:
         return self.look_closely()[0]
 
     def look_closely(self) -> tuple[Status, Jobs]:
-        """Return the progress of the study now, and what is known of its jobs."""
-        # The jobs first: a job that ends in between then counts as done.
+        """Return the progress of the study now, and its known jobs."""
+        # Jobs are read before results, so that a job that ends in between counts as done.
         jobs = look_at_jobs(self.folder, self._slurm_queue())
         return status_of(Freshness(self.study, self._recipes), jobs), jobs
 

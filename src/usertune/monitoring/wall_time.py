@@ -1,4 +1,4 @@
-"""Where the wall time of a run went: how many allocations and base-model loads it took, and what each job waited for.
+"""The wall time of a run: its allocations, its base-model loads, and what each job waited for.
 
 The time of a job is divided at six moments: submitted, allocation started, program started, program ended, allocation
 ended, end detected by the run. Jobs on this machine have no allocation, so they only have work. Jobs run at the same
@@ -119,7 +119,7 @@ def wall_time_of(status: Status, jobs: Jobs) -> WallTime | None:
 
     Args:
         status: the status of the study, which names its jobs and their records.
-        jobs: what is known of its jobs.
+        jobs: its known jobs.
     """
     since = jobs.run.since if jobs.run else None
     found = sorted(_gpu_jobs(status, jobs, since), key=lambda item: item[1]["work"][0])

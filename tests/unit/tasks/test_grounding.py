@@ -153,12 +153,12 @@ def test_target_comes_from_the_answer_turn() -> None:
     [
         ("no idea", r"has no unambiguous point: no point is named \(none\); expected"),
         ("[1001, 5]", r"\[1001.0, 5.0\] lies"),
-        ("scroll(coordinates=(512, 304), direction='down')", r"another action than a click.*\(not_a_click\)"),
-        ("swipe(512, 800, 512, 304)", "another action than a click"),
-        ("press_back()", "another action than a click"),
+        ("scroll(coordinates=(512, 304), direction='down')", r"an action other than a click.*\(not_a_click\)"),
+        ("swipe(512, 800, 512, 304)", "an action other than a click"),
+        ("press_back()", "an action other than a click"),
         ("[-1, -1]", "no such element"),
         ("[0.52, 0.31]", r"fractions between 0 and 1.*\(fraction\)"),
-        ("```grounding\n[1, 2]\n```\n```grounding\n[3, 4]\n```", "several points that differ"),
+        ("```grounding\n[1, 2]\n```\n```grounding\n[3, 4]\n```", "several different points"),
         ("The tab (2, 3)", r"\(unclear\)"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Actions and tags in answers: calls such as ``click(…)``, other actions than clicks, ``<point>…</point>``."""
+"""Actions and tags in answers: calls such as ``click(…)``, actions other than clicks, ``<point>…</point>``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CLICKS = _names(
     "mouseclick tap tapat doubletap longpress longclick longtap touch"
 )
 _POINTS = _names("point position coordinate coordinates location")
-# With a place on the screen that is no answer to where to click.
+# Actions with a position that is not where to click.
 _POINTING = _names(
     "scroll scrollat scrolldocument hscroll vscroll swipe fling drag dragto draganddrop leftclickdrag move moveto "
     "mousemove mousemoveto hover hoverat pinch zoom typetextat"
@@ -28,11 +28,11 @@ _OTHERS = _names(
     "press presskey pressback presshome pressrecent pressenter keypress hotkey wait sleep finished finish terminate "
     "openapp launchapp navigateback navigatehome calluser systembutton"
 )
-# Words too common to be actions but as the value of an action.
+# Too common to be an action, except as the value of a key such as "action".
 _VALUES = _names("key open launch back home recent enter answer status complete screenshot input text none")
 
 _CALL = re.compile(r"(?<![\w.])(?P<name>[A-Za-z_][A-Za-z0-9_.]*+)\(|(?P<open>\()|(?P<close>\))")
-# An argument without a name, then others with names.
+# Perhaps two arguments without names, before arguments with names.
 _ARGUMENTS = re.compile(rf"\(\s*+(?:(?P<x>{NUMBER})\s*+,\s*+(?P<y>{NUMBER})\s*+,\s*+[A-Za-z_]++\s*+=)?+")
 _ACTION = re.compile(
     r"(?<![A-Za-z0-9_])[\"']?+(?P<key>actions?|action_type|action_name|operation|function|command|tool_name|act|op|name|type)"
@@ -61,23 +61,23 @@ _COORDS = re.compile(r"(?<!\w)coords=\s*+\[?(?P<numbers>[^\]\"]{1,300}+)")
 
 
 def clicks_of(text: str) -> list[int]:
-    """Return where the arguments of clicks begin: the places of their opening brackets."""
-    return [place for name, place in _calls(text) if name in CLICKS or name in _POINTS]
+    """Return the offsets in ``text`` of the opening brackets of click calls."""
+    return [offset for name, offset in _calls(text) if name in CLICKS or name in _POINTS]
 
 
 def in_calls(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple[str, Finding]]:
-    """Yield what clicks say by the arguments that have no names, as ("call", point or reason)."""
+    """Yield the points in the unnamed arguments of click calls, as ("call", point or reason)."""
     starts = {group.start: group for group in groups}
-    for place in clicks_of(text):
-        arguments = _ARGUMENTS.match(text, place)
-        if group := starts.get(place) or (arguments and starts.get(arguments.end())):
+    for offset in clicks_of(text):
+        arguments = _ARGUMENTS.match(text, offset)
+        if group := starts.get(offset) or (arguments and starts.get(arguments.end())):
             yield "call", point_of(group, order)
         elif arguments and arguments["x"]:
             yield "call", point_of(Group(0, 0, ((Number(arguments["x"]), Number(arguments["y"])),)), order)
 
 
 def _calls(text: str) -> list[tuple[str, int]]:
-    """Return the names of known actions that are called, outermost calls only, and the places of their brackets."""
+    """Return the outermost calls of known actions: the name, and the offset of the opening bracket."""
     found: list[tuple[str, int]] = []
     depth, inside = 0, 0
     for match in _CALL.finditer(text):
@@ -99,7 +99,7 @@ def short_name(name: str) -> str:
 
 
 def another_action(text: str) -> bool:
-    """Whether a text names another action than a click: a call, an action's name, a direction, a verb."""
+    """Whether a text names an action other than a click: by a call, an action's name, a direction or a verb."""
     calls = [name for name, _ in _calls(text) if name not in _POINTS]
     if any(name in _POINTING for name in calls) or (calls and calls[0] not in CLICKS):
         return True
@@ -113,7 +113,7 @@ def another_action(text: str) -> bool:
 
 
 def read_tags(text: str, order: Order) -> tuple[list[tuple[str, Finding]], str]:
-    """Return what tags name, as ("tag", point or reason), and the text without the tags that have attributes."""
+    """Return the points in tags, as ("tag", point or reason), and the text without the tags that have attributes."""
     found: list[Finding] = []
     order = order.of_x_first()
 
@@ -138,7 +138,7 @@ def read_tags(text: str, order: Order) -> tuple[list[tuple[str, Finding]], str]:
 
 
 def _of_attributes(text: str) -> Iterator[Finding]:
-    """Yield what the attributes of a tag name: percentages in x and y, or index and coordinates in coords."""
+    """Yield the points in the attributes of a tag: percentages in x and y, or an index and coordinates in coords."""
     axes: dict[str, dict[str, Number]] = {}
     for match in _ATTRIBUTE.finditer(text):
         axes.setdefault(match["number"], {})[match["axis"]] = Number(match["value"], percent=True)
@@ -151,5 +151,5 @@ def _of_attributes(text: str) -> Iterator[Finding]:
             yield point_of(Group(0, 0, ((point["x"], point["y"]),)), Order())
     if coords := _COORDS.search(text):
         numbers = bare_run(coords["numbers"]).rows[0]
-        # The number of the picture, then of the point, both left out where there is one of them.
+        # The coordinates follow the index of the image (if there are several) and of the point.
         yield point_of(Group(0, 0, (numbers[-2:],)), Order()) if len(numbers) in (3, 4) else "disagree"

@@ -1,7 +1,7 @@
 """Answers as models write them, and how `usertune.tasks.points.forms` reads each.
 
 The page docs/answers.md, the tests and the fuzzing share this table. Unless its text says something else, an example
-is about a box from (500, 290) to (524, 318), whose centre is (512, 304).
+is about a box from (500, 290) to (524, 318) with the centre (512, 304).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from usertune.tasks.points.text import Point
 
 @dataclass(frozen=True)
 class Example:
-    """An answer, whose style it is, and the form (or reason) and point that it is read as."""
+    """An answer, the models that write this style, and the form (or reason) and point that it is read as."""
 
     style: str
     text: str

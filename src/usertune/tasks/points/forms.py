@@ -1,12 +1,12 @@
-"""The forms in which models write a point, and what each of them says.
+"""The forms in which models write a point.
 
 `read` tries them in the order of `FORMS`. The first four narrow an answer down to the part that states the result.
-Within that part, or in the whole answer where there is none, the forms that name the point as such (`call`, `tag`,
-`key`) are looked for together, then a line that holds nothing else, then words that introduce a point. All
-candidates of the first group that has any must agree; otherwise the answer is unparsed, and so it is where a form
+Within that part, or in the complete answer if there is none, `read` looks for the forms that name the point (`call`,
+`tag`, `key`, `percent`) together, then for a line that holds nothing else, then for words that introduce a point. All
+candidates of the first group that has any must agree; otherwise the answer is unparsed. It is also unparsed if a form
 is recognised but cannot be read. The reasons are in `REASONS`.
 
-Coordinates are those of the 0-1000 frame. Percentages are of the screen and become ten times as much.
+Coordinates are in the 0-1000 frame. Percentages are of the screen; they are multiplied by ten.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from usertune.tasks.points.text import Finding, Point, groups_of, joined, number
 from usertune.tasks.points.values import order_of
 
 FORMS = {
-    "grounding_block": "A fenced block called `grounding`. It is final: nothing else counts.",
+    "grounding_block": "A fenced block called `grounding`; nothing else counts.",
     "answer_tag": "`<answer>…</answer>`, `<|begin_of_box|>…<|end_of_box|>` or `\\boxed{…}`; nothing else counts.",
     "tool_call": "`<tool_call>…</tool_call>`; nothing else counts.",
-    "answer_line": "What follows `Action:`, `Answer:`, `Grounding:` or `Result:` at the beginning of a line.",
+    "answer_line": "The text after `Action:`, `Answer:`, `Grounding:` or `Result:` at the beginning of a line.",
     "call": "A call of a click, such as `click(…)`, `tap(…)` or `pyautogui.click(…)`.",
     "tag": "`<point>…</point>`, `<box>…</box>`, `<|box_start|>…<|box_end|>`, `<|det|>…<|/det|>` and the like; "
-    "in `<point x= y=>` the numbers are percentages, in `<points coords=>` they are preceded by their index.",
+    "in `<point x= y=>` the numbers are percentages, in `<points coords=>` an index precedes them.",
     "key": "Keys that name a coordinate: `x` and `y`, edges, a corner with width and height, two corners, or a "
     "list called `point_2d`, `bbox_2d`, `coordinate`, `position`, … In `box_2d` y comes before x.",
     "percent": "Percentages from the left and from the top, in words.",
@@ -40,30 +40,34 @@ FORMS = {
 REASONS = {
     "none": "No point is named.",
     "unfinished_thinking": "The answer ends while the model is still thinking.",
-    "not_a_click": "Another action than a click: a scroll, swipe, drag, typed text, …",
-    "cut_off": "The text ends within the numbers, or with a number where the answer reached its longest length.",
-    "disagree": "Several points that differ, and no form says which is the answer.",
+    "not_a_click": "An action other than a click: a scroll, swipe, drag, typed text, …",
+    "cut_off": "The text ends within the numbers, or with a number at the maximum length of an answer.",
+    "disagree": "Several different points, and no form says which is the answer.",
     "unclear": "Numbers that could be a point, but nothing says so.",
-    "count": "A list of other than two or four numbers.",
-    "box_order": "A box whose right edge is left of its left edge, or its bottom above its top.",
-    "order_unclear": "It is not certain which number is x and which is y.",
-    "fraction": "Fractions between 0 and 1 in place of coordinates from 0 to 1000.",
-    "no_point": "[-1, -1], which says that there is no such element.",
-    "thousands": "Numbers with separators of thousands, or with leading zeros.",
+    "count": "A list with neither two nor four numbers.",
+    "box_order": "A box with its right edge left of its left edge, or its bottom above its top.",
+    "order_unclear": "It is unclear which number is x and which is y.",
+    "fraction": "Fractions between 0 and 1 instead of coordinates from 0 to 1000.",
+    "no_point": "[-1, -1], which means that there is no such element.",
+    "thousands": "Numbers with thousands separators, or with leading zeros.",
     "too_large": "A number beyond 100,000: a model that repeats a digit.",
     "incomplete": "x without y, one corner of two, or the like.",
 }
 
 
 class Reading(NamedTuple):
-    """What an answer says: a point in the 0-1000 frame or None, and the form, or the reason why there is none."""
+    """The result of reading an answer: a point in the 0-1000 frame and its form, or None and the reason."""
 
     point: Point | None
     form: str
 
 
 def read(text: str) -> Reading:
-    """Return the point that an answer names in the 0-1000 frame, and the form in which it does, or why it does not."""
+    """Return the point that an answer names and its form, or None and the reason.
+
+    Args:
+        text: the complete answer.
+    """
     rest = _after_thinking(text)
     if rest is None:
         return Reading(None, "unfinished_thinking")
@@ -79,7 +83,7 @@ _CHANNEL, _FINAL = "<|channel|>", "<|channel|>final<|message|>"
 
 
 def _after_thinking(text: str) -> str | None:
-    """Return what follows the last end of thinking; None if thinking goes on to the end of the text."""
+    """Return the text after the last end of thinking; None if the thinking does not end."""
     if _CHANNEL in text:
         _, found, text = text.rpartition(_FINAL)
         if not found:
@@ -92,7 +96,7 @@ def _after_thinking(text: str) -> str | None:
 
 
 def _read_part(text: str, level: int) -> Reading:
-    """Read a part of an answer, by its narrowest container of at least ``level`` if it has one."""
+    """Read a part of an answer; if one of ``CONTAINERS[level:]`` occurs in it, read only that."""
     for number, (name, parts_of) in enumerate(CONTAINERS[level:], start=level):
         readings = [
             _read_part(part, number + 1) if closed or not _ends_in_number(part) else Reading(None, "cut_off")
@@ -108,7 +112,7 @@ def _ends_in_number(text: str) -> bool:
     return text[-1:].isdigit() or text[-1:] in tuple(".,-+")
 
 
-# Words after the backticks are a label if they end the line; our own labels always are.
+# A word after the backticks is a label if it ends the line; grounding and referring always are.
 _FENCE = re.compile(
     r"```(?:[ \t]*+(?P<label>(?:grounding|referring)\b|[A-Za-z_]++(?=[ \t]*+(?:\n|\Z))))?+", re.IGNORECASE
 )
@@ -121,7 +125,7 @@ def _blocks(text: str) -> Iterator[tuple[str | None, str, bool]]:
     start = 0
     for fence in _FENCE.finditer(text):
         yield label, text[start : fence.start()], True
-        # A fence with a name opens a block even when the one before was never closed.
+        # A fence with a label opens a block even if the previous block was not closed.
         label = (fence["label"] or "").lower() or (None if label is not None else "")
         start = fence.end()
     yield label, text[start:], label is None
@@ -132,7 +136,7 @@ def _grounding_blocks(text: str) -> list[tuple[str, bool]]:
 
 
 def _without_referring(text: str) -> str:
-    """Return ``text`` without its referring blocks and lines, which hold somebody's words."""
+    """Return ``text`` without its referring blocks and lines, which quote other text."""
     if "```" in text:
         text = "\n".join(content for label, content, _ in _blocks(text) if label != "referring")
     return _REFERRING_LINE.sub("", text)
@@ -147,7 +151,7 @@ _TOOL_TAGS = [(re.compile(r"<(?:tool_call|function_call)>"), re.compile(r"</(?:t
 
 
 def _tagged(text: str, tags: Sequence[tuple[re.Pattern[str], re.Pattern[str]]]) -> list[tuple[str, bool]]:
-    """Return what stands between the first pair of tags that occurs, each time it does, and whether it is closed."""
+    """Return every text between the first pair of tags that occurs, and whether the tag is closed."""
     for opening, closing in tags:
         parts = []
         start = opening.search(text)
@@ -169,7 +173,7 @@ _ANSWER_LINE = re.compile(
 
 def _answer_lines(text: str) -> list[tuple[str, bool]]:
     first = _ANSWER_LINE.search(text)
-    # All that follows counts, so that a second answer is seen.
+    # All text after it, so that a second answer counts too.
     return [(_ANSWER_LINE.sub("\n", text[first.end() :]), True)] if first else []
 
 
@@ -201,7 +205,7 @@ def _read_body(text: str) -> Reading:
 
 
 def _agreed(findings: Iterable[Finding]) -> Finding:
-    """Return the one point that all findings name, else the reason why there is none."""
+    """Return the point that all findings name, or the reason why there is none."""
     distinct = list(dict.fromkeys(findings))
     reasons = [finding for finding in distinct if isinstance(finding, str)]
     return reasons[0] if reasons else distinct[0] if len(distinct) == 1 else "disagree"
@@ -224,7 +228,7 @@ _NOTATIONS = (
 
 
 def _normal(text: str) -> str:
-    """Return ``text`` in plain characters, one notation of arguments, and without quotations."""
+    """Return ``text`` in plain characters, with one notation of arguments, and without quotations."""
     text = _ARGUMENTS.sub(_decoded, plain(text))
     for pattern, replacement in _NOTATIONS:
         text = pattern.sub(replacement, text)
@@ -235,7 +239,7 @@ def _normal(text: str) -> str:
 
 
 def _decoded(match: re.Match[str]) -> str:
-    """Return arguments that are JSON within JSON as they are meant."""
+    """Return arguments decoded from JSON in a JSON string."""
     try:
         inner = json.loads(match["text"]) if match["closed"] else None
     except ValueError:

@@ -60,7 +60,7 @@ _FROM_EDGE = re.compile(
     re.IGNORECASE,
 )
 
-# Numbers that these words introduce describe the picture, or are somebody's words.
+# Numbers after these words describe the image, or are quoted.
 OTHER_NUMBERS = re.compile(
     r"\b(?:sizes?|resolution|dimensions?|viewport|aspect|referring|labell?ed|labels?)\b|_size\b"
     r"|\b(?:image|screen|screenshot|display|window|canvas|device|picture)s?[\"'\s]*[:=(]?[\"'\s{]*$"
@@ -70,7 +70,7 @@ OTHER_NUMBERS = re.compile(
 
 
 def in_keys(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple[str, Finding]]:
-    """Yield what keys name, as ("key", point or reason)."""
+    """Yield the points that keys name, as ("key", point or reason)."""
     starts = {group.start: group for group in groups}
     sets = [(names, opening) for names, opening in _scalar_sets(text) if names]
     size = _size_apart(text, starts, [one for one in sets if one[0].keys() == {"w", "h"}])
@@ -81,7 +81,7 @@ def in_keys(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple[
 def _size_apart(
     text: str, starts: dict[int, Group], sets: Sequence[tuple[dict[str, Number], str]]
 ) -> tuple[Number, ...] | None:
-    """Return the size that stands apart from all coordinates; it may be that of the element."""
+    """Return the size that is separate from all coordinates; it may be the size of the element."""
     for names, opening in sets:
         if not _OF_PICTURE.search(re.split(r"[,;.]", opening)[-1]):
             return names["w"], names["h"]
@@ -91,7 +91,7 @@ def _size_apart(
 
 
 def _may_be_corner(row: Sequence[Number], size: tuple[Number, ...] | None) -> bool:
-    """Whether a point and a size that stands apart make a box on the screen, whose corner the point would be."""
+    """Whether a point may be the corner of a box on the screen with a separate size."""
     if size is None or len(row) != 2:
         return False
     return point_of(Group(0, 0, ((*row, *size),)), Order(box="xywh")) != "unclear"
@@ -108,7 +108,7 @@ def _lists(text: str, starts: dict[int, Group], order: Order, size: tuple[Number
             continue
         name = match["name"].lower()
         if name == "box_2d" and not order.box:
-            # Gemini's, which writes y first.
+            # Only Gemini uses this name, and writes y first.
             yield point_of(group, replace(order, box="tlbr", pair=order.pair or "yx"))
         elif name in ("point", "points") and match["quote"] and not order.pair and labelled:
             # Gemini writes [y, x] in this form, others [x, y].
@@ -128,7 +128,7 @@ def _scalars(sets: Sequence[tuple[dict[str, Number], str]], size: tuple[Number, 
 
 
 def _scalar_sets(text: str) -> Iterator[tuple[dict[str, Number], str]]:
-    """Yield the coordinates that stand together, by their short names, and what stands before them."""
+    """Yield adjacent coordinates by their short names, and the text before them."""
     found: dict[str, Number] = {}
     end, opening = 0, ""
     for match in _SCALAR.finditer(text):
@@ -144,7 +144,7 @@ def _scalar_sets(text: str) -> Iterator[tuple[dict[str, Number], str]]:
 
 
 def _of_scalars(found: dict[str, Number], opening: str) -> Iterator[Finding]:
-    """Yield the point of coordinates that stand together, or the reason why they are none; nothing if they say none."""
+    """Yield the point of adjacent coordinates or the reason why there is none; nothing if they name no point."""
     if OTHER_NUMBERS.search(re.split(r"[,;.]", opening)[-1]):
         return
     if "x0" in found and "y0" in found:
@@ -157,8 +157,8 @@ def _of_scalars(found: dict[str, Number], opening: str) -> Iterator[Finding]:
     elif {"w", "h"} <= names and names & {"x", "x1"}:
         corner = [found.get(name, found.get(f"{name}1")) for name in ("x", "y")]
         numbers = [number for number in (*corner, found["w"], found["h"]) if number]
-        whole = point_of(Group(0, 0, (tuple(numbers),)), Order(box="xywh"))
-        yield whole if len(numbers) == 4 else "incomplete"
+        centre = point_of(Group(0, 0, (tuple(numbers),)), Order(box="xywh"))
+        yield centre if len(numbers) == 4 else "incomplete"
     elif {"x", "y"} <= names and not names & {"w", "h"}:
         yield point_of(Group(0, 0, ((found["x"], found["y"]),)), Order())
     elif names & {"x", "y", "cx", "cy"}:

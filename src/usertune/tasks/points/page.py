@@ -14,17 +14,17 @@ _END = "<!-- end -->"
 
 
 def with_examples(page: str) -> str:
-    """Return a page with its two generated parts, forms and reasons, as the code has them today.
+    """Return a page with its two generated parts, forms and reasons, up to date.
 
     Raises:
-        UserError: the page lacks the marks between which the parts stand.
+        UserError: a line that marks the beginning or end of a part is missing.
     """
     for name, sentences in (("forms", FORMS), ("reasons", REASONS)):
         start = _PART.format(name=name)
         before, found, rest = page.partition(start)
         _, ended, after = rest.partition(_END)
         if not found or not ended:
-            raise UserError(f"the page has no part between {start!r} and {_END!r}; put both lines where it belongs")
+            raise UserError(f"the page has no part between {start!r} and {_END!r}; add both lines where it belongs")
         page = f"{before}{start}\n\n" + "\n".join(_lines(sentences)) + f"\n{_END}{after}"
     return page
 

@@ -1,4 +1,4 @@
-"""Points that nothing names as such: on a line of their own, or in prose."""
+"""Points without a call, tag or key: alone on a line, or in prose."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _CUE = re.compile(
 _CUE_BY_NOUN = re.compile(
     rf"(?:\b(?:{_NOUN})\b|{_CJK_NOUN}).*(?:\b(?:is|are|be|at)|[:=\u4e3a\u662f]){_END}", re.IGNORECASE
 )
-# What follows is not, or not only, the answer.
+# Numbers after these words are not the answer, or not only.
 _NOT_THIS = re.compile(
     r"\b(?:not|never|no|none|cannot|without|instead|rather|avoid|wrong|previous|earlier|example|e\.g|such as|from"
     r"|between|unlike|next to|besides?|below|above|near|under|behind|left of|right of"
@@ -38,7 +38,7 @@ _NOT_THIS = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE_END = re.compile(r"[.!?;](?=\s)|[\u3002\uff01\uff1f]")
-# Labels of other numbers than a point's.
+# Labels of numbers that are not a point.
 _OTHER_LABEL = re.compile(
     r"\b(?:times?|dates?|scores?|totals?|prices?|versions?|pages?|counts?|numbers?|ranges?|unread|year|[xy])\W*$",
     re.IGNORECASE,
@@ -61,18 +61,18 @@ def in_lines(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple
         before = group
         bare = text[group.start] not in "[({"
         begins = group.start - len(prefix_of(text, group.start)) <= first
-        # Bare numbers amid other lines are rather a list, a table or a calendar.
+        # Bare numbers between other lines are usually a list, a table or a calendar.
         if continued or not stands_alone(text, group) or (bare and not begins and last - group.end > 4):
             continue
         above = line_above(text, group)
-        # A line that ends in the middle of a sentence or in a colon says what follows.
+        # A line that ends within a sentence or with a colon describes the next one.
         label = "" if above[-1:] in tuple(".!?\u3002)]}>0123456789") else above
         if not (OTHER_NUMBERS.search(label) or _NOT_THIS.search(label)):
             yield "line", point_of(group, order)
 
 
 def _continues(text: str, before: Group, group: Group) -> bool:
-    """Whether a pair on a line of its own follows one at the end of a line of prose: perhaps two corners."""
+    """Whether a pair alone on a line follows a pair at the end of a line of prose: perhaps two corners."""
     pairs = all(len(row) == 2 for row in (*before.rows, *group.rows)) and not stands_alone(text, before)
     between = text[before.end : group.start] if group.start - before.end <= 20 else "?"
     label = re.split(r"[\])}]", prefix_of(text, before.start))[-1]
@@ -80,7 +80,7 @@ def _continues(text: str, before: Group, group: Group) -> bool:
 
 
 def in_words(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple[str, Finding]]:
-    """Yield the points that words introduce, and then all others too, as ("words", point or reason)."""
+    """Yield the points that words introduce and, if there are any, all others, as ("words", point or reason)."""
     introduced: list[Finding] = []
     others: list[Finding] = []
     beginning = len(text) - len(text.lstrip(" \t\r\n*_`'\""))
@@ -111,12 +111,12 @@ def _is_label(clause: str) -> bool:
 
 
 def _is_box(clause: str, group: Group) -> bool:
-    """Whether the words before two corners speak of a box."""
+    """Whether the words before two corners name a box."""
     return bool(len(group.rows) == 2 and _BOX.search(clause) and not _NO_BOX.search(clause))
 
 
 def _described(text: str, group: Group) -> bool:
-    """Whether what follows says that the numbers are of something else, such as the size of the screenshot."""
+    """Whether the text after a group names something else, such as the size of the screenshot."""
     return bool(OTHER_NUMBERS.search(text[group.end : group.end + 80].partition("\n")[0]))
 
 

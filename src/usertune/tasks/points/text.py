@@ -1,8 +1,8 @@
-"""The text of an answer as the forms of `usertune.tasks.points.forms` see it: numbers, brackets, quotations.
+"""Numbers, brackets and quotations in the text of an answer, for `usertune.tasks.points.forms`.
 
-A *group* is what stands for one or several points: a bracket that holds numbers only, nested or not, or a line
-of bare numbers. Every pattern is possessive or bounded and every scan goes over the text once, so the time
-grows linearly with the length of the text.
+A *group* holds the numbers of one or several points: a bracket with numbers only, nested or not, or a line of bare
+numbers. Every pattern is possessive or bounded and every scan reads the text once, so the time is linear in the
+length of the text.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 
 Point = tuple[float, float]
 Finding = Point | str
-"""A point, or the name of the reason why the numbers are none."""
+"""A point, or the reason (a key of `REASONS`) why there is none."""
 
 MOST_ROWS = 4
 
-# Digits glued to letters (icon4, 512px, 1e3), to a colon (times of day), a slash or a dash (dates, ranges) are
-# no coordinates. Chinese and Japanese write numbers without a space before them.
+# Digits attached to letters (icon4, 512px, 1e3), a colon (times of day), a slash or a dash (dates, ranges) are
+# not coordinates. Chinese and Japanese write numbers without a space before them.
 NUMBER = (
     r"(?<![^\W\u2e80-\u9fff])(?<!\.)(?<![0-9][-:/~])[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)"
     r"(?!\w|\.[0-9]|[-:/~][0-9]|[ ][-~][ ][0-9])"
@@ -46,7 +46,7 @@ _TAG = re.compile(r"<[^<>]{0,40}>")
 
 @dataclass(frozen=True)
 class Number:
-    """A number as it is written; ``tight``: it follows a comma without a space."""
+    """A number as written; ``tight``: it follows a comma without a space."""
 
     text: str
     percent: bool = False
@@ -54,7 +54,7 @@ class Number:
 
     @property
     def value(self) -> float:
-        """The number, or of a percentage its part of the 0-1000 frame."""
+        """The number; percentages are converted to the 0-1000 frame."""
         return float(self.text) * (10 if self.percent else 1)
 
 
@@ -88,38 +88,38 @@ def plain(text: str) -> str:
 
 
 def without_quotations(text: str) -> str:
-    """Return ``text`` with quotations replaced by an ellipsis: numbers in them are somebody's words.
+    """Return ``text`` with quotations replaced by an ellipsis: numbers in them do not count.
 
-    Words (perhaps a key) and a single number lose nothing but the number's quotes.
+    Quoted words (perhaps a key) stay; a quoted number only loses its quotes.
     """
 
     def replaced(match: re.Match[str]) -> str:
-        whole = match[0]
+        quotation = match[0]
         if not (match["closed"] or match["curly"] or match["corner"] or match["single"]):
-            return whole
-        inner = whole[1:-1]
+            return quotation
+        inner = quotation[1:-1]
         if len(inner) < 60 and _NUMBER_ONLY.fullmatch(inner):
             return f" {inner} "
-        return whole if _WORD_ONLY.fullmatch(inner) else '"\u2026"'
+        return quotation if _WORD_ONLY.fullmatch(inner) else '"\u2026"'
 
     return _QUOTED.sub(replaced, text)
 
 
 def numbers_only(text: str) -> bool:
-    """Whether a short text holds numbers, brackets and separators only, but for tags."""
+    """Whether a short text holds only numbers, brackets and separators, except for tags."""
     rest = _TAG.sub(" ", text)
     kinds = {match.lastgroup for match in _TOKEN.finditer(rest)}
     return "other" not in kinds and "number" in kinds
 
 
-_GOES_ON = re.compile(r"\s*+(?:(?:,|to|->|=>|\u2192|-|~)\s*+[\[({]?+|;?+\s*+[\[({])\s*+")
+_CONTINUES = re.compile(r"\s*+(?:(?:,|to|->|=>|\u2192|-|~)\s*+[\[({]?+|;?+\s*+[\[({])\s*+")
 
 
 def groups_of(text: str) -> tuple[list[Group], bool]:
-    """Return the brackets of a text that hold numbers only, outermost first, and whether the text is cut off.
+    """Return the brackets of a text that hold only numbers, by their start, and whether the text is cut off.
 
     It is cut off if a bracket is open at its end (an open ``(`` after a space may be prose), or if the list of
-    numbers seems to go on.
+    numbers seems to continue.
     """
     found: list[Group] = []
     frames: list[_Frame] = []
@@ -139,11 +139,11 @@ def groups_of(text: str) -> tuple[list[Group], bool]:
     for frame in frames:
         found += frame.children
     found.sort(key=lambda group: group.start)
-    return found, cut or bool(found and _GOES_ON.fullmatch(text[found[-1].end : found[-1].end + 20]))
+    return found, cut or bool(found and _CONTINUES.fullmatch(text[found[-1].end : found[-1].end + 20]))
 
 
 def _extend(frame: _Frame, kind: str, match: re.Match[str], last: str, found: list[Group]) -> None:
-    """Take one token into the innermost open bracket."""
+    """Add one token to the innermost open bracket."""
     if kind == "number":
         if frame.numbers or frame.children:
             frame.separators.add(frame.separator or " ")
@@ -197,7 +197,7 @@ _CONNECTOR = re.compile(r"\s*+(?:(?:[,;]|to|->|=>|\u2192|\u81f3|\u5230)\s*+)?+|[
 
 
 def bare_run(text: str, start: int = 0, end: int | None = None) -> Group:
-    """Return the numbers that stand between two places of ``text`` as one row."""
+    """Return the numbers in ``text[start:end]`` as one row."""
     end = len(text) if end is None else end
     numbers: list[Number] = []
     separators: set[str] = set()
@@ -214,13 +214,13 @@ def bare_run(text: str, start: int = 0, end: int | None = None) -> Group:
 
 
 def joined(text: str, groups: list[Group]) -> list[Group]:
-    """Return ``groups`` with pairs that follow each other as one: ``(500, 290), (524, 318)`` or on two lines."""
+    """Return ``groups`` with adjacent pairs joined into one: ``(500, 290), (524, 318)``, or on two lines."""
     result: list[Group] = []
     for group in groups:
         before = result[-1] if result else None
         between = text[before.end : group.start] if before and group.start - before.end <= 20 else "?"
         alike = before and before.bare == group.bare and all(len(row) == 2 for row in (*before.rows, *group.rows))
-        # On two lines, nothing else may stand before the first one.
+        # On two lines, nothing else may precede the first one.
         apart = before and "\n" in between and not _BEFORE_ALONE.fullmatch(prefix_of(text, before.start))
         if before and alike and not apart and _CONNECTOR.fullmatch(between):
             rows = (*before.rows, *group.rows)[: MOST_ROWS + 1]
@@ -231,7 +231,7 @@ def joined(text: str, groups: list[Group]) -> list[Group]:
 
 
 def with_bare_lines(text: str, groups: list[Group]) -> list[Group]:
-    """Return ``groups`` and the lines, outside of them, that hold bare numbers alone."""
+    """Return ``groups`` and the other lines that hold only bare numbers, by their start."""
     taken = [False] * (len(text) + 1)
     for group in groups:
         taken[group.start : group.end] = [True] * (group.end - group.start)
@@ -240,17 +240,17 @@ def with_bare_lines(text: str, groups: list[Group]) -> list[Group]:
     return sorted([*groups, *lines], key=lambda group: group.start)
 
 
-def prefix_of(text: str, place: int, length: int = 120) -> str:
-    """Return what stands before ``place`` on its line, at most ``length`` characters."""
-    return text[max(0, place - length) : place].rpartition("\n")[2]
+def prefix_of(text: str, offset: int, length: int = 120) -> str:
+    """Return the text before ``offset`` on its line, at most ``length`` characters."""
+    return text[max(0, offset - length) : offset].rpartition("\n")[2]
 
 
 def stands_alone(text: str, group: Group) -> bool:
-    """Whether nothing else stands on the lines of a group, but for bullets, quotes and full stops."""
+    """Whether nothing else is on the lines of a group, except bullets, quotes and full stops."""
     return bool(_BEFORE_ALONE.fullmatch(prefix_of(text, group.start)) and _AFTER_ALONE.match(text, group.end))
 
 
 def line_above(text: str, group: Group) -> str:
-    """Return the last line with text above a group, at most 200 characters; nothing if there is none."""
+    """Return the last line with text above a group, at most 200 characters; "" if there is none."""
     start = text.rfind("\n", max(0, group.start - 200), group.start)
     return text[max(0, start - 200) : start].rstrip().rpartition("\n")[2] if start >= 0 else ""

@@ -1,4 +1,4 @@
-"""From numbers to a point: the order of a list's numbers, the centre of a box, and numbers that are no coordinates."""
+"""From numbers to a point: the order of a list's numbers, the centre of a box, and numbers that are not coordinates."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _EDGES = {"left": "x1", "top": "y1", "right": "x2", "bottom": "y2", "width": "w"
 
 @dataclass(frozen=True)
 class Order:
-    """Which number of a list is which, as far as the text says it.
+    """The order of the numbers in a list, as far as the text declares it.
 
-    ``pair`` is "xy", "yx", "?" (it says several things) or "" (it says nothing); ``box`` is "ltrb", "tlbr" (y first),
+    ``pair`` is "xy", "yx", "?" (ambiguous) or "" (not declared); ``box`` is "ltrb", "tlbr" (y first),
     "xywh" (a corner, width and height), "cxcywh" (the centre, width and height), "?" or "".
     """
 
@@ -43,14 +43,14 @@ class Order:
     box: str = ""
 
     def of_x_first(self) -> Order:
-        """Return the order in a form that has x first by itself: words that say y first leave open which is meant."""
+        """Return the order in a form that always has x first: ambiguous if the text declares y first."""
         return Order("?" if self.pair == "yx" else self.pair, "?" if self.box == "tlbr" else self.box)
 
 
 def order_of(text: str) -> Order:
-    """Return the order that a text declares by names in the place of numbers, such as ``[ymin, xmin, ymax, xmax]``.
+    """Return the order that a text declares by a list of names, such as ``[ymin, xmin, ymax, xmax]``.
 
-    An unusual order is certain only for the numbers that follow it, if there are no others.
+    An unusual order is ambiguous unless it precedes the only numbers of the text.
     """
     pairs: set[str] = set()
     boxes: set[str] = set()
@@ -65,14 +65,14 @@ def order_of(text: str) -> Order:
 
 
 def _declared(match: re.Match[str]) -> tuple[str, str]:
-    """Return the order of pairs and of boxes that a list of names declares; one of them or both are empty."""
+    """Return the order of pairs and of boxes that a list of names declares; at least one of them is empty."""
     names = match["word"] or " ".join(scalar_name(name) for name in match["names"].split(","))
     names = names.lower().replace("x0 y0 x1 y1", "x1 y1 x2 y2").replace("y0 x0 y1 x1", "y1 x1 y2 x2")
     return (_PAIRS.get(names, ""), "") if names.count(" ") == 1 else ("", _BOXES.get(names, "?"))
 
 
 def without_orders(text: str) -> str:
-    """Return ``text`` with the word "point" in place of names that stand for a point's or a box's numbers."""
+    """Return ``text`` with declared orders replaced by the word "point"."""
     return _DECLARED.sub(lambda match: "point" if any(_declared(match)) else match[0], text)
 
 
@@ -93,7 +93,7 @@ def scalar_name(name: str) -> str:
 
 
 def point_of(group: Group, order: Order) -> Finding:
-    """Return the point that a group stands for: of two numbers or the centre of a box; or why it is none."""
+    """Return the point of a group (its two numbers, or the centre of its box), or the reason why there is none."""
     rows = group.rows
     numbers = [number for row in rows for number in row]
     if any(len(row) > 1 and all(number.value == -1 for number in row) for row in rows):
@@ -122,7 +122,7 @@ def _pair(values: Sequence[float], order: Order) -> Finding:
 
 
 def _corners(pairs: Sequence[Sequence[float]], order: Order) -> Finding:
-    """Return the centre of two opposite corners; two other points name no box."""
+    """Return the centre between the upper left and the lower right corner; other pairs of points disagree."""
     if order.pair == "?":
         return "order_unclear"
     (left, top), (right, bottom) = (reversed(pair) if order.pair == "yx" else pair for pair in pairs)
@@ -155,14 +155,14 @@ def _centre_of_size(x: float, y: float, width: float, height: float) -> Finding:
 
 
 def _are_fractions(numbers: Sequence[Number]) -> bool:
-    """Whether all numbers are at most 1, and not all of a point's are whole. A box within 0-1 is one of fractions."""
+    """Whether all numbers are at most 1 and, of a point, not all are integers."""
     if any(number.percent or abs(float(number.text)) > 1 for number in numbers):
         return False
     return len(numbers) > 2 or any(not float(number.text).is_integer() for number in numbers)
 
 
 def _values(row: Sequence[Number], group: Group) -> list[float] | str:
-    """Return a row's numbers, or the reason why they are no coordinates."""
+    """Return a row's numbers, or the reason why they are not coordinates."""
     values = [number.value for number in row]
     if any(abs(value) > LARGEST_COORDINATE for value in values):
         return "too_large"
@@ -172,7 +172,7 @@ def _values(row: Sequence[Number], group: Group) -> list[float] | str:
 
 
 def _thousands(row: Sequence[Number], bare: bool) -> bool:
-    """Whether numbers have separators of thousands (1,080, 2,340), or leading zeros that are no padding (090, 412)."""
+    """Whether numbers have thousands separators (1,080, 2,340), or leading zeros that are not padding (090, 412)."""
     texts = [number.text for number in row]
     padded = all(len(text.partition(".")[0]) in (3, 4) for text in texts)
     if not padded and any(re.match(r"[-+]?0[0-9]", text) for text in texts):
