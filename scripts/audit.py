@@ -1,6 +1,6 @@
-"""Audit the results of a study before its report is written: recompute every fingerprint, stop at what does not hold.
+"""Audit the results of a study before its report: recompute every fingerprint, and fail on any mismatch.
 
-This is the audit of the workflow. People type: usertune audit
+The workflow runs this script. To audit by hand: usertune audit
 """
 
 from __future__ import annotations

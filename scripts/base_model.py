@@ -1,4 +1,4 @@
-"""Find the base model, download it when it is named by its hub name, and write down the digests of its files."""
+"""Find the base model (a folder, or a hub name to download) and write a manifest with the digests of its files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(parser, BaseModelRecipe)
     parser.add_argument(
-        "--path", metavar="PATH", help="its folder as seen from here, or hub name (default: the recipe's)"
+        "--path",
+        metavar="PATH",
+        help="folder of the base model, relative to the current one, or hub name (default: the recipe's)",
     )
     parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
     step_main.run(parser, main)

@@ -1,8 +1,8 @@
 r"""Compare all experiments on all test users: tables for programs, for people and for papers.
 
 Writes summary.csv, summary.md, summary.tex, differences.csv, users.csv and samples.csv into the folder --tables.
-List the metrics (JSON) of every experiment and user in a file, one a line; the rows (CSV) are read from beside them.
-Example:
+List the metrics files (JSON) of every experiment and user in a file, one per line; the rows (CSV) are read from the
+same folders. Example:
 
     ls results/scores/*/user_*.json > scores.txt
     python scripts/compare.py --recipe '{"step": "compare", "experiments": [{"name": "vanilla", "mode": "vanilla"}],
@@ -30,5 +30,5 @@ if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(parser, CompareRecipe)
     step_main.add_list(parser, "--scores", "the metrics of each experiment and user")
-    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="output: where the tables go")
+    parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="output: folder of the tables")
     step_main.run(parser, main)

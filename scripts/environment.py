@@ -1,4 +1,4 @@
-"""Imported first by every program: finds the package beside it, and says what to do where packages are missing."""
+"""Imported first by every script: finds the package in ../src, and exits with advice if packages are missing."""
 
 import sys
 from importlib.util import find_spec
@@ -9,5 +9,5 @@ if find_spec("usertune") is None:
 
 from usertune.runtime.environment import problem
 
-if said := problem():
-    sys.exit(said)
+if message := problem():
+    sys.exit(message)

@@ -1,4 +1,4 @@
-r"""Draw one figure of the comparison, as SVG and as PNG.
+r"""Draw one figure of the comparison, as SVG and PNG.
 
 Figures: accuracy_by_user, distance_distribution, loss_curves (which needs the training logs). Example:
 
@@ -38,7 +38,7 @@ def named_path(text: str) -> tuple[str, Path]:
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(parser, FigureRecipe)
-    parser.add_argument("--name", required=True, choices=FIGURE_NAMES, help="which figure")
+    parser.add_argument("--name", required=True, choices=FIGURE_NAMES, help="name of the figure")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
     parser.add_argument(
         "--training-log", nargs="*", default=[], type=named_path, metavar="EXPERIMENT=CSV",
@@ -46,5 +46,5 @@ if __name__ == "__main__":
     )  # fmt: skip
     parser.add_argument("--svg", required=True, type=Path, metavar="FILE", help="output: the figure as SVG")
     parser.add_argument("--png", required=True, type=Path, metavar="FILE", help="output: the figure as PNG")
-    parser.add_argument("--manifest", required=True, type=Path, metavar="FILE", help="output: what it was made from")
+    parser.add_argument("--manifest", required=True, type=Path, metavar="FILE", help="output: manifest of the figure")
     step_main.run(parser, main)

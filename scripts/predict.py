@@ -1,6 +1,6 @@
-"""Collect one experiment's predictions for a batch of users, generating only those that the store does not have.
+"""Collect one experiment's predictions for a batch of users; generate only those that the store does not have.
 
-Every generated batch is stored at once: when the job is killed and runs again, at most one batch is repeated.
+Every generated batch is stored at once: after a kill, a rerun repeats at most one batch.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Check users' raw samples and write them as canonical samples, with a manifest each.
+"""Check users' raw samples, and write canonical samples and a manifest for each user.
 
-A user whose manifest says that exactly this was done before is left alone. Paths with {user} stand for one of each
-user. Example:
+Users with an up-to-date manifest are skipped. In paths, {user} stands for the user's id. Example:
 
     python scripts/prepare.py --recipe '{"format": "messages", "task": "grounding", "on_bad_sample": "error"}' \
         --root demo/dataset --users 1-3 --samples 'out/user_{user}.jsonl' --manifest 'out/user_{user}.manifest.json'
@@ -24,7 +23,7 @@ from usertune.runtime.step_main import of_user
 def main(arguments: argparse.Namespace) -> None:
     users = arguments.users
     if len(arguments.sources_states or users) != len(users):
-        raise UserError(f"--sources-states: {len(users)} are needed, one for each of --users")
+        raise UserError(f"--sources-states: give {len(users)}, one for each of --users")
     states = dict(zip(users, arguments.sources_states or [""] * len(users), strict=True))
 
     def files(user: str) -> tuple[Path, Path]:
@@ -32,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
 
     left = [user for user in users if not is_prepared(arguments.recipe, user, *files(user), states[user])]
     if len(left) < len(users):
-        step_main.logger.info("%d of %d users were prepared before", len(users) - len(left), len(users))
+        step_main.logger.info("%d of %d users are already prepared", len(users) - len(left), len(users))
     step_main.for_each_user(
         left,
         arguments.user_log,
@@ -45,9 +44,9 @@ if __name__ == "__main__":
     step_main.add_recipe(parser, PrepareRecipe)
     step_main.add_users(parser)
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
-    parser.add_argument("--samples", required=True, metavar="JSONL", help="canonical samples of each user, to write")
-    parser.add_argument("--manifest", required=True, metavar="JSON", help="manifest of each user, to write")
+    parser.add_argument("--samples", required=True, metavar="JSONL", help="output for each user: canonical samples")
+    parser.add_argument("--manifest", required=True, metavar="JSON", help="output for each user: the manifest")
     parser.add_argument(
-        "--sources-states", nargs="+", metavar="DIGEST", help="state of each user's raw data, to be recorded"
+        "--sources-states", nargs="+", metavar="DIGEST", help="state of each user's raw data, for the manifest"
     )
     step_main.run(parser, main, record=False)

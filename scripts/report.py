@@ -1,7 +1,7 @@
-r"""Write the report of a study: one HTML file that holds its tables, figures and examples and loads nothing.
+r"""Write the report of a study: one self-contained HTML file with its tables, figures and examples.
 
-Samples are files called user_<id>.jsonl; only those of the first users, as many as the recipe's "examples", are
-read. Example:
+The files of samples are named user_<id>.jsonl; only those of the first users, up to the recipe's "examples", are read.
+Example:
 
     ls results/predictions/*/users_*.json > predictions.txt
     ls results/data/user_*.jsonl > samples.txt
@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(parser, ReportRecipe)
-    parser.add_argument("--study", required=True, type=Path, metavar="YAML", help="the study, to be copied")
+    parser.add_argument("--study", required=True, type=Path, metavar="YAML", help="the study, to copy")
     parser.add_argument("--base-model", required=True, type=Path, metavar="JSON", help="manifest of the base model")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
     for option, kind, meaning in (
@@ -58,10 +58,12 @@ if __name__ == "__main__":
     step_main.add_list(parser, "--predictions", "all predictions of all experiments")
     step_main.add_list(parser, "--samples", "the canonical samples of the users to show")
     parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="manifests of all users' samples")
-    parser.add_argument("--dataset-root", required=True, type=Path, metavar="FOLDER", help="where image paths start")
-    parser.add_argument("--audit", required=True, type=Path, metavar="JSON", help="the audit, which found nothing")
+    parser.add_argument(
+        "--dataset-root", required=True, type=Path, metavar="FOLDER", help="folder to which image paths are relative"
+    )
+    parser.add_argument("--audit", required=True, type=Path, metavar="JSON", help="the passed audit")
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="output: the report")
     parser.add_argument("--study-copy", required=True, type=Path, metavar="YAML", help="output: copy of the study")
     parser.add_argument("--provenance", required=True, type=Path, metavar="JSON", help="output: RO-Crate metadata")
-    parser.add_argument("--manifest", required=True, type=Path, metavar="JSON", help="output: what it was made from")
+    parser.add_argument("--manifest", required=True, type=Path, metavar="JSON", help="output: manifest of the report")
     step_main.run(parser, main)

@@ -1,7 +1,7 @@
-r"""Score one experiment's predictions for users: for each a CSV with a row per sample, and a JSON with the metrics.
+r"""Score one experiment's predictions: write a CSV with a row per sample and a JSON with the metrics for each user.
 
-Distances are measured in the relative 0-1000 space of the answers. An answer that cannot be read counts as a
-miss and has no distance. Example:
+Distances are in the relative 0-1000 coordinates of the answers. An answer that cannot be parsed counts as a miss and
+has no distance. Example:
 
     python scripts/score.py --recipe '{"step": "score", "task": "grounding", "thresholds": [140]}' \
         --experiment lora --users 6-10 --samples 'results/data/user_{user}.jsonl' \
@@ -66,12 +66,14 @@ if __name__ == "__main__":
     )
     parser.add_argument("--rows", required=True, metavar="CSV", help="output for each user: one row per sample")
     parser.add_argument("--metrics", required=True, metavar="JSON", help="output for each user: the metrics")
-    parser.add_argument("--store", required=True, type=Path, metavar="FOLDER", help="every score, by its fingerprint")
+    parser.add_argument(
+        "--store", required=True, type=Path, metavar="FOLDER", help="store of all scores, by fingerprint"
+    )
     parser.add_argument(
         "--expected-parse-rate",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="warn, with three of the answers, where fewer of them could be read (0 to 1; default: 0, never)",
+        help="warn, with three examples, if a smaller share of answers could be parsed (0 to 1; default: 0, never)",
     )
     step_main.run(parser, main, record=False)

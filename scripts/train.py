@@ -1,4 +1,4 @@
-"""Fine-tune one experiment, or find that this exact training was done before.
+"""Fine-tune one experiment, unless exactly this training is already complete.
 
 An interrupted training continues from its last working checkpoint when the same command runs again.
 """
@@ -39,7 +39,7 @@ if __name__ == "__main__":
         "--micro-batch-size", type=int, required=True, help="samples in memory at once, in each process"
     )
     parser.add_argument(
-        "--attempt", type=int, default=1, help="after an attempt that memory ended, a further one takes fewer samples"
+        "--attempt", type=int, default=1, help="1, 2, ...; after an out-of-memory attempt, the next takes fewer samples"
     )
     parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
     parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
@@ -47,12 +47,15 @@ if __name__ == "__main__":
     step_main.add_list(parser, "--validation", "the manifests of the validation users", required=False)
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) trains on the CPU")
-    parser.add_argument("--processes", type=int, default=1, help="processes on each node, one for each GPU there")
-    parser.add_argument("--nodes", type=int, default=1, help="nodes of this SLURM job that train together")
+    parser.add_argument("--processes", type=int, default=1, help="processes per node, one for each of its GPUs")
+    parser.add_argument("--nodes", type=int, default=1, help="number of nodes of this SLURM job to train on")
     parser.add_argument(
-        "--parallel", choices=["ddp", "fsdp"], default="ddp", help="each process holds the model, or a share of it"
+        "--parallel",
+        choices=["ddp", "fsdp"],
+        default="ddp",
+        help="each process holds the full model (ddp), or a shard of it (fsdp)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="processor cores for the processes of a node")
+    parser.add_argument("--threads", type=int, default=1, help="processor cores per node")
     parser.add_argument("--manifest", type=Path, required=True, metavar="JSON", help="manifest to write")
     parser.add_argument("--losses", type=Path, required=True, metavar="CSV", help="table of losses to write")
     step_main.run(parser, main)

@@ -1,6 +1,6 @@
-"""Whether trained weights change what the base model says, shown on a few of the samples that are to be answered.
+"""Checks on a few samples that trained weights change the output of the base model.
 
-An adapter can be loaded without an error and do nothing; its answers would be the base model's under another name.
+An adapter can load without an error and have no effect; its answers would then be those of the base model.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from usertune.models.conversation import IGNORED_LABEL
 logger = logging.getLogger(__name__)
 
 PROBES = 4
-# An adapter that is at work changes something when it is made this much stronger, however small it is.
+# However small an adapter is, this factor makes its effect visible if it is connected.
 STRONGER = 1e4
 
 Batch = Mapping[str, torch.Tensor]
@@ -31,11 +31,11 @@ Batch = Mapping[str, torch.Tensor]
 
 @torch.inference_mode()
 def answer_log_probabilities(model: nn.Module, batch: Batch) -> torch.Tensor:
-    """Return the log-probability of each answer token of one sample, in float32, shape (answer tokens,).
+    """Return the log-probability of each answer token of one sample, shape (answer tokens,), float32.
 
     Args:
         model: a Qwen3-VL model, with or without an adapter.
-        batch: one sample, as from `Collator.training_batch`.
+        batch: one sample, from `Collator.training_batch`.
     """
     next_labels = batch["labels"][0, 1:]
     positions = (next_labels != IGNORED_LABEL).nonzero().squeeze(1)
@@ -45,27 +45,29 @@ def answer_log_probabilities(model: nn.Module, batch: Batch) -> torch.Tensor:
 
 
 def adapter_effect(model: PeftModel, batches: Sequence[Batch], folder: Path) -> dict[str, Any]:
-    """Measure how much an adapter changes the log-probabilities of the answers in the samples, token by token.
+    """Measure how much an adapter changes the log-probabilities of the expected answers' tokens.
 
     Args:
         model: the base model with the adapter, ready for generation.
-        batches: a batch for each sample, as from `Collator.training_batch`.
-        folder: where the adapter was loaded from.
+        batches: one batch per sample, from `Collator.training_batch`.
+        folder: the adapter's folder, for messages.
 
     Returns:
-        ``probes`` (samples) and ``largest_change`` (of a token's log-probability, natural logarithm).
+        ``probes`` (number of samples) and ``largest_change`` (of a token's log-probability, natural logarithm).
 
     Raises:
-        UserError: the adapter is not zero and changes nothing, however strong it is made; or its numbers overflow.
+        UserError: the adapter is not zero and changes nothing, even scaled up; or its output is not finite.
     """
     with model.disable_adapter():
         plain = [answer_log_probabilities(model, batch) for batch in batches]
     largest = _largest_change(model, batches, plain)
     if not math.isfinite(largest):
-        raise UserError(f"{folder}: with this adapter the model says nothing finite; train with a lower learning rate")
+        raise UserError(
+            f"{folder}: with this adapter, the model's output is not finite; train with a lower learning rate"
+        )
     if largest == 0 and not any(value.any() for name, value in model.named_parameters() if ".lora_B." in name):
         logger.warning(
-            "%s: the adapter is as it began, all zero: its answers are the base model's. Train longer, or with a "
+            "%s: the adapter is still all zero, so its answers are those of the base model. Train longer, or with a "
             "higher learning rate",
             folder,
         )
@@ -85,7 +87,7 @@ def _largest_change(model: nn.Module, batches: Sequence[Batch], plain: Sequence[
 
 
 def _check_connected(model: PeftModel, batches: Sequence[Batch], plain: Sequence[torch.Tensor], folder: Path) -> None:
-    """Tell an adapter that is too small to be seen in this number format from one that is not at work at all."""
+    """Warn if the adapter has an effect only when scaled up; raise a `UserError` if it has none even then."""
     layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
     before = [dict(layer.scaling) for layer in layers]
     for layer in layers:
@@ -95,24 +97,25 @@ def _check_connected(model: PeftModel, batches: Sequence[Batch], plain: Sequence
         layer.scaling.update(scaling)
     if stronger == 0:
         raise UserError(
-            f"{folder}: the adapter is not zero, and yet changes no log-probability of {len(batches)} samples: it is "
-            "not at work (is its lora_alpha 0?); delete this folder, and the experiment is trained again"
+            f"{folder}: the adapter is not zero, but changes no log-probability of {len(batches)} samples: it has no "
+            "effect (is its lora_alpha 0?); delete this folder to train the experiment again"
         )
     logger.warning(
-        "%s: the adapter is too small to change a log-probability in this number format: its answers are the base "
-        "model's. Train longer, or with a higher learning rate",
+        "%s: the adapter is too small to change a log-probability in this dtype, so its answers are those of the base "
+        "model. Train longer, or with a higher learning rate",
         folder,
     )
 
 
 def full_effect(base_folder: Path, folder: Path) -> dict[str, Any] | None:
-    """Return None where a full model differs from the base; else that nothing changes, shown without any sample.
-
-    Files are compared tensor by tensor, up to the first that differs.
+    """Compare a full model with the base model, tensor by tensor up to the first difference; no sample is needed.
 
     Args:
         base_folder: the base model's folder.
-        folder: the trained model's.
+        folder: the trained model's folder.
+
+    Returns:
+        None if they differ; otherwise ``probes`` and ``largest_change``, both 0.
     """
     base = _tensor_files(base_folder)
     for name, file in _tensor_files(folder).items():
@@ -124,7 +127,7 @@ def full_effect(base_folder: Path, folder: Path) -> dict[str, Any] | None:
             if not torch.equal(original.get_tensor(name).to(own.dtype), own):
                 return None
     logger.warning(
-        "%s: every weight is that of the base model, and so are the answers. Train longer, or with a higher learning "
+        "%s: all weights are those of the base model, so the answers are too. Train longer, or with a higher learning "
         "rate",
         folder,
     )
@@ -132,7 +135,7 @@ def full_effect(base_folder: Path, folder: Path) -> dict[str, Any] | None:
 
 
 def _tensor_files(folder: Path) -> dict[str, Path]:
-    """Return tensor -> file; the layers come first, since the embedding is as large as several of them."""
+    """Return tensor -> file; layers first, since the embedding is as large as several of them."""
     found: dict[str, Path] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:

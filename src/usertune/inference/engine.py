@@ -1,4 +1,4 @@
-"""What an engine is to prediction: it answers samples. Knows nothing of torch."""
+"""The interface of engines, which answer samples. Does not import torch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from usertune.models.recipe import Pixels
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """What an engine answers with.
+    """Model and settings of an engine.
 
     Args:
         base_folder: the base model's folder.
         mode: "vanilla", "lora" or "full".
-        weights_folder: what training saved; None for vanilla.
+        weights_folder: folder of the trained weights; None for vanilla.
         dtype: "float32" or "bfloat16".
-        pixels: fewest and most pixels of an image.
-        dataset_root: folder that the paths of images are relative to.
-        max_new_tokens: longest answer, in tokens.
+        pixels: minimum and maximum number of pixels of an image.
+        dataset_root: folder to which image paths are relative.
+        max_new_tokens: maximum length of an answer, in tokens.
         thinking: the study's ``base_model.thinking``.
     """
 
@@ -38,45 +38,46 @@ class EngineSettings:
 
 
 class Engine(Protocol):
-    """Answers samples with one model. It is made when there are samples to answer, and may then load the model.
+    """Answers samples with one model. It is created only if there are samples to answer, and may then load the model.
 
-    Its module also has the constant ``NEEDS_GPU``: True if its prediction jobs are to hold a GPU. Planning reads it
-    without importing the module, so that it may import torch.
+    Its module also has the constant ``NEEDS_GPU``: True if its prediction jobs need a GPU. Planning reads it without
+    importing the module, so the module may import torch.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
-        """Make ready to answer.
+        """Prepare to answer.
 
         Raises:
             UserError: the model cannot be loaded or reached.
         """
 
     def identity(self) -> str:
-        """Return what answers, for the provenance of the answers: the name of the GPU, "cpu", or a server's name."""
+        """Return the name of the GPU, "cpu", or the name of a server, for the provenance of the answers."""
 
     def gpus(self) -> list[str]:
-        """Return the UUIDs of the GPUs of this machine that it computes on; empty for none."""
+        """Return the UUIDs of this machine's GPUs that it uses; empty for none."""
 
     def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
-        """Show on a few samples that trained weights change what the base model says.
+        """Measure on a few samples how much trained weights change the output of the base model.
 
         Returns:
-            ``probes`` (samples) and ``largest_change`` (of an answer token's log-probability); None where there are no
-            trained weights, or where this cannot be measured.
+            ``probes`` (number of samples) and ``largest_change`` (of an answer token's log-probability); None without
+            trained weights, or if it cannot be measured.
 
         Raises:
             UserError: the weights change nothing.
         """
 
     def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
-        """Answer every sample once, in any order, and yield answers as soon as they are there.
+        """Answer every sample once, in any order, and yield answers as soon as they are ready.
 
-        What is yielded is stored at once; a killed job loses the rest. Answers are greedy: the same for the same
-        request. Every prediction has text, new_tokens and stopped; batch_size, seconds and at where they are known.
+        The caller stores yielded answers at once; a killed job loses the others. Answers are greedy: the same request
+        gives the same answer. Every prediction has text, new_tokens and stopped, and batch_size, seconds and at if
+        known.
 
         Args:
-            samples: what to answer; the last turn of each is the expected answer, which the model does not see.
-            batch_size: samples to answer at once.
+            samples: samples to answer; the last turn of each is the expected answer, which the model does not see.
+            batch_size: number of samples to answer at once.
 
         Raises:
             UserError: a sample cannot be answered.

@@ -1,4 +1,4 @@
-"""Predicting a batch of users: what the store has is read, the rest is generated. Imports torch only for the rest."""
+"""Predicts a batch of users: reads stored answers and generates the others. Imports torch only to generate."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class PredictFiles:
         trained: manifest of the experiment's training; None for vanilla.
         users: manifests of the users' prepared data.
         dataset_root: folder of the raw data.
-        store: folder of the prediction store; generated batches go there as soon as they are done.
-        predictions: JSON object to write, with every sample's prediction.
+        store: folder of the prediction store, which keeps every generated batch at once.
+        predictions: JSON object to write, with the prediction of every sample.
     """
 
     base_model: Path
@@ -51,7 +51,7 @@ class PredictFiles:
 
 @dataclass(frozen=True)
 class Model:
-    """The model that answers: the manifest of the base model, and that of a training with the folder of its weights."""
+    """Manifests and folders of the base model and of the trained weights (None for vanilla)."""
 
     base: Mapping[str, Any]
     base_folder: Path
@@ -61,7 +61,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Generated:
-    """What generating answers took: the UUIDs of GPUs held and used, and seconds (of loading: None if no model was)."""
+    """Cost of generation: UUIDs of GPUs held and used, and seconds (``loading_seconds`` None: no model was loaded)."""
 
     count: int = 0
     gpus: Sequence[str] = ()
@@ -73,23 +73,23 @@ class Generated:
 def predict_users(
     recipe: PredictRecipe, experiment: str, files: PredictFiles, batch_size: int, gpus: int
 ) -> dict[str, Any]:
-    """Collect the predictions of a batch of users, generating those that the store does not have.
+    """Collect the predictions of a batch of users, and generate those that the store does not have.
 
     Args:
-        recipe: how answers are generated.
+        recipe: settings of generation.
         experiment: name of the experiment.
-        files: what is read and written.
-        batch_size: samples generated at once; halved when memory runs out. 0: none, the store has all.
+        files: files to read and write.
+        batch_size: samples generated at once; halved when memory runs out. 0 generates none.
         gpus: GPUs to hold while generating; 0 generates on the CPU.
 
     Returns:
-        The object written. ``generation_seconds`` and ``loading_seconds`` (None where no model was loaded) are those
-        of this call; ``answer_seconds``, ``timed_answers`` and ``answered`` (see `_times_of`) are those of the
-        answers, whenever they were generated.
+        The object written. ``generation_seconds`` and ``loading_seconds`` (None if no model was loaded) are of this
+        call; ``answer_seconds``, ``timed_answers`` and ``answered`` (see `_times_of`) are of the answers, whichever
+        call generated them.
 
     Raises:
-        UserError: an input is missing or damaged, the weights were trained on another base model, or answers are not
-            in the store and ``batch_size`` is 0.
+        UserError: an input is missing or damaged, the weights were trained on another base model, or the store lacks
+            answers and ``batch_size`` is 0.
     """
     model = _read_model(files)
     identity = model_of(model.base, model.trained)
@@ -109,13 +109,13 @@ def predict_users(
         **({"weights": model.trained["output"]} if model.trained else {}),
         "samples": {manifest["user"]: manifest["output"] for manifest, _ in users},
     }
-    said = step_manifest(recipe, inputs)
+    step = step_manifest(recipe, inputs)
     result = {
-        **said,
+        **step,
         "experiment": experiment,
         "users": names,
         "model": identity,
-        "lineage": _lineage(model, [manifest for manifest, _ in users], said["fingerprint"]),
+        "lineage": _lineage(model, [manifest for manifest, _ in users], step["fingerprint"]),
         "provenance": {
             TRAIN: model.trained["provenance"] if model.trained else [],
             PREDICT: _records_of([answer for _, _, answer in answers], store),
@@ -139,11 +139,11 @@ def _complete_store(
     batch_size: int,
     gpus: int,
 ) -> tuple[dict[str, dict[str, Prediction]], Generated]:
-    """Generate what the store lacks; return what it has then, and what that took."""
+    """Generate the missing answers; return the stored answers by user and request, and the cost of generation."""
     users = list({sample["user"]: None for sample, _ in requests})
     started = time.monotonic()
     stored = read_stored(store, users, recipe)
-    # By user and request, so that a user's samples which ask the same are generated once.
+    # By user and request, so that identical requests of a user are generated once.
     missing = {
         (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
     }
@@ -151,7 +151,7 @@ def _complete_store(
         return stored, Generated()
     if not batch_size:
         raise UserError(
-            f"{store.folder}: {len(missing)} answers are missing, which were here when jobs were planned; run again"
+            f"{store.folder}: {len(missing)} answers are missing that existed when jobs were planned; run again"
         )
     with lease(gpus) as devices, no_launcher():
         generated = _generate(recipe, model, files.dataset_root, list(missing.values()), store, batch_size)
@@ -160,7 +160,7 @@ def _complete_store(
 
 
 def model_of(base: Mapping[str, Any], trained: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return which model answers, from the manifests: the digests of the base model and of the weights on it."""
+    """Return the digests of the base model and of the weights in use, from the manifests."""
     return {BASE_MODEL: base["output"], "weights": (trained or base)["output"]}
 
 
@@ -182,7 +182,7 @@ def _measurements(generated: Generated, answers: Sequence[tuple[Sample, str, Pre
         "generation_seconds": generated.seconds,
         "loading_seconds": generated.loading_seconds,
         **_times_of({(sample["user"], request): answer for sample, request, answer in answers}),
-        # Of the answers, whenever they were generated; None for those of older releases.
+        # Of the answers, whichever job generated them; None for those of older releases.
         "batch_sizes": sorted({answer.batch_size for _, _, answer in answers}, key=lambda size: size or 0),
         "gpus": list(generated.gpus),
         "gpus_used": list(generated.gpus_used),
@@ -206,9 +206,9 @@ def _generate(
     store: PredictionStore,
     batch_size: int,
 ) -> Generated:
-    """Generate the answers and store each batch at once."""
+    """Generate the answers, and store each batch at once."""
     started = time.monotonic()
-    # Imported here, after the GPU was chosen and only when something is to be generated.
+    # Imported here, after the GPU is chosen and only to generate.
     make_engine = ENGINES.load(recipe.engine)
     engine: Engine = make_engine(
         EngineSettings(
@@ -243,13 +243,13 @@ def _plug_ins(recipe: PredictRecipe) -> tuple[str, ...]:
 def read_stored(
     store: PredictionStore, users: Sequence[str], recipe: PredictRecipe
 ) -> dict[str, dict[str, Prediction]]:
-    """Return the stored predictions of each user; a recipe with ``provenance`` leaves out those made otherwise."""
-    accept = _made_as_now(store, recipe) if recipe.provenance is not None else None
+    """Return each user's stored predictions; with ``provenance`` in the recipe, only those of the current code."""
+    accept = _made_with_current_code(store, recipe) if recipe.provenance is not None else None
     return {user: store.read(user, accept) for user in users}
 
 
-def _made_as_now(store: PredictionStore, recipe: PredictRecipe) -> Callable[[Prediction], bool]:
-    """Return whether a stored prediction was made with today's code and packages."""
+def _made_with_current_code(store: PredictionStore, recipe: PredictRecipe) -> Callable[[Prediction], bool]:
+    """Return a test whether a stored prediction was made with the current code and packages."""
     now = current_provenance(PREDICT, plug_ins=_plug_ins(recipe))
     current = {key for key, record in store.current_provenance().items() if not differences(record, now)}
     return lambda prediction: prediction.provenance in current
@@ -261,11 +261,11 @@ def _records_of(answers: Sequence[Prediction], store: PredictionStore) -> list[P
 
 
 def _times_of(answers: Mapping[tuple[str, str], Prediction]) -> dict[str, Any]:
-    """Return how long generating the answers took and when that was, whichever job did it.
+    """Return how long generating the answers took, and when it was, whichever job did it.
 
     Returns:
-        ``answer_seconds`` (wall time, without loading a model) and ``timed_answers`` (how many answers that is known
-        of), and ``answered``: the times of the first and the last answer, None if they are not known.
+        ``answer_seconds`` (wall time, without loading a model), ``timed_answers`` (number of answers with a known
+        time), and ``answered`` (times of the first and the last answer; None if unknown).
     """
     seconds = [answer.seconds for answer in answers.values() if answer.seconds is not None]
     times = [answer.at for answer in answers.values() if answer.at is not None]

@@ -1,8 +1,8 @@
-"""The prediction store: every generated answer is kept under what it was made from, and never made twice.
+"""The prediction store, which keeps every generated answer so that it is generated only once.
 
-A folder for each model and generation setting (``namespace``) and in it one for each user hold segments of JSON
-lines. Every writer appends to a segment of its own, so jobs that run at once, or an attempt that a scheduler
-believes dead, cannot damage each other's lines. A line that a crash cut short is passed over.
+A folder for each model and generation setting (``namespace``) contains a folder for each user, with segments of JSON
+lines. Every writer appends to a segment of its own, so concurrent jobs, or an attempt that a scheduler believes dead,
+cannot damage each other's lines. Lines that a crash cut short are ignored.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ logger = logging.getLogger(__name__)
 
 CHECK_DIGITS = 16
 EFFECT = "adapter_effect.json"
-# The name of ``provenance`` in lines and folders of older releases, whose answers still count.
+# The name of ``provenance`` in lines and folders of older releases, which remain valid.
 OLD_PROVENANCE = "made_with"
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model answered: the text, its length in tokens, and whether it ended by itself.
+    """A model's answer: its text, its length in tokens, and whether it ended before the length limit.
 
-    How long it took, and when, is no part of the answer: predictions that differ in it alone are equal.
+    Predictions are equal if they differ only in batch size, duration or time.
     """
 
     text: str
     new_tokens: int
     stopped: bool
     provenance: str = ""
-    """Key of the record of code, packages and machine, see `PredictionStore.remember`; engines leave it empty."""
+    """Key of the provenance record, see `PredictionStore.remember`; engines leave it empty."""
     batch_size: int | None = field(default=None, compare=False)
-    """Samples that were generated at once, at most; None in lines of older releases."""
+    """Maximum number of samples generated at once; None in lines of older releases."""
     seconds: float | None = field(default=None, compare=False)
-    """Its share of the time that its batch took to generate; None in lines of older releases."""
+    """Its share of the batch's generation time; None in lines of older releases."""
     at: str | None = field(default=None, compare=False)
-    """When it was generated, see `usertune.core.clock`; None in lines of older releases."""
+    """Time of generation, see `usertune.core.clock`; None in lines of older releases."""
 
 
 class PredictionStore:
     """Predictions of one model with one generation setting.
 
     Args:
-        folder: the store's folder, shared by all studies that use the same results.
+        folder: the store's folder, which all studies with the same results folder share.
         namespace: fingerprint of the model and the generation setting.
     """
 
@@ -66,11 +66,11 @@ class PredictionStore:
         self.folder = Path(folder) / namespace[:32]
 
     def read(self, user: str, accept: Callable[[Prediction], bool] | None = None) -> dict[str, Prediction]:
-        """Return the stored predictions of a user's samples, by the digest of the request.
+        """Return the stored predictions of a user, by digest of the request.
 
         Args:
             user: the user's id.
-            accept: says of a prediction whether it counts; all do where this is left out.
+            accept: whether a prediction counts; None accepts all.
         """
         found: dict[str, Prediction] = {}
         for segment in sorted((self.folder / f"user_{user}").glob("*.jsonl")):
@@ -78,14 +78,14 @@ class PredictionStore:
         return found
 
     def remember(self, record: Provenance) -> str:
-        """Keep a record of code, packages and machine; return the key under which predictions name it."""
+        """Write a record of code, packages and machine; return its key, which predictions refer to."""
         key = digest(record)[:CHECK_DIGITS]
         if key not in self.current_provenance():
             write_result(self.folder / "provenance" / f"{key}.json", record)
         return key
 
     def current_provenance(self) -> dict[str, Provenance]:
-        """Return the records of what predictions were made with, by key; damaged ones are left out."""
+        """Return the provenance records by key; damaged ones are left out."""
         found = {}
         for path in (*self.folder.glob("provenance/*.json"), *self.folder.glob(f"{OLD_PROVENANCE}/*.json")):
             try:
@@ -95,12 +95,12 @@ class PredictionStore:
         return found
 
     def remember_effect(self, effect: dict[str, Any] | None) -> None:
-        """Keep how much the model's trained weights change what the base model says; None is not kept."""
+        """Write the result of `usertune.inference.engine.Engine.effect`; None writes nothing."""
         if effect is not None:
             write_result(self.folder / EFFECT, effect)
 
     def effect(self) -> dict[str, Any] | None:
-        """Return what `remember_effect` kept: ``probes`` and ``largest_change``; None if it is not known."""
+        """Return what `remember_effect` wrote (``probes``, ``largest_change``); None if unknown."""
         try:
             found = read_result(self.folder / EFFECT) if (self.folder / EFFECT).exists() else {}
             return {key: found[key] for key in ("probes", "largest_change")} if found else None
@@ -114,11 +114,11 @@ class PredictionStore:
 
 
 class PredictionWriter:
-    """Appends predictions to segments of its own; what `append` has returned from survives a crash."""
+    """Appends predictions to segments of its own; predictions survive a crash once `append` has returned."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        # Sorted by name, segments are in the order of time, so that of two answers to a request the newer one counts.
+        # Sorting by name sorts by time, so the newest answer to a request counts.
         self._name = f"{time.time_ns()}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
         self._segments: dict[str, IO[bytes]] = {}
         self._open = ExitStack()
@@ -132,12 +132,12 @@ class PredictionWriter:
         try:
             self._open.close()
         except OSError:
-            # On a full disk, closing fails like the write that is already being told.
+            # On a full disk, closing fails like the write whose error is already being raised.
             if error is None:
                 raise
 
     def append(self, predictions: Iterable[tuple[str, str, Prediction]]) -> None:
-        """Store (user, request digest, prediction) rows and flush them to disk.
+        """Store (user, request digest, prediction) rows, and flush them to disk.
 
         Raises:
             OSError: the disk is full or cannot be written.
@@ -176,7 +176,7 @@ def _read_segment(path: Path) -> Iterator[tuple[str, Prediction]]:
                 record["provenance"] = record.pop(OLD_PROVENANCE)
             yield record.pop("request"), Prediction(**record)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            logger.warning("%s:%d: damaged or unfinished line passed over", path, number)
+            logger.warning("%s:%d: damaged or incomplete line ignored", path, number)
 
 
 def _check(record: dict[str, object]) -> str:

@@ -10,12 +10,12 @@ from usertune.models.recipe import Pixels
 
 
 class PredictRecipe(Recipe):
-    """How answers are generated."""
+    """Settings of generation."""
 
     max_new_tokens: int
-    """Longest answer, in tokens."""
+    """Maximum length of an answer, in tokens."""
     pixels: Pixels = Pixels()
     dtype: Literal["bfloat16", "float32"]
     thinking: bool | None = None
     engine: str = DEFAULT_ENGINE
-    """What answers, see `usertune.inference.engines.catalogue`."""
+    """Name of the engine, see `usertune.inference.engines.catalogue`."""

@@ -1,4 +1,4 @@
-"""One fine-tuning run, from samples to saved weights: transformers' Trainer with an exact, sparse loss."""
+"""One fine-tuning run, from samples to saved weights, with transformers' Trainer and an exact, sparse loss."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What one run needs: settings, where the base model and the images are, and the samples."""
+    """Inputs of one run: settings, folders of the base model and of the images, and samples."""
 
     recipe: TrainRecipe
     execution: Execution
@@ -88,25 +88,25 @@ def fine_tune(
 ) -> dict[str, Any]:
     """Train, resuming from the newest complete working checkpoint in ``work``, and save the weights.
 
-    With several processes each of them calls this; the first one writes what is written.
+    With several processes, each of them calls this; only rank 0 writes weights, processor and losses.
 
     Args:
-        run: what to train on what.
-        work: folder of the working checkpoints; the caller gives each fingerprint its own.
-        weights_folder: where the adapter or the whole model goes (safetensors), with the processor.
-        log_file: CSV of the loss curves: step, epoch, split, loss, learning_rate.
-        stop: how the run learns that it is to stop; None listens to this process's signals.
+        run: inputs of the run.
+        work: folder of the working checkpoints, one for each fingerprint.
+        weights_folder: output: the adapter or the full model (safetensors), with the processor.
+        log_file: output: CSV of the loss curves: step, epoch, split, loss, learning_rate.
+        stop: stops the run on a signal; None handles the signals of this process.
 
     Returns:
-        Measurements for the manifest (seconds, steps, samples and tokens a second, bytes of peak memory, ...), over
-        all processes.
+        Measurements over all processes, for the manifest (seconds, steps, samples and tokens per second, bytes of peak
+        memory, ...).
 
     Raises:
-        StopRequested: a stop signal came; a working checkpoint was saved first, unless it ended the loader's
-            workers too.
-        LackOfMemoryError: the micro-batch is to be made smaller.
-        FinalError: a loss, the gradients or the weights are not finite; no checkpoint holds such weights.
-        UserError: several processes could not be set up as asked.
+        StopRequested: on a stop signal, after a working checkpoint was saved; without one if the signal also ended
+            the data loader's workers.
+        LackOfMemoryError: memory ran out; try a smaller micro-batch.
+        FinalError: a loss, the gradients or the weights are not finite (no checkpoint holds such weights), or the
+            processes could not be set up as asked.
         OSError: the disk is full or cannot be written.
     """
     with _lack_of_memory_named(run.execution.micro_batch_size):
@@ -122,7 +122,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     conversations = ConversationTokenizer(processor, run.recipe.thinking)
     train = _tokenize(conversations, run.train_samples)
     validation = _tokenize(conversations, run.validation_samples)
-    # Weights that are trained are kept in float32: bf16 steps at small learning rates round to nothing.
+    # Trained weights are kept in float32: in bfloat16, steps at small learning rates round to nothing.
     model = load_model(run.base_folder, run.recipe.dtype if run.recipe.mode == "lora" else "float32")
     trained = prepare_for_training(model, run.recipe.weights)
     before = None if run.recipe.mode == "lora" else _sample_of_trained(trained, run.recipe.dtype)
@@ -135,7 +135,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
         data_collator=partial(numbered_batch, Collator(conversations, run.dataset_root).training_batch),
         callbacks=[SayProgress(len(train)), ValidateAtEnd(len(validation) > 0), MarkCheckpoints(), stop],
     )
-    # The Trainer prints every log entry; SayProgress says what a person needs.
+    # The Trainer prints every log entry; SayProgress logs what people need.
     trainer.remove_callback(PrinterCallback)
     reduce_in_float32(trainer)
     effort = Effort(work, started, _how(run))
@@ -175,7 +175,7 @@ def _keep(
     weights_folder: Path,
     run: FineTuning,
 ) -> dict[str, Any]:
-    """Put the weights that the study asks for into their folder; return what the manifest says of them."""
+    """Write the last or the best weights, as the study asks; return their entries of the manifest."""
     history = trainer.state.log_history
     found = best_of(history) if run.training.keep == "best" else None
     moved = best.take(found[0], weights_folder) if found else save(weights_folder)
@@ -194,7 +194,7 @@ def _keep(
 
 
 def _how(run: FineTuning) -> dict[str, Any]:
-    """Return what changes no more than the last digits (see docs/reproducibility.md)."""
+    """Return the settings that change only the last digits (see docs/reproducibility.md)."""
     return {
         "micro_batch_size": run.execution.micro_batch_size,
         "gradient_checkpointing": run.execution.gradient_checkpointing,
@@ -210,7 +210,7 @@ def _sample_of_trained(model: nn.Module, dtype: str) -> WeightSample:
 
 
 class _CheckParallel(TrainerCallback):
-    """Check, before the first step, that several processes work together as asked."""
+    """Checks world size and strategy before the first step."""
 
     def __init__(self, trainer: SparseLossTrainer, processes: Processes) -> None:
         self._trainer, self._processes = trainer, processes
@@ -225,7 +225,7 @@ def _disk_problems_named(folder: Path) -> Iterator[None]:
         try:
             yield
         except (RuntimeError, SafetensorError):
-            # torch.save and safetensors do not raise OSError, and torch does not say what was wrong.
+            # torch.save and safetensors do not raise OSError, and torch does not report the cause.
             check_writable(folder)
             raise
 
@@ -235,14 +235,14 @@ def _run(trainer: SparseLossTrainer, resumed_from: Path | None, stop: StopOnSign
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
     except RuntimeError:
         if stop.signal:
-            # A scheduler signals all processes, and the loader's workers die of it in the middle of a step.
+            # A scheduler signals all processes, which kills the data loader's workers in the middle of a step.
             raise StopRequested(stop.signal) from None
         raise
 
 
 def _lack_of_memory_named(micro_batch_size: int) -> AbstractContextManager[None]:
     smaller = (
-        "with retries in the profile the next attempt takes fewer samples at once and asks for more memory; or set "
+        "with retries in the profile, the next attempt takes fewer samples at once and requests more memory; or set "
         "micro_batch_size lower, or gradient_checkpointing: true"
     )
     alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
@@ -295,7 +295,7 @@ def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
 
 
 def _checkpointing(wanted: bool) -> dict[str, Any]:
-    # transformers is renaming this: the older releases that the package accepts have the old name only.
+    # transformers is renaming this; older supported releases have only the old name.
     name = "activation_checkpointing"
     if name not in TrainingArguments.__dataclass_fields__:
         name = "gradient_checkpointing"
@@ -317,10 +317,10 @@ def _loss_table(history: Sequence[Mapping[str, Any]]) -> str:
 def _save_weights(
     trainer: SparseLossTrainer, processor: Any, run: FineTuning, before: WeightSample | None, folder: Path
 ) -> float:
-    """Save the weights and the processor; ``folder`` is complete whenever it exists.
+    """Save the weights and the processor; if ``folder`` exists, it is complete.
 
     Returns:
-        How far training moved the weights, in the first process (see `usertune.training.moved`).
+        In rank 0, how far training moved the weights (see `usertune.training.moved`); 0 in the others.
     """
     trained: Any = _unsharded(trainer, run) if trainer.is_fsdp_enabled else trainer.model
     moved = 0.0
@@ -334,7 +334,7 @@ def _save_weights(
 
 
 def _as_saved(model: nn.Module, run: FineTuning) -> dict[str, Any]:
-    """Return the weights in the format that they are saved in, where the model, which may train on, has another one."""
+    """Return arguments of ``save_pretrained``: the weights in the dtype of the recipe, if the model has another one."""
     if run.recipe.mode == "lora" or run.recipe.dtype == "float32":
         return {}
     saved: dict[int, torch.Tensor] = {}
@@ -345,7 +345,7 @@ def _as_saved(model: nn.Module, run: FineTuning) -> dict[str, Any]:
 
 
 def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:
-    """Gather the trained weights in a model like the base model, in the first process; None in the others."""
+    """Return an unsharded model with the trained weights in rank 0; None in the others."""
     state = whole_state(trainer.model)
     if rank() != 0:
         return None
@@ -361,7 +361,7 @@ def _measurements(
     state = trainer.state
     validation = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
     return {
-        # Over all attempts, with the steps that a kill made necessary twice; ``steps`` counts each step once.
+        # Over all attempts, including steps repeated after a kill; ``steps`` counts each step once.
         "attempts": cost["attempts"],
         "computed_with": cost["computed_with"],
         "wall_seconds": cost["wall_seconds"],

@@ -1,4 +1,4 @@
-"""Stopping a training at the first number that is not finite, before it reaches a checkpoint or the weights."""
+"""Stops a training at the first number that is not finite, before it reaches a checkpoint or the saved weights."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ NAMED_SAMPLES = 8
 
 
 class StopIfNotFinite(TrainerCallback):
-    """Ends a training, in all of its processes, with a `FinalError` that names the step and its samples.
+    """Ends a training in all processes with a `FinalError` that names the step and its samples.
 
-    Looks at the loss and the norm of the gradients of every optimizer step before the weights change, and at the
-    weights before a checkpoint of them is written. Add it after the callbacks that ask for checkpoints.
+    It checks the loss and the gradient norm of every optimizer step before the weights change, and the weights before
+    each checkpoint. Add it after the callbacks that request checkpoints.
 
     Args:
         trainer: the trainer, which keeps the losses of the step's micro-batches.
-        advice: what to try.
+        advice: what the user can try, for the message.
     """
 
     def __init__(self, trainer: SparseLossTrainer, advice: str) -> None:
@@ -40,11 +40,11 @@ class StopIfNotFinite(TrainerCallback):
         self._trainer.step_losses = []
         if not _everywhere(math.isfinite(norm) and are_finite(loss for loss, _ in losses)):
             parts = _parts(losses)
-            found = f"the loss is {math.fsum(loss for loss, _ in parts):g}, the norm of the gradients {norm:g}"
+            found = f"the loss is {math.fsum(loss for loss, _ in parts):g}, the gradient norm {norm:g}"
             self._stop(f"at step {state.global_step + 1}", found, _culprits(parts, self._trainer.train_dataset))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        """Check the weights of which a checkpoint is going to be written, and the last ones."""
+        """Check the weights before a checkpoint, and the loss after the last step."""
         if control.should_save:
             self.check_weights()
         if state.global_step >= state.max_steps:
@@ -70,7 +70,7 @@ class StopIfNotFinite(TrainerCallback):
             self._stop(f"after step {self._trainer.state.global_step}", f"the validation loss is {mean:g}", samples)
 
     def _check_last_step(self) -> None:
-        # Weights can be finite, and all that is computed with them not; no step follows that would show it.
+        # Finite weights can still give a loss that is not finite, and no further step would show it.
         losses = self._trainer.losses_of_one_micro_batch()
         if not _everywhere(are_finite(loss for loss, _ in losses)):
             samples = _culprits(_parts(losses), self._trainer.train_dataset)
@@ -80,36 +80,36 @@ class StopIfNotFinite(TrainerCallback):
         steps = self._trainer.state.max_steps
         named = f" ({samples})" if samples else ""
         raise FinalError(
-            f"training stopped {when} of {steps}, and these weights were not saved: {found}{named}; {self._advice}"
+            f"training stopped {when} of {steps}, without saving these weights: {found}{named}; {self._advice}"
         )
 
 
 def are_finite(tensors: Iterable[torch.Tensor]) -> bool:
-    """Whether all of the tensors' numbers are finite; of a sharded one, this process's share is looked at."""
+    """Whether all numbers of the tensors are finite; of a sharded tensor, only this process's shard is checked."""
     flags = [(value.to_local() if isinstance(value, DTensor) else value).detach().isfinite().all() for value in tensors]
     return not flags or bool(torch.stack(flags).all())
 
 
 def advice_for(learning_rate: float, dtype: str) -> str:
-    """Return what to try where numbers stop being finite."""
+    """Return advice for a training with numbers that are not finite."""
     rate = f"lower training.learning_rate (it is {learning_rate:g})"
     float32 = "" if dtype == "float32" else ", base_model.dtype: float32"
-    return f"{rate}, or try a longer warm-up or a smaller training.max_grad_norm{float32}, and look at the samples"
+    return f"{rate}, or try a longer warm-up or a smaller training.max_grad_norm{float32}, and check the samples"
 
 
 def _everywhere(here: bool) -> bool:
-    """Whether something holds in every process; each of them must call this."""
+    """Whether ``here`` is true in every process; every process must call this."""
     return not highest(int(not here))
 
 
 def _parts(losses: Losses) -> list[tuple[float, list[int]]]:
-    """Return every micro-batch's loss and samples, of all processes; each of them must call this."""
+    """Return the loss and sample numbers of every micro-batch of all processes; every process must call this."""
     own = [(float(loss), numbers.tolist()) for loss, numbers in losses]
     return [part for parts in gathered(own) for part in parts]
 
 
 def _culprits(parts: Sequence[tuple[float, list[int]]], samples: Samples) -> str:
-    """Name the samples of the micro-batches whose loss is not finite, or of all if none is."""
+    """Name the samples of the micro-batches with a loss that is not finite; if there are none, of all micro-batches."""
     bad = [part for part in parts if not math.isfinite(part[0])] or parts
     numbers = sorted({number for _, batch in bad for number in batch if number != DUMMY})
     found = [samples.samples[number][0] for number in numbers]

@@ -1,4 +1,4 @@
-"""How many samples a training takes at once: fewer after an attempt that memory ended, as many after any other."""
+"""The micro-batch size of an attempt, which is reduced after an out-of-memory attempt."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ NOTE = "attempt.json"
 
 @contextmanager
 def micro_batch_of_attempt(work: Path, attempt: int, asked: int, share: int) -> Iterator[int]:
-    """Choose the micro-batch of an attempt, and note for the next one whether memory ended it.
+    """Choose the micro-batch size of an attempt, and note for the next one whether memory ran out.
 
-    The first attempt takes what the study asks for. A further one takes less if memory ended the one before it, or may
-    have: the kernel kills a process that takes too much without a word. After an attempt that was told to leave, say
-    because its time was over, it stays as it was.
+    The first attempt uses the study's size. A later one uses a smaller size if memory ran out in the previous one, or
+    may have: the kernel kills a process that takes too much memory without a message. After an attempt that ended with
+    another error or on a stop signal (a time limit, say), the size stays the same.
 
     Args:
-        work: working folder of the training, where the note is left.
+        work: working folder of the training, for the note.
         attempt: 1, 2, ... in one run of the workflow.
-        asked: ``training.micro_batch`` of the study; it divides ``share``.
-        share: samples of an optimizer step in each process; every micro-batch divides it, so that no result changes.
+        asked: ``training.micro_batch_size`` of the study; it divides ``share``.
+        share: samples per optimizer step and process; every size divides it, so that results stay the same.
 
     Yields:
-        Samples to take at once, in each process.
+        Samples in memory at once, in each process.
     """
     note = work / NOTE
     size = asked if attempt == 1 else _next_size(note, asked, share)
     if size < asked:
         logger.info(
-            "memory ran out in an attempt before, or may have: micro_batch_size is %d instead of %d", size, asked
+            "memory ran out in an earlier attempt, or may have: micro_batch_size is %d instead of %d", size, asked
         )
-    # This stands if the process is killed.
+    # Remains if the process is killed.
     write_json(note, {"micro_batch_size": size, "memory_may_have_run_out": True})
     try:
         yield size
@@ -57,7 +57,7 @@ def smaller(size: int, share: int) -> int:
 
 
 def _next_size(note: Path, asked: int, share: int) -> int:
-    """Return the micro-batch of an attempt after the one that left the note."""
+    """Return the micro-batch size of the attempt after the one that wrote the note."""
     try:
         before = read_json(note) if note.exists() else {}
     except UserError as problem:

@@ -1,4 +1,4 @@
-"""How far training moved the weights. A training that moved none gives the base model's answers."""
+"""How far training moved the weights. If it moved none, the answers are those of the base model."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from usertune.models.movement import HARDLY
 
 logger = logging.getLogger(__name__)
 
-# Enough of each tensor: AdamW moves every weight that has a gradient by about the learning rate.
+# A sample is enough: AdamW moves every weight that has a gradient by about the learning rate.
 WEIGHTS_OF_A_TENSOR = 65_536
 
 
 class WeightSample:
-    """Trained weights as they were before training: evenly spaced ones of every tensor.
+    """An evenly spaced sample of every trained tensor, from before training.
 
     Args:
-        weights: name and tensor, before training, not sharded.
-        dtype: number format in which the weights are saved; smaller changes are lost there.
+        weights: name and unsharded tensor, before training.
+        dtype: dtype of the saved weights; smaller changes are lost in it.
     """
 
     def __init__(self, weights: Iterable[tuple[str, torch.Tensor]], dtype: torch.dtype) -> None:
@@ -31,7 +31,7 @@ class WeightSample:
         self._before = {name: self._some(tensor) for name, tensor in weights}
 
     def change(self, weights: Iterable[tuple[str, torch.Tensor]]) -> float:
-        """Return the norm of the change of the sampled weights over their norm before."""
+        """Return the norm of the change of the sampled weights, divided by their norm before training."""
         moved = total = 0.0
         for name, tensor in weights:
             if (before := self._before.get(name)) is not None:
@@ -47,9 +47,9 @@ class WeightSample:
 
 @torch.no_grad()
 def adapter_change(model: nn.Module) -> float:
-    """Return the norm of what adapters add to the weights they are put on (scaling · B · A), over these weights' norm.
+    """Return the norm of what the adapters add (scaling · B · A), divided by the norm of the adapted weights.
 
-    Computed by the trace of (BᵀB)(AAᵀ), without the product, which is as large as the weights.
+    Computed as the trace of (BᵀB)(AAᵀ), since the product B · A is as large as the weights.
     """
     moved = total = 0.0
     for module in model.modules():
@@ -62,7 +62,7 @@ def adapter_change(model: nn.Module) -> float:
 
 
 def warn_if_hardly(change: float) -> None:
-    """Write a warning to the log if training moved the weights by less than `HARDLY`."""
+    """Log a warning if training moved the weights by less than `HARDLY`."""
     if change < HARDLY:
         logger.warning(
             "the weights did not move: their relative change is %.1e (below %.0e), so the answers will be those of the "

@@ -1,4 +1,4 @@
-"""How many processes train together, and how they share the work. Knows nothing of torch."""
+"""World size and strategy of a training. Does not import torch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ Strategy = Literal["ddp", "fsdp"]
 
 @dataclass(frozen=True)
 class Processes:
-    """The processes of one training: one for each GPU, or as many on the CPU.
+    """The processes of one training: one per GPU, or several on the CPU.
 
     Args:
         nproc_per_node: processes on each node.
-        nodes: nodes.
-        strategy: "ddp", where each process holds the whole model, or "fsdp", where each holds a share of it.
+        nodes: number of nodes.
+        strategy: "ddp": each process holds the full model; "fsdp": each holds a shard of it.
         threads: processor cores for all processes of a node.
     """
 
@@ -26,7 +26,7 @@ class Processes:
 
     @property
     def world_size(self) -> int:
-        """Processes on all nodes."""
+        """Number of processes on all nodes."""
         return self.nproc_per_node * self.nodes
 
 

@@ -1,4 +1,4 @@
-"""The recipe of a training, and how it is carried out."""
+"""The recipe of a training, its execution settings, and the task of its processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class TrainingSettings(Settings):
     learning_rate: float
     schedule: str
     warmup: float = WARMUP
-    """Share of the optimizer steps; not used where ``warmup_steps`` is set."""
+    """Share of the optimizer steps; ignored if ``warmup_steps`` is set."""
     warmup_steps: int | None = None
     weight_decay: float
     max_grad_norm: float
@@ -42,7 +42,7 @@ class SplitUsers(Settings):
 
 
 class TrainRecipe(Recipe):
-    """What an experiment is trained with, as far as it changes more than the last digits."""
+    """The training settings of an experiment that change more than the last digits."""
 
     mode: Literal["lora", "full"]
     training: TrainingSettings
@@ -56,19 +56,19 @@ class TrainRecipe(Recipe):
         if self.mode == "lora" and self.training.lora is None:
             raise ValueError("training.lora: mode lora needs the settings of its adapters")
         if self.mode == "full" and self.training.freeze is None:
-            raise ValueError("training.freeze: mode full needs to know what it leaves as it is")
+            raise ValueError("training.freeze: mode full needs the modules to freeze")
         return self
 
     @property
     def weights(self) -> LoraSettings | FreezeSettings:
-        """Which weights are trained: adapters, or all but what is frozen."""
+        """Settings of the trained weights: adapters, or all weights except the frozen ones."""
         settings = self.training.lora if self.mode == "lora" else self.training.freeze
         assert settings is not None
         return settings
 
 
 class Execution(Settings):
-    """How a training is carried out: changes no more than the last digits (docs/reproducibility.md)."""
+    """Settings of a training that change only the last digits (docs/reproducibility.md)."""
 
     micro_batch_size: int = 1
     """Samples in memory at once, in each process."""
@@ -78,7 +78,7 @@ class Execution(Settings):
 
 
 class TrainTask(Settings):
-    """What every process of a training is told."""
+    """The task of every process of a training."""
 
     recipe: TrainRecipe
     execution: Execution
@@ -86,7 +86,7 @@ class TrainTask(Settings):
     train: tuple[Path, ...]
     """Manifests of the users to train on."""
     validation: tuple[Path, ...]
-    """Manifests of the users on whom the validation loss is measured."""
+    """Manifests of the users for the validation loss."""
     dataset_root: Path
     work: Path
     """Working folder of the training."""

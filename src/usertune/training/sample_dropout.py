@@ -1,9 +1,9 @@
-"""Dropout that is drawn for each sample by itself, so that it is the same however samples are put together.
+"""Dropout drawn for each sample, so that masks do not depend on how samples are batched.
 
-torch's own dropout draws one mask for a whole micro-batch: with other micro-batches, or another number of processes,
-the same training would train other adapters. Here a mask is a function of the training's seed, the optimizer step, the
-sample, the layer, the token's position and the feature. Padding has no part in it, and activations that are computed
-again for gradient checkpointing get the same mask.
+torch's own dropout draws one mask for a micro-batch, so another micro-batch size or world size would change the trained
+adapters. Here a mask is a function of the training's seed, the optimizer step, the sample, the layer, the token's
+position and the feature. Padding has no influence, and activations that gradient checkpointing recomputes get the same
+mask.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _GOLDEN = 0x9E3779B9
 
 @dataclass
 class Draw:
-    """What all layers of a model need to draw their masks; the trainer sets it before each micro-batch.
+    """What all layers need to draw their masks; the trainer sets it before each micro-batch.
 
     Args:
         seed: seed of the training.
@@ -27,35 +27,35 @@ class Draw:
 
     seed: int
     positions: torch.Tensor | None = None
-    """A pseudo-random number for every sample and position (samples, tokens), int32."""
+    """A pseudo-random number for every sample and position, shape (samples, tokens), int32."""
     features: dict[tuple[int, torch.device], torch.Tensor] = field(default_factory=dict)
 
     def begin(self, numbers: torch.Tensor, tokens: int, step: int) -> None:
-        """Choose the samples of the micro-batch that comes.
+        """Set the samples of the next micro-batch.
 
         Args:
-            numbers: numbers of the samples, on the device of the computation.
-            tokens: length of the padded samples; sample and position count from its beginning.
-            step: optimizer steps before this one.
+            numbers: numbers of the samples, shape (samples,), on the model's device.
+            tokens: length of the padded samples; positions count from the start of the padded sample.
+            step: number of optimizer steps before this one.
         """
         own = _mixed(numbers.to(torch.int32) + _int32(_mixed_number(self.seed * 0x85EBCA6B + step)))
         offsets = torch.arange(tokens, device=numbers.device, dtype=torch.int32) * _int32(_GOLDEN)
         self.positions = _mixed(own[:, None] + offsets)
 
     def of_features(self, count: int, device: torch.device) -> torch.Tensor:
-        """Return an odd pseudo-random number for each of a layer's input features."""
+        """Return an odd pseudo-random number for each input feature of a layer, shape (count,), int32."""
         if (count, device) not in self.features:
             self.features[count, device] = _mixed(torch.arange(count, device=device, dtype=torch.int32) + 1) | 1
         return self.features[count, device]
 
 
 class SampleDropout(nn.Module):
-    """Sets a share of the inputs to zero in training, and scales the others up.
+    """In training, sets a share of the inputs to zero and scales the others up.
 
     Args:
-        share: probability of each input to be zero.
-        layer: number of the layer that this stands before.
-        draw: what all layers share.
+        share: probability that an input is set to zero.
+        layer: number of the layer that this precedes.
+        draw: state that all layers share.
     """
 
     def __init__(self, share: float, layer: int, draw: Draw) -> None:
@@ -66,25 +66,27 @@ class SampleDropout(nn.Module):
         self._draw = draw
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Return inputs of shape (samples, tokens, features) with some of them zero."""
+        """Return the inputs, shape (samples, tokens, features), with some of them zero."""
         if not self.training:
             return inputs
         positions = self._draw.positions
         if positions is None or positions.shape != inputs.shape[:2]:
-            raise RuntimeError(f"dropout was set up for another micro-batch than one of shape {tuple(inputs.shape)}")
+            raise RuntimeError(
+                f"dropout was set up for another micro-batch, not for inputs of shape {tuple(inputs.shape)}"
+            )
         rows = (positions ^ self._constant) * _int32(0x7FEB352D)
         rows = ((rows ^ ((rows >> 15) & 0x1FFFF)) * _int32(0x846CA68B)) | 1
-        # Multiply-shift hashing (Dietzfelbinger et al. 1997): the upper bits of a product of odd numbers.
+        # Multiply-shift hashing (Dietzfelbinger et al. 1997): uses the upper bits of a product of odd numbers.
         dropped = rows[:, :, None] * self._draw.of_features(inputs.shape[2], inputs.device) < self._below
         return (inputs * (1 / (1 - self.share))).masked_fill(dropped, 0)
 
     def extra_repr(self) -> str:
-        """Return what ``print(model)`` shows of it."""
+        """Return the settings that ``print(model)`` shows."""
         return f"share={self.share}"
 
 
 def draw_by_sample(model: nn.Module, seed: int) -> Draw:
-    """Let the dropout of a model's adapters be drawn by sample; return what the trainer must set.
+    """Replace the dropout of a model's adapters by `SampleDropout`; return the state that the trainer must set.
 
     Args:
         model: a model with adapters, or without.

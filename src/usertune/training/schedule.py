@@ -1,4 +1,4 @@
-"""How many optimizer steps a training takes, and how many of them are its warm-up. Knows nothing of torch."""
+"""Number of optimizer steps of a training, and of its warm-up. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WARMUP = 0.03
 
 
 class Schedule(Protocol):
-    """The training settings that say how many steps there are, of a study or of a recipe."""
+    """The training settings, of a study or of a recipe, that determine the number of steps."""
 
     @property
     def epochs(self) -> float: ...  # noqa: D102
@@ -25,24 +25,24 @@ class Schedule(Protocol):
 
 
 def optimizer_steps(samples: int, batch_size: int, epochs: float) -> int:
-    """Return the steps of a training; the last step of an epoch takes what is left.
+    """Return the number of steps of a training; the last step of an epoch takes the remaining samples.
 
     Args:
-        samples: training samples.
-        batch_size: samples of a step.
+        samples: number of training samples.
+        batch_size: samples per step.
         epochs: passes over the samples.
     """
     return math.ceil(epochs * math.ceil(samples / batch_size))
 
 
 def warm_up(training: Schedule, samples: int, name: str = "") -> int:
-    """Return the steps of a training over which its learning rate rises.
+    """Return the number of steps over which the learning rate rises.
 
     Args:
-        training: its ``warmup_steps`` count, or else ``warmup``, the share of all steps. A share always leaves a step
-            at the full rate.
-        samples: training samples.
-        name: experiment, for the message.
+        training: ``warmup_steps`` is used if set, otherwise ``warmup``, a share of all steps, which always leaves a
+            step at the peak rate.
+        samples: number of training samples.
+        name: name of the experiment, for the message.
 
     Raises:
         FinalError: ``warmup_steps`` reaches the number of steps, so the learning rate would never reach its peak.
@@ -56,7 +56,7 @@ def warm_up(training: Schedule, samples: int, name: str = "") -> int:
         of = f"of experiment {name} " if name else ""
         raise FinalError(
             f"training.warmup_steps {of}is {asked}, but training takes only {steps} steps ({samples} samples, "
-            f"batch_size {training.batch_size}, epochs {training.epochs:g}), so that the learning rate would not "
+            f"batch_size {training.batch_size}, epochs {training.epochs:g}), so the learning rate would not "
             f"reach its peak; write warmup_steps: {share}, or leave it out: warmup is a share of the steps ({WARMUP:g})"
         )
     return asked

@@ -1,4 +1,4 @@
-"""Training an experiment, or finding that it is already trained. Imports torch only when there is work."""
+"""Trains an experiment unless it is already trained. Imports torch only to train."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ logger = logging.getLogger(__name__)
 COMPLETE = "complete.json"
 WEIGHTS = "weights"
 LOSS_TABLE = "training_log.csv"
-MAKERS = "provenance"
-# The name of ``provenance`` in working folders of older releases, whose weights still count.
-OLD_MAKERS = "made_with"
+PROVENANCE = "provenance.json"
+# The name of ``provenance`` in working folders of older releases, which remain valid.
+OLD_PROVENANCE = "made_with"
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class TrainFiles:
     Attributes:
         base_model: manifest of the base model.
         train: manifests of the users to train on.
-        validation: manifests of the users on whom the validation loss is measured.
+        validation: manifests of the users for the validation loss.
         dataset_root: folder of the raw data.
-        manifest: JSON object to write; the working folder lies next to it.
+        manifest: JSON object to write; the working folder is next to it.
         losses: CSV to write: step, epoch, split, loss, learning_rate.
     """
 
@@ -73,13 +73,13 @@ class TrainFiles:
 
 @dataclass(frozen=True)
 class Allotment:
-    """What one attempt at a training may use; it changes no more than the last digits.
+    """Resources of one training attempt; they change only the last digits.
 
     Attributes:
         gpus: GPUs to hold while training; 0 trains on the CPU.
-        processes: how many train together, and where.
-        attempt: 1, 2, ... in one run of the workflow; later ones take fewer samples at once if memory ran out, and end
-            at once if the one before ended with a `FinalError`.
+        processes: world size, nodes and strategy.
+        attempt: 1, 2, ... in one run of the workflow. A later attempt takes fewer samples at once if memory ran out,
+            and ends at once if the previous one raised a `FinalError`.
     """
 
     gpus: int = 0
@@ -94,20 +94,20 @@ def train_experiment(
     files: TrainFiles,
     allotment: Allotment = Allotment(),
 ) -> dict[str, Any]:
-    """Make sure that an experiment is trained, and write its manifest and its table of losses.
+    """Train an experiment if necessary, and write its manifest and its table of losses.
 
-    Working files lie beside the manifest in a folder named by the fingerprint. Where that folder holds a
-    complete result, nothing is trained; where it holds working checkpoints, training resumes from there. If another
-    process is at it, this one waits and finds it done. A recipe with ``provenance`` counts only what was made with
-    today's code and packages.
+    Working files are in a folder named by the fingerprint, next to the manifest. If this folder has a complete result,
+    it is reused; if it has working checkpoints, training resumes from them. If another process is training the
+    experiment, this one waits and reuses the result. With ``provenance`` in the recipe, only results and checkpoints
+    made with the current code and packages count.
 
     Returns:
         The manifest.
 
     Raises:
-        FinalError: no further attempt of this run is made.
-        LackOfMemoryError: another attempt takes fewer samples at once.
-        UserError: an input is missing or damaged, or several processes cannot work together as asked.
+        FinalError: another attempt would fail in the same way.
+        LackOfMemoryError: memory ran out; another attempt takes fewer samples at once.
+        UserError: an input is missing or damaged, or a process failed for a reason that the user can fix.
     """
     base = read_manifest(files.base_model)
     train, train_users = read_users(files.train)
@@ -118,10 +118,10 @@ def train_experiment(
     work.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(work / ".lock", f"training {experiment}"):
         if recipe.provenance is not None:
-            _discard_what_others_made(work)
+            _discard_mismatched(work)
         result = _completed(work)
         if result is None:
-            # Before a GPU is waited for: a study's training settings may not fit its samples.
+            # Raises before waiting for a GPU if the training settings do not fit the samples.
             warm_up(recipe.training, len(train), experiment)
             result = _attempt(_task(recipe, execution, files, base, work), allotment)
         else:
@@ -159,7 +159,7 @@ def _task(
 
 
 def _attempt(task: TrainTask, allotment: Allotment) -> dict[str, Any]:
-    """Train, and record the complete result in the working folder."""
+    """Train, and write the result into the working folder."""
     work, processes, attempt = task.work, allotment.processes, allotment.attempt
     share = task.recipe.training.batch_size // processes.world_size
     with (
@@ -185,7 +185,7 @@ def _attempt(task: TrainTask, allotment: Allotment) -> dict[str, Any]:
 def train_inputs(
     base: Mapping[str, Any], train: Sequence[Mapping[str, Any]], validation: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return the digests of what a training reads, by role, from the manifests of base model and users."""
+    """Return the digests of a training's inputs, by role, from the manifests of the base model and the users."""
     return {
         BASE_MODEL: base["output"],
         TRAIN: {manifest["user"]: manifest["output"] for manifest in train},
@@ -194,25 +194,25 @@ def train_inputs(
 
 
 def work_folder(manifest_file: Path, fingerprint: str) -> Path:
-    """Return the folder of working checkpoints and weights of a training, beside its manifest."""
+    """Return the folder of working checkpoints and weights of a training, next to its manifest."""
     return manifest_file.parent / fingerprint[:16]
 
 
 def read_users(paths: Sequence[Path]) -> tuple[list[Sample], list[dict[str, Any]]]:
-    """Return the samples of all users, and the manifest of each."""
+    """Return the samples of all users, and the manifest of each user."""
     users = [read_user(path) for path in paths]
     return [sample for _, own in users for sample in own], [manifest for manifest, _ in users]
 
 
 def _completed(work: Path) -> dict[str, Any] | None:
-    """Return the recorded result if training ended and its files are as they were then."""
+    """Return the recorded result if training is complete and its files are unchanged."""
     if not (work / COMPLETE).exists():
         return None
     try:
         result = read_result(work / COMPLETE)
         losses = (work / LOSS_TABLE).read_bytes()
         if digest_bytes(losses) == result["losses_sha256"] and digest_folder(work / WEIGHTS) == result["weights_files"]:
-            old = result.pop(OLD_MAKERS, [UNKNOWN])
+            old = result.pop(OLD_PROVENANCE, [UNKNOWN])
             return {"provenance": old, **result}
     except (UserError, OSError, KeyError) as problem:
         logger.warning("%s", problem)
@@ -221,12 +221,12 @@ def _completed(work: Path) -> dict[str, Any] | None:
     return None
 
 
-def _discard_what_others_made(work: Path) -> None:
-    """Remove results and checkpoints to which other code or packages than today's contributed."""
+def _discard_mismatched(work: Path) -> None:
+    """Remove a result and checkpoints made with code or packages other than the current ones."""
     now = current_provenance(TRAIN)
-    for path in (work / COMPLETE, work / f"{MAKERS}.json"):
+    for path in (work / COMPLETE, work / PROVENANCE):
         try:
-            records = _makers(path) if path.exists() else []
+            records = _read_provenance(path) if path.exists() else []
         except UserError as problem:
             logger.warning("%s", problem)
             records = [UNKNOWN]
@@ -234,50 +234,50 @@ def _discard_what_others_made(work: Path) -> None:
             logger.info("made with other code or packages (%s); training again", ", ".join(changes))
             _remove_working_checkpoints(work)
             effort.forget(work)
-            for stale in (work / COMPLETE, work / f"{MAKERS}.json"):
+            for stale in (work / COMPLETE, work / PROVENANCE):
                 stale.unlink(missing_ok=True)
 
 
-def _makers(path: Path) -> list[Provenance]:
+def _read_provenance(path: Path) -> list[Provenance]:
     record = read_result(path)
-    found: list[Provenance] = record.get("provenance") or record.get(OLD_MAKERS) or [UNKNOWN]
+    found: list[Provenance] = record.get("provenance") or record.get(OLD_PROVENANCE) or [UNKNOWN]
     return found
 
 
-def remember_maker(work: Path, device: str) -> list[Provenance]:
-    """Note what this process trains with; return that and what the attempts that it resumes trained with."""
-    path = work / f"{MAKERS}.json"
+def _record_provenance(work: Path, device: str) -> list[Provenance]:
+    """Record this process's provenance; return it after that of the attempts it resumes."""
+    path = work / PROVENANCE
     resumed = any(work.glob("checkpoint-*"))
     try:
-        before = _makers(path) if resumed and path.exists() else []
+        before = _read_provenance(path) if resumed and path.exists() else []
     except UserError as problem:
         logger.warning("%s", problem)
         before = [UNKNOWN]
-    makers = distinct([*before, current_provenance(TRAIN, device)])
-    write_result(path, {"provenance": makers})
-    return makers
+    provenance = distinct([*before, current_provenance(TRAIN, device)])
+    write_result(path, {"provenance": provenance})
+    return provenance
 
 
 def train_in_this_process(
     task: TrainTask, processes: Processes = ALONE, rank: int = 0, stop: StopOnSignal | None = None
 ) -> dict[str, Any]:
-    """Train as one of ``processes``, or alone.
+    """Train in this process, as one of ``processes``.
 
     Args:
-        task: what to train on what.
-        processes: how many train together.
-        rank: the number of this process; the first one notes what it trains with.
-        stop: how the run learns that it is to stop; None listens to this process's signals.
+        task: recipe, settings and inputs.
+        processes: world size and strategy.
+        rank: rank of this process; rank 0 records the provenance.
+        stop: stops the run on a signal; None handles the signals of this process.
 
     Returns:
-        What was measured (see `usertune.training.finetune.fine_tune`), and the ``provenance``: empty but in the first.
+        The measurements (see `usertune.training.finetune.fine_tune`) and the ``provenance``, empty except in rank 0.
     """
-    # Imported here, after the GPU was chosen and only when there is something to train.
+    # Imported here, after the GPU is chosen and only to train.
     from usertune.models.qwen3_vl import device_name
     from usertune.training.finetune import FineTuning, fine_tune
 
     work = task.work
-    makers = remember_maker(work, device_name()) if rank == 0 else []
+    provenance = _record_provenance(work, device_name()) if rank == 0 else []
     run = FineTuning(
         recipe=task.recipe,
         execution=task.execution,
@@ -287,7 +287,7 @@ def train_in_this_process(
         validation_samples=read_users(task.validation)[0],
         processes=processes,
     )
-    return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE, stop), "provenance": makers}
+    return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE, stop), "provenance": provenance}
 
 
 def _digests(work: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""transformers' Trainer with an exact, sparse loss, and the same batches whatever the number of processes."""
+"""transformers' Trainer with an exact, sparse loss and batches that do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from usertune.training.checkpoints import (
 )
 from usertune.training.sample_dropout import Draw
 
-# Of a micro-batch: its part of the loss, and the numbers of its samples.
+# For each micro-batch: its part of the loss, and the numbers of its samples.
 Losses = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return the summed cross-entropy over the answer tokens of a batch, in float32.
 
-    The same as transformers' own causal loss before its division, but the logits, which are as wide as the
-    vocabulary, are computed only at positions where some sample of the batch has a label.
+    Equals transformers' causal loss before its division, but computes the logits, which are as wide as the vocabulary,
+    only at positions where a sample of the batch has a label.
 
     Args:
         model: a Qwen3-VL model, with or without adapters.
@@ -56,8 +56,8 @@ class SparseLossTrainer(Trainer):
     """Trainer whose loss is `answer_loss_sum`, weighted by tokens over the whole effective batch.
 
     Args:
-        dropout: how the adapters' dropout is drawn; None where there is none.
-        settings: those of the Trainer.
+        dropout: state of the adapters' dropout; None without dropout.
+        settings: arguments of the Trainer.
     """
 
     control: TrainerControl
@@ -65,14 +65,14 @@ class SparseLossTrainer(Trainer):
     def __init__(self, dropout: Draw | None = None, **settings: Any) -> None:
         super().__init__(**settings)
         self.dropout = dropout
-        # Qwen3-VL says False, which would average micro-batches whatever their number of answer tokens.
+        # Qwen3-VL says False, which would give every micro-batch the same weight, however many answer tokens it has.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
         self.seen_tokens = 0
         self.step_losses: Losses = []
-        """Of the micro-batches of the step that is being computed."""
+        """Losses of the current step's micro-batches."""
         self.gradient_norm = math.nan
-        """Of the last step, over all processes, before clipping."""
+        """Gradient norm of the last step, over all processes, before clipping."""
         self.check_validation: Callable[[Losses, float], None] = lambda *_: None
         self._note_gradient_norm()
 
@@ -87,7 +87,7 @@ class SparseLossTrainer(Trainer):
         self.accelerator.clip_grad_norm_ = noting
 
     def get_train_dataloader(self) -> DataLoaderShard:
-        """Return this process's micro-batches of an epoch."""
+        """Return this process's micro-batches of one epoch."""
         accumulated = self.args.gradient_accumulation_steps * self.args.world_size
         return self._loader(self.train_dataset, self.args.train_batch_size, accumulated, self.args.data_seed)
 
@@ -96,7 +96,7 @@ class SparseLossTrainer(Trainer):
         return self._loader(self.eval_dataset, self.args.eval_batch_size, self.args.world_size, None)
 
     def _loader(self, samples: Samples, micro_batch_size: int, accumulated: int, seed: int | None) -> DataLoaderShard:
-        # Not accelerate's own sharding: at the end of an epoch it gives some samples to two processes.
+        # accelerate's own sharding gives some samples to two processes at the end of an epoch.
         share = Share(self.args.process_index, self.args.world_size)
         return DataLoaderShard(
             samples,
@@ -114,7 +114,7 @@ class SparseLossTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
-        """Return the batch's part of the mean loss over all answer tokens of the optimizer step."""
+        """Return the batch's part of the mean loss over the answer tokens of the optimizer step."""
         self.seen_tokens += int(inputs["attention_mask"].sum())
         if self.dropout is not None:
             self.dropout.begin(inputs[NUMBERS], inputs["input_ids"].shape[1], self.state.global_step)
@@ -122,7 +122,7 @@ class SparseLossTrainer(Trainer):
             num_items_in_batch = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
         loss = answer_loss_sum(model, inputs) / num_items_in_batch
         if self.args.average_tokens_across_devices and self.accelerator.num_processes > 1:
-            # Gradients are averaged over processes, while the tokens were counted over all of them.
+            # Gradients are averaged over the processes, but the tokens were counted over all of them.
             loss = loss * self.accelerator.num_processes
         self.step_losses.append((loss.detach(), inputs[NUMBERS]))
         return (loss, None) if return_outputs else loss
@@ -164,11 +164,11 @@ class SparseLossTrainer(Trainer):
 
     @torch.no_grad()
     def losses_of_one_micro_batch(self) -> Losses:
-        """Return the summed loss of one micro-batch of training samples; each process has one of its own."""
+        """Return the summed loss of one micro-batch of this process's training samples."""
         return [(loss, batch[NUMBERS]) for loss, batch in islice(self._losses(self.get_train_dataloader()), 1)]
 
     def _losses(self, batches: Iterable[Any]) -> Iterator[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
-        """Yield the summed loss of every batch, computed without dropout, and the batch."""
+        """Yield the summed loss, without dropout, of every batch, and the batch."""
         model = self._wrap_model(self.model, training=False)
         model.eval()
         try:

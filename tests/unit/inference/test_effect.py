@@ -75,28 +75,28 @@ def test_an_adapter_that_is_still_zero_is_reported(
     prepared: Prepared, save_adapter: Callable[[float], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert _effect(prepared, "lora", save_adapter(0.0)) == {"probes": 4, "largest_change": 0.0}
-    assert "the adapter is as it began, all zero: its answers are the base model's" in caplog.text
+    assert "the adapter is still all zero, so its answers are those of the base model" in caplog.text
 
 
 def test_an_adapter_too_small_for_the_number_format_is_reported(
     prepared: Prepared, save_adapter: Callable[[float], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert _effect(prepared, "lora", save_adapter(1e-8), "bfloat16") == {"probes": 4, "largest_change": 0.0}
-    assert "too small to change a log-probability in this number format" in caplog.text
+    assert "too small to change a log-probability in this dtype" in caplog.text
 
 
 def test_an_adapter_that_is_not_at_work_is_refused(prepared: Prepared, save_adapter: Callable[[float], Path]) -> None:
     folder = save_adapter(0.1)
     config = json.loads((folder / "adapter_config.json").read_text())
     (folder / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 0}))
-    with pytest.raises(UserError, match=rf"{folder}: the adapter is not zero, and yet changes no .*train.*again"):
+    with pytest.raises(UserError, match=rf"{folder}: the adapter is not zero, but changes no .*train.*again"):
         _effect(prepared, "lora", folder)
 
 
 def test_an_adapter_with_which_nothing_is_finite_is_refused(
     prepared: Prepared, save_adapter: Callable[[float], Path]
 ) -> None:
-    with pytest.raises(UserError, match="nothing finite"):
+    with pytest.raises(UserError, match="the model's output is not finite"):
         _effect(prepared, "lora", save_adapter(1e37))
 
 
@@ -105,7 +105,7 @@ def test_a_full_model_is_compared_with_the_base_models_files(
 ) -> None:
     folder = Path(shutil.copytree(BASE, tmp_path / "full"))
     assert _effect(prepared, "full", folder) == {"probes": 0, "largest_change": 0.0}
-    assert "every weight is that of the base model" in caplog.text
+    assert "all weights are those of the base model" in caplog.text
     weights = load_file(folder / "model.safetensors")
     bfloat16 = {name: value.bfloat16() for name, value in weights.items()}
     save_file(bfloat16, folder / "model.safetensors", {"format": "pt"})

@@ -74,7 +74,7 @@ def test_a_second_call_generates_nothing_and_needs_no_torch(
 
 def test_a_call_that_is_to_generate_nothing_says_what_is_missing(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.predict_arguments(tmp_path, batch_size=0)
-    with pytest.raises(UserError, match="5 answers are missing, which were here when jobs were planned; run again"):
+    with pytest.raises(UserError, match="5 answers are missing that existed when jobs were planned; run again"):
         predict(**arguments)
     assert not (tmp_path / "predictions.json").exists()
 

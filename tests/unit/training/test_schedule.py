@@ -43,6 +43,6 @@ def test_a_warm_up_that_reaches_the_number_of_steps_is_refused_with_the_number_t
         warm_up(eight(warmup_steps=8), 64, "lora")
     assert str(refused.value) == (
         "training.warmup_steps of experiment lora is 8, but training takes only 8 steps (64 samples, batch_size 8, "
-        "epochs 1), so that the learning rate would not reach its peak; write warmup_steps: 1, or leave it out: warmup "
+        "epochs 1), so the learning rate would not reach its peak; write warmup_steps: 1, or leave it out: warmup "
         "is a share of the steps (0.03)"
     )

@@ -268,8 +268,8 @@ def test_a_checkpoint_of_other_code_is_not_resumed_from_if_the_study_says_so(
             train(**strict)
     assert checkpoint.exists() != other
     assert ("made with other code or packages (code earlier -> " in caplog.text) == other
-    makers = read_result(checkpoint.parent / "provenance.json")["provenance"]
-    assert makers == [current_provenance("train")]
+    provenance = read_result(checkpoint.parent / "provenance.json")["provenance"]
+    assert provenance == [current_provenance("train")]
 
 
 def _fail(*_: Any) -> None:

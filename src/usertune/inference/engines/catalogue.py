@@ -1,4 +1,4 @@
-"""The catalogue of engines. One line here adds the engine of a new module (docs/extending.md)."""
+"""The catalogue of engines. One line here adds an engine (docs/extending.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Greedy answers of a loaded model, in left-padded batches. The only part of prediction that imports torch."""
+"""Greedy answers of a model loaded in this process, in left-padded batches."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 NEEDS_GPU = True
 
-# A prompt that opens a thought ends in fewer tokens than this, however its tokenizer splits them.
+# Tokens at the end of a prompt that are enough to contain the opening of a thought.
 THOUGHT_TOKENS = 20
 
 
 class TransformersEngine:
-    """A model that answers samples in this process, see `usertune.inference.engine.Engine`."""
+    """Answers samples with a model in this process, see `usertune.inference.engine.Engine`."""
 
     def __init__(self, settings: EngineSettings) -> None:
         transformers_logging.set_verbosity_error()
@@ -44,7 +44,7 @@ class TransformersEngine:
         processor = load_processor(base_folder, settings.pixels)
         self.conversations = ConversationTokenizer(processor, settings.thinking)
         self.collator = Collator(self.conversations, settings.dataset_root)
-        with lack_named("out of memory while the model was loaded", "use a machine or a GPU with more memory"):
+        with lack_named("out of memory while loading the model", "use a machine or a GPU with more memory"):
             self.model: Any = load_for_prediction(base_folder, mode, weights_folder, settings.dtype)
         self.end_ids = self._end_ids()
 
@@ -57,15 +57,15 @@ class TransformersEngine:
         return used_gpus()
 
     def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
-        """Show on a few samples that the trained weights change what the base model says.
+        """Measure on a few samples how much the trained weights change the output of the base model.
 
         Returns:
-            For an adapter ``probes`` (samples) and ``largest_change`` (of an answer token's log-probability). A full
-            model is compared with the base model's files: None, or a change of 0 on no samples where they are the same.
-            For the base model None.
+            For an adapter, ``probes`` (number of samples) and ``largest_change`` (of an answer token's
+            log-probability). For a full model, the result of `full_effect`, which needs no samples. For the base
+            model, None.
 
         Raises:
-            UserError: an adapter that is not zero changes nothing, or memory runs out.
+            UserError: an adapter is not zero and changes nothing, its output is not finite, or memory runs out.
         """
         folder = self.settings.weights_folder
         if folder is None:
@@ -73,7 +73,7 @@ class TransformersEngine:
         if self.settings.mode == "full":
             return full_effect(self.settings.base_folder, folder)
         advice = "lower base_model.max_pixels or use a GPU with more memory"
-        with lack_named("out of memory while the adapter was tried on a sample", advice):
+        with lack_named("out of memory while testing the adapter on a sample", advice):
             return adapter_effect(self.model, [self._probe(sample) for sample in samples[:PROBES]], folder)
 
     def _probe(self, sample: Sample) -> dict[str, torch.Tensor]:
@@ -81,7 +81,7 @@ class TransformersEngine:
         return {key: value.to(device()) for key, value in batch.items()}
 
     def _end_ids(self) -> list[int]:
-        """Return the tokens that end an answer: those of the base model, and the end of a turn, which is trained."""
+        """Return the tokens that end an answer: those of the base model, and the end of turn used in training."""
         own = self.model.generation_config.eos_token_id
         if (self.settings.base_folder / GENERATION_CONFIG_NAME).exists():
             own = GenerationConfig.from_pretrained(str(self.settings.base_folder), local_files_only=True).eos_token_id
@@ -92,8 +92,8 @@ class TransformersEngine:
     def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
         """Answer samples, longest prompt first, and yield each batch as soon as it is done.
 
-        The longest go first so that memory runs out, if it does, at the start; the batch size is then halved.
-        Every answer carries an equal share of the time that its batch took, without attempts that ran out of memory.
+        The longest come first so that memory, if it runs out, runs out at the start; the batch size is then halved.
+        The time of a batch is divided equally among its answers; attempts that ran out of memory do not count.
 
         Raises:
             UserError: memory runs out with a single sample.
@@ -115,7 +115,7 @@ class TransformersEngine:
                         "lower base_model.max_pixels or use a GPU with more memory"
                     ) from None
                 batch_size = (len(batch) + 1) // 2
-                logger.warning("out of memory; going on with %d samples at once", batch_size)
+                logger.warning("out of memory; continuing with %d samples at once", batch_size)
             else:
                 waiting = waiting[len(batch) :]
                 seconds, now = round((time.monotonic() - started) / len(batch), 4), utc_now()
@@ -124,7 +124,7 @@ class TransformersEngine:
                 ]
                 yield list(zip(batch, timed, strict=True))
                 continue
-            # Outside the except block, where the error no longer holds the failed batch's tensors.
+            # Outside the except block, since the error keeps the failed batch's tensors alive.
             gc.collect()
             torch.cuda.empty_cache()
 
@@ -147,13 +147,13 @@ class TransformersEngine:
         return [self._prediction(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
 
     def _prediction(self, ids: list[int], prompt: list[int]) -> Prediction:
-        # What follows the first of them is padding, which may be one of them itself.
+        # Everything after the first end token is padding, which may itself be an end token.
         length = next((position for position, token in enumerate(ids) if token in self.end_ids), len(ids))
         stopped = length < len(ids)
         answer = ids[:length]
         text = self.conversations.tokenizer.decode(answer, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        # A thought that the prompt opens is part of the answer: without its beginning, one that was cut off would
-        # look like an answer.
+        # If the prompt opens a thought, add the opening: without it, a thought that was cut off would look like an
+        # answer.
         if self.conversations.tokenizer.decode(prompt[-THOUGHT_TOKENS:]).rstrip().endswith(THINKING_BEGINS):
             text = f"{THINKING_BEGINS}\n{text}"
         return Prediction(text, new_tokens=len(answer) + stopped, stopped=stopped)
