@@ -1,4 +1,4 @@
-"""Check users' raw samples, and write canonical samples and a manifest for each user.
+r"""Check users' raw samples, and write canonical samples and a manifest for each user.
 
 Users with an up-to-date manifest are skipped. In paths, {user} stands for the user's id. Example:
 
