@@ -52,8 +52,8 @@ def _problem(file: str | Path, error: BaseException) -> str:
         return f"{name}: not valid YAML: {error}"
     parts = [error.problem or "it cannot be read"]
     if error.context:
-        where = f" (begun in line {begin.line + 1})" if begin and begin.line != mark.line else ""
+        where = f" (started in line {begin.line + 1})" if begin and begin.line != mark.line else ""
         parts.append(f"{error.context}{where}")
     if "'\\t'" in parts[0]:
-        parts.append("indent by spaces, YAML takes no tabs")
+        parts.append("indent with spaces, YAML does not allow tabs")
     return f"{name}:{mark.line + 1}: not valid YAML (column {mark.column + 1}): {'; '.join(parts)}"

@@ -1,7 +1,7 @@
-"""Catalogues of plug-ins: the name of each, and where it is. A plug-in is imported when it is used, not before.
+"""Catalogues of plug-ins: the name and the dotted path of each. A plug-in is imported only when it is used.
 
-So a catalogue does not import its entries: planning stays quick, and the code version of a step (see
-`usertune.runtime.code_version`) counts the plug-ins that its study chose, not all that there are.
+This keeps planning fast, and the code version of a step (see `usertune.runtime.code_version`) covers only the plug-ins
+that the study chose.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ class Catalogue:
     """The plug-ins of one kind.
 
     Args:
-        kind: what they are, for messages, such as "task".
-        entries: name -> dotted path of the module, a colon, and the object in it: ``"usertune.tasks.text:TextTask"``.
+        kind: their kind as shown in messages, such as "task".
+        entries: name -> module and object, such as ``"usertune.tasks.text:TextTask"``.
     """
 
     kind: str
@@ -51,7 +51,7 @@ class Catalogue:
         return self._entry(name).partition(":")[0]
 
     def constant(self, name: str, constant: str) -> Any:
-        """Return a constant of a plug-in's module without importing the module, which may need torch or matplotlib.
+        """Return a constant of a plug-in's module without importing the module, which may load torch or matplotlib.
 
         Args:
             name: name of the plug-in.
@@ -67,11 +67,11 @@ class Catalogue:
         try:
             return ast.literal_eval(constants[constant])
         except ValueError:
-            place = f"{file}:{constants[constant].lineno}"
-            raise ValueError(f"{place}: {constant} must be a literal, since the module is not imported") from None
+            location = f"{file}:{constants[constant].lineno}"
+            raise ValueError(f"{location}: {constant} must be a literal, since the module is not imported") from None
 
     def _entry(self, name: str) -> str:
-        # A name from a file may be anything, also something that cannot be looked up.
+        # A name read from a file can have any type, even an unhashable one.
         if not isinstance(name, str) or name not in self.entries:
             raise UserError(f"{self.kind}: {shown(name)} is not known; use one of: {', '.join(sorted(self.entries))}")
         return self.entries[name]
@@ -79,7 +79,7 @@ class Catalogue:
 
 @cache
 def _constants(module: str) -> tuple[str, dict[str, ast.expr]]:
-    """Return the file of a module, and the values that it assigns to names at its top level."""
+    """Return the file of a module, and the values that its top level assigns to names."""
     spec = find_spec(module)
     assert spec is not None, module
     assert spec.origin is not None, module

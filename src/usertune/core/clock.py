@@ -1,4 +1,4 @@
-"""The time as results record it."""
+"""The time format of results."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> str:
-    """Return the time in UTC, to the second, as in ``2026-11-27T18:03:05+00:00``; such texts sort by time."""
+    """Return the current UTC time in seconds, as in ``2026-11-27T18:03:05+00:00``; these texts sort by time."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,4 +1,4 @@
-"""The exception that means "the user can mend this", and the one that means "stop now"."""
+"""Exceptions for problems that the user can fix, and for stop signals."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ _SHORT.maxstring = _SHORT.maxother = 80
 
 
 class UserError(Exception):
-    """Bad input that a person can mend: shown as its message alone, without a traceback.
+    """Bad input that a person can fix; only the message is shown, without a traceback.
 
     The message names the file (and line), the key or field, the value that was found, and what to do.
     """
 
 
 class LackOfMemoryError(UserError):
-    """Memory ran out, or seems to have: another attempt may help that takes less."""
+    """Memory ran out, or probably did; an attempt that uses less may succeed."""
 
 
 class FinalError(UserError):
-    """Another attempt with the same settings ends in the same way, so none is made."""
+    """Another attempt with the same settings would fail in the same way, so there is no retry."""
 
 
 class StopRequested(KeyboardInterrupt):
-    """A stop signal came: the process is to leave, keeping what was finished.
+    """A stop signal arrived: the process must exit and keep finished work.
 
     Args:
-        signal: number of the signal.
+        signal: signal number.
     """
 
     def __init__(self, signal: int) -> None:
@@ -36,5 +36,5 @@ class StopRequested(KeyboardInterrupt):
 
 
 def shown(value: object) -> str:
-    """Return a value as it stands in a message: like ``repr``, but short, however long or deeply nested it is."""
+    """Return a value for a message: like ``repr``, but short even for long or deeply nested values."""
     return _SHORT.repr(value)

@@ -1,4 +1,4 @@
-"""Writing results so that a reader sees either the whole file or none of it."""
+"""Atomic writes: a reader sees either the complete file or none."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any, BinaryIO
 
 from usertune.core.errors import UserError
 
-# More than the rest of a block that was already taken.
+# Larger than the free rest of a disk block that is already allocated.
 PROBE_BYTES = 1 << 16
 
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Let an `OSError` of the block that names no file, like that of a full disk, name ``path``."""
+    """Add ``path`` to an `OSError` that names no file, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -30,7 +30,7 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Write and remove a little file, since libraries have errors of their own for a full disk.
+    """Write and remove a small file, because libraries raise their own errors when the disk is full.
 
     Raises:
         OSError: the disk is full or cannot be written.
@@ -42,9 +42,9 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def replacement(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield the path of a hidden neighbour, which takes the place of ``path`` when the block ends well.
+    """Yield the path of a hidden temporary file, which replaces ``path`` when the block succeeds.
 
-    On any exception the neighbour, if there is one, is removed. Nothing is flushed to disk.
+    On any exception the temporary file is removed. Nothing is flushed to disk.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
@@ -58,10 +58,10 @@ def replacement(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def folder_replacement(folder: Path) -> Iterator[Path]:
-    """Yield the path of a neighbour to fill; flushed and renamed to ``folder`` when the block ends well.
+    """Yield the path of a temporary folder, which is flushed and renamed to ``folder`` when the block succeeds.
 
-    So ``folder`` is complete whenever it exists. What was there before, and what a killed process left, is removed
-    first.
+    ``folder`` is therefore complete whenever it exists. An existing folder and the remains of a killed process are
+    removed first.
     """
     temporary = folder.with_name(folder.name + ".tmp")
     for leftover in (temporary, folder):
@@ -73,13 +73,13 @@ def folder_replacement(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a temporary neighbour of ``path`` for writing and rename it into place when the block ends well.
+    """Open a temporary file for writing, and rename it to ``path`` when the block succeeds.
 
-    The bytes and the directory entry are flushed to disk before and after the rename, so that a crash
-    leaves either the old file or the complete new one. On any exception the temporary file is removed.
+    The bytes are flushed to disk before the rename and the directory entry after it, so a crash leaves either the
+    old file or the complete new one. On any exception the temporary file is removed.
 
     Raises:
-        OSError: the folder cannot be written or the disk is full; nothing is left behind.
+        OSError: the folder cannot be written, or the disk is full; no file is left.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,10 +91,10 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def decode_text(content: bytes) -> str:
-    """Return the text of a file that somebody else wrote: UTF-8, without the byte order mark that some editors add.
+    """Decode a file that a person wrote: UTF-8, without the byte order mark that some editors add.
 
     Raises:
-        ValueError: it is not UTF-8; UTF-16 and UTF-32, which some programs write, are named.
+        ValueError: it is not UTF-8; the message names UTF-16 and UTF-32, which some programs write.
     """
     if other := other_unicode(content):
         raise ValueError(f"the file is {other}; save it as UTF-8")
@@ -102,11 +102,11 @@ def decode_text(content: bytes) -> str:
 
 
 def other_unicode(content: bytes) -> str | None:
-    """Return UTF-16 or UTF-32, and the order of its bytes, if that is how a JSON or YAML file begins; else None."""
+    """Return the encoding (UTF-16 or UTF-32, with its byte order) of a JSON or YAML file; None for any other."""
     found = json.detect_encoding(content)
     if not found.startswith(("utf-16", "utf-32")):
         return None
-    # Without a byte order mark it is told by zero bytes, of which a damaged file may have some too.
+    # Without a byte order mark, zero bytes decide, and a damaged UTF-8 file can have some too.
     beginning = content[:64].decode(found, errors="ignore")
     if "\0" in beginning or 2 * sum(character.isascii() for character in beginning) < len(beginning):
         return None
@@ -120,7 +120,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` as indented JSON, atomically; NaN and infinities are refused because JSON has none."""
+    """Write ``value`` as indented JSON, atomically; NaN and infinities raise ValueError because JSON has none."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
@@ -133,11 +133,11 @@ def read_json(path: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         value = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: this file does not exist; run snakemake again so that it is made") from None
-    # Not only JSONDecodeError: also bytes that are no UTF-8, and a number of more digits than Python reads.
+        raise UserError(f"{path}: this file does not exist; run snakemake to make it") from None
+    # ValueError also covers bytes that are not UTF-8 and numbers with too many digits for Python.
     except (ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: not valid JSON ({error}); delete the file and run snakemake again so that it is rebuild"
+            f"{path}: not valid JSON ({error}); delete the file and run snakemake to make it again"
         ) from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, found {type(value).__name__}")

@@ -1,6 +1,6 @@
-"""How numbers and texts are shown to people: percentages, points, intervals, durations, texts of any origin.
+"""Formats of numbers and texts for people: percentages, points, intervals, durations, text from any source.
 
-Tables for programs (CSV) keep every digit; only what passes through here is rounded.
+Only these functions round numbers; tables for programs (CSV) keep every digit.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def is_missing(value: float | None) -> bool:
-    """Whether a number is absent: None, or the NaN that pandas reads from an empty field."""
+    """Whether a number is missing: None, or NaN, which pandas reads from an empty field."""
     return value is None or math.isnan(value)
 
 
 def number(value: float | None, digits: int = 1, scale: float = 1) -> str:
-    """Return ``scale`` times a number with so many decimals: ``1,234.5``."""
+    """Return ``scale`` times a number, with ``digits`` decimals: ``1,234.5``."""
     if value is None or math.isnan(value):
         return NOT_AVAILABLE
     text = f"{scale * value:,.{digits}f}".replace("-", MINUS)
@@ -25,18 +25,18 @@ def number(value: float | None, digits: int = 1, scale: float = 1) -> str:
 
 
 def signed(value: float | None, digits: int = 1, scale: float = 1) -> str:
-    """Return a number as `number` does, always with its sign unless it is zero: ``+8.2``."""
+    """Return a number as `number` does, with a sign unless it is zero: ``+8.2``."""
     text = number(value, digits, scale)
     return text if text == NOT_AVAILABLE or not text.strip(f"{MINUS}0.,") or text.startswith(MINUS) else f"+{text}"
 
 
 def percent(fraction: float | None) -> str:
-    """Return a fraction as a percentage with one decimal and without the sign: 0.342 gives ``34.2``."""
+    """Return a fraction as a percentage with one decimal and no percent sign: 0.342 gives ``34.2``."""
     return number(fraction, scale=100)
 
 
 def interval(low: str, high: str) -> str:
-    """Return two written numbers as ``[30.1, 38.3]``; an empty text where there is no interval."""
+    """Return two formatted numbers as ``[30.1, 38.3]``; an empty text if one is not available."""
     return "" if NOT_AVAILABLE in (low, high) else f"[{low}, {high}]"
 
 
@@ -64,10 +64,10 @@ def count(number: float | None) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text of any origin in one line, with escapes for what a terminal would obey; ``keep`` stays as it is."""
+    """Return a text in one line, with control characters escaped, except those in ``keep``."""
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def no_interval(users: int) -> str:
-    """Return, for the reader, why an estimate over so many users has no interval."""
+    """Return why an estimate over ``users`` users has no interval."""
     return f"{NOT_AVAILABLE}: needs 2 users" if users < 2 else f"{NOT_AVAILABLE}: users do not vary"

@@ -1,4 +1,4 @@
-"""Names for content: canonical JSON, digests of values, files and folders."""
+"""Canonical JSON, and digests of values, files and folders."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NOT_IN_FINGERPRINT = frozenset({"upstream", "provenance", "rebuild"})
 
 
 def canonical_json(value: Any) -> str:
-    """Return the one JSON text of ``value``: sorted keys, no spaces, UTF-8, no NaN.
+    """Return the canonical JSON of ``value``: sorted keys, no spaces, no NaN.
 
-    Equal values give equal texts whatever the order in which dicts were built, so the text can be
-    compared and hashed. Follows the spirit of RFC 8785; floats are written by Python's shortest repr.
+    Equal values give equal texts, regardless of the order of dict keys, so the text can be compared and hashed.
+    Similar to RFC 8785, but floats are written by Python's shortest repr.
 
     Raises:
         ValueError: ``value`` holds NaN or an infinity.
@@ -32,12 +32,12 @@ def digest(value: Any) -> str:
 
 
 def step_fingerprint(recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> str:
-    """Return the fingerprint of a step's result: the digest of what it does and of what it read.
+    """Return the fingerprint of a step's result: the digest of its recipe and its inputs.
 
     Args:
-        recipe: the step's recipe; its ``upstream`` does not count, since it describes how the inputs were
-            to be made and not what they are; nor do ``provenance`` and ``rebuild``, which say when to do it again.
-        inputs: for each role the digest of the input's content, or of each of several inputs by its name.
+        recipe: the step's recipe. ``upstream`` is left out because it describes how the inputs are made, not what
+            they are; ``provenance`` and ``rebuild`` are left out because they only say when to run the step again.
+        inputs: role -> digest of the input's content, or, for several inputs, name -> digest.
     """
     own = {key: value for key, value in recipe.items() if key not in NOT_IN_FINGERPRINT}
     return digest({"recipe": own, "inputs": dict(inputs)})
@@ -49,7 +49,7 @@ def digest_bytes(content: bytes) -> str:
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:
-    """Return the SHA-256 (64 hex digits) of a file's bytes, read in pieces of 1 MiB."""
+    """Return the SHA-256 (64 hex digits) of a file's bytes, read in chunks of 1 MiB."""
     total = hashlib.sha256()
     with open(path, "rb") as handle:
         while piece := handle.read(CHUNK_BYTES):
@@ -60,17 +60,17 @@ def digest_file(path: str | os.PathLike[str]) -> str:
 def digest_folder(folder: str | os.PathLike[str]) -> dict[str, str]:
     """Return ``{relative path: SHA-256}`` for every visible file below ``folder``, in sorted order.
 
-    Files and folders whose name begins with a dot are left out (editors and download tools leave them).
+    Hidden files and folders, which editors and download tools create, are left out.
     """
     root = Path(folder)
     return {name: digest_file(root / name) for name in list_files(root)}
 
 
 def file_states(folder: str | os.PathLike[str], names: Iterable[str]) -> dict[str, list[int]]:
-    """Return size in bytes and modification time in ns of files of a folder, by name.
+    """Return ``{name: [size in bytes, modification time in ns]}`` of some files of a folder.
 
     Raises:
-        FileNotFoundError: one of them is not there.
+        FileNotFoundError: a file is missing.
     """
     found = {name: (Path(folder) / name).stat() for name in names}
     return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in found.items()}

@@ -1,7 +1,6 @@
-"""Results that know when they were changed: JSON whose first key is the digest of everything after it.
+"""Checksummed manifests: JSON in which the first key is the SHA-256 of everything after it.
 
-A result is read by later steps for what its maker wrote. One that was cut short, or edited by hand, is refused, and
-the workflow makes it again.
+Reading a truncated or edited result raises an error, and the workflow makes the result again.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ if TYPE_CHECKING:
     from usertune.core.recipe import Recipe
 
 FORMAT = 2
-# What is said of manifests that have no format, and of those of another one.
+# For manifests without a format, or with another one.
 OLD_FORMAT = f"written by another release of usertune (not in format {FORMAT})"
 CHECKSUM = "content_sha256"
 _CHECKSUM = re.compile(rb'\{\n  "content_sha256": "([0-9a-f]{64})",\n')
-REMAKE = "run snakemake, which makes it again"
+REMAKE = "run snakemake to make it again"
 
 
 def step_manifest(recipe: Recipe, inputs: Mapping[str, Any], output: str | None = None) -> dict[str, Any]:
-    """Return what the manifest of every step says.
+    """Return the keys that the manifest of every step has.
 
     Args:
-        recipe: what the step did.
-        inputs: what it did that with: for each role the digest of the input, or of each of several inputs by its name.
-        output: digest of what later steps take from the result; its fingerprint where they take all of it.
+        recipe: the recipe of the step.
+        inputs: role -> digest of the input, or, for several inputs, name -> digest.
+        output: digest of what later steps use of the result; default: the fingerprint, if they use all of it.
 
     Returns:
         ``step``, ``format``, ``recipe``, ``inputs``, ``fingerprint`` (see `usertune.core.hashing.step_fingerprint`) and
@@ -53,10 +52,10 @@ def step_manifest(recipe: Recipe, inputs: Mapping[str, Any], output: str | None 
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the manifest of a step, as `read_result` does.
+    """Read the manifest of a step.
 
     Raises:
-        UserError: also where another release of usertune wrote it.
+        UserError: as for `read_result`, or another release of usertune wrote it.
     """
     manifest = read_result(path)
     if manifest.get("format") != FORMAT:
@@ -65,13 +64,13 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def write_result(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, checksummed.
+    """Write a JSON object atomically, with its checksum as the first key.
 
     Raises:
-        ValueError: ``value`` is empty or has a checksum of its own, or holds NaN or an infinity, which JSON has not.
+        ValueError: ``value`` is empty, already has a checksum, or contains NaN or an infinity.
     """
     if not value or CHECKSUM in value:
-        raise ValueError(f"a result has keys, and {CHECKSUM} is none of them: found {', '.join(value) or 'no key'}")
+        raise ValueError(f"a result needs keys, and {CHECKSUM} must not be one: found {', '.join(value) or 'no key'}")
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     rest = text.removeprefix("{\n") + "\n"
     checksum = hashlib.sha256(rest.encode("utf-8")).hexdigest()
@@ -79,10 +78,10 @@ def write_result(path: str | os.PathLike[str], value: Mapping[str, Any]) -> None
 
 
 def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a JSON object that `write_result` wrote; the checksum is left out.
+    """Read a JSON object that `write_result` wrote, without its checksum.
 
     Raises:
-        UserError: the file is missing, or is not as it was written.
+        UserError: the file is missing or was modified.
     """
     try:
         content = Path(path).read_bytes()
@@ -96,7 +95,7 @@ def read_result(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def checksum_problem(content: bytes) -> str | None:
-    """Say what is wrong with the bytes of a checksummed manifest; None if they are as they were written."""
+    """Return what is wrong with the bytes of a checksummed manifest; None if they are unmodified."""
     if not content.strip():
         return "the file is empty"
     checksum = _CHECKSUM.match(content)

@@ -1,4 +1,4 @@
-"""Recipes: typed, unchangeable settings of a step; the same model where it is planned and where the step reads it."""
+"""Recipes: typed, immutable settings of a step. The planner and the step use the same model."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from usertune.core.hashing import canonical_json
 
 
 class Settings(BaseModel):
-    """A part of a recipe: no other keys than its own, and unchangeable."""
+    """A part of a recipe: immutable, and unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the keys that were set, for manifests and digests; a key that was left out stays out."""
+        """Return the keys that were set, for manifests and digests; defaults are left out."""
         return self.model_dump(mode="json", exclude_unset=True)
 
     def text(self) -> str:
-        """Return the canonical JSON of `as_json`, from which `parse` makes an equal model."""
+        """Return the canonical JSON of `as_json`; `parse` turns it into an equal model."""
         return canonical_json(self.as_json())
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the settings that a JSON text describes.
+        """Return the settings of a JSON text.
 
         Raises:
-            UserError: the text is no JSON object, or a key is missing, unknown or has a wrong value.
+            UserError: the text is not a JSON object, or a key is missing, unknown or has an invalid value.
         """
         try:
             values = json.loads(text)
@@ -47,13 +47,13 @@ class Recipe(Settings):
     """The part of a study that one step depends on."""
 
     step: str
-    """The step that the recipe is for."""
+    """Name of the step."""
     upstream: dict[str, str] = {}
-    """Digests of the recipes of the steps before; no part of the fingerprint."""
+    """Digests of the recipes of earlier steps; not part of the fingerprint."""
     provenance: dict[str, Any] | None = None
-    """Code and packages that the result must be made with, where the study asks for that."""
+    """Code and packages that must make the result, if the study sets ``rerun.on_code_change``."""
     rebuild: str | None = None
-    """Set where a damaged result is made again."""
+    """Token that makes Snakemake run the job again for a damaged result."""
 
 
 def _in_words(problem: Any) -> str:

@@ -1,7 +1,7 @@
-"""The names of the steps, in the order in which they need each other.
+"""The names of the steps, in the order in which they run.
 
-Recipes, manifests, records and rules carry them, and no experiment may have one. What a step makes, and from what, is
-in `usertune.pipeline.steps`.
+Recipes, manifests, records and rules use them, and experiments must not. `usertune.pipeline.steps` defines the inputs
+and results of each step.
 """
 
 PREPARE = "prepare"
@@ -14,9 +14,9 @@ FIGURE = "figure"
 AUDIT = "audit"
 REPORT = "report"
 
-# Rules that make nothing themselves: for everything, and for all users' data alone.
+# Rules without an output: for everything, and for only the data of all users.
 ALL, CHECK = "all", "check"
-# The rule of predictions of which the store has every answer.
+# The rule for predictions if the store has every answer.
 PREDICT_FROM_STORE = "predict_from_store"
 
 STEP_NAMES = (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)

@@ -12,24 +12,24 @@ from usertune.core.hashing import digest
 MAX_USERS = 1_000_000
 MAX_LABEL_LENGTH = 80
 MAX_NESTED_LISTS = 20
-# A dot at the end would be lost where names of files may not end in one.
+# Some file systems drop a dot at the end of a file name.
 _ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}(?<!\.)")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _RANGE = re.compile(r"([0-9]+)\s*-\s*([0-9]+)")
 
 
 def parse_users(value: Any) -> list[str]:
-    """Expand a study's user notation into user ids, in the order written.
+    """Expand user notation into user ids, in the order written.
 
     Args:
         value: an integer, text such as ``"1-3,7,alice"`` (both ends of a range included), or a list of these. White
-            space around a part does not count.
+            space around a part is ignored.
 
     Returns:
         The ids as text; numbers are written without leading zeros.
 
     Raises:
-        UserError: a part is empty, malformed, backwards, an unsafe name, or names a user twice.
+        UserError: a part is empty, malformed, a backwards range or an unsafe name, or a user is listed twice.
     """
     users: list[str] = []
     for part in _parts(value):
@@ -45,9 +45,9 @@ def parse_users(value: Any) -> list[str]:
 
 
 def format_users(users: Sequence[str]) -> str:
-    """Write users in the short notation, joining neighbours that count up by one: ``1-3,7,alice``.
+    """Return users in the short notation, with consecutive numbers joined: ``1-3,7,alice``.
 
-    ``parse_users(format_users(users)) == list(users)`` for any list of different valid ids.
+    ``parse_users(format_users(users)) == list(users)`` for any list of distinct valid ids.
     """
     parts: list[str] = []
     start = 0
@@ -61,7 +61,7 @@ def format_users(users: Sequence[str]) -> str:
 
 
 def batch_label(users: Sequence[str]) -> str:
-    """Return a file-name-safe label for a batch of users: its notation, or a shortened one with a digest."""
+    """Return a label for a batch of users that is safe in file names: its notation, or a short form with a digest."""
     label = format_users(users)
     if len(label) <= MAX_LABEL_LENGTH:
         return label
@@ -69,7 +69,7 @@ def batch_label(users: Sequence[str]) -> str:
 
 
 def sort_key(user: str) -> tuple[int, int, str]:
-    """Order users as people do: numbers by value, then names."""
+    """Return the sort key of a user: numbers come first, by value, then names."""
     return (0, int(user), "") if _NUMBER.fullmatch(user) else (1, 0, user)
 
 
@@ -82,12 +82,12 @@ def _parts(value: Any, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, str):
         yield from (part.strip() for part in value.split(","))
     elif isinstance(value, int) and not isinstance(value, bool):
-        # Python refuses to write out an integer of thousands of digits.
+        # Python cannot convert an integer with thousands of digits to text.
         if value.bit_length() > 64:
             raise UserError("a user number has at most 18 digits")
         yield str(value)
     else:
-        quotes = " (a user who is called null needs quotes)" if value is None else ""
+        quotes = " (a user id null needs quotes)" if value is None else ""
         raise UserError(
             f"{shown(value)} does not name users; write numbers, ranges or names such as 1-3,7,alice{quotes}"
         )

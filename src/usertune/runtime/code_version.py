@@ -1,4 +1,4 @@
-"""Which code a step is made of: a digest of the modules it uses, blind to comments, docstrings and layout."""
+"""Code version of a step: a digest of the modules that it uses, without comments, docstrings and layout."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from usertune.core.hashing import digest, digest_bytes
 PACKAGE = "usertune"
 ROOT = Path(__file__).parents[1]
 
-# The modules that each step begins with; what they import counts too, wherever the import stands. A process that is
-# started by the name of its module is an entry of its own. The plug-ins that a study chose come on top.
+# The entry modules of each step; everything that they import counts too, including imports inside functions. A
+# process that is started by module name needs an entry. The plug-ins that the study chose are added.
 STEP_ENTRIES = {
     names.PREPARE: ("usertune.data.prepare",),
     names.BASE_MODEL: ("usertune.models.base_model",),
@@ -27,8 +27,8 @@ STEP_ENTRIES = {
     names.AUDIT: ("usertune.checks.audit",),
     names.REPORT: ("usertune.reporting.report",),
 }
-# Modules that say how far a step is, where it runs or how it fails, and have no part in what comes out; names; and the
-# catalogues, of which the chosen plug-ins count.
+# Modules that do not affect results: progress, resources, errors, names; and catalogues, since the chosen plug-ins
+# count instead.
 WITHOUT_EFFECT = frozenset(
     f"{PACKAGE}.{name}"
     for name in (
@@ -56,7 +56,7 @@ WITHOUT_EFFECT = frozenset(
         "training.processes",
     )
 )
-# The report is also made of its templates.
+# Folders of templates that also count.
 STEP_FOLDERS = {names.REPORT: "reporting/templates"}
 
 VERSION_DIGITS = 16
@@ -66,11 +66,11 @@ VERSION_DIGITS = 16
 def code_version(step: str, plug_ins: tuple[str, ...] = ()) -> str:
     """Return the version (16 hex digits) of the code of a step.
 
-    Python's own syntax tree is hashed, without docstrings, so an edited comment is no new version.
+    The hash covers Python's syntax trees without docstrings, so an edited comment does not change the version.
 
     Args:
-        step: the step.
-        plug_ins: modules of the plug-ins that the study chose for it, as dotted paths (see `usertune.core.catalogue`).
+        step: name of the step.
+        plug_ins: dotted paths of the plug-in modules that the study chose (see `usertune.core.catalogue`).
 
     Raises:
         KeyError: there is no such step.
@@ -84,7 +84,7 @@ def code_version(step: str, plug_ins: tuple[str, ...] = ()) -> str:
 
 
 def code_of(step: str, plug_ins: tuple[str, ...] = ()) -> set[str]:
-    """Return the modules that the code of a step consists of; arguments as for `code_version`."""
+    """Return the modules that the code version of a step covers; arguments as for `code_version`."""
     found: set[str] = set()
     waiting = [*STEP_ENTRIES[step], *plug_ins]
     while waiting:
@@ -116,7 +116,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             continue
         for name in names:
             parts = name.split(".")
-            # A module runs the __init__ of every package above it.
+            # Importing a module runs the __init__ of every parent package.
             above = [".".join(parts[:length]) for length in range(2, len(parts) + 1)] if parts[0] == PACKAGE else []
             found = [module for module in above if _file_of(module)]
             if found and found[-1] not in WITHOUT_EFFECT:
@@ -124,7 +124,7 @@ def _imports(tree: ast.Module) -> Iterator[str]:
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield all statements below a node; expressions, which are most of a tree, hold neither imports nor docstrings."""
+    """Yield all statements below a node. Expressions, most of a tree, contain neither imports nor docstrings."""
     for block in ("body", "orelse", "finalbody", "handlers", "cases"):
         for statement in getattr(node, block, ()):
             yield statement

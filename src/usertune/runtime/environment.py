@@ -1,4 +1,4 @@
-"""What is said where usertune's packages are missing, as with the system's Python; standard library only."""
+"""Detects a Python without usertune's packages, such as the system's. Uses only the standard library."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import sys
 from importlib.util import find_spec
 
 OLDEST_PYTHON = (3, 11)
-# Import names of packages that planning needs; make setup installs all of envs/requirements.txt.
+# Import names of the packages that planning needs; `make setup` installs all of envs/requirements.txt.
 NEEDED = ("filelock", "numpy", "PIL", "psutil", "pydantic", "rich", "yaml")
 
 
 def problem(python: tuple[int, ...] = sys.version_info[:2]) -> str | None:
-    """Return what is wrong with the environment and what to do; None if nothing is."""
+    """Return what is wrong with the environment and what to do; None if it is fine."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if python < OLDEST_PYTHON:
-        what = f"it is Python {'.'.join(map(str, python))}, and 3.11 or newer is needed"
+        what = f"it is Python {'.'.join(map(str, python))}, but 3.11 or newer is needed"
     elif missing:
         what = f"it lacks {', '.join(missing)}"
     else:

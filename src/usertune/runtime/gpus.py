@@ -1,4 +1,4 @@
-"""Sharing the GPUs of one machine between jobs that run at once, by locks that die with their holder."""
+"""Shares the GPUs of one machine among concurrent jobs, with locks that end with their process."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ LONGEST_WAIT_SECONDS = 10.0
 def visible_gpus() -> list[str]:
     """Return the ids of the GPUs that this process may use.
 
-    CUDA_VISIBLE_DEVICES decides where it is set (empty or -1 means none); otherwise every GPU that
-    ``nvidia-smi`` lists, by UUID. Without a driver the list is empty.
+    If CUDA_VISIBLE_DEVICES is set, it decides (empty or -1: none). Otherwise these are the UUIDs of all GPUs that
+    ``nvidia-smi`` lists; none without a driver.
     """
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         ids = [part.strip() for part in chosen.split(",") if part.strip()]
-        # As CUDA does: the ids before the first invalid one count.
+        # As in CUDA: only ids before the first invalid one count.
         return ids[: ids.index("-1")] if "-1" in ids else ids
     try:
         listing = subprocess.run(
@@ -49,8 +49,8 @@ def visible_gpus() -> list[str]:
 def given_by_slurm() -> list[str]:
     """Return the GPUs that SLURM gave this job step on this node, as ``node:index``.
 
-    The index is SLURM's own, by which two jobs of a node can be told apart. CUDA_VISIBLE_DEVICES cannot serve: where
-    SLURM confines jobs to their devices it begins with 0 in every job.
+    SLURM's own indices differ between the jobs of a node. CUDA_VISIBLE_DEVICES starts at 0 in every job if SLURM
+    confines jobs to their devices.
     """
     node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
     variables = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS", "CUDA_VISIBLE_DEVICES")
@@ -60,21 +60,21 @@ def given_by_slurm() -> list[str]:
 
 @contextmanager
 def lease(count: int, folder: Path | None = None) -> Iterator[list[str]]:
-    """Hold ``count`` GPUs of this machine, all of them or none, until the block ends.
+    """Lock ``count`` GPUs of this machine, all at once, until the block ends.
 
-    Waits while other jobs hold them. CUDA_VISIBLE_DEVICES names them inside the block, so it must be entered
-    before torch is imported. The locks are kernel file locks (flock): they are released whatever kills the
-    holder. Under SLURM, which gives each job its own GPUs (`given_by_slurm`), and with ``count`` 0, nothing is locked.
+    Waits while other jobs hold them. Sets CUDA_VISIBLE_DEVICES inside the block, so enter it before torch is imported.
+    The locks are kernel file locks (flock), which are released however the process ends. Nothing is locked with
+    ``count`` 0, or under SLURM, which assigns GPUs to each job (`given_by_slurm`).
 
     Args:
-        count: GPUs needed; 0 means that the work runs on the CPU, and hides the GPUs from it.
-        folder: where the locks lie; all jobs of the machine must use the same one.
+        count: number of GPUs; 0 hides all GPUs, so the work runs on the CPU.
+        folder: folder of the locks; all jobs of the machine must use the same one.
 
     Yields:
-        The ids of the GPUs.
+        The GPU ids.
 
     Raises:
-        UserError: more GPUs are needed than this process may see.
+        UserError: ``count`` is larger than the number of visible GPUs.
     """
     before = os.environ.get("CUDA_VISIBLE_DEVICES")
     if "SLURM_JOB_ID" in os.environ:
@@ -107,7 +107,7 @@ def _acquire(count: int, folder: Path, held: ExitStack) -> list[str]:
             return taken
         if wait == FIRST_WAIT_SECONDS:
             logger.info("waiting for %d of %d GPUs to become free", count, len(gpus))
-        # Two jobs that each need several GPUs give back what they got and must not try again in step.
+        # Two jobs that need several GPUs must not release and retry in lockstep.
         time.sleep(wait * (0.5 + os.getpid() % 100 / 100))
         wait = min(2 * wait, LONGEST_WAIT_SECONDS)
 

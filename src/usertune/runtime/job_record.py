@@ -1,6 +1,6 @@
-"""What a job tells of itself while it runs: a small JSON file beside its log, for `usertune.monitoring.jobs` to read.
+"""Job records: a small JSON file next to the log of a running job, read by `usertune.monitoring.jobs`.
 
-No result is made from it, and a record that cannot be written is let be: the work is what counts.
+No result depends on it. If the record cannot be written, the error is ignored and the job continues.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ from usertune.core.files import replacement
 from usertune.runtime.launchers import launched_rank
 
 SUFFIX = ".progress.json"
-# Names the record of the program that started this process, which may tell its progress there.
+# Path of the record of the parent process; a training process writes its progress there.
 FILE_VARIABLE = "USERTUNE_PROGRESS_FILE"
-# A record that is older than a few of these is that of a process which is gone.
+# If a record is older than a few of these, its process is gone.
 SIGN_OF_LIFE_SECONDS = 30.0
 EARLIER_ATTEMPTS_KEPT = 20
-# What is kept of an earlier attempt.
+# Keys kept from an earlier attempt.
 OUTCOME = ("attempt", "state", "error", "process", "host", "slurm_job", "started", "updated", "ended", "model_loads")
 LONGEST_ERROR = 500
 
 
 def record_file(log: Path) -> Path | None:
-    """Return where the record of a program with this log lies; None if the log is no ``.log`` file."""
+    """Return the path of the record next to a log; None if the log does not end with ``.log``."""
     return log.with_suffix(SUFFIX) if log.suffix == ".log" else None
 
 
 @contextmanager
 def kept(log: Path | None) -> Iterator[None]:
-    """Keep the record of this process while the block runs: how it is going, and in the end how it ended.
+    """Keep the record of this process up to date while the block runs, and write its outcome at the end.
 
     Args:
-        log: the program's log, beside which the record lies; None keeps no record.
+        log: log of the program; the record is next to it. None: no record.
     """
     global _current
     path = record_file(log) if log else None
@@ -52,9 +52,9 @@ def kept(log: Path | None) -> Iterator[None]:
     os.environ[FILE_VARIABLE] = str(path.absolute())
     over = threading.Event()
     signs = threading.Thread(target=_give_signs_of_life, args=(record, over), daemon=True)
-    # Signals are the main thread's, which may wait for them; a thread begins with the mask of the one that starts it.
+    # Only the main thread handles signals; a new thread inherits the mask of the thread that starts it.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    # A machine that has no threads left can still do the work.
+    # If no thread can be started, the job still runs.
     with suppress(RuntimeError):
         signs.start()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -79,11 +79,11 @@ def kept(log: Path | None) -> Iterator[None]:
 
 
 def failed_since(records: Iterable[Path], since: float) -> bool:
-    """Whether one of some programs failed, and none was stopped by a person.
+    """Whether a program failed and none was stopped by a person.
 
     Args:
-        records: their records, see `record_file`.
-        since: seconds since the epoch; what ended before does not count.
+        records: records of the programs, see `record_file`.
+        since: seconds since the epoch; older records are ignored.
     """
     states = set()
     for path in records:
@@ -94,13 +94,13 @@ def failed_since(records: Iterable[Path], since: float) -> bool:
 
 
 def note_progress(unit: str, done: int, total: int, rate: float | None) -> None:
-    """Note how far the work is; without effect where no record is kept.
+    """Write progress to the record, if there is one.
 
     Args:
         unit: what is counted, in the plural.
-        done: how much is done, earlier attempts included.
-        total: how much there is to do.
-        rate: how much is done in a second; None where that is not known yet.
+        done: number of finished units, including earlier attempts.
+        total: number of all units.
+        rate: units per second; None if not yet known.
     """
     if record := _record():
         left = (total - done) / rate if rate else None
@@ -109,17 +109,17 @@ def note_progress(unit: str, done: int, total: int, rate: float | None) -> None:
 
 
 def count_model_load() -> None:
-    """Note that a base model is being loaded; without effect where no record is kept."""
+    """Count a load of the base model in the record, if there is one."""
     if record := _record():
         record.write(model_loads=record.known.get("model_loads", 0) + 1, gpus=_gpus())
 
 
 class _Record:
-    """A record, and what this process knows of it.
+    """A record and the keys that this process sets.
 
     Args:
-        path: where it lies.
-        known: what this process says; the rest of the file is another's and stays as it is.
+        path: path of the record.
+        known: keys that this process sets; other keys in the file are kept.
     """
 
     def __init__(self, path: Path, known: dict[str, Any]) -> None:
@@ -130,15 +130,15 @@ class _Record:
         self._lock = threading.Lock()
 
     def write(self, **news: Any) -> None:
-        """Put news into the file, which a reader sees either before or after; a failure is passed over."""
+        """Update the file atomically with ``news``; errors are ignored."""
         with self._lock, suppress(OSError, ValueError):
             self.known |= news
             others = {} if self._new else _read(self.path)
             value = {**others, **self.known, "updated": _now()}
-            # Not flushed to disk, which takes long where it is done at every step.
+            # Not flushed to disk, which would be slow at every step.
             with replacement(self.path) as temporary:
                 temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-            # From now on what a process that does the work for this one has written is to stay.
+            # From now on, keep what child processes write.
             self._new = False
 
 
@@ -150,7 +150,7 @@ def _record() -> _Record | None:
     global _current
     if _current is None and os.environ.get(FILE_VARIABLE) and launched_rank() == 0:
         _current = _Record(Path(os.environ[FILE_VARIABLE]), {})
-    # What a process forks has its memory, but not its record.
+    # A forked process inherits the memory, but must not write the record.
     return _current if _current and _current.process == os.getpid() else None
 
 

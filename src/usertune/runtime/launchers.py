@@ -1,8 +1,7 @@
-"""Variables by which launchers (torchrun, accelerate, MPI) tell processes that they belong together.
+"""Environment variables with which launchers (torchrun, accelerate, MPI) describe a process group.
 
-They count only in processes that usertune launched. One that is left in a shell or in a container, say by an
-interactive session of several processes, would make a training wait for processes that nobody starts. Knows nothing
-of torch.
+Only processes that usertune launched use them. A variable left in a shell or a container, for example from an
+interactive run of several processes, would make a training wait for processes that never start. Does not import torch.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ from contextlib import contextmanager
 
 logger = logging.getLogger(__name__)
 
-# Tells a training process whether the process that started it is still there.
+# With it, a training process checks whether its parent is still running.
 PARENT = "USERTUNE_LAUNCHER"
 
-# What torch, torchrun (PET_), accelerate and transformers read to find other processes, or to set up a strategy.
+# Variables that torch, torchrun (PET_), accelerate and transformers read to find processes or choose a strategy.
 NAMES = frozenset(
     {
         "RANK",
@@ -48,15 +47,15 @@ PREFIXES = (
 
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
-    """Return the number of this process among those that usertune launched together; 0 for any other process."""
+    """Return the rank of this process if usertune launched it in a group; 0 for any other process."""
     return int(environment["RANK"]) if PARENT in environment else 0
 
 
 @contextmanager
 def no_launcher() -> Iterator[None]:
-    """Run the block without the variables of launchers; they are back afterwards.
+    """Remove the variables of launchers while the block runs.
 
-    It must be entered before torch is imported, and by no process that usertune launched.
+    Enter it before torch is imported, and not in a process that usertune launched.
     """
     found = {name: os.environ[name] for name in sorted(os.environ) if name in NAMES or name.startswith(PREFIXES)}
     if found:

@@ -1,4 +1,4 @@
-"""Work that must not be done twice at once, by kernel locks that die with their holder."""
+"""Prevents concurrent duplicate work, with kernel locks that end with their process."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 SAY_EVERY_SECONDS = 60.0
 RESULTS_LOCK, RESULTS_HOLDER = ".lock", ".lock-holder"
-# A lock is released when its object is collected.
+# Keeps references: a lock is released when its object is garbage-collected.
 _held: list[FileLock] = []
 
 
 def hold_results(folder: Path) -> None:
-    """Keep the folder of results for this process until it ends, however it ends.
+    """Lock the results folder for this process until it ends.
 
     Raises:
-        UserError: another process has it, or it cannot be written.
+        UserError: another process holds the lock, or the folder cannot be written.
     """
     lock = FileLock(folder / RESULTS_LOCK)
     since = datetime.now().astimezone().isoformat(timespec="seconds")
@@ -38,13 +38,13 @@ def hold_results(folder: Path) -> None:
     except Timeout:
         holder = _read_holder(folder / RESULTS_HOLDER)
         raise UserError(
-            f"{folder}: another snakemake is working on these results ({holder}); wait until it ends, or stop it, or "
-            "give this study a folder of its own (key: results)"
+            f"{folder}: another snakemake is working on these results ({holder}); wait until it ends, stop it, or "
+            "give this study another folder (key: results)"
         ) from None
     except (OSError, NotImplementedError) as error:
-        # Older releases of filelock raise NotImplementedError where the file system has no locks.
+        # Older releases of filelock raise NotImplementedError if the file system has no locks.
         raise UserError(
-            f"{folder}: results cannot be written here: {error}; mend this, or choose another folder (key: results)"
+            f"{folder}: results cannot be written here: {error}; fix this, or choose another folder (key: results)"
         ) from None
     _held.append(lock)
 
@@ -58,14 +58,14 @@ def _read_holder(path: Path) -> str:
 
 @contextmanager
 def one_at_a_time(lock_file: Path, work: str) -> Iterator[None]:
-    """Hold a lock while the block runs, waiting as long as another process has it.
+    """Hold a lock while the block runs; wait while another process holds it.
 
-    The other process may be an attempt that a scheduler believes dead, or one whose Snakemake was killed: what it
-    finishes need not be done again. The lock (flock) is gone with its holder, so nobody waits for the dead.
+    The other process may be an attempt that a scheduler considers dead, or a job of a killed Snakemake. A later attempt
+    waits and reuses its result. The lock (flock) ends with its process, so nobody waits for a dead one.
 
     Args:
-        lock_file: file to lock; made if need be, and left.
-        work: what is done, for the message.
+        lock_file: file to lock; created if missing, and not removed.
+        work: description of the work, for the message.
     """
     lock_file.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(lock_file)

@@ -1,4 +1,4 @@
-"""Progress of long work: log lines, which read well from several jobs at once, and the record of the job."""
+"""Progress of long work, as log lines and in the job record."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ EVERY_SECONDS = 5.0
 
 
 class Progress:
-    """Says every few seconds how much is done, how fast, and when the rest will be.
+    """Logs progress, speed and remaining time every few seconds.
 
     Args:
-        total: how much there is to do in all.
+        total: number of all units.
         unit: what is counted, in the plural.
-        done: how much an earlier run did; it does not count for the speed.
+        done: units that an earlier run finished; they do not count for the speed.
     """
 
     def __init__(self, total: int, unit: str, done: int = 0) -> None:
@@ -29,7 +29,7 @@ class Progress:
         job_record.note_progress(unit, done, total, None)
 
     def advance(self, amount: int) -> None:
-        """Note that ``amount`` more is done."""
+        """Add ``amount`` finished units."""
         self.done += amount
         now = time.monotonic()
         if now - self._last_said < EVERY_SECONDS and self.done < self.total:

@@ -1,7 +1,7 @@
-"""What a result was made with: code, its revision, packages and machine. Recorded in results, never part of a recipe.
+"""Provenance of a result: code, revision, packages and machine, recorded in the result.
 
-The code and the packages are compared with today's, so that the report can say which results were made with others,
-and so that `rerun.on_code_change` can make them again.
+The report lists results made with code or packages other than the current ones; `rerun.on_code_change` makes them
+again.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ REPOSITORY = SOURCE.parents[1]
 WORKFLOW_PARTS = ("Snakefile", "rules", "scripts", "src", "envs")
 
 Provenance = dict[str, Any]
-# Stands for a record that was lost.
+# Replaces a lost record.
 UNKNOWN: Provenance = {"code": "unknown", "versions": {}, "revision": None, "machine": {}, "device": "unknown"}
 
 
 def current_provenance(step: str, device: str | None = None, plug_ins: tuple[str, ...] = ()) -> Provenance:
-    """Return what the running process makes results of ``step`` with.
+    """Return the provenance of results of ``step`` made by this process.
 
     Args:
-        step: the step.
+        step: name of the step.
         device: name of the GPU; None for the CPU.
         plug_ins: see `usertune.runtime.code_version.code_version`.
 
     Returns:
         ``code`` (version of the step's modules), ``versions`` (of Python and packages), ``revision`` (git commit and
-        whether the workflow's files differ from it; None outside a repository), ``machine`` (operating system,
+        changed files of the workflow; None outside a repository), ``machine`` (operating system,
         processor, cores, memory in GiB) and ``device``: the name of the GPU, or "cpu".
     """
     return {
@@ -54,14 +54,14 @@ def current_provenance(step: str, device: str | None = None, plug_ins: tuple[str
 
 
 def distinct(records: Iterable[Provenance]) -> list[Provenance]:
-    """Return the records without repetitions, in the order of their first appearance."""
+    """Return the records without duplicates, in order of first appearance."""
     return list({digest(record): record for record in records}.values())
 
 
 def differences(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in which code and package versions a record differs from another one, as ``torch 2.13 -> 2.14``.
+    """Return the differences in code and package versions between two records, as ``torch 2.13 -> 2.14``.
 
-    A package that only one of the two has is no difference: the steps may run in environments of their own.
+    A package in only one of them is ignored, because steps may run in separate environments.
     """
     found = []
     if record["code"] != now["code"]:
@@ -77,7 +77,7 @@ def differences(record: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 @cache
 def installed_versions() -> dict[str, str]:
-    """Return Python's and the packages' versions, without importing the packages."""
+    """Return the versions of Python and the packages, without importing the packages."""
     versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -89,7 +89,7 @@ def installed_versions() -> dict[str, str]:
 
 @cache
 def revision() -> dict[str, Any] | None:
-    """Return the git commit of the workflow, and which of its files differ; None where git does not know them."""
+    """Return the git commit and the changed files of the workflow; None if git does not track it."""
     commit = _git("log", "-1", "--format=%H", "--", str(SOURCE / "__init__.py")) and _git("rev-parse", "HEAD")
     if not commit:
         return None
@@ -100,7 +100,7 @@ def revision() -> dict[str, Any] | None:
 
 @cache
 def machine() -> dict[str, Any]:
-    """Return the operating system, the processor, and how many cores and GiB of memory this machine has."""
+    """Return operating system, processor, number of cores and memory in GiB of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "system": platform.platform(),
@@ -111,7 +111,7 @@ def machine() -> dict[str, Any]:
 
 
 def describe_revision(record: Mapping[str, Any] | None) -> str:
-    """Return a revision in words: the commit's first 12 digits, and whether files differed from it."""
+    """Return a revision as text: the first 12 digits of the commit, and whether files were changed."""
     if not record:
         return "unknown revision"
     return f"{record['commit'][:12]}{' with uncommitted changes' if record['dirty'] else ''}"

@@ -1,4 +1,4 @@
-"""Stop signals, noted instead of obeyed at once; and processes that end with the one that started them."""
+"""Deferred stop signals, and processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import Any
 
 from usertune.core.errors import StopRequested
 
-# The last comes when a terminal is closed; a process that ignores it (nohup) goes on ignoring it.
+# SIGHUP comes from a closed terminal; a process that already ignores it (nohup) keeps ignoring it.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-# Those that schedulers send to every process of a job. Of a closed terminal the program that started them says so.
+# Signals that schedulers send to every process of a job. For a closed terminal, the parent signals its children.
 JOB_SIGNALS = STOP_SIGNALS[:-1]
-# Of a process that is ended because another one of its group failed: what a shell says of SIGTERM.
+# Exit code of a process that is ended because another process of its group failed; as in a shell for SIGTERM.
 EXIT_ENDED = 128 + signal.SIGTERM
 # From linux/prctl.h.
 _PR_SET_PDEATHSIG = 1
 
 
 def obeyed_signals() -> list[signal.Signals]:
-    """Return the stop signals that this process does not ignore as nohup has processes ignore one."""
+    """Return the stop signals that this process handles: all, or all but SIGHUP under nohup."""
     return [number for number in STOP_SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 class DeferredSignal:
-    """A ``with`` block in which the first stop signal is noted; a second one raises `StopRequested`.
+    """A ``with`` block that defers the first stop signal; a second one raises `StopRequested`.
 
     Args:
         on_first: called with the number of the first signal.
@@ -48,7 +48,7 @@ class DeferredSignal:
 
     def _note(self, number: int, _frame: object) -> None:
         if multiprocessing.parent_process() is not None:
-            # A loader's worker has this handler from the process that forked it, which is the one to decide.
+            # A loader worker inherits this handler, but only its parent decides.
             return
         if self.signal is not None:
             raise StopRequested(number)
@@ -57,11 +57,11 @@ class DeferredSignal:
 
 
 class SignalWatch(threading.Thread):
-    """Notes the stop signals of a process that trains with others, all of which have to stop after the same step.
+    """Records stop signals of a training process, so that all processes of the group stop after the same step.
 
-    A scheduler signals each of them, often more than once. Only a SIGTERM from the process that started this one ends
-    it at once: torchrun sends it when another process failed. Make it before anything starts threads, since those
-    must not take the signals.
+    A scheduler signals each process, often more than once. Only a SIGTERM from the parent ends the process at once:
+    torchrun sends it when another process failed. Create it before any other thread, since threads inherit the blocked
+    signals.
     """
 
     def __init__(self) -> None:
@@ -70,12 +70,12 @@ class SignalWatch(threading.Thread):
         self._parent = os.getppid()
         signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
         for number in JOB_SIGNALS:
-            # torchrun's process ignores them, and that is inherited.
+            # Otherwise inherited from torchrun, which ignores them.
             signal.signal(number, signal.SIG_DFL)
         self.start()
 
     def run(self) -> None:
-        """Wait for signals for as long as the process lives."""
+        """Wait for signals until the process ends."""
         while True:
             arrived = signal.sigwaitinfo(JOB_SIGNALS)
             if arrived.si_signo == signal.SIGTERM and arrived.si_pid == self._parent:
@@ -84,5 +84,5 @@ class SignalWatch(threading.Thread):
 
 
 def end_with_parent() -> None:
-    """Let the kernel end this process (SIGKILL) when the one that started it has ended, in whatever way."""
+    """Make the kernel end this process (SIGKILL) when its parent ends for any reason."""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

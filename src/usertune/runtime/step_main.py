@@ -1,4 +1,4 @@
-"""What the programs in ``scripts/`` share: arguments, a log file, and how an error reaches the person."""
+"""Shared parts of the programs in ``scripts/``: arguments, log file and error messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from usertune.runtime.memory import ran_out
 from usertune.runtime.signals import obeyed_signals
 
 if TYPE_CHECKING:
-    # Programs that take no settings start faster without pydantic.
+    # Programs without settings start faster without pydantic.
     from usertune.core.recipe import Recipe, Settings
 
 EXIT_FAILURE = 1
@@ -29,7 +29,7 @@ logger = logging.getLogger("usertune")
 
 
 def argument_parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser whose ``--help`` shows the program's docstring and which knows ``--log``."""
+    """Return a parser with ``--log``, and with ``description`` in its ``--help``."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -38,30 +38,30 @@ def argument_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def add_users(parser: argparse.ArgumentParser) -> None:
-    """Add ``--users`` and ``--user-log``, for programs that do the same for several users."""
+    """Add ``--users`` and ``--user-log``, for programs that process several users."""
     parser.add_argument(
-        "--users", required=True, type=_users, metavar="IDS", help="as in 1-3,alice, or @FILE with an id a line"
+        "--users", required=True, type=_users, metavar="IDS", help="such as 1-3,alice, or @FILE with one id per line"
     )
-    parser.add_argument("--user-log", metavar="FILE", help="log of each user; {user} in it stands for the id")
+    parser.add_argument("--user-log", metavar="FILE", help="log of each user; {user} stands for the id")
 
 
 def add_recipe(parser: argparse.ArgumentParser, kind: type[Recipe]) -> None:
-    """Add ``--recipe``: the part of the study that the program depends on, as JSON or in a file; see `add_settings`."""
+    """Add ``--recipe``: the configuration of the step, as JSON or a file; see `add_settings`."""
     add_settings(parser, "--recipe", kind)
 
 
 def add_list(parser: argparse.ArgumentParser, option: str, items: str, required: bool = True) -> None:
-    """Add an option for a file that lists paths, one a line; ``items`` says of what. A command line has a limit."""
+    """Add an option for a file with one path per line, because command lines are limited; ``items`` names the files."""
 
     def read(text: str) -> list[Path]:
         return [Path(line) for line in _lines(text)]
 
-    help = f"file that lists {items}, one path a line"
+    help = f"file that lists {items}, one path per line"
     parser.add_argument(option, required=required, type=read, default=[], metavar="FILE", help=help)
 
 
 def add_settings(parser: argparse.ArgumentParser, option: str, kind: type[Settings], required: bool = True) -> None:
-    """Add an option for settings: a JSON object, or a file that holds one. Malformed ones end the program."""
+    """Add an option for settings: a JSON object, or a file with one. Invalid settings end the program."""
 
     def parse(text: str) -> Settings:
         try:
@@ -72,7 +72,7 @@ def add_settings(parser: argparse.ArgumentParser, option: str, kind: type[Settin
     keys = ", ".join(kind.model_fields)
     summary = str(kind.__doc__).splitlines()[0]
     parser.add_argument(
-        option, required=required, type=parse, metavar="JSON", help=f"{summary} An object or its file; keys: {keys}"
+        option, required=required, type=parse, metavar="JSON", help=f"{summary} A JSON object or a file; keys: {keys}"
     )
 
 
@@ -82,14 +82,18 @@ def run(
     words: Sequence[str] | None = None,
     record: bool = True,
 ) -> None:
-    """Parse the command line, call ``main`` and leave with an exit code.
+    """Parse the command line, call ``main`` and exit with a code.
 
-    A `UserError` and a lack of memory are shown as their message alone (exit code 2); a full or read-only disk
-    likewise; anything else with its traceback (exit code 1). SIGTERM and SIGUSR1, which schedulers send before they
-    end a job, and SIGHUP of a closed terminal unwind like Ctrl-C, so that ``with`` blocks clean up, and give exit
-    code 75: the same command goes on from there.
-    Next to the log a record is kept of how it goes (see `job_record`), unless ``record`` is false: `for_each_user`
-    keeps one for each user.
+    Exit codes: 2 for a `UserError` or out of memory (message only), 1 for a disk error (message only) and for any other
+    error (with traceback), 130 for Ctrl-C. SIGTERM and SIGUSR1, which schedulers send before they end a job, and SIGHUP
+    of a closed terminal raise `StopRequested`, so that ``with`` blocks clean up, and give 75: the same command then
+    continues.
+
+    Args:
+        parser: parser from `argument_parser`.
+        main: called with the parsed arguments.
+        words: command line; default: that of the process.
+        record: whether to keep a job record next to the log (see `job_record`). `for_each_user` keeps one per user.
     """
     arguments = parser.parse_args(words)
     cpu_threads.wait_asleep()
@@ -104,7 +108,7 @@ def run(
         logger.error("%s", error)
         sys.exit(EXIT_USER_ERROR)
     except BrokenPipeError:
-        # Who read the output has enough of it, as in: ... | head
+        # The reader closed the pipe, as in: ... | head
         sys.stdout = None  # type: ignore[assignment]
         sys.exit(EXIT_FAILURE)
     except OSError as error:
@@ -116,22 +120,22 @@ def run(
         sys.exit(128 + signal.SIGINT if by_person else EXIT_TRY_AGAIN)
     except Exception as error:
         if ran_out(error):
-            logger.error("out of memory (%s: %s); give the job more of it", type(error).__name__, error)
+            logger.error("out of memory (%s: %s); give the job more memory", type(error).__name__, error)
             sys.exit(EXIT_USER_ERROR)
         logger.exception("this should not have happened; please report it with the lines below")
         sys.exit(EXIT_FAILURE)
 
 
 def for_each_user(users: Sequence[str], log: str | None, work: Callable[[str], object]) -> None:
-    """Do the work of a job for several users, one after another, each with a log and a record of its own.
+    """Process the users of a job in sequence, each with its own log and record.
 
     Args:
-        users: their ids.
-        log: path of a user's log, with ``{user}`` in it; None writes neither log nor record.
-        work: does the work for one user.
+        users: user ids.
+        log: path of a user's log, with ``{user}`` in it; None: neither log nor record.
+        work: called with each user id.
 
     Raises:
-        UserError: there was one for some users. The others are done, and every message was shown.
+        UserError: some users failed with a `UserError`, which was logged; the other users are done.
     """
     bad = []
     for user in users:
@@ -152,13 +156,13 @@ def for_each_user(users: Sequence[str], log: str | None, work: Callable[[str], o
 
 
 def of_user(path: str, user: str) -> Path:
-    """Return a path of one user's file, with the id in place of ``{user}``."""
+    """Return ``path`` with ``{user}`` replaced by the id."""
     return Path(path.replace("{user}", user))
 
 
 def configure_logging(log_file: Path | None) -> None:
-    """Send the package's messages to standard error and, with the time, to ``log_file``."""
-    # A log file on a full disk must not bury in tracebacks the message that says so.
+    """Log the package's messages to standard error and, with timestamps, to ``log_file``."""
+    # On a full disk, tracebacks of the log file must not hide the error message.
     logging.raiseExceptions = False
     screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(logging.Formatter("%(message)s"))
@@ -178,7 +182,7 @@ def _add_log_file(path: Path) -> logging.Handler:
 
 
 def _users(text: str) -> list[str]:
-    """Return the ids that a text names, or a file; a command line could not take those of ten thousand users."""
+    """Return user ids from a text or a file; ten thousand ids do not fit into a command line."""
     try:
         return parse_users(text) if not text.startswith("@") else _lines(text[1:])
     except UserError as error:

@@ -1,4 +1,4 @@
-"""Copies of the study among its results: one for people, a study file of its own, and one for the workflow's jobs."""
+"""Copies of the study in its results: a study file for people, and JSON for the workflow's jobs."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ WIDTH = 120
 
 
 def study_text(study: Study, written: Mapping[str, str]) -> str:
-    """Return a study as YAML that reads as the same study, and below it, in comments, what its author wrote.
+    """Return a study as YAML that loads as the same study, followed by its original files as comments.
 
     Args:
-        study: the study, with what the command line changed.
-        written: the text of the files that the study was read from, by name.
+        study: the study, including changes from the command line.
+        written: file name -> text of the files that the study was read from.
     """
     values = _with_absolute_paths(study.model_dump(mode="json", include=set(Study.model_json_schema()["properties"])))
     values["users"] = {split: format_users(getattr(study.users, split)) or [] for split in SPLITS}
     parts = [
-        f"# The study {study.name} as it was run: every default, and what the command line changed, is written out.",
-        "# Paths are absolute, so that this file can be read as a study from wherever it lies.",
+        f"# The study {study.name} as it was run, with all defaults and the changes from the command line.",
+        "# Paths are absolute, so this file is a valid study in any folder.",
         yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH).rstrip("\n"),
     ]
     for name, text in written.items():
@@ -38,22 +38,22 @@ def study_text(study: Study, written: Mapping[str, str]) -> str:
 
 
 def resolved_text(study: Study) -> str:
-    """Return a study as JSON, as the workflow hands it to its jobs; `read_resolved` returns an equal study."""
+    """Return a study as JSON for the jobs of the workflow; `read_resolved` returns an equal study."""
     return json.dumps({**study.model_dump(mode="json"), "origin": study.origin.model_dump(mode="json")})
 
 
 def read_resolved(file: Path) -> Study:
-    """Return the study that the workflow wrote.
+    """Read a study that `resolved_text` wrote.
 
     Raises:
         OSError: the file cannot be read.
-        pydantic.ValidationError: it does not hold a study.
+        pydantic.ValidationError: the file does not contain a study.
     """
     return Study.model_validate_json(file.read_bytes())
 
 
 def read_written(files: list[str]) -> dict[str, str]:
-    """Return the text of a study's files by name; one that cannot be read is left out, since the study was read."""
+    """Return ``{file name: text}`` of a study's files, without those that can no longer be read."""
     found = {}
     for file in files:
         try:
@@ -76,16 +76,16 @@ def _with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _absolute(path: str) -> str:
-    # Links keep the names that people gave them.
+    # Not resolve(): symbolic links keep their names.
     return str(Path(path).expanduser().absolute())
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes texts of several lines as they are, in a block of their own."""
+    """Writes texts of several lines as literal blocks."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # What is not printable would be written as it is, and read as a line end or a blank.
+    # Without quotes, YAML would read an unprintable character as a line end or a space.
     plain = text.replace("\n", "").isprintable()
     style = ("|" if "\n" in text else None) if plain else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
@@ -95,10 +95,10 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def _lines(text: str) -> list[str]:
-    # Not splitlines, which also ends lines where YAML and editors do not.
+    # Not splitlines(), which splits at more characters than YAML and editors do.
     return text.rstrip("\n").replace("\r\n", "\n").split("\n")
 
 
 def _line(text: Any) -> str:
-    """Return a text that stays one line of YAML's comment: control characters and other line ends are written out."""
+    """Return a text as one line of a YAML comment: control characters and line ends are escaped."""
     return printable(text, keep="\t")

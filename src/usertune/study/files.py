@@ -1,7 +1,7 @@
-"""The YAML files of a study: read with errors that name file and line, and with user lists as they are written.
+"""Reads the YAML files of a study. Errors name file and line; user lists are read as text.
 
-YAML 1.1 makes other values of many things that people write: 010 is 8, 1:30 is 90, 1_2 is 12, 1e3 is 1000.0, no is
-false. Ids are names, so user lists are read as text. Numbers elsewhere that are not what they look like are refused.
+YAML 1.1 changes some values: 010 becomes 8, 1:30 becomes 90, 1_2 becomes 12, no becomes false. User ids are names, so
+user lists are read as text. Elsewhere, octal and sexagesimal numbers are errors.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from usertune.core.files import decode_text
 
 KeyPath = tuple[str, ...]
 SPLITS = ("train", "validation", "test")
-# Users are set on the command line (snakemake --config test_users=1-3) by these top-level keys.
+# Top-level keys that set users on the command line (snakemake --config test_users=1-3).
 USER_OVERRIDES = {f"{split}_users": split for split in SPLITS}
-# Far beyond any study: bytes of a file, and digits of a whole number.
+# Limits far above any real study: bytes per file, and digits per integer.
 MAX_SIZE = 1_000_000
 MAX_DIGITS = 18
 LONGEST_YAML_ERROR = 1000
@@ -31,10 +31,10 @@ _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
-    """Read one file of a study; the users of its splits are texts, as they are written.
+    """Read one file of a study, with the users of its splits as text.
 
     Raises:
-        UserError: the file is missing, cannot be read, or is not YAML; the message names file and line.
+        UserError: the file is missing, unreadable or not YAML; the message names file and line.
     """
     with not_too_deep(str(file)):
         node = _compose(file)
@@ -45,10 +45,10 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 
 
 def read_setting(text: str) -> dict[str, Any]:
-    """Read one ``name=value`` of a command line; the value is YAML, and users are a text.
+    """Read one ``name=value`` setting of a command line; the value is YAML, and users are text.
 
     Raises:
-        UserError: it is none.
+        UserError: the setting has another form, or its value is not YAML.
     """
     name, equals, value = text.partition("=")
     if not name or not equals:
@@ -62,7 +62,7 @@ def read_setting(text: str) -> dict[str, Any]:
 
 
 def merge(config: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
-    """Return ``config`` with the keys of ``newer`` in place of its own; mappings are merged key by key."""
+    """Return ``config`` updated with ``newer``; nested mappings are merged key by key."""
     both = {key for key in newer if isinstance(config.get(key), dict) and isinstance(newer[key], dict)}
     return {**config, **newer, **{key: merge(config[key], newer[key]) for key in both}}
 
@@ -70,13 +70,13 @@ def merge(config: dict[str, Any], newer: dict[str, Any]) -> dict[str, Any]:
 def users_as_written(
     config: Mapping[str, Any], files: Sequence[str | Path], command_line: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return a configuration that another program parsed, with its user lists as text again.
+    """Return a configuration that another program parsed, with its user lists as the original text.
 
     Args:
         config: the merged configuration.
-        files: the YAML files it was read from, in the order of merging. What cannot be read, or is not the same value
-            in ``config`` (because the command line or a template changed it), is left as it is.
-        command_line: ``name=value`` texts that were merged last. Snakemake makes numbers of them (``010`` is 10).
+        files: the YAML files of ``config``, in merge order. Unreadable files are ignored, and so are lists with another
+            value in ``config`` (because the command line or a template changed it).
+        command_line: ``name=value`` texts that were merged last. Snakemake parses numbers in them (``010`` is 10).
     """
     parsed: dict[str, Any] = {}
     written: dict[str, Any] = {}
@@ -98,17 +98,17 @@ def users_as_written(
         result["users"] = {**own, **{key: written["users"][key] for key in same}}
     for entry in command_line:
         key, _, text = entry.partition("=")
-        # Snakemake reads lists and texts as they are written, and numbers and booleans as Python does.
+        # Snakemake keeps lists and texts, but parses numbers and booleans as Python does.
         if key in USER_OVERRIDES and isinstance(config.get(key), bool | int | float):
             result[key] = text.strip("'\"")
     return result
 
 
 def line_numbers(files: Sequence[str | Path]) -> dict[KeyPath, str]:
-    """Map every key path to ``file:line``.
+    """Return ``{key path: "file:line"}`` for every key.
 
     Raises:
-        UserError: a key stands twice, of which YAML would keep the last; or a number is not what it looks like.
+        UserError: a key occurs twice (YAML would keep the last), or a number is octal or sexagesimal.
     """
     lines: dict[KeyPath, str] = {}
     for file in files:
@@ -122,18 +122,18 @@ def line_numbers(files: Sequence[str | Path]) -> dict[KeyPath, str]:
 
 @contextmanager
 def not_too_deep(name: str) -> Iterator[None]:
-    """Refuse what Python cannot walk through: a `RecursionError` of the block becomes a `UserError`."""
+    """Turn a `RecursionError` of the block into a `UserError`."""
     try:
         yield
     except RecursionError:
-        raise UserError(f"{name}: not valid YAML: nested too deep, or an alias that stands within itself") from None
+        raise UserError(f"{name}: not valid YAML: nested too deep, or an alias contains itself") from None
 
 
 def require_short_numbers(value: object, name: str) -> None:
-    """Refuse whole numbers that no library takes.
+    """Check the length of all integers in ``value``, at any depth.
 
     Raises:
-        UserError: a number in ``value``, however deep, has too many digits.
+        UserError: an integer has more than `MAX_DIGITS` digits.
     """
     if isinstance(value, int) and abs(value) >= 10**MAX_DIGITS:
         raise UserError(f"{name} is not a valid study: a whole number in it has more than {MAX_DIGITS} digits")
@@ -169,13 +169,13 @@ def _construct(node: yaml.Node | None, file: str) -> Any:
         return None if node is None else yaml.SafeLoader("").construct_document(node)
     except RecursionError:
         raise
-    # An impossible date or number, or a value that does not go with its tag, is an error of any kind in PyYAML.
+    # PyYAML raises various exceptions for an impossible date or number, or a value that does not fit its tag.
     except Exception as error:
         raise _not_yaml(file, error, _line_that_fails(node)) from None
 
 
 def _line_that_fails(node: yaml.Node | None) -> int | None:
-    """Return the line of the first value that cannot be made, for errors that do not say it."""
+    """Return the line of the first invalid value, for errors without a line."""
     if isinstance(node, yaml.ScalarNode):
         try:
             yaml.SafeLoader("").construct_object(node)
@@ -190,23 +190,23 @@ def _line_that_fails(node: yaml.Node | None) -> int | None:
 def _not_yaml(file: str, error: Exception, line: int | None = None) -> UserError:
     mark = getattr(error, "problem_mark", None)
     if mark is None:
-        place = file if line is None else f"{file}:{line}"
-        return UserError(f"{place}: not valid YAML: {str(error)[:LONGEST_YAML_ERROR]}")
+        location = file if line is None else f"{file}:{line}"
+        return UserError(f"{location}: not valid YAML: {str(error)[:LONGEST_YAML_ERROR]}")
     problem = str(getattr(error, "problem", "") or "it cannot be read")
     context = getattr(error, "context", None)
-    begun = getattr(error, "context_mark", None)
+    start = getattr(error, "context_mark", None)
     if context:
-        since = f" (begun in line {begun.line + 1})" if begun is not None and begun.line != mark.line else ""
+        since = f" (started in line {start.line + 1})" if start is not None and start.line != mark.line else ""
         problem = f"{problem}, {context}{since}"
     if "'\\t'" in problem:
-        problem += "; indent by spaces, YAML takes no tabs"
+        problem += "; indent with spaces, YAML does not allow tabs"
     return UserError(
         f"{file}:{mark.line + 1}: not valid YAML (column {mark.column + 1}): {problem}"[:LONGEST_YAML_ERROR]
     )
 
 
 def _users_as_text(node: yaml.Node | None, file: str) -> yaml.Node | None:
-    """Return the root node of a study with texts in place of whatever stands in its user lists."""
+    """Return the root node of a study, with all values of its user lists as text."""
     if not isinstance(node, yaml.MappingNode):
         return node
     pairs = []
@@ -221,7 +221,7 @@ def _users_as_text(node: yaml.Node | None, file: str) -> yaml.Node | None:
 
 
 def _pairs(node: yaml.MappingNode, file: str) -> list[tuple[yaml.Node, yaml.Node]]:
-    """Return keys and values of a mapping, with those that ``<<`` merges into it."""
+    """Return the keys and values of a mapping, including those that ``<<`` merges."""
     try:
         yaml.SafeLoader("").flatten_mapping(node)
     except yaml.YAMLError as error:
@@ -262,11 +262,11 @@ def _collect_keys(node: yaml.MappingNode, path: KeyPath, file: str, lines: dict[
 
 
 def _require_plain_number(node: yaml.ScalarNode, path: KeyPath, file: str) -> None:
-    """Refuse octal and sexagesimal numbers, which nobody means."""
+    """Raise UserError for octal and sexagesimal numbers, which are almost always mistakes."""
     text = str(node.value)
     if node.style is None and node.tag in _NUMBERS and (":" in text or re.fullmatch(r"[-+]?0[0-9_]+", text)):
         value = yaml.SafeLoader("").construct_object(node)
         raise UserError(
             f"{file}:{node.start_mark.line + 1}: {'.'.join(path)}: YAML reads {text} as the number {value}; "
-            "write the number that you mean, without leading zeros or colons, or put a text in quotes"
+            "write the number without leading zeros or colons, or put text in quotes"
         )

@@ -1,4 +1,4 @@
-"""Reading a study from YAML, with errors that name file, line, key, value and what is allowed."""
+"""Loads a study from YAML. Errors name file, line, key, value and the allowed values."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from usertune.study.schema.study import Origin, Study
 
 
 def load_study(files: Sequence[str | Path], settings: Sequence[str] = ()) -> Study:
-    """Read a study from YAML files; in later files a key replaces the same key of earlier ones.
+    """Read a study from YAML files; keys of later files replace those of earlier ones.
 
     Args:
         files: the YAML files.
-        settings: ``name=value`` texts that are merged last, as by Snakemake's ``--config``.
+        settings: ``name=value`` texts that are merged last, as Snakemake's ``--config`` does.
 
     Raises:
-        UserError: a file cannot be read, or the study is not valid (all problems in one message).
+        UserError: a file cannot be read, or the study is not valid; one message lists all problems.
     """
     config: dict[str, Any] = {}
     for file in files:
@@ -51,17 +51,17 @@ def load_study(files: Sequence[str | Path], settings: Sequence[str] = ()) -> Stu
 def study_from_config(
     config: Mapping[str, Any], files: Sequence[str | Path] = (), command_line: Sequence[str] = ()
 ) -> Study:
-    """Check a study that was already read (as Snakemake's ``config``).
+    """Validate a configuration that was already read (such as Snakemake's ``config``).
 
     Args:
-        config: the merged configuration; ``train_users``, ``validation_users`` and ``test_users`` at its
-            top level replace the lists under ``users``; tables, figures and report then lie in a folder of their own.
-        files: where it came from, so that errors can name file and line, and user lists are read as text.
-        command_line: what ``--config`` added, as ``name=value`` texts; paths in it are relative to the working
-            directory, others to the file that sets them.
+        config: the merged configuration. ``train_users``, ``validation_users`` and ``test_users`` at its top level
+            replace the lists under ``users``; tables, figures and report then have a separate folder.
+        files: the YAML files of ``config``, for file and line in errors and for user lists as text.
+        command_line: ``name=value`` texts of ``--config``. Their paths are relative to the working directory, other
+            paths to the file that sets them.
 
     Raises:
-        UserError: the study is not valid; the message lists every problem with line, key, value and remedy.
+        UserError: the study is not valid; the message lists every problem with line, key, value and solution.
     """
     name = " + ".join(str(file) for file in files) or "the configuration"
     with not_too_deep(name):
@@ -90,9 +90,9 @@ def json_schema() -> dict[str, Any]:
 
 
 def _origin(config: Mapping[str, Any], study: Study) -> Origin:
-    """Return what is remembered of how a study was set."""
+    """Return the origin of a study (see `Origin`)."""
     users = config.get("users") or {}
-    # Other users than the file says, by split.
+    # Splits with other users than in the file.
     others = {
         split: getattr(study.users, split)
         for key, split in USER_OVERRIDES.items()
@@ -122,7 +122,7 @@ def _problems(error: ValidationError, config: Mapping[str, Any], lines: dict[Key
     seen = set()
     for detail in error.errors(include_url=False):
         path = tuple(str(part) for part in detail["loc"])
-        # This is how pydantic says that it is the last key itself which is wrong; but somebody's key may be called so.
+        # pydantic appends "[key]" if the key itself is invalid, but a user's key could also have this name.
         if path[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
             path = path[:-1]
         if _is_inherited(path, config):
@@ -135,7 +135,7 @@ def _problems(error: ValidationError, config: Mapping[str, Any], lines: dict[Key
 
 
 def _is_inherited(path: KeyPath, config: Mapping[str, Any]) -> bool:
-    """Whether the key was filled in from the shared `training`, where the same problem is reported."""
+    """Whether the key comes from the shared `training`, where the same problem is reported."""
     if len(path) < 4 or path[0] != "experiments" or path[2] != "training":
         return False
     node: Any = config
@@ -156,7 +156,7 @@ def _explain(detail: ErrorDetails, path: KeyPath) -> str:
         hint = f"did you mean {close[0]!r}? " if close else ""
         return f"unknown key; {hint}The keys here are: {', '.join(allowed)}"
     if kind == "missing":
-        return "this key is needed and is not there"
+        return "this key is required but missing"
     if kind == "literal_error":
         return f"{shown(value)} is not allowed; use one of: {context['expected']}"
     if kind == "value_error":
@@ -164,19 +164,19 @@ def _explain(detail: ErrorDetails, path: KeyPath) -> str:
     if kind == "string_pattern_mismatch":
         return f"{shown(value)} is not a safe name; it must match {context['pattern']}"
     if kind == "string_type" and isinstance(value, bool | int | float):
-        return f"YAML reads this as {shown(value)}, not as a text; put it in quotes"
+        return f"YAML reads this as {shown(value)}, not as text; put it in quotes"
     message = detail["msg"][0].lower() + detail["msg"][1:]
     return f"{shown(value)} is not allowed; {message}"
 
 
 def _allowed_keys(path: KeyPath) -> list[str]:
-    """Return the keys of the section at ``path``, by walking the typed models."""
+    """Return the keys that the section at ``path`` allows."""
     model: type[BaseModel] = Study
     parts = iter(path)
     for part in parts:
         model = next(_models_in(model.model_fields[part].annotation))
         if model is Experiment:
-            next(parts, None)  # the experiment's name is free
+            next(parts, None)  # skip the experiment's name
     return [*(key for key in model.model_fields if key != "origin"), *(USER_OVERRIDES if model is Study else ())]
 
 

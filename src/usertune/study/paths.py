@@ -1,4 +1,4 @@
-"""Paths of a study: relative to the folder of the file that sets them, independent of the working directory.
+"""Resolves the paths of a study, which are relative to the file that sets them.
 
 Paths on the command line are relative to the working directory.
 """
@@ -24,15 +24,15 @@ PATHS = (RESULTS, ("dataset", "root"), BASE_MODEL, ("container",))
 def with_resolved_paths(
     raw: Mapping[str, Any], lines: Mapping[KeyPath, str], command_line: Sequence[str]
 ) -> dict[str, Any]:
-    """Return a configuration with paths relative to the working directory, or absolute if they are outside of it.
+    """Return a configuration with paths relative to the working directory, or absolute if they are outside it.
 
     Args:
-        raw: the merged configuration; values that are not paths are left to later checks.
+        raw: the merged configuration; later checks report values that are not paths.
         lines: ``file:line`` of every key that a file sets.
         command_line: ``name=value`` texts that were merged last.
 
     Raises:
-        UserError: a path does not exist from the folder of the study, but does from the working directory.
+        UserError: a path exists relative to the working directory, but not relative to the study.
     """
     resolved = dict(raw)
     name = raw.get("name")
@@ -51,7 +51,7 @@ def with_resolved_paths(
             continue
         section[key] = _resolved(path, value, lines)
     if isinstance(resolved.get("results"), str) and resolved["results"]:
-        # Snakemake compares file names as texts.
+        # Snakemake compares file names as text.
         resolved["results"] = os.path.normpath(resolved["results"])
     return {key: value for key, value in resolved.items() if key in raw or key == "results"}
 
@@ -63,16 +63,16 @@ def _resolved(path: KeyPath, value: str, lines: Mapping[KeyPath, str]) -> str:
     found = folder / value
     if not found.exists() and Path(value).exists():
         better = os.path.relpath(value, folder)
-        meant = f"; or create the folder {found}, if you mean that" if path == RESULTS else ""
+        meant = f", or create the folder {found}" if path == RESULTS else ""
         raise UserError(
-            f"{lines.get(path, 'the study')}: {'.'.join(path)}: paths of a study are relative to its own folder, and "
-            f"{found} is not there, but {value} is in the working directory; write {shown(better)}{meant}"
+            f"{lines.get(path, 'the study')}: {'.'.join(path)}: paths of a study are relative to its folder; "
+            f"{found} does not exist, but {value} exists in the working directory; write {shown(better)}{meant}"
         )
     return _from(folder, value)
 
 
 def _is_hub_name(value: str, revision: object, folder: Path) -> bool:
-    """Whether ``base_model.path`` is a name on the hub; one that looks like a folder of the study needs a revision."""
+    """Whether ``base_model.path`` is a hub name; a name that looks like a folder of the study needs a revision."""
     owner, _, name = value.partition("/")
     if not owner or not name or "/" in name or value.startswith((".", "~", "-")) or (folder / value).exists():
         return False
@@ -80,10 +80,10 @@ def _is_hub_name(value: str, revision: object, folder: Path) -> bool:
 
 
 def _from(folder: Path, value: str) -> str:
-    """Return a path below ``folder`` as seen from the working directory; absolute if it is outside."""
+    """Return ``folder / value`` relative to the working directory, or absolute if it is outside."""
     if folder.resolve() == Path.cwd():
         return value
-    # Not Path.resolve: symbolic links keep their names.
+    # Not resolve(): symbolic links keep their names.
     absolute = os.path.normpath(Path.cwd() / folder / value)
     relative = os.path.relpath(absolute)
     return absolute if Path(relative).parts[:1] == (os.pardir,) else relative
@@ -91,12 +91,12 @@ def _from(folder: Path, value: str) -> str:
 
 def _folder_of(path: KeyPath, lines: Mapping[KeyPath, str]) -> Path:
     """Return the folder of the file that sets a key; the working directory if no file does."""
-    place = lines.get(path)
-    return Path(place.rpartition(":")[0]).parent if place else Path()
+    location = lines.get(path)
+    return Path(location.rpartition(":")[0]).parent if location else Path()
 
 
 def _typed(path: KeyPath, command_line: Sequence[str]) -> bool:
-    """Whether a command line sets a key."""
+    """Whether the command line sets a key."""
     for entry in command_line:
         key, _, text = entry.partition("=")
         if key != path[0]:

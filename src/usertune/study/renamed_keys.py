@@ -1,4 +1,4 @@
-"""Older names of training keys, which studies can still use."""
+"""Old names of training keys, which studies can still use."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from usertune.study.files import KeyPath, read_setting, read_yaml
 
 RENAMED_KEYS = {"micro_batch": "micro_batch_size", "loader_workers": "dataloader_num_workers"}
-# The value of the last one has another form as well.
+# The value of freeze_vision also has another form.
 _PAIRS = {**RENAMED_KEYS, "freeze_vision": "freeze"}
 
 
 def with_new_keys(training: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Return training settings with today's keys, and a message for each older key that names the new one."""
+    """Return training settings with current keys, and a message for each old key that names the new one."""
     settings, replacements = dict(training), {}
     for old, new in RENAMED_KEYS.items():
         if old in settings and new not in settings:
@@ -25,17 +25,17 @@ def with_new_keys(training: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         settings["freeze"] = {"vision": vision, "merger": vision}
         word = str(vision).lower()
         replacements["freeze_vision"] = f"freeze: {{vision: {word}, merger: {word}}}"
-    messages = [f"training.{old} is an older key, which still works; write {new}" for old, new in replacements.items()]
+    messages = [f"training.{old} is an old key that still works; write {new}" for old, new in replacements.items()]
     return settings, messages
 
 
 def with_latest_keys(
     config: Mapping[str, Any], files: Sequence[str | Path], command_line: Sequence[str]
 ) -> dict[str, Any]:
-    """Return a merged configuration with one name of each training key: the name in the latest file or setting.
+    """Return a merged configuration with one name per training key: the name in the latest file or setting.
 
-    If a file sets ``micro_batch_size`` and a later one, or ``--config``, sets ``micro_batch``, merging keeps
-    both. A file that sets both itself is not changed; the checks refuse it.
+    If a file sets ``micro_batch_size`` and a later file or ``--config`` sets ``micro_batch``, merging keeps both.
+    If one file sets both, both stay and validation reports an error.
     """
     result = dict(config)
     for path, section in _training_sections(config):
@@ -60,7 +60,7 @@ def _training_sections(config: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Map
 
 
 def _at(config: Any, path: KeyPath) -> Mapping[str, Any]:
-    """Return the section at ``path``; an empty one if there is none."""
+    """Return the section at ``path``, or an empty one."""
     for key in path:
         config = config.get(key) if isinstance(config, Mapping) else None
     return config if isinstance(config, Mapping) else {}

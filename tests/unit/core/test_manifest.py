@@ -99,7 +99,7 @@ def test_what_usertune_did_not_write_is_refused_with_file_and_remedy(
 ) -> None:
     path = tmp_path / "a.json"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=rf"a.json: .*{message}.*; run snakemake, which makes it again"):
+    with pytest.raises(UserError, match=rf"a.json: .*{message}.*; run snakemake to make it again"):
         read_result(path)
 
 
@@ -161,4 +161,4 @@ def test_a_manifest_of_another_release_is_refused_in_one_sentence(tmp_path: Path
     write_result(path, {"step": "train", "made_with": [], "fingerprint": "0" * 64})
     with pytest.raises(UserError) as refused:
         read_manifest(path)
-    assert str(refused.value) == f"{path}: {OLD_FORMAT}; run snakemake, which makes it again"
+    assert str(refused.value) == f"{path}: {OLD_FORMAT}; run snakemake to make it again"

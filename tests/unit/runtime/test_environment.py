@@ -20,7 +20,7 @@ def test_nothing_is_said_where_all_is_there() -> None:
 
 
 def test_an_older_python_is_named() -> None:
-    assert "it is Python 3.9, and 3.11 or newer is needed" in (environment.problem((3, 9)) or "")
+    assert "it is Python 3.9, but 3.11 or newer is needed" in (environment.problem((3, 9)) or "")
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)

@@ -24,8 +24,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name: a\n\tfoo: 1\n", r"^mine.yaml:2: not valid YAML \(column 1\): .*'\\t'.*indent by spaces"),
-        ("name: a\nfoo: [1, 2\nbar: 3\n", r"^mine.yaml:3: .*expected ',' or '\]'.*begun in line 2"),
+        ("name: a\n\tfoo: 1\n", r"^mine.yaml:2: not valid YAML \(column 1\): .*'\\t'.*indent with spaces"),
+        ("name: a\nfoo: [1, 2\nbar: 3\n", r"^mine.yaml:3: .*expected ',' or '\]'.*started in line 2"),
         ("name: a\n  foo: 1\n", r"^mine.yaml:2: .*mapping values are not allowed"),
         ("a: *x\n", r"^mine.yaml:1: .*undefined alias 'x'"),
         ("a: 2024-13-45\n", r"^mine.yaml: not valid YAML: month must be in"),

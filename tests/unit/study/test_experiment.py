@@ -30,7 +30,7 @@ def test_full_fine_tuning_on_several_gpus_is_sharded_and_adapters_are_not(
     [
         ({"mode": "vanilla", "gpus": 2}, "an experiment of mode vanilla is not trained; remove gpus"),
         ({"mode": "vanilla", "nodes": 2, "parallel": "ddp"}, "remove nodes, parallel"),
-        ({"mode": "lora", "gpus": 2, "parallel": "fsdp"}, "parallel: fsdp is for mode full"),
+        ({"mode": "lora", "gpus": 2, "parallel": "fsdp"}, "parallel: fsdp is only for mode full"),
         (
             {"mode": "full", "gpus": 2, "nodes": 3, "training": {"batch_size": 8, "micro_batch_size": 2}},
             "training.batch_size (8) must be a multiple of training.micro_batch_size x gpus x nodes (2 x 2 x 3)",

@@ -114,16 +114,16 @@ def test_plain_lists_mean_what_they_meant(users: list[Any]) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("name: a\n\tfoo: 1\n", r":2: .*'\\t'.*indent by spaces"),
-        ("name: a\nfoo:\n\t- 1\n", r":3: .*indent by spaces"),
-        ("name: a\nfoo: [1, 2\nbar: 3\n", r":3: .*begun in line 2"),
-        ("name: a\nfoo: {b: 1\n", r":3: .*begun in line 2"),
+        ("name: a\n\tfoo: 1\n", r":2: .*'\\t'.*indent with spaces"),
+        ("name: a\nfoo:\n\t- 1\n", r":3: .*indent with spaces"),
+        ("name: a\nfoo: [1, 2\nbar: 3\n", r":3: .*started in line 2"),
+        ("name: a\nfoo: {b: 1\n", r":3: .*started in line 2"),
         ("name: a\n  foo: 1\n", ":2: .*mapping values are not allowed"),
         ("users:\n    test: 1\n  train: 2\n", ":3: "),
-        ("a: &x 1\nb: &x 2\n", ":2: .*duplicate anchor 'x'.*begun in line 1"),
+        ("a: &x 1\nb: &x 2\n", ":2: .*duplicate anchor 'x'.*started in line 1"),
         ("a: *x\n", ":1: .*undefined alias 'x'"),
         ("a: 1\nb: 2024-13-45\n", ":2: .*month must be in"),
-        ("a: 1\nb: 'c\n", ":3: .*begun in line 2"),
+        ("a: 1\nb: 'c\n", ":3: .*started in line 2"),
         ("a: @x\n", ":1: .*'@'"),
     ],
 )

@@ -136,7 +136,7 @@ def test_older_keys_work_wherever_they_are_set(
     assert training is not None
     assert (training.micro_batch_size, training.dataloader_num_workers) == expected
     assert set(caplog.messages) == {
-        f"training.{old} is an older key, which still works; write {RENAMED_KEYS[old]}" for old in older
+        f"training.{old} is an old key that still works; write {RENAMED_KEYS[old]}" for old in older
     }
 
 
@@ -160,14 +160,14 @@ def test_freeze_and_its_older_key_do_not_go_together() -> None:
         ("dataset.on_bad_sample", "skipp", ["dataset.on_bad_sample", "'skipp'", "'error' or 'skip'"]),
         ("dataset.frame", "pixel", ["dataset.frame", "'pixel'", "'relative_1000', 'relative_1' or 'pixels'"]),
         ("dataset.prompt.user", "<image>{text}", ["user: '<image>' is in the text", '"type": "image"']),
-        ("dataset.root", "data/{user}", ["dataset.root", "Snakemake takes for placeholders", "symbolic link"]),
-        ("dataset.root", "<path>", ["dataset.root", "Snakemake takes for placeholders"]),
+        ("dataset.root", "data/{user}", ["dataset.root", "Snakemake uses for placeholders", "symbolic link"]),
+        ("dataset.root", "<path>", ["dataset.root", "Snakemake uses for placeholders"]),
         ("dataset.root", "-data", ["dataset.root", "write ./ before it"]),
         ("dataset.root", "a\0b", ["dataset.root", "control character"]),
         ("results", "results\n", ["results", "line break"]),
-        ("results", "a{b", ["results", "Snakemake takes for placeholders"]),
-        ("results", "~/results", ["results", "write the whole path"]),
-        ("base_model.path", "<path>", ["base_model.path", "Snakemake takes for placeholders"]),
+        ("results", "a{b", ["results", "Snakemake uses for placeholders"]),
+        ("results", "~/results", ["results", "write the full path"]),
+        ("base_model.path", "<path>", ["base_model.path", "Snakemake uses for placeholders"]),
         ("users.tets", 1, ["users.tets", "did you mean 'test'"]),
         ("users.test", "3-1", ["users.test", "counts backwards"]),
         ("users.validation", "5-6", ["user 5 is in both train and validation"]),
@@ -208,7 +208,7 @@ def test_a_mistake_names_key_value_and_remedy(path: str, value: Any, expected: l
 
 def test_a_missing_key_is_named() -> None:
     config = {key: value for key, value in GOOD.items() if key != "dataset"}
-    assert "dataset: this key is needed" in message_of(config)
+    assert "dataset: this key is required" in message_of(config)
 
 
 def test_a_shared_mistake_is_reported_once() -> None:
@@ -260,11 +260,11 @@ def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
         (b"name: " + b"[" * 3000, "not valid YAML: nested too deep"),
         (b"name: " + b"[" * 3000 + b"]" * 3000, "not valid YAML: nested too deep"),
         (b"name: " + b"[" * 30 + b"]" * 30, "study.yaml:1: name: "),
-        (b"name: &name [*name]", "an alias that stands within itself"),
-        (b"name: &name {name: *name}", "an alias that stands within itself"),
-        (b"name: &name {<<: *name}", "an alias that stands within itself"),
+        (b"name: &name [*name]", "an alias contains itself"),
+        (b"name: &name {name: *name}", "an alias contains itself"),
+        (b"name: &name {<<: *name}", "an alias contains itself"),
         (b"name: &name [*name, !!int]", "not valid YAML"),
-        (b"test_users: &name [*name]", "an alias that stands within itself"),
+        (b"test_users: &name [*name]", "an alias contains itself"),
         (b"name: " + b"x" * 1_000_001, "at most 1,000,000 bytes, and this file has 1,000,007"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What every section of a study shares: strict models, and paths that are safe in file names and commands."""
+"""Base classes for all sections of a study: strict models, and paths that are safe in file names and commands."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from usertune.core.errors import shown
 
 
 class ConfigModel(BaseModel):
-    """A part of the study: no other keys than its own, and unchangeable."""
+    """A part of the study: immutable, and unknown keys are errors."""
 
-    # Defaults are validated too, so that 32 and 32.0 are one value, whoever wrote it.
+    # Defaults are validated too, so a default 32 and a written 32.0 give the same value.
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
     )
@@ -22,23 +22,23 @@ class ConfigModel(BaseModel):
 def _plain_path(value: str) -> str:
     if set(value) & set("{}<>"):
         raise ValueError(
-            f"{shown(value)} holds one of the characters {{ }} < >, which Snakemake takes for placeholders in file "
-            "names; rename the folder, or reach it by a symbolic link"
+            f"{shown(value)} contains one of the characters {{ }} < >, which Snakemake uses for placeholders in file "
+            "names; rename the folder, or use a symbolic link"
         )
     if any(unicodedata.category(character) == "Cc" for character in value):
-        raise ValueError(f"{shown(value)} holds a line break or another control character; rename the folder")
+        raise ValueError(f"{shown(value)} contains a line break or another control character; rename the folder")
     if value.startswith("-"):
-        raise ValueError(f"{shown(value)} begins with '-', which programs take for an option; write ./ before it")
+        raise ValueError(f"{shown(value)} begins with '-', which programs read as an option; write ./ before it")
     return value
 
 
 def _folder(value: str) -> str:
     if value.startswith("~"):
-        raise ValueError(f"{shown(value)} begins with '~', which is not replaced here; write the whole path")
+        raise ValueError(f"{shown(value)} begins with '~', which is not expanded here; write the full path")
     return _plain_path(value)
 
 
 PlainPath = Annotated[str, Field(min_length=1), AfterValidator(_plain_path)]
 Folder = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
-# Snakemake writes it into a shell command as it is.
+# Snakemake puts it into a shell command without quotes.
 ImagePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/+@=-]*$")]

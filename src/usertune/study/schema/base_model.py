@@ -1,4 +1,4 @@
-"""The section `base_model`: the model with which every experiment starts."""
+"""The section `base_model`: the model that every experiment starts from."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from usertune.study.schema.base import ConfigModel, PlainPath
 
 
 class BaseModelSettings(ConfigModel):
-    """The model with which every experiment starts."""
+    """The model that every experiment starts from."""
 
     path: PlainPath
-    """A folder with a Qwen3-VL model and its processor, or a name on the Hugging Face hub."""
+    """A folder with a Qwen3-VL model and its processor, or a name on the Hugging Face Hub."""
     revision: str | None = None
     """Commit, tag or branch on the hub; null for a local folder."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    """Number format of weights that are not trained, and of all weights in prediction."""
+    """Data type of weights that are not trained, and of all weights in prediction."""
     min_pixels: Annotated[int, Field(gt=0)] | None = None
-    """Smaller images are enlarged to this many pixels; null keeps the setting of the processor."""
+    """Smaller images are enlarged to this many pixels; null: the setting of the processor."""
     max_pixels: Annotated[int, Field(gt=0)] | None = None
     """Larger images are shrunk to this many pixels (32 x 32 pixels are one visual token)."""
     thinking: bool | None = None

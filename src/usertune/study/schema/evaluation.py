@@ -1,4 +1,4 @@
-"""The section `evaluation`: how answers are generated and compared."""
+"""The section `evaluation`: how to generate and compare answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.study.schema.base import ConfigModel
 from usertune.tasks.metrics import threshold_label
 
-# The names in the catalogue, so that one line there adds an engine.
+# Names come from the catalogue, so one line there adds an engine.
 if TYPE_CHECKING:
     EngineName = str
 else:
@@ -18,20 +18,20 @@ else:
 
 
 class Evaluation(ConfigModel):
-    """How answers are generated and compared."""
+    """How to generate and compare answers."""
 
     engine: EngineName = DEFAULT_ENGINE
-    """What answers the samples; transformers: the model in the prediction job itself."""
+    """What generates the answers; transformers: the model runs in the prediction job."""
     users_per_job: Annotated[int, Field(gt=0)] = 10
-    """Users per prediction job; the base model is loaded once for all of them. Changes no result."""
+    """Users per prediction job, which loads the base model once. Changes no result."""
     batch_size: Annotated[int, Field(gt=0)] = 8
-    """Samples generated at once; halved when memory runs out. Under bfloat16 a few answers depend on it."""
+    """Samples generated at once; halved when memory runs out. In bfloat16 a few answers depend on it."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 128
-    """Maximum length of an answer in tokens; generation ends earlier at the end-of-turn token."""
+    """Maximum length of an answer in tokens; generation stops at the end-of-turn token."""
     thresholds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (140,)
-    """Distances (0-1000 space) within which a click is a hit; the first is the one that is compared."""
+    """Distances (0-1000 space) within which a click is a hit; the comparison uses the first."""
     expected_parse_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
-    """If less than this share of a user's answers can be read, a warning shows some of them. Changes no result."""
+    """If less than this share of a user's answers can be parsed, a warning shows examples. Changes no result."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals."""
 

@@ -1,4 +1,4 @@
-"""The section `experiments`: the mode of each, its training, and its GPUs."""
+"""The section `experiments`: mode, training settings and GPUs of each."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from usertune.study.schema.base import ConfigModel
 from usertune.study.schema.training import Training
 from usertune.training.processes import Strategy
 
-# As in the training scripts for Qwen3-VL of LLaMA-Factory (examples/train_lora, examples/train_full) and, for adapters,
-# of ms-swift (examples/models/qwen3_vl). Adapters start at zero; at the 1e-6 of the reference experiment they hardly
+# From the Qwen3-VL training scripts of LLaMA-Factory (examples/train_lora, examples/train_full) and, for adapters,
+# ms-swift (examples/models/qwen3_vl). Adapters start at zero; at the 1e-6 of the reference experiment they hardly
 # change.
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
 
@@ -20,23 +20,23 @@ class Experiment(ConfigModel):
     """One row of the comparison."""
 
     mode: Literal["vanilla", "lora", "full"]
-    """vanilla: the base model as it is; lora: low-rank adapters; full: all language-model weights."""
+    """vanilla: the unchanged base model; lora: low-rank adapters; full: all language-model weights."""
     training: Training | None = None
-    """Training keys of this experiment; all others come from the `training` of the study."""
+    """Training keys of this experiment; the others come from the study's `training`."""
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
     """Maximum length of an answer in tokens, if it differs from `evaluation.max_new_tokens`."""
 
     gpus: Annotated[int, Field(ge=1)] = 1
-    """GPUs that train it, on each node. Changes the last digits of a sum."""
+    """GPUs for training on each node. Changes only the last digits of sums."""
     nodes: Annotated[int, Field(ge=1)] = 1
-    """Cluster nodes that train it together. Changes the last digits of a sum."""
+    """Cluster nodes for training. Changes only the last digits of sums."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
-    """What each of several GPUs holds: the complete model (ddp), or a share of it (fsdp, for mode full)."""
+    """What each GPU holds: the complete model (ddp) or a shard of it (fsdp, only for mode full)."""
 
     @model_validator(mode="before")
     @classmethod
     def _choose_learning_rate(cls, raw: Any) -> Any:
-        """Give a trained experiment the learning rate of its mode, unless the study sets one."""
+        """Set the learning rate to the default of the mode, unless the study sets one."""
         if not isinstance(raw, dict) or not isinstance(training := raw.get("training"), dict):
             return raw
         default = LEARNING_RATES.get(raw["mode"]) if isinstance(raw.get("mode"), str) else None
@@ -53,7 +53,7 @@ class Experiment(ConfigModel):
             if own := [key for key in ("gpus", "nodes", "parallel") if getattr(self, key) != fields[key].default]:
                 raise ValueError(f"an experiment of mode vanilla is not trained; remove {', '.join(own)}")
         if self.mode == "lora" and self.parallel == "fsdp":
-            raise ValueError("parallel: fsdp is for mode full; adapters are trained with ddp")
+            raise ValueError("parallel: fsdp is only for mode full; train adapters with ddp")
         if self.training is not None and self.training.batch_size % (self.training.micro_batch_size * self.processes):
             raise ValueError(
                 f"training.batch_size ({self.training.batch_size}) must be a multiple of training.micro_batch_size x "
@@ -68,12 +68,12 @@ class Experiment(ConfigModel):
 
     @property
     def processes(self) -> int:
-        """Number of processes that train it: one per GPU."""
+        """Number of training processes: one per GPU."""
         return self.gpus * self.nodes
 
     @property
     def strategy(self) -> Strategy:
-        """How these processes share the work."""
+        """How the training processes share the work."""
         if self.parallel != "auto":
             return self.parallel
         return "fsdp" if self.mode == "full" and self.processes > 1 else "ddp"

@@ -15,7 +15,7 @@ def _colour(value: Any) -> str:
     if not isinstance(value, str) or not re.fullmatch("#[0-9a-fA-F]{6}", value):
         raise ValueError(
             f'{value!r} is not a colour; write "#rrggbb" with six hexadecimal digits, in quotes '
-            "(without them YAML takes it for a comment)"
+            "(without quotes YAML reads it as a comment)"
         )
     return value.lower()
 
@@ -24,7 +24,7 @@ Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "strin
 
 
 class FigureSettings(ConfigModel):
-    """How one figure is drawn."""
+    """Style of one figure."""
 
     colours: dict[str, Colour] = {}  # noqa: RUF012 (pydantic copies it)
     """Experiment -> colour in this figure, as "#rrggbb"; other experiments keep the standard colours."""
@@ -50,6 +50,6 @@ class Report(ConfigModel):
     title: str = "Comparison of experiments"
     """Heading of the report."""
     examples: Annotated[int, Field(ge=0, le=50)] = 6
-    """Number of test samples that are shown with the answers of all experiments."""
+    """Number of test samples to show with the answers of all experiments."""
     figures: Figures = Figures()
-    """Styles of single figures that differ from the standard; a change redraws only the figure that it names."""
+    """Styles of individual figures; a change redraws only the figure that it names."""

@@ -1,4 +1,4 @@
-"""The study: what one ``config.yaml`` says, typed and checked before any job is planned.
+"""The study: the typed content of ``config.yaml``, validated before any job is planned.
 
 The JSON schema in ``schemas/study.schema.json`` is generated from these models (``make schema``).
 """
@@ -28,25 +28,25 @@ from usertune.study.schema.users import Users
 logger = logging.getLogger(__name__)
 
 
-# Experiments are targets of the workflow, as steps and its other rules are; "data" stays free for one.
+# Experiments are workflow targets, as steps and other rules are; "data" is reserved too.
 RESERVED_EXPERIMENT_NAMES = frozenset({*STEP_NAMES, ALL, CHECK, PREDICT_FROM_STORE, "data"})
 
 
 class Rerun(ConfigModel):
-    """What else makes results stale, besides what they are made of."""
+    """What makes results stale in addition to changed inputs and settings."""
 
     on_code_change: bool = False
-    """Prepare, train and predict again what was made with other code or packages; the report names it anyway."""
+    """Prepare, train and predict again if code or packages changed; otherwise the report only lists the changes."""
 
 
 class Origin(ConfigModel):
-    """Where a study comes from, as far as it matters later. Not part of its file: `usertune.study.load` fills it in."""
+    """Where a study comes from. Not part of its file: `usertune.study.load` sets it."""
 
     outcomes: Annotated[str, Field(pattern=r"^(subsets/[A-Za-z0-9_.,-]+/)?$")] = ""
-    """Folder of tables, figures and report below ``results``, with a slash at its end; of other users than the file
-    says, one beside those of the file's."""
+    """Folder of tables, figures and report below ``results``, with a final slash; empty unless the command line changes
+    the users."""
     base_model: str | None = None
-    """``base_model.path`` as it is written."""
+    """``base_model.path`` as written in the study."""
 
 
 def default_results(name: str) -> str:
@@ -58,9 +58,9 @@ class Study(ConfigModel):
     """A complete study."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
-    """Short name of the study; the report and the tables show it."""
+    """Short name of the study, shown in the report and the tables."""
     results: Folder = "results/NAME"
-    """Folder for everything that this study produces; default: ``results/`` and the name of the study."""
+    """Folder for all results of this study; default: ``results/`` and the name of the study."""
     dataset: Dataset
     users: Users
     base_model: BaseModelSettings
@@ -73,7 +73,7 @@ class Study(ConfigModel):
     report: Report = Report()
     rerun: Rerun = Rerun()
     container: ImagePath | None = None
-    """Apptainer image that jobs run in with ``--sdm apptainer``; changes no result."""
+    """Apptainer image for jobs with ``--sdm apptainer``. Changes no result."""
     origin: Annotated[SkipJsonSchema[Origin], Field(exclude=True)] = Origin()
 
     @model_validator(mode="before")
@@ -86,7 +86,7 @@ class Study(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _fill_in_shared_training(cls, raw: Any) -> Any:
-        """Give every trained experiment the training keys of the study that it does not set itself."""
+        """Add the study's training keys to every trained experiment that does not set them."""
         if not isinstance(raw, dict) or not isinstance(raw.get("experiments"), dict):
             return raw
         training = raw.get("training")
@@ -99,7 +99,7 @@ class Study(ConfigModel):
                 if isinstance(own, dict):
                     own, more = with_new_keys(own)
                     messages += more
-                    # If it sets one of two keys for the same thing, the other one of the study does not count.
+                    # If it sets one of the two warm-up keys, the other key of the study is ignored.
                     other = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
                     hidden = {other[key] for key in own if key in other and own[key] is not None}
                     merged = {key: value for key, value in shared.items() if key not in hidden}
@@ -116,19 +116,19 @@ class Study(ConfigModel):
             if name in RESERVED_EXPERIMENT_NAMES:
                 raise ValueError(f"experiments: {name!r} is the name of a workflow step; choose another name")
             if experiment.trained and not self.users.train:
-                raise ValueError(f"users: train is empty, but experiment {name!r} needs users to be trained on")
+                raise ValueError(f"users: train is empty, but experiment {name!r} needs training users")
             training = experiment.training
             if training and not self.users.validation and (training.keep == "best" or training.early_stopping):
                 key = "keep: best" if training.keep == "best" else f"early_stopping: {training.early_stopping}"
                 raise ValueError(
                     f"users: validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
-                    "name validation users, or remove the key"
+                    "add validation users, or remove the key"
                 )
         return self
 
     @model_validator(mode="after")
     def _check_coloured_experiments(self) -> Study:
-        # A plain ValueError would lose the key, since the validator of the whole study raises it.
+        # A plain ValueError would lose the key, because the validator of the complete study raises it.
         problems = [
             InitErrorDetails(
                 type=PydanticCustomError(
@@ -149,28 +149,28 @@ class Study(ConfigModel):
 
     @property
     def all_users(self) -> tuple[str, ...]:
-        """Users of every split, in the order train, validation, test."""
+        """Users of all splits, in the order train, validation, test."""
         return self.users.train + self.users.validation + self.users.test
 
     @cached_property
     def test_batches(self) -> tuple[tuple[str, ...], ...]:
-        """Test users cut into the batches that prediction jobs take."""
+        """Test users in batches, one for each prediction job of an experiment."""
         size = self.evaluation.users_per_job
         users = self.users.test
         return tuple(users[start : start + size] for start in range(0, len(users), size))
 
     @cached_property
     def data_batches(self) -> tuple[tuple[str, ...], ...]:
-        """Users cut into the batches whose samples one job checks.
+        """All users in batches, one for each job that checks samples.
 
-        What needs a user of a batch needs all of it, as far as possible: a batch lies in one split, and within one
-        batch of `test_batches`. So when one user's data change, no other prediction or training starts.
+        A batch never crosses splits or batches of `test_batches`, so a change of one user's data starts no other
+        prediction or training.
         """
         size = self.dataset.users_per_job
         groups = (self.users.train, self.users.validation, *self.test_batches)
         return tuple(users[start : start + size] for users in groups for start in range(0, len(users), size))
 
     def max_new_tokens(self, experiment: str) -> int:
-        """Longest answer, in tokens, that the named experiment may give."""
+        """Return the maximum length of an answer of an experiment in tokens."""
         own = self.experiments[experiment].max_new_tokens
         return self.evaluation.max_new_tokens if own is None else own

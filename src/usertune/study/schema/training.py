@@ -1,4 +1,4 @@
-"""The section `training`: how an experiment is trained."""
+"""The section `training`: how to train an experiment."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from usertune.training.schedule import WARMUP
 
 
 class Lora(ConfigModel):
-    """Settings of low-rank adapters; the defaults are those of ms-swift's scripts for Qwen3-VL."""
+    """Settings of low-rank adapters; the defaults come from ms-swift's scripts for Qwen3-VL."""
 
     rank: Annotated[int, Field(gt=0)] = 8
     """Rank of the adapter matrices."""
     alpha: Annotated[float, Field(gt=0)] = 32
     """The adapter's output is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    """Share of the adapter's inputs that is dropped in training."""
+    """Dropout rate of the adapter's inputs in training."""
 
 
 class Freeze(ConfigModel):
@@ -31,18 +31,18 @@ class Freeze(ConfigModel):
 
 
 class Training(ConfigModel):
-    """How an experiment is trained."""
+    """How to train an experiment."""
 
     epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes over the training samples."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
-    """Peak learning rate of AdamW; null: 1e-4 for experiments of mode lora, 1e-5 for mode full."""
+    """Peak learning rate of AdamW; null: 1e-4 for mode lora, 1e-5 for mode full."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """Schedule of the learning rate after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = WARMUP
-    """Share of the optimizer steps during which the learning rate rises from 0; rounded up, but never all steps."""
+    """Share of the optimizer steps in which the learning rate rises from 0; rounded up, but never all steps."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    """The warm-up as a number of steps, instead of `warmup`; must be smaller than the number of all steps."""
+    """Warm-up as a number of steps, instead of `warmup`; must be smaller than the total number of steps."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Decoupled weight decay of AdamW."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
@@ -50,29 +50,29 @@ class Training(ConfigModel):
     batch_size: Annotated[int, Field(gt=0)] = 8
     """Samples per optimizer step."""
     micro_batch_size: Annotated[int, Field(gt=0)] = 1
-    """Samples in memory at once on each GPU; gradients are summed up to batch_size. Changes the last digits."""
+    """Samples in memory at once on each GPU; gradients accumulate up to batch_size. Changes only the last digits."""
     gradient_checkpointing: bool = True
-    """Recompute activations instead of keeping them: less memory, about a third slower, the same results."""
+    """Recompute activations instead of storing them: less memory, about a third slower, same results."""
     validate_every_steps: Annotated[int, Field(gt=0)] = 100
-    """Optimizer steps between measurements of the validation loss (the last one is at the end)."""
+    """Optimizer steps between validations; the last validation is after the last step."""
     keep: Literal["last", "best"] = "last"
-    """Which weights are used: those after the last step, or those with the lowest validation loss."""
+    """Weights to use: those after the last step, or those with the lowest validation loss."""
     early_stopping: Annotated[int, Field(gt=0)] | None = None
-    """End training after this many validations in a row without a lower loss; null: after all steps."""
+    """Stop after this many validations in a row without a lower loss; null: train all steps."""
     save_every_steps: Annotated[int, Field(gt=0)] = 100
-    """Optimizer steps between working checkpoints; a killed job resumes from the last one."""
+    """Optimizer steps between checkpoints; a killed job resumes from the last one."""
     dataloader_num_workers: Annotated[int, Field(ge=0)] = 2
-    """Processes that load images while the model computes. Changes no result."""
+    """Processes that load images during training. Changes no result."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    """Seed of the sample order, the initial weights of the adapter, and dropout."""
+    """Random seed for sample order, initial adapter weights and dropout."""
     freeze: Freeze = Freeze()
     """Parts that full fine-tuning does not train."""
     lora: Lora = Lora()
-    """Adapter settings; used by experiments of mode lora only."""
+    """Adapter settings, only for mode lora."""
 
     @model_serializer(mode="wrap")
     def _one_warmup(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write one of the two warm-up keys, so that the written settings are valid and the same."""
+        """Write only one of the two warm-up keys, so that the output is valid."""
         values: dict[str, Any] = write(self)
         values.pop("warmup_steps" if self.warmup_steps is None else "warmup", None)
         return values

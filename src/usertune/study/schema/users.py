@@ -34,7 +34,7 @@ class Users(ConfigModel):
     validation: UserList = ()
     """Users for the validation loss; choose settings on these."""
     test: UserList
-    """Users for the evaluation of every experiment."""
+    """Users for the evaluation of all experiments."""
 
     @model_validator(mode="after")
     def _check(self) -> Users:
