@@ -3,9 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# How many processes run tests: one per core and one more, see tests/conftest.py.
+# Number of test processes: auto is one per core and one more, see tests/conftest.py.
 JOBS ?= auto
-# The model of the tests is tiny, so threads cost more than they give.
+# The tests' model is so small that threads slow it down.
 TESTS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
 
 .PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-slurm figures clean
@@ -24,10 +24,10 @@ demo-data: setup  ## Draw the demo's screens (once)
 test: $(VENV)/.test lint  ## Run all tests, in JOBS processes
 	$(TESTS) -n $(JOBS)
 
-test-fast: $(VENV)/.test lint  ## Lint, and the tests that need neither torch nor Snakemake; under 3 minutes
+test-fast: $(VENV)/.test lint  ## Run lint and the tests that need neither torch nor Snakemake; under 3 minutes
 	$(TESTS) -n $(JOBS) --fast tests/architecture tests/unit
 
-fuzz: $(VENV)/.test  ## Try hostile input on everything that is read, 10,000 examples a test; about 40 minutes
+fuzz: $(VENV)/.test  ## Fuzz all parsers with hostile input, 10,000 examples per test; about 40 minutes
 	USERTUNE_FUZZ_EXAMPLES=10000 $(BIN)/python -m pytest tests/fuzz --timeout 7200
 
 lint: $(VENV)/.test demo-data  ## Check style, types and the workflow
@@ -43,10 +43,10 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile rules
 
-schema: setup  ## Write what is derived from the code: schemas/study.schema.json, the tables of docs/answers.md
+schema: setup  ## Regenerate schemas/study.schema.json and the tables of docs/answers.md from the code
 	$(BIN)/usertune schema
 
-bench: setup  ## Run the benchmarks and store their results; half an hour
+bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/batched_generation.py
 	$(BIN)/python benchmarks/busy_machine.py
 	$(BIN)/python benchmarks/demo.py
@@ -55,14 +55,14 @@ bench: setup  ## Run the benchmarks and store their results; half an hour
 	$(BIN)/python benchmarks/reproducibility.py
 	$(BIN)/python benchmarks/weight_checks.py
 
-bench-slurm: setup  ## The same on a SLURM cluster that is started here (SLURM must be installed); minutes
+bench-slurm: setup  ## Run the SLURM benchmarks on a cluster started on this machine (needs SLURM); minutes
 	$(BIN)/python benchmarks/slurm_study.py
 	$(BIN)/python benchmarks/slurm_many_jobs.py
 
-figures: setup  ## Write the stored results of the benchmarks into README.md and docs
+figures: setup  ## Write the stored benchmark results into README.md and docs
 	$(BIN)/python benchmarks/write_figures.py
 
-setup: $(VENV)/.installed  ## Make the virtual environment from envs/requirements.txt (once)
+setup: $(VENV)/.installed  ## Create the virtual environment from envs/requirements.txt (once)
 
 $(VENV)/.installed: envs/requirements.txt envs/constraints.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; try: make PYTHON=python3.11 ...")'

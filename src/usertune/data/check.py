@@ -1,4 +1,4 @@
-"""Checking the raw data of many users at once, without writing anything: what is wrong with whose."""
+"""Check the raw data of many users at once, without writing anything."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ LINES_OF_A_USER = 6
 
 
 def bad_users(recipe: PrepareRecipe, root: Path, users: Sequence[str], processes: int) -> dict[str, str]:
-    """Check users' raw data, as `usertune.data.prepare.prepare_user` would.
+    """Check users' raw data, as `usertune.data.prepare.prepare_user` does.
 
     Args:
         recipe: how the samples are read and checked.
         root: folder of the raw data.
-        users: whose data.
-        processes: how many users are checked at once.
+        users: ids of the users to check.
+        processes: number of users to check at once.
 
     Returns:
-        For each user whose data cannot be used, in the order of ``users``, what is wrong with them.
+        User -> problems, for users with unusable data, in the order of ``users``.
     """
     problem = partial(_problem, recipe, root)
     executor = ProcessPoolExecutor(min(processes, len(users)) or 1, initializer=_die_of_signals)
@@ -37,7 +37,12 @@ def bad_users(recipe: PrepareRecipe, root: Path, users: Sequence[str], processes
 
 
 def in_words(bad: Mapping[str, str], checked: int) -> str:
-    """Return what `bad_users` found as text for people."""
+    """Return the result of `bad_users` as text for people.
+
+    Args:
+        bad: user -> problems.
+        checked: number of users that were checked.
+    """
     if not bad:
         return f"the data of all {checked} users passed the checks"
     lines = [f"the data of {len(bad)} of {checked} users did not pass the checks:"]
@@ -61,6 +66,6 @@ def _problem(recipe: PrepareRecipe, root: Path, user: str) -> str:
 
 
 def _die_of_signals() -> None:
-    # The process that started this one reports the signal; here it would be a traceback for every process.
+    # The parent process reports the signal; otherwise each process would print a traceback too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)

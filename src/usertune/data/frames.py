@@ -1,13 +1,13 @@
-"""Coordinate frames of raw data: what numbers in an answer mean, and whether a user's targets look like what is said.
+"""Coordinate frames of raw data: convert answers, and check that a user's targets fit the declared frame.
 
-The study declares the frame of its raw data (``dataset.frame``); nothing is guessed from single numbers. Samples are
-written in ``relative_1000``, the frame in which models answer and are scored:
+The study declares the frame of its raw data (``dataset.frame``); it is never guessed from single numbers. Samples are
+written in ``relative_1000``, in which models answer and are scored. The origin is at the top left in all frames:
 
-- ``relative_1000``: 0 to 1000 on each axis, whatever the image's size.
+- ``relative_1000``: 0 to 1000 on each axis, for any image size.
 - ``relative_1``: 0 to 1 on each axis.
-- ``pixels``: of the image, upright (EXIF rotation applied), origin top left.
+- ``pixels``: pixels of the upright image (EXIF rotation applied).
 
-A wrong declaration gives targets that are all wrong together, so a user's whole set of targets is judged, bad samples
+A wrong declaration makes all targets wrong in the same way, so all targets of a user are checked together, bad samples
 included (see `frame_problem`).
 """
 
@@ -26,13 +26,14 @@ BEYOND = {"relative_1000": "1000", "relative_1": "1", "pixels": "their image"}
 FRAMES = ("relative_1000", "relative_1", "pixels")
 DEFAULT_FRAME = FRAMES[0]
 SCALE = 1000
-# A tenth of a unit is a tenth of a pixel of a screen that is 1000 pixels wide.
+# A tenth of a unit is a tenth of a pixel on a screen 1000 pixels wide.
 DECIMALS = 1
 
-# So many targets that only another frame explains are no slips: a fifth of all, or a tenth and at least three.
+# Targets that only another frame explains are more than slips if they are a fifth of all, or a tenth and at least
+# three.
 LARGE_SHARE, SMALL_SHARE, FEW = 0.2, 0.1, 3
-# All targets in one corner: the probability that this many different targets, spread evenly, lie there by chance is
-# below 10 to the minus 20, the corner is at most this part of the image, and they fill at least half its sides.
+# Targets count as all in one corner if evenly spread ones would lie there with a probability below 1e-20, the corner
+# is at most this share of the image, at least ten targets differ, and they fill at least half of the corner's sides.
 DIGITS_OF_CHANCE = 20
 LARGEST_CORNER = 0.4
 FEWEST_TARGETS = 10
@@ -45,7 +46,7 @@ _GROUNDING = re.compile(r"```[ \t]*grounding\b(.*?)(?:```|\Z)", re.DOTALL | re.I
 
 
 class Reading(NamedTuple):
-    """A target as the raw file has it: its line, its point, and width and height of its image (None without one)."""
+    """A target in the raw file: its line, its point, and its image's width and height in pixels (None without one)."""
 
     line: int
     point: Point
@@ -53,12 +54,12 @@ class Reading(NamedTuple):
 
 
 def read_point(text: str, parse: Parse, frame: str) -> Point | None:
-    """Return the point that an answer of the raw data names, in the raw data's numbers; None if it names none.
+    """Return the point in a raw answer, in the raw data's frame; None if there is none.
 
     Args:
         text: the answer.
-        parse: `usertune.tasks.grounding.GroundingTask.parse`, made for answers in 0-1000. It need not take fractions
-            of 1 for points, so those are read a thousand times as large.
+        parse: `usertune.tasks.grounding.GroundingTask.parse`, made for answers in 0-1000. It may refuse fractions of 1,
+            so this function multiplies them by 1000 first.
         frame: the declared frame.
     """
     plain = parse(text)
@@ -70,33 +71,33 @@ def read_point(text: str, parse: Parse, frame: str) -> Point | None:
 
 
 def looks_like_fraction(point: Point) -> bool:
-    """Whether both coordinates lie within 0-1, and not both are whole: no sensible point in 0-1000, nor in pixels."""
+    """Whether both coordinates lie in 0-1 and at least one is not an integer: implausible in 0-1000 and in pixels."""
     return all(0 <= value <= 1 for value in point) and not all(value == int(value) for value in point)
 
 
 def convert_answer(text: str, point: Point, frame: str, size: tuple[int, int] | None) -> str:
-    """Return an answer of the raw data with its numbers in 0-1000: what a model is trained to say.
+    """Return a raw answer converted to 0-1000, as models are trained to answer.
 
-    It is written as a ``grounding`` block with the point, or with the box where the answer is a box ``[left, top,
-    right, bottom]`` around it. A ``referring`` block is kept; other text is not, since its numbers would contradict.
+    The result is a ``grounding`` block with the point, or with the box if the answer is a box ``[left, top, right,
+    bottom]`` around it. A ``referring`` block is kept; other text is dropped, since its numbers would contradict.
 
     Args:
         text: the answer, in a frame other than ``relative_1000``.
-        point: its point, see `read_point`.
+        point: its point in the declared frame, from `read_point`.
         frame: the declared frame.
-        size: width and height of the image in pixels.
+        size: width and height of the image in pixels; None without an image.
 
     Raises:
-        ValueError: the point lies outside the image, or there is none and the frame is ``pixels``.
+        ValueError: the point lies outside the image, or the frame is ``pixels`` and there is no image.
     """
     if frame == "relative_1":
-        limits, whole = (1.0, 1.0), "0-1, which dataset.frame: relative_1 says"
+        limits, extent = (1.0, 1.0), "0-1, the range of dataset.frame: relative_1"
     elif size is None:
-        raise ValueError("dataset.frame is pixels, but the sample has no image whose size they could be measured by")
+        raise ValueError("dataset.frame is pixels, but the sample has no image")
     else:
-        limits, whole = (float(size[0]), float(size[1])), f"the image of {size[0]} x {size[1]} pixels"
+        limits, extent = (float(size[0]), float(size[1])), f"the image of {size[0]} x {size[1]} pixels"
     if not all(0 <= value <= limit for value, limit in zip(point, limits, strict=True)):
-        raise ValueError(f"the answer's point {_shown(point)} lies outside {whole}")
+        raise ValueError(f"the answer's point {_shown(point)} lies outside {extent}")
     box = _box(text, point)
     values = [value / limits[index % 2] * SCALE for index, value in enumerate(box or point)]
     # Fractions of 1 in an answer look like another frame.
@@ -109,9 +110,9 @@ def convert_answer(text: str, point: Point, frame: str, size: tuple[int, int] | 
 def frame_problem(readings: Sequence[Reading], frame: str) -> str | None:
     """Say how a user's targets contradict the declared frame; None if they do not.
 
-    Refused are sets with many targets that the frame cannot have but another one can (fractions of 1, points beyond
-    1000 or beyond the image), and sets of many different targets that all lie in the top left corner which another
-    frame would fill. A user with few samples, or who always taps the same corner, passes.
+    Two kinds of sets contradict it: many targets are impossible in this frame and possible in another (fractions of 1,
+    points beyond 1000 or beyond the image), or many different targets all lie in the top left corner, as targets of
+    another frame would. A user with few samples passes, and so does one who always taps the same corner.
     """
     if not readings or (finding := _finding(readings, frame)) is None:
         return None
@@ -123,7 +124,7 @@ def frame_problem(readings: Sequence[Reading], frame: str) -> str | None:
 
 
 class _Finding(NamedTuple):
-    """Targets that contradict a frame: which, where they lie, and the frame that they look like, if it is known."""
+    """Targets that contradict a frame: which ones, where they lie, and the frame that they look like, if known."""
 
     found: Sequence[Reading]
     where: str
@@ -135,7 +136,7 @@ def _finding(readings: Sequence[Reading], frame: str) -> _Finding | None:
     if frame != "relative_1":
         fractions = [reading for reading in readings if looks_like_fraction(reading.point)]
         if all(0 <= value <= 1 for reading in readings for value in reading.point):
-            # A single [0, 0] or [1, 1] is a corner of the screen.
+            # A few targets at [0, 0] or [1, 1] can be the corner of the screen.
             if fractions or len(readings) >= FEWEST_TARGETS:
                 return _Finding(readings, "lie within 0-1", "relative_1")
         elif _many(len(fractions), len(readings)):
@@ -156,7 +157,7 @@ def _fits(readings: Sequence[Reading], frame: str) -> bool:
 
 
 def _corner(readings: Sequence[Reading], frame: str) -> _Finding | None:
-    # Samples without an image, or with a bad one, say nothing about pixels.
+    # Samples without a good image say nothing about pixels.
     measured = [reading for reading in readings if reading.size]
     sizes = [reading.size for reading in readings if reading.size]
     relative = [(SCALE, SCALE)]
@@ -164,19 +165,19 @@ def _corner(readings: Sequence[Reading], frame: str) -> _Finding | None:
         if _all_in_corner(measured, [(PERCENT, PERCENT)] * len(sizes), sizes):
             return _Finding(readings, f"lie within 0-{PERCENT}")
         if _all_in_corner(measured, relative * len(sizes), sizes):
-            return _Finding(readings, "lie within 0-1000, which is one corner of the images", "relative_1000")
+            return _Finding(readings, "lie within 0-1000, one corner of the images", "relative_1000")
         return None
     if _all_in_corner(readings, [(PERCENT, PERCENT)] * len(readings), relative * len(readings)):
         return _Finding(readings, f"lie within 0-{PERCENT}")
     if _all_in_corner(measured, sizes, relative * len(sizes)):
-        return _Finding(measured, "lie in the corner that their image's size in pixels would fill", "pixels")
+        return _Finding(measured, "lie in the corner that pixels of their image would fill", "pixels")
     return None
 
 
 def _all_in_corner(
     readings: Sequence[Reading], corners: Sequence[tuple[float, float]], wholes: Sequence[tuple[float, float]]
 ) -> bool:
-    """Whether many different targets fill a corner of the whole, and nothing else of it."""
+    """Whether many different targets fill a corner, of sizes ``corners``, and lie nowhere else in ``wholes``."""
     chance: dict[tuple[int, int], float] = {}
     for reading, corner, whole in zip(readings, corners, wholes, strict=True):
         if _exceeds(reading, corner):
@@ -201,12 +202,12 @@ def _words(finding: _Finding, readings: Sequence[Reading], frame: str | None) ->
     size = found[0].size
     screen = f" on an image of {size[0]} x {size[1]} pixels" if size else ""
     if frame:
-        converted = "" if frame == DEFAULT_FRAME else ", and they are converted"
+        converted = "" if frame == DEFAULT_FRAME else " to convert them"
         advice = f"it looks like {frame}: set dataset.frame: {frame}{converted}"
     elif max(max(reading.point) for reading in readings) <= PERCENT:
         advice = "it looks like percentages: multiply them by 10 (relative_1000)"
     else:
-        advice = "it looks like pixels of another size than the images have: scale them to the images"
+        advice = "it looks like pixels of images of another size: scale them to the images"
     return f"{count} {len(readings)} targets {finding.where}, such as {example}{screen}; {advice}"
 
 

@@ -1,7 +1,7 @@
-"""Opening screenshots safely.
+"""Open screenshots safely.
 
-A file is refused by its path, its kind, its size in bytes or the size that its header claims, in this order, before
-any pixel is decoded: a file of few bytes can ask for more memory than there is.
+A file's path, kind, size in bytes and the image size in its header are checked in this order, before any pixel is
+decoded: a small file can ask for more memory than there is.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from usertune.data.samples import path_problem
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 100_000_000
-# Qwen3-VL's image processor refuses longer ones, and would do so hours later, in a GPU job.
+# The limit of Qwen3-VL's image processor, which would refuse the image hours later, in a GPU job.
 MAX_ASPECT_RATIO = 200
 LONGEST_NAME_SHOWN = 100
 
 
 class BadImageError(ValueError):
-    """The file is not an image that a sample may use; the message says why."""
+    """A sample may not use this image file; the message says why."""
 
 
 def describe_image(root: Path, relative_path: str) -> ImageRecord:
-    """Open and decode one image, and return its record with the digest of the file's bytes.
+    """Open and decode one image, and return its record with the SHA-256 of the file's bytes.
 
     Raises:
-        BadImageError: the path is refused by `resolve_inside`; nothing is there, or a folder, a pipe or a device; the
-            file is larger than `MAX_BYTES`, not an image, truncated, animated, of more than `MAX_PIXELS`, of an
-            aspect ratio beyond `MAX_ASPECT_RATIO`, or of more than 8 bits in its only channel.
+        BadImageError: `resolve_inside` refuses the path; the path is missing, a folder, a pipe or a device; or the file
+            is larger than `MAX_BYTES`, is not an image, is truncated or animated, or has more than `MAX_PIXELS`, an
+            aspect ratio above `MAX_ASPECT_RATIO`, or one channel of more than 8 bits.
     """
     path = resolve_inside(root, relative_path)
     name = _shorten(relative_path)
@@ -80,7 +80,7 @@ def resolve_inside(root: Path, relative_path: str) -> Path:
 
 def _read_file(path: Path, name: str) -> bytes:
     status = path.stat()
-    # Opening a pipe that nobody writes to would wait forever.
+    # Opening a pipe without a writer would wait forever.
     if not stat.S_ISREG(status.st_mode):
         raise BadImageError(f"the image {name} is not a file but a folder, a pipe or a device")
     if status.st_size > MAX_BYTES:
@@ -91,7 +91,7 @@ def _read_file(path: Path, name: str) -> bytes:
 def _decode(content: bytes, name: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            # Pillow only warns between one and two times its own limit; the size is checked below.
+            # Pillow warns from its own limit on, and raises from twice that; _check_header has a limit of its own.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=FORMATS) as image:
                 _check_header(image, name)
@@ -102,13 +102,13 @@ def _decode(content: bytes, name: str) -> Image.Image:
         raise BadImageError(f"the image {name} is far too large; at most {MAX_PIXELS:,} pixels are decoded") from None
     except (BadImageError, MemoryError):
         raise
-    # Broken metadata makes Pillow raise whatever came up in it: struct.error and TypeError have been seen.
+    # On broken metadata, Pillow raises errors of many kinds, struct.error and TypeError among them.
     except Exception as error:
         raise BadImageError(f"the image {name} cannot be decoded: {error}") from None
 
 
 def _check_header(image: Image.Image, name: str) -> None:
-    """Check what is known of an image before its pixels are decoded."""
+    """Check an image's header, before its pixels are decoded."""
     size = f"{image.width} x {image.height} pixels"
     if image.width * image.height > MAX_PIXELS:
         raise BadImageError(f"the image {name} has {size}; at most {MAX_PIXELS:,} pixels are decoded")
@@ -117,14 +117,14 @@ def _check_header(image: Image.Image, name: str) -> None:
     if image.mode.startswith("I") or image.mode == "F":
         raise BadImageError(f"the image {name} is of mode {image.mode}; more than 8 bits a channel are not supported")
     frames = getattr(image, "n_frames", 1)
-    # Phones write MPO files called .jpg: the photo, and then a depth map, a preview or the like.
+    # Phones write MPO files named .jpg: the photo, then a depth map, a preview or the like.
     if frames > 1 and image.format != "MPO":
         raise BadImageError(f"the image {name} is animated ({frames} frames)")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        # Transparent pixels are shown on white, as viewers do; convert() alone would reveal hidden colours.
+        # Viewers show transparent pixels on white; convert() alone would reveal hidden colours.
         layer = image.convert("RGBA")
         background = Image.new("RGBA", layer.size, "white")
         return Image.alpha_composite(background, layer).convert("RGB")
@@ -132,5 +132,5 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _shorten(name: str) -> str:
-    # Data sets with the image itself in place of its path exist.
+    # Some datasets have the image itself in place of its path.
     return name if len(name) <= LONGEST_NAME_SHOWN else name[: LONGEST_NAME_SHOWN - 1] + "…"

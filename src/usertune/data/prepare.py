@@ -1,4 +1,4 @@
-"""Preparing one user: every raw sample is checked and written as a canonical sample, with a manifest."""
+"""Prepare one user: check every raw sample, and write the canonical samples and a manifest."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ ADVICE = "fix these samples, or set dataset.on_bad_sample: skip to leave bad sam
 
 @dataclass(frozen=True)
 class Checked:
-    """The good samples of a user, the problems of the others, and the raw files with the digest of their content."""
+    """A user's good samples, the problems of the others, and the raw files with the digest of their content."""
 
     samples: list[Sample]
     problems: list[Problem]
@@ -51,7 +51,7 @@ class Checked:
 
 
 class Problem(NamedTuple):
-    """What is wrong with a raw sample, which ``field`` of it, and where the sample is."""
+    """A problem in a raw sample: the sample's location, the ``field``, and a ``text`` that describes it."""
 
     location: Location
     field: str
@@ -72,16 +72,16 @@ def prepare_user(
         recipe: how the samples are read and checked.
         root: folder of the raw data.
         user: the user's id.
-        samples_file: JSON lines to write, one canonical sample each.
-        manifest_file: JSON object to write: counts, digests, and the samples that were skipped.
-        sources_state: `usertune.checks.sources.sources_state` of the raw data when the job was planned, for the audit.
+        samples_file: JSON Lines to write, one canonical sample per line.
+        manifest_file: JSON object to write: counts, digests, and the skipped samples.
+        sources_state: `usertune.checks.sources.sources_state` of the raw data at planning, for the audit.
 
     Returns:
         The manifest.
 
     Raises:
-        UserError: the user has no raw file, no good sample, (with "error") a bad one, or targets that are not in the
-            declared frame; the message names file, line and field of each.
+        UserError: the user has no raw file, no good sample, a bad sample (with ``on_bad_sample: error``), or targets
+            outside the declared frame; the message names file, line and field of each problem.
     """
     checked = check_user(recipe, root, user)
     samples, problems = checked.samples, checked.problems
@@ -109,14 +109,14 @@ def prepare_user(
 
 
 def is_prepared(recipe: PrepareRecipe, user: str, samples_file: Path, manifest_file: Path, sources_state: str) -> bool:
-    """Whether `prepare_user` has done exactly this before, and its files are as it wrote them.
+    """Whether `prepare_user` already ran with the same inputs, and its files are unchanged since.
 
     Args:
         recipe: see `prepare_user`.
         user: the user's id.
         samples_file: the canonical samples.
         manifest_file: their manifest.
-        sources_state: state of the raw data; where it is not known (empty), the answer is no.
+        sources_state: state of the raw data; if it is unknown (empty), the result is False.
     """
     try:
         manifest = read_manifest(manifest_file)
@@ -129,7 +129,7 @@ def is_prepared(recipe: PrepareRecipe, user: str, samples_file: Path, manifest_f
 
 
 def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
-    """Check one user's raw samples, and write nothing.
+    """Check one user's raw samples without writing anything.
 
     Args:
         recipe: how the samples are read and checked.
@@ -146,19 +146,19 @@ def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
         raise UserError(
             f"{root}: user {user} of the study has no raw data ({reader.looks_for}); {describe_available(reader)}"
         )
-    # Before they are read: a file that changes meanwhile then differs from its digest, and is prepared again.
+    # Digest first: a file that changes while it is read then differs from its digest and is prepared again.
     raw_sha256 = digest_sources(sources, root)
     samples, problems, readings = _check_samples(reader, root, user, recipe)
-    place = str(sources[0]) if len(sources) == 1 else f"{root}, user {user}"
+    source = str(sources[0]) if len(sources) == 1 else f"{root}, user {user}"
     if wrong := frame_problem(readings, recipe.frame):
-        # Those of answers are likely due to the frame; the others come on top of it.
+        # The frame likely causes the problems of answers; list only the others.
         others = [problem for problem in problems if not problem.field.endswith(".content")]
         also = f"\n{_problem_list(others)}" if others and recipe.on_bad_sample == "error" else ""
-        raise UserError(f"{place}: the targets of user {user} are not in dataset.frame: {recipe.frame}: {wrong}{also}")
+        raise UserError(f"{source}: the targets of user {user} are not in dataset.frame: {recipe.frame}: {wrong}{also}")
     if problems and recipe.on_bad_sample == "error":
         raise UserError(_problem_list(problems))
     if not samples:
-        raise UserError(f"{place}: no good sample of user {user} ({len(problems)} bad ones)")
+        raise UserError(f"{source}: no good sample of user {user} ({len(problems)} bad ones)")
     return Checked(samples, problems, sources, raw_sha256)
 
 
@@ -169,7 +169,7 @@ def _plug_ins(recipe: PrepareRecipe) -> tuple[str, ...]:
 def _check_samples(
     reader: Reader, root: Path, user: str, recipe: PrepareRecipe
 ) -> tuple[list[Sample], list[Problem], list[Reading]]:
-    """Return the good samples, what is wrong with the others, and all targets as they are in the raw data."""
+    """Return the good samples, the problems of the others, and all targets in the raw data's frame."""
     samples: list[Sample] = []
     problems: list[Problem] = []
     readings: list[Reading] = []
@@ -191,7 +191,7 @@ def _check_samples(
 
 
 def _records(checked: Checked, root: Path) -> list[dict[str, Any]]:
-    """Return problems as the manifest has them; the file is named where a user has several."""
+    """Return the problems for the manifest, with the file if the user has several."""
     several = len(checked.sources) > 1
     return [
         {
@@ -245,7 +245,7 @@ def _canonical(
 
 
 def _describe_images(raw: RawSample, root: Path, known_images: dict[str, Image]) -> BadSampleError | None:
-    """Look at the images of a sample, unless they are known; return what is wrong with the first bad one."""
+    """Add a sample's images to ``known_images``; return the problem of the first bad one."""
     for image_path in raw.image_paths:
         if image_path not in known_images:
             try:
@@ -256,7 +256,7 @@ def _describe_images(raw: RawSample, root: Path, known_images: dict[str, Image])
 
 
 def _convert(raw: RawSample, images: list[Image], frame: str, parse: Parse) -> None:
-    """Write the points of all assistant turns in 0-1000, in place; those of an earlier turn by its own screen."""
+    """Convert the points of all assistant turns to 0-1000, in place, each by the size of the screen before it."""
     if frame == DEFAULT_FRAME:
         return
     seen = 0

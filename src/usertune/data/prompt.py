@@ -1,4 +1,4 @@
-"""The study's prompt, which is put around the text of every sample, and what may not stand in a text."""
+"""The study's prompt around the text of every sample, and placeholders that a text must not contain."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from usertune.core.errors import shown
 from usertune.data.reader import RawSample
 
-# Stands in the study's prompt for the text of a sample.
+# Marks the sample's text in the study's prompt.
 PROMPT_TEXT = "{text}"
-# Of LLaVA and Qwen JSON, of ms-swift, of Qwen3-VL's chat template, and of Qwen-VL.
+# Placeholders of LLaVA and Qwen JSON, ms-swift, Qwen3-VL's chat template, and Qwen-VL.
 _PLACEHOLDER = re.compile(
     r"<(?:image|video|audio|image_pad|video_pad|ref-object|bbox|ImageHere|IMG_CONTEXT)>"
     r"|<\|(?:image_pad|video_pad|vision_start|vision_end|vision_pad|image)\|>|<img>[^<\n]*</img>"
@@ -20,9 +20,9 @@ def put_prompt(sample: RawSample, system: str | None = None, user: str = PROMPT_
     """Put the study's prompt around a sample, in place.
 
     Args:
-        sample: the sample; its last user turn is the one that asks for the answer.
+        sample: the sample; its last user turn asks for the answer.
         system: text of the system turn; None keeps the sample's own.
-        user: text in which ``{text}`` stands for the texts of the last user turn.
+        user: text with ``{text}`` in place of the texts of the last user turn.
     """
     if system is not None:
         turns = [turn for turn in sample.messages if turn["role"] != "system"]
@@ -39,14 +39,14 @@ def put_prompt(sample: RawSample, system: str | None = None, user: str = PROMPT_
 
 
 def placeholder_problem(text: str) -> str | None:
-    """Say that a text holds a placeholder which another program would have replaced; None if it does not.
+    """Describe a placeholder in a text that other programs replace; None if there is none.
 
     Here images are parts of their own, so a model would read the placeholder as text.
     """
     if not (found := _PLACEHOLDER.search(text)):
         return None
     return (
-        f"{shown(found[0])} is in the text, where other programs put an image or an object in its place; here a model "
-        'would read it as text. Give an image as a part {"type": "image", "image": PATH} and leave the placeholder '
-        "out (if these characters are meant, write them otherwise, as &lt;image&gt;)"
+        f"{shown(found[0])} is in the text. Other programs replace it by an image or an object; here a model would "
+        'read it as text. Give an image as a part {"type": "image", "image": PATH} and remove the placeholder '
+        "(to keep the characters as text, escape them: &lt;image&gt;)"
     )

@@ -1,4 +1,4 @@
-"""What a reader is to the steps that use it: it reads the raw data of a dataset, user by user."""
+"""The interface of readers, which read the raw data of a dataset user by user."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from usertune.data.samples import Turn
 
 
 class Location(NamedTuple):
-    """Where a raw sample is: its file, and its 1-based line there, or its number among the file's samples."""
+    """Where a raw sample is: its file, and its line (from 1) or its number among the file's samples."""
 
     file: Path
     line: int
@@ -24,7 +24,7 @@ class Location(NamedTuple):
 
 
 class BadSampleError(ValueError):
-    """A raw sample does not pass the checks; ``field`` says where in the sample."""
+    """A raw sample does not pass the checks; ``field`` is the part of the sample that is wrong."""
 
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
@@ -33,15 +33,15 @@ class BadSampleError(ValueError):
 
 @dataclass
 class RawSample:
-    """One sample as the raw data have it, in role/content messages, with images by path and not yet opened.
+    """One raw sample, in role/content messages, with images by path and not yet opened.
 
     Args:
-        id: its name, which no other sample of the user has.
-        episode: name of the episode that it belongs to.
+        id: its name, unique among the user's samples.
+        episode: name of its episode.
         step: its number in the episode.
-        messages: the turns; the last one is the answer. ``{"type": "image"}`` stands for the next of ``image_paths``.
-        image_paths: relative to the dataset's root, in the order in which the turns show them.
-        numbers: the places that the turns have in the raw data, for messages; as many as turns.
+        messages: the turns; the last one is the answer. ``{"type": "image"}`` means the next of ``image_paths``.
+        image_paths: relative to the dataset's root, in the order of the turns.
+        numbers: the index of each turn in the raw data, for messages.
     """
 
     id: str
@@ -55,54 +55,53 @@ class RawSample:
 class Reader(Protocol):
     """Reads the raw data of one dataset.
 
-    A reader may find one file for each user, a tree of files for each, or one file for all: only `sources` says. Images
-    are files below the root, and a sample names them; data with the images' bytes inside are to be unpacked before.
+    The raw data may be one file per user, a tree of files per user, or one file for all users; `sources` names them.
+    Images are files below the root, and samples name their paths; unpack data with embedded images first.
 
-    Its module also has the constant ``FRAME``: what the format says its coordinates are (see `usertune.data.frames`),
-    for studies that do not say it (``dataset.frame``). Planning reads it without importing the module.
+    A reader's module also has the constant ``FRAME``: the format's coordinate frame (see `usertune.data.frames`), for
+    studies without ``dataset.frame``. Planning reads it without importing the module.
 
-    Planning makes a reader and calls every method but `read` for every user, so these are to be quick, and to import no
-    image library.
+    Planning calls every method but `read` for every user, so these must be quick and import no image library.
     """
 
     looks_for: str
     """What the reader looks for in the root, for messages: ``user_<id>.jsonl``."""
 
     def __init__(self, root: Path) -> None:
-        """Read what is in the folder ``root``, when asked to; the folder exists."""
+        """Take the folder ``root``, which exists; the methods read from it."""
 
     def users(self) -> list[str]:
         """Return the users who have raw data, numbers first."""
 
     def sources(self, user: str) -> Sequence[Path]:
-        """Return the files that hold a user's raw samples, without images; they may hold other users' too.
+        """Return the files of a user's raw samples, without images; they may hold other users' samples too.
 
-        They are the inputs of the user's prepare job. If one of them changes, the user is prepared again. Empty for a
-        user without raw data.
+        They are the inputs of the user's prepare job: if one changes, the user is prepared again. Empty for a user
+        without raw data.
         """
 
     def images(self, user: str) -> Collection[str]:
-        """Return the paths of the images that a user's raw samples name, relative to the root.
+        """Return the image paths in a user's raw samples, relative to the root.
 
-        Damaged samples and files are passed over: `read` reports them.
+        Damaged samples and files are skipped: `read` reports them.
         """
 
     def count(self, user: str) -> int:
-        """Return how many raw samples a user has at most, good and bad; 0 where the files cannot be read."""
+        """Return the greatest possible number of a user's raw samples, good and bad; 0 if files cannot be read."""
 
     def read(self, user: str) -> Iterator[tuple[Location, RawSample | BadSampleError]]:
         """Yield a user's raw samples one by one, in the order of the data, so that few are in memory at once.
 
-        For a sample that cannot be read, the error is yielded and not raised, so that the others follow. Only the form
-        is checked: the caller checks answers, targets and images, and that no id occurs twice.
+        The error of an unreadable sample is yielded, not raised, so that the others follow. Only the format is checked:
+        the caller checks answers, targets, images, and that ids are unique.
 
         Raises:
-            UserError: a file cannot be read as a whole; the message names it and says what to do.
+            UserError: a file cannot be read at all; the message names it and says what to do.
         """
 
 
 def describe_available(reader: Reader) -> str:
-    """Return a phrase that says which users a dataset has."""
+    """Return a phrase that lists a dataset's users."""
     users = reader.users()
     if not users:
         return f"found no {reader.looks_for} there"
@@ -110,7 +109,7 @@ def describe_available(reader: Reader) -> str:
 
 
 def digest_sources(paths: Sequence[Path], root: Path) -> str:
-    """Return the digest of the content of a user's files: that of the file where there is one."""
+    """Return the digest of a user's files: of the content of one file, or of the paths and contents of several."""
     if len(paths) == 1:
         return digest_file(paths[0])
     return digest({os.path.relpath(path, root): digest_file(path) for path in paths})

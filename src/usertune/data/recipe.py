@@ -8,23 +8,23 @@ from usertune.core.recipe import Recipe, Settings
 
 
 class PromptSettings(Settings):
-    """What is put around the text of every sample."""
+    """The prompt around the text of every sample."""
 
     system: str | None = None
     """Text of the system turn; None keeps each sample's own."""
     user: str = "{text}"
-    """Text of the last user turn, where ``{text}`` stands for what the sample says there."""
+    """Text of the last user turn, with ``{text}`` in place of the sample's own."""
 
 
 class PrepareRecipe(Recipe):
     """How the raw samples of a user are read and checked."""
 
     format: str = "messages"
-    """How the raw data are written."""
+    """Format of the raw data, the name of a reader."""
     task: str
-    """What the model is asked for."""
+    """Name of the task, which reads targets from answers."""
     frame: Literal["relative_1000", "relative_1", "pixels"] = "relative_1000"
-    """What the coordinates in the raw data are, see `usertune.data.frames`."""
+    """Coordinate frame of the raw data, see `usertune.data.frames`."""
     prompt: PromptSettings = PromptSettings()
     on_bad_sample: Literal["error", "skip"] = "error"
-    """Stop at a sample that does not pass the checks, or leave it out and count it."""
+    """Stop at a sample that does not pass the checks, or skip and count it."""

@@ -1,4 +1,4 @@
-"""The canonical sample, and the files of one user's samples that later steps read."""
+"""The canonical sample, and the files with one user's samples that later steps read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from usertune.core.manifest import read_manifest
 
 SAMPLE_FIELDS = {"id": str, "user": str, "episode": str, "step": int, "messages": list, "images": list, "target": dict}
 LONGEST_PATH = 1000
-# Control characters, halves of surrogate pairs (names that are not UTF-8), line and paragraph separators.
+# Control characters, surrogates (names that are not UTF-8), line and paragraph separators.
 _NOT_IN_PATHS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
@@ -41,7 +41,7 @@ class Turn(TypedDict):
 
 
 class Sample(TypedDict):
-    """One conversation of one user, ending in the answer that a model should give."""
+    """One conversation of one user, ending in the expected answer."""
 
     id: str
     user: str
@@ -53,10 +53,10 @@ class Sample(TypedDict):
 
 
 def path_problem(path: str) -> str | None:
-    """Say why a text cannot be the path of an image, relative to the dataset's root; None if it can.
+    """Say why a text cannot be an image path relative to the dataset's root; None if it can.
 
-    Only the text is judged. A symbolic link may lead out of the root: whoever set up the folder made it, often to keep
-    screenshots on another disk, while the paths come with the data and may be a stranger's.
+    Only the text is checked. Symbolic links may lead out of the root: the owner of the folder made them, often to keep
+    screenshots on another disk. Paths come with the data, possibly from a stranger.
     """
     if not path or path.startswith("/") or ".." in path.split("/"):
         return "must be relative to the dataset's root, without '..'"
@@ -68,31 +68,31 @@ def path_problem(path: str) -> str | None:
 
 
 def request_digest(sample: Sample) -> str:
-    """Return the digest of what a model is shown: the turns before the answer, and the images' bytes.
+    """Return the digest of a model's input: the turns before the answer, and the images' bytes.
 
-    Ids, paths and the expected answer do not count, so samples that ask the same share their prediction.
+    Ids, paths and the expected answer do not count, so samples with the same input share a prediction.
     """
     return digest({"messages": sample["messages"][:-1], "images": [image["sha256"] for image in sample["images"]]})
 
 
 def read_user(manifest_file: str | Path) -> tuple[dict[str, Any], list[Sample]]:
-    """Read one user's prepared samples by way of their manifest.
+    """Read the prepared samples that a manifest describes.
 
     Returns:
         The manifest and the samples, in the order of the raw file.
 
     Raises:
-        UserError: the samples are missing or are not those that the manifest describes.
+        UserError: the samples are missing or do not match the manifest.
     """
     manifest_path = Path(manifest_file)
     manifest = read_manifest(manifest_path)
     samples_path = manifest_path.parent / f"user_{manifest['user']}.jsonl"
     if not samples_path.exists():
-        raise UserError(f"{samples_path}: missing; delete {manifest_path} and run again so that it is rebuild")
+        raise UserError(f"{samples_path}: missing; delete {manifest_path} and run again to rebuild both")
     if digest_file(samples_path) != manifest["output"]:
         raise UserError(
-            f"{samples_path}: not the content that {manifest_path} describes (edited or damaged); "
-            f"delete both files and run again so that they are remade"
+            f"{samples_path}: does not match {manifest_path} (modified or damaged); "
+            "delete both files and run again to rebuild them"
         )
     return manifest, read_samples(samples_path, manifest["user"])
 
@@ -107,7 +107,7 @@ def read_samples(samples_file: Path, user: str) -> list[Sample]:
     try:
         text = samples_file.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise UserError(f"{samples_file}: this file does not exist; prepare user {user} first") from None
+        raise UserError(f"{samples_file}: does not exist; prepare user {user} first") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{samples_file}: not valid UTF-8 ({error}); prepare the user again") from None
     for number, line in enumerate(text.split("\n"), start=1):
@@ -120,21 +120,18 @@ def read_samples(samples_file: Path, user: str) -> list[Sample]:
             raise UserError(f"{samples_file}:{number}: the id {sample['id']!r} occurs twice; prepare the user again")
         samples[sample["id"]] = sample
     if not samples:
-        raise UserError(
-            f"{samples_file}: user {user} has no samples, so there is nothing to use; "
-            "take the user out of the test split or add data"
-        )
+        raise UserError(f"{samples_file}: user {user} has no samples; remove the user from the test split or add data")
     return list(samples.values())
 
 
-def _parse_sample(line: str, place: str) -> Sample:
+def _parse_sample(line: str, location: str) -> Sample:
     try:
         sample = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{place}: not valid JSON ({error}); prepare the user again") from None
+        raise UserError(f"{location}: not valid JSON ({error}); prepare the user again") from None
     found = sample if isinstance(sample, dict) else {}
     missing = [name for name, kind in SAMPLE_FIELDS.items() if not isinstance(found.get(name), kind)]
     if missing:
-        raise UserError(f"{place}: this sample has no {', '.join(missing)}; prepare the user again")
+        raise UserError(f"{location}: this sample has no {', '.join(missing)}; prepare the user again")
     parsed: Sample = sample
     return parsed

@@ -1,4 +1,4 @@
-"""Turns in role/content messages, as many formats of raw data hold them: checked, and with images by path."""
+"""Read turns in role/content messages, which many formats of raw data have."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ LONGEST_NAME = 200
 
 
 def text_of(turn: Turn) -> str:
-    """Return the texts of a turn as one."""
+    """Return the texts of a turn, joined."""
     return "".join(part.get("text", "") for part in turn["content"])
 
 
 def read_turns(raw: Any, sample: RawSample) -> None:
-    """Check a list of turns and add them to a sample, with their numbers in the list and the paths of their images.
+    """Check a list of turns and add them to a sample, with their indices in the list and their image paths.
 
-    Images in a system turn are moved to the user turn that follows, because the chat template drops them there. Where
-    the answer follows at once, they become a user turn of their own. A system turn without any text is left out.
+    Images in a system turn move to the user turn that follows, because the chat template drops them in a system turn.
+    If an answer follows directly, they become a user turn of their own. A system turn without text is dropped.
 
     Args:
-        raw: ``[{"role": "user", "content": ...}, ...]``, where a content is a text or a list of parts
+        raw: ``[{"role": "user", "content": ...}, ...]``; a content is a text or a list of parts
             ``{"type": "text", "text": ...}`` and ``{"type": "image", "image": path}`` (or ``"path"``).
-        sample: what the turns are added to.
+        sample: the sample to extend.
 
     Raises:
-        BadSampleError: the turns are not such a conversation, which ends in the assistant's answer.
+        BadSampleError: the turns do not have this form, or are not a conversation that ends in the assistant's answer.
     """
     if not isinstance(raw, list) or not raw:
         raise BadSampleError("messages", "a list of turns is needed")
@@ -73,40 +73,40 @@ def _read_parts(content: Any, where: str, sample: RawSample) -> Iterator[Part]:
     if not isinstance(content, list):
         raise BadSampleError(f"{where}.content", "a text or a list of parts is needed")
     for index, part in enumerate(content):
-        place = f"{where}.content[{index}]"
+        part_path = f"{where}.content[{index}]"
         if not isinstance(part, dict):
-            raise BadSampleError(place, "a part is an object with a type, text or image")
+            raise BadSampleError(part_path, "a part is an object with a type, text or image")
         if part.get("type") == "text":
-            text = checked_text(part.get("text"), f"{place}.text")
+            text = checked_text(part.get("text"), f"{part_path}.text")
             if problem := placeholder_problem(text):
-                raise BadSampleError(f"{place}.text", problem)
+                raise BadSampleError(f"{part_path}.text", problem)
             yield {"type": "text", "text": text}
         elif part.get("type") == "image":
-            sample.image_paths.append(checked_text(part.get("image", part.get("path")), f"{place}.image"))
+            sample.image_paths.append(checked_text(part.get("image", part.get("path")), f"{part_path}.image"))
             yield {"type": "image"}
         else:
-            raise BadSampleError(f"{place}.type", f"{shown(part.get('type'))} is not known; use text or image")
+            raise BadSampleError(f"{part_path}.type", f"{shown(part.get('type'))} is not known; use text or image")
 
 
 def checked_name(raw: Mapping[str, Any], key: str, default: str) -> str:
-    """Return the name that a raw sample has under a key, as text.
+    """Return the name under a key of a raw sample, as text; ``default`` if the key is missing.
 
     Raises:
-        BadSampleError: it is not a name.
+        BadSampleError: the value is not a name of 1 to `LONGEST_NAME` characters.
     """
     value = raw.get(key, default)
     if isinstance(value, bool) or not isinstance(value, str | int) or not 0 < len(str(value)) <= LONGEST_NAME:
         raise BadSampleError(key, f"{shown(value)} is not a name of 1 to {LONGEST_NAME} characters")
     if {"\r", "\0"} & set(str(value)):
-        raise BadSampleError(key, f"{shown(value)} holds a carriage return or NUL, which would be lost in tables")
+        raise BadSampleError(key, f"{shown(value)} holds a carriage return or NUL, which tables would lose")
     return checked_text(str(value), key)
 
 
 def checked_text(value: Any, where: str) -> str:
-    """Return a text of a raw sample; ``where`` names it.
+    """Return a text of a raw sample, after a check; ``where`` is its path in the sample, for the error.
 
     Raises:
-        BadSampleError: it is not a text that UTF-8 can express.
+        BadSampleError: the value is not a text, or UTF-8 cannot express it.
     """
     if not isinstance(value, str):
         raise BadSampleError(where, f"a text is needed, found {type(value).__name__}")

@@ -1,7 +1,7 @@
 """The demo's base model before training: a real Qwen3-VL with 0.9 M parameters, and its processor.
 
-Hugging Face's default initialisation leaves a model this small at chance: the position embedding is lost
-beside the image patches and the text embeddings beside the layers' outputs. `initialise` mends both.
+Hugging Face's default initialisation leaves a model this small at chance: the image patches outweigh the position
+embedding, and the layers' outputs outweigh the text embeddings. `initialise` fixes both.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ SPECIAL_TOKENS = (
     "<|video_pad|>",
 )
 
-# The structure of Qwen3-VL-Instruct's template, without its tools: images and videos only outside the
-# system turn, every turn closed by <|im_end|> and a newline.
+# The structure of Qwen3-VL-Instruct's template, without tools: images and videos only outside the system turn,
+# <|im_end|> and a newline at the end of every turn.
 CHAT_TEMPLATE = """\
 {%- macro render(content) -%}
 {%- if content is string -%}{{- content -}}
@@ -67,7 +67,7 @@ CHAT_TEMPLATE = """\
 PATCH_SIZE = 16
 MERGE_SIZE = 2
 MERGED_SIZE = PATCH_SIZE * MERGE_SIZE
-# One merged patch at least and 1,280 at most: a demo screen (15) is never rescaled.
+# From 1 to 1,280 merged patches: a demo screen (15) is never rescaled.
 PIXEL_LIMITS = {"shortest_edge": MERGED_SIZE**2, "longest_edge": 1280 * MERGED_SIZE**2}
 
 VOCABULARY_SIZE = 440
@@ -81,7 +81,7 @@ _RESIDUAL_OUTPUT_SCALE = 0.4
 def build_processor() -> Qwen3VLProcessor:
     """Return the demo's processor: Qwen's image and video processing with a small tokenizer.
 
-    Images keep their size as long as it is a multiple of 32 px; pixel values are in [-1, 1].
+    Images keep their size if it is a multiple of 32 px; pixel values are in [-1, 1].
     """
     image_settings: dict[str, Any] = {
         "patch_size": PATCH_SIZE,
@@ -99,7 +99,7 @@ def build_processor() -> Qwen3VLProcessor:
 
 
 def _build_tokenizer() -> Qwen2Tokenizer:
-    """Learn a byte-level BPE with Qwen's own splitting, in which every digit is a token."""
+    """Train a byte-level BPE with Qwen's own pre-tokenisation, in which every digit is a token."""
     learner = Tokenizer(models.BPE())
     learner.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -131,7 +131,7 @@ def _build_tokenizer() -> Qwen2Tokenizer:
 
 
 def _tokenizer_text() -> list[str]:
-    """Return every kind of text in the demo: a tokenizer knows the words whose meaning a model must learn."""
+    """Return every kind of text in the demo, so that the tokenizer has all words, those new to the model included."""
     lines = ["system\n", "user\n", "assistant\n"]
     for wording in (*GENERIC_WORDINGS, *KNOWN_WORDINGS, *NEW_WORDINGS):
         lines.extend(PROMPT.format(command=f"{wording} {app}") for app in APPS)
@@ -142,7 +142,7 @@ def _tokenizer_text() -> list[str]:
 
 
 def build_model(processor: Qwen3VLProcessor, seed: int) -> Qwen3VLForConditionalGeneration:
-    """Return an untrained fp32 model for ``processor``'s vocabulary; the same seed gives the same weights."""
+    """Return an untrained fp32 model for ``processor``'s vocabulary; ``seed`` determines the weights."""
     tokenizer = processor.tokenizer
     config = Qwen3VLConfig(
         text_config={
@@ -193,10 +193,10 @@ def build_model(processor: Qwen3VLProcessor, seed: int) -> Qwen3VLForConditional
 
 @torch.no_grad()
 def initialise(model: Qwen3VLForConditionalGeneration) -> None:
-    """Draw the weights anew so that a tiny model can learn: see the module's docstring for why.
+    """Draw the weights again so that a tiny model can learn; the module's docstring says why.
 
-    Every linear and convolution weight ~ N(0, 1 / fan_in) with zero bias, a 2-D sinusoid as vision position
-    embedding, text embeddings large enough to be heard, and damped outputs into the residual stream.
+    Linear and convolution weights ~ N(0, 1 / fan_in) with zero bias, a 2-D sinusoid as vision position embedding,
+    larger text embeddings, and damped outputs into the residual stream.
     """
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear | nn.Conv3d) and module is not model.lm_head:

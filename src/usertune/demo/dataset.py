@@ -1,4 +1,4 @@
-"""Writes the demo's raw dataset: per user one JSONL of conversations and a folder of screenshots."""
+"""Write the demo's raw dataset: a JSONL file of conversations and a folder of screenshots for each user."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from usertune.demo.progress_bar import progress_bar
 from usertune.demo.screens import PROMPT, Screen, draw_screen, reference_answer
 from usertune.demo.styles import Step, user_steps
 
-# Raised when screens, styles or texts change, so that a dataset drawn by older code is drawn anew.
+# Increase this when screens, styles or texts change, so that older datasets are drawn again.
 DESIGN = 1
 
 STAMP = "dataset.json"
-# Written before the first user, so that an interrupted dataset knows what it was going to be.
+# The settings, written before the first user, so that an interrupted run can be continued.
 BEGUN = ".dataset.begun.json"
 IMAGES = "images"
 
@@ -37,21 +37,21 @@ class Counts:
     test: int = 50
 
     def of(self, user: int) -> int:
-        """Return how many samples ``user`` gets."""
+        """Return the number of samples of ``user``."""
         if user in TEST_USERS:
             return self.test
         return self.validation if user in VALIDATION_USERS else self.train
 
 
 def make_dataset(folder: Path, users: Sequence[int], seed: int, counts: Counts) -> bool:
-    """Draw the dataset of ``users`` into ``folder``; what is already there with the same settings is kept.
+    """Draw the dataset of ``users`` into ``folder``; users drawn before with the same settings are kept.
 
-    The layout is ``user_<id>.jsonl``, ``images/user_<id>/<number>.png`` and, last, ``dataset.json`` with the
-    settings. A user's JSONL is written after its images, so a JSONL that exists is complete. A dataset with
-    other settings is replaced.
+    The layout is ``user_<id>.jsonl``, ``images/user_<id>/<number>.png`` and, last, ``dataset.json`` with the settings.
+    A user's JSONL is written after its images, so an existing JSONL is complete. A dataset with other settings is
+    replaced.
 
     Returns:
-        Whether anything had to be drawn.
+        Whether anything was drawn.
 
     Raises:
         UserError: a number is out of range, or ``folder`` holds files that are not a demo dataset.
@@ -79,7 +79,7 @@ def _check(users: Sequence[int], seed: int, counts: Counts) -> None:
 
 
 def _begin(folder: Path, settings: dict[str, Any]) -> None:
-    """Make ``folder`` ready: keep what was drawn with the same settings, remove what was not."""
+    """Prepare ``folder``: keep what was drawn with the same settings, remove what was drawn with others."""
     folder.mkdir(parents=True, exist_ok=True)
     begun = folder / BEGUN
     if begun.exists():
@@ -90,7 +90,7 @@ def _begin(folder: Path, settings: dict[str, Any]) -> None:
             samples.unlink()
         shutil.rmtree(folder / IMAGES, ignore_errors=True)
     elif any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise UserError(f"{folder}: this folder holds something else than a demo dataset; name another")
+        raise UserError(f"{folder}: this folder holds other files than a demo dataset; choose another folder")
     write_json(begun, settings)
 
 
@@ -112,14 +112,13 @@ def _write_user(folder: Path, seed: int, user: int, count: int) -> None:
 
 
 def _write_screen(path: Path, screen: Screen) -> None:
-    # The user's JSONL vouches for the images, so these need no rename of their own: a half-written one is
-    # drawn again with its user.
+    # Needs no atomic write: without the user's JSONL, which comes last, all images of the user are drawn again.
     path.parent.mkdir(parents=True, exist_ok=True)
     draw_screen(screen).save(path)
 
 
 def sample(user: int, number: int, step: Step, image: str) -> dict[str, Any]:
-    """Return one raw sample: the user's ``number``-th, from 0; ``image`` is relative to the dataset."""
+    """Return the user's raw sample ``number`` (from 0); ``image`` is a path relative to the dataset."""
     prompt = PROMPT.format(command=step.command)
     return {
         "id": f"{user}-{number:04d}",

@@ -1,4 +1,4 @@
-"""Makes the demo's base model: builds it, teaches it, measures it and writes it down."""
+"""Build, train, evaluate and save the demo's base model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ A real `Qwen3VLForConditionalGeneration` with {parameters:,} parameters, small e
 a CPU in seconds. It reads synthetic phone screens of 96 x 160 pixels and points at the icon that a command
 describes. It knows colours and shapes; it knows no app names and nothing of the real world.
 
-Made from nothing (no pretrained weights) by
+Trained from scratch (no pretrained weights) by
 
     usertune demo pretrain demo/base --seed {seed}
 
@@ -45,12 +45,12 @@ give {chance:.1%}. `pretraining.json` records the seed, the settings and the pac
 
 
 def pretrain(folder: Path, seed: int, steps_scale: float = 1.0) -> dict[str, Any]:
-    """Build, teach and measure the base model and write it to ``folder`` with its ``pretraining.json``.
+    """Build, train and evaluate the base model, and write it to ``folder`` with its ``pretraining.json``.
 
     Args:
-        folder: where model, processor and record are written; made if needed.
-        seed: decides weights, screens and commands.
-        steps_scale: multiplies all step counts; below 1 only to try the program out.
+        folder: folder for the model, the processor and the record; created if needed.
+        seed: determines weights, screens and commands.
+        steps_scale: multiplies all step counts; below 1 only for trials.
 
     Returns:
         The record: seed, settings, package versions, seconds and held-out accuracy (0-1) at `HIT_DISTANCE`.
@@ -92,7 +92,7 @@ def pretrain(folder: Path, seed: int, steps_scale: float = 1.0) -> dict[str, Any
 
 
 def model_card(record: dict[str, Any]) -> str:
-    """Return the README of the base model that ``record`` is of."""
+    """Return the base model's README for ``record``, the result of `pretrain`."""
     held_out = record["held_out"]
     return MODEL_CARD.format(
         parameters=record["parameters"],
@@ -115,10 +115,10 @@ def generic_accuracy(
     count: int,
     batch: int = 50,
 ) -> float:
-    """Return the share (0-1) of ``count`` fresh generic screens on which the model points at the asked icon.
+    """Return the share (0-1) of ``count`` new generic screens on which the model points at the requested icon.
 
-    A hit is a point within `HIT_DISTANCE` (relative, 0-1000) of the icon's centre; an answer that is not in
-    the reference format is a miss. Generation is greedy.
+    A hit is a point within `HIT_DISTANCE` (relative, 0-1000) of the icon's centre; an answer in another format than the
+    reference is a miss. Generation is greedy.
     """
     model.eval()
     hits = 0
@@ -142,6 +142,6 @@ def generic_accuracy(
 
 
 def question(screen: Screen, command: str) -> list[dict[str, Any]]:
-    """Return the user turn that asks ``command`` about ``screen``, as messages for a chat template."""
+    """Return a user turn with ``screen`` and ``command``, as messages for a chat template."""
     image = {"type": "image", "image": draw_screen(screen)}
     return [{"role": "user", "content": [image, {"type": "text", "text": PROMPT.format(command=command)}]}]

@@ -1,4 +1,4 @@
-"""Progress of the demo's longer work, for the person who waits for it in a terminal."""
+"""A progress bar for the demo's longer work in a terminal."""
 
 from __future__ import annotations
 

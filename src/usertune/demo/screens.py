@@ -1,6 +1,6 @@
-"""Synthetic phone screens: a grid of coloured icons, the questions about them and the reference answers.
+"""Synthetic phone screens: a grid of coloured icons, commands about them and reference answers.
 
-Pixels have their origin at the top left. Points in answers are relative: 0-1000 on each axis.
+The origin is at the top left. Points in answers are relative: 0-1000 on each axis.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ COLOURS: dict[str, Rgb] = {
 SHAPES = ("circle", "square", "triangle", "cross")
 LOOKS = tuple((colour, shape) for colour in COLOURS for shape in SHAPES)
 
-# The wordings of a command that the base model is taught; users know more of them (see `styles`).
+# The wordings of commands that the base model learns; users have more (see `styles`).
 GENERIC_WORDINGS = ("tap", "press", "click", "open")
 
 RELATIVE_RANGE = 1000
-# Coordinates are rounded so that a small model has few digits to learn: 20 is 1.9 px across, 3.2 px down.
+# Rounded coordinates leave a small model few digits to learn: 20 is 1.9 px across, 3.2 px down.
 COORDINATE_STEP = 20
 
 PROMPT = "Relative (0-1000) point of the element: {command}"
@@ -50,7 +50,7 @@ _COLOUR_JITTER = 12
 
 @dataclass(frozen=True)
 class Icon:
-    """One icon: how it is called, where it is and how it is painted.
+    """One icon: its name, position and paint.
 
     ``column`` and ``row`` count cells from the top left; ``centre_x``, ``centre_y`` and ``half_size``
     are in pixels.
@@ -95,7 +95,7 @@ def _relative(pixels: int, extent: int) -> int:
 
 
 def reference_answer(icon: Icon) -> str:
-    """Return the answer that a perfect model gives for ``icon``: a referring and a grounding block."""
+    """Return the correct answer for ``icon``: a referring and a grounding block."""
     x, y = icon.point
     return ANSWER.format(content=icon.look, x=x, y=y)
 
@@ -140,7 +140,7 @@ def nudged(screen: Screen, rng: np.random.Generator) -> Screen:
 
 
 def generic_screen(icon_count: int, rng: np.random.Generator) -> Screen:
-    """Return a screen in nobody's style: any background from dark to light, any palette, any layout."""
+    """Return a screen of ``icon_count`` icons in no user's style: random background, palette and layout."""
     looks = rng.choice(len(LOOKS), icon_count, replace=False)
     cells = rng.choice(COLUMNS * ROWS, icon_count, replace=False)
     brightness = int(rng.integers(25, 251))
@@ -155,7 +155,7 @@ def generic_screen(icon_count: int, rng: np.random.Generator) -> Screen:
 
 
 def generic_command(icon: Icon, rng: np.random.Generator) -> str:
-    """Return a command for ``icon`` by its look, in one of the wordings that the base model is taught."""
+    """Return a command that describes ``icon`` by its look, in one of the `GENERIC_WORDINGS`."""
     return f"{rng.choice(GENERIC_WORDINGS)} the {icon.look}"
 
 

@@ -1,6 +1,6 @@
-"""What is personal about a demo user: theme, palette, layout, wording, and own looks of known apps.
+"""The personal style of a demo user: theme, palette, layout, wordings, and own looks of some apps.
 
-Everything follows from ``(seed, user)`` alone, so one user's data do not depend on which others are drawn.
+Everything follows from ``(seed, user)``, so a user's data do not depend on which other users are drawn.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ APPS: dict[str, tuple[str, str]] = {
     "Health": ("red", "cross"),
     "Shop": ("orange", "triangle"),
 }
-# Every user has one wording that the base model knows and one that it does not: equally hard for all.
+# Every user has one wording that the base model knows and one that it does not, so users are equally hard.
 KNOWN_WORDINGS = ("tap", "press", "click", "open")
 NEW_WORDINGS = ("go to", "show me")
 
@@ -55,14 +55,14 @@ MAX_ICONS = 7
 MIN_STEPS = 2
 MAX_STEPS = 4
 
-# Separate random streams, so that a change in how styles are drawn leaves the samples' draws alone.
+# Separate random streams, so that a change to the draws of styles does not change those of samples.
 _STYLE_STREAM = 0
 _SAMPLE_STREAM = 1
 
 
 @dataclass(frozen=True)
 class UserStyle:
-    """How one user's phone looks and how its owner speaks.
+    """The look of one user's phone, and the user's wordings.
 
     ``looks`` and ``cells`` give each app its (colour, shape) and habitual (column, row); ``palette`` gives
     each colour name its painted RGB; ``half_size`` is in pixels.
@@ -105,7 +105,7 @@ def user_style(seed: int, user: int) -> UserStyle:
 
 
 def _looks_with_own(rng: np.random.Generator) -> dict[str, tuple[str, str]]:
-    """Give `OWN_LOOK_APPS` apps a look that no app usually has, so that looks stay distinct."""
+    """Return the looks of all apps; `OWN_LOOK_APPS` apps get one that no app usually has, so looks stay distinct."""
     free = [look for look in LOOKS if look not in APPS.values()]
     apps = rng.choice(list(APPS), OWN_LOOK_APPS, replace=False).tolist()
     own = rng.choice(len(free), OWN_LOOK_APPS, replace=False).tolist()
@@ -120,9 +120,8 @@ def _habitual_cells(rng: np.random.Generator) -> dict[str, tuple[int, int]]:
 def user_steps(seed: int, user: int, count: int) -> list[Step]:
     """Return the first ``count`` commands of ``user``.
 
-    An episode has 2-4 commands about one screen or near-identical ones. Commands name the app in exactly 7
-    of every 10 and otherwise describe its look, so that users are about equally hard. A larger ``count``
-    continues the same sequence.
+    An episode has 2-4 commands about one screen or near-identical ones. Exactly 7 of every 10 commands name the app,
+    the others describe its look, so users are about equally hard. A larger ``count`` continues the same sequence.
     """
     style = user_style(seed, user)
     rng = np.random.default_rng([seed, user, _SAMPLE_STREAM])
@@ -149,7 +148,7 @@ def _by_name(rng: np.random.Generator) -> Iterator[bool]:
 
 
 def _user_screen(style: UserStyle, apps: list[str], rng: np.random.Generator) -> Screen:
-    """Return a screen that shows ``apps`` (in that order of icons), most of them where the user has them."""
+    """Return a screen with ``apps`` as its icons, in this order, most of them in the user's habitual cells."""
     free = [(index % COLUMNS, index // COLUMNS) for index in range(COLUMNS * ROWS)]
     icons = []
     for app in apps:

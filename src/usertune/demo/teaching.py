@@ -1,8 +1,8 @@
-"""The two stages in which the demo's base model learns to find things on generic screens.
+"""Train the demo's base model in two stages to find icons on generic screens.
 
-Stage A teaches the vision tower with linear heads that are thrown away; stage B teaches the language model
-with the vision tower frozen. Without stage A there is no pressure to make an icon's place readable before
-the language model knows how to look it up, and training stays at chance.
+Stage A trains the vision tower with linear heads that are discarded afterwards; stage B trains the language model with
+the vision tower frozen. Without stage A, training stays at chance: the vision tower does not learn to encode an icon's
+position until the language model can use it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ LANGUAGE_RATE = 2e-3
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of stage B's curriculum: ``screens`` fresh screens a step, ``questions`` about each."""
+    """A part of stage B's curriculum: each step has ``screens`` new screens and ``questions`` about each."""
 
     min_icons: int
     max_icons: int
@@ -59,12 +59,12 @@ class Phase:
     steps: int
 
 
-# One icon teaches the answer's form and where things are, two teach to choose, many teach to search.
+# One icon teaches the answer's format and positions, two teach choosing, many teach searching.
 CURRICULUM = (Phase(1, 1, 1, 64, 50), Phase(2, 2, 2, 48, 100), Phase(3, 9, 4, 24, 1000))
 
 
 def settings() -> dict[str, Any]:
-    """Return what decides the teaching beside the seed, for the record."""
+    """Return the training settings other than the seed, for the record."""
     return {
         "warm_up": {"steps": WARM_UP_STEPS, "screens": WARM_UP_SCREENS, "rate": WARM_UP_RATE},
         "language": {"rate": LANGUAGE_RATE, "curriculum": [asdict(phase) for phase in CURRICULUM]},
@@ -78,9 +78,9 @@ def warm_up_vision(
     rng: np.random.Generator,
     steps_scale: float,
 ) -> None:
-    """Stage A: train the vision tower so that each visual token tells its icon's colour, shape and place.
+    """Stage A: train the vision tower so that each visual token encodes its icon's colour, shape and position.
 
-    The place is both the cell (column and row) and the icon's offset within it, in units of `MAX_JITTER`.
+    The position is the cell (column and row) and the icon's offset from the cell's middle, in units of `MAX_JITTER`.
     """
     steps = _scaled(WARM_UP_STEPS, steps_scale)
     vision = model.model.visual
@@ -160,8 +160,8 @@ def _question_loss(
             icon = screen.icons[index]
             dialogues.append((generic_command(icon, rng), reference_answer(icon)))
     tokens, labels = texts.encode(dialogues)
-    # Every row has its image at the same place and is padded on the right, so the longest row's positions
-    # serve all, and causal attention alone keeps the padding out of sight.
+    # Every row has its image at the same position and is padded on the right. So the first row's positions fit all
+    # rows, and causal attention hides the padding.
     kinds = (tokens[:1] == processor.image_token_id).int()
     pixels, grid = _pixels(processor, screens)
     positions, _ = model.model.get_rope_index(tokens[:1], image_grid_thw=grid[:1], mm_token_type_ids=kinds)
@@ -180,7 +180,7 @@ def _question_loss(
 def _frozen_vision(
     model: Qwen3VLForConditionalGeneration, pixels: torch.Tensor, grid: torch.Tensor, copies: int
 ) -> BaseModelOutputWithDeepstackFeatures:
-    """Look at each screen once and repeat what was seen for each of the ``copies`` questions about it."""
+    """Encode each screen once, and repeat its features for each of the ``copies`` questions about it."""
     seen = model.model.visual(pixels, grid)
 
     def repeat(features: torch.Tensor) -> list[torch.Tensor]:
@@ -193,7 +193,7 @@ def _frozen_vision(
 
 
 class _Texts:
-    """Turns (command, answer) pairs into tokens; renders the chat template only once, for speed."""
+    """Tokenizes (command, answer) pairs; renders the chat template only once, for speed."""
 
     def __init__(self, processor: Qwen3VLProcessor) -> None:
         self._tokenizer = processor.tokenizer
@@ -230,7 +230,7 @@ class _Optimiser:
         self._schedule = torch.optim.lr_scheduler.LambdaLR(self._adam, share)
 
     def step(self, loss: torch.Tensor) -> None:
-        """Move the parameters one step down ``loss``'s gradient."""
+        """Update the parameters by one step on ``loss``."""
         loss.backward()
         nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._adam.step()
@@ -249,7 +249,7 @@ def _rate_share(warm_up: int, steps: int, final_share: float) -> Callable[[int],
 
 
 def _pixels(processor: Qwen3VLProcessor, screens: list[Screen]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw ``screens``; return their patches and the (images, 3) grid, as the processor makes them."""
+    """Draw ``screens``; return the processor's patches (patches, patch values) and grid (images, 3)."""
     images = [torch.from_numpy(np.array(draw_screen(screen))).permute(2, 0, 1) for screen in screens]
     features = processor.image_processor(images=images, return_tensors="pt")
     return features["pixel_values"], features["image_grid_thw"]

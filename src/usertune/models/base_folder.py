@@ -1,4 +1,4 @@
-"""The folder of the base model: its files, and how its manifest names it, so that a project can be moved."""
+"""The base model's folder: its files, and its path in manifests, which stays valid when a project moves."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from pathlib import Path
 
 from usertune.core.hashing import list_files
 
-# Files that say something about the model but take no part in what it answers.
+# Files that describe the model and do not affect its answers.
 DESCRIPTIONS = ("README.md", "LICENSE", "pretraining.json", ".gitattributes")
 
 
 def as_recorded(path: str | Path, manifest_file: str | Path) -> str:
-    """Return a folder as the manifest names it: relative to the manifest, unless it was given as absolute."""
+    """Return a folder's path for the manifest: relative to the manifest, or absolute if given so."""
     path = Path(path).expanduser()
-    # Not Path.resolve, since links keep the names that people gave them.
+    # Path.resolve would replace links by their targets.
     return str(path) if path.is_absolute() else os.path.relpath(path, Path(manifest_file).parent)
 
 
 def from_record(recorded: str, manifest_file: str | Path) -> Path:
-    """Return the folder that a manifest names, as seen from the working directory."""
+    """Return the folder that a manifest names, relative to the working directory."""
     found = Path(os.path.normpath(Path(manifest_file).parent / recorded))
-    # Older manifests name it as seen from the working directory.
+    # In older manifests, the path is relative to the working directory.
     return found if found.exists() or not Path(recorded).exists() else Path(recorded)
 
 
 def model_files(folder: str | Path) -> list[str]:
-    """Return the files of a model folder that decide what the model answers, relative to it."""
+    """Return the files of a model folder that affect the model's answers, relative to the folder."""
     return [name for name in list_files(folder) if name not in DESCRIPTIONS]
 
 

@@ -1,4 +1,4 @@
-"""Finding the base model and writing down which one it is, before any GPU is asked for."""
+"""Find the base model and write its manifest, before any job requests a GPU."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ logger = logging.getLogger(__name__)
 
 
 def check_base_model(path: str, revision: str | None, pixels: Pixels) -> None:
-    """Check while jobs are planned that a base model can be used, as far as this machine has it.
+    """Check during planning that a base model can be used, as far as this machine has its files.
 
-    Small files and headers are read, no weights. Of a hub name only what is in the cache is looked at, and only where
-    the hub's client may not download the rest.
+    Reads small files and headers, no weights. For a hub name, checks the cached copy, and only if the hub client is
+    offline.
 
     Args:
         path: ``base_model.path`` of the study.
@@ -38,7 +38,7 @@ def check_base_model(path: str, revision: str | None, pixels: Pixels) -> None:
         pixels: fewest and most pixels of an image.
 
     Raises:
-        UserError: the folder is not there, or lacks something; all problems in one message.
+        UserError: the folder is missing or incomplete; one message lists all problems.
     """
     if is_local(path):
         check_local(path, pixels)
@@ -46,15 +46,15 @@ def check_base_model(path: str, revision: str | None, pixels: Pixels) -> None:
     snapshot = cached_snapshot(path, revision, os.environ)
     if snapshot is None and revision is None and (hint := looks_like_a_folder(path)):
         raise UserError(
-            f"base_model.path: {path} is not a folder, but looks like one: {hint}; if it is meant as a name on the "
-            "hub, say so by base_model.revision: main"
+            f"base_model.path: {path} is not a folder, but looks like one: {hint}; if it is a name on the hub, set "
+            "base_model.revision: main"
         )
     if not is_offline(os.environ):
         return
     if snapshot is None:
         raise UserError(
-            f"base_model.path: {path} is no folder here, and as a name on the hub it is not in the cache "
-            f"{hub_cache(os.environ)}, while HF_HUB_OFFLINE forbids to download it{_similar(path)}"
+            f"base_model.path: {path} is neither a folder here nor a hub model in the cache {hub_cache(os.environ)}, "
+            f"and HF_HUB_OFFLINE forbids downloading it{_similar(path)}"
         )
     _check_snapshot(path, snapshot, pixels)
 
@@ -63,18 +63,18 @@ def check_local(path: str, pixels: Pixels) -> None:
     """Check that a local base model can be used, without loading it.
 
     Raises:
-        UserError: the folder or something in it is missing or damaged, or it holds another kind of model.
+        UserError: the folder or a file in it is missing or damaged, or it holds another kind of model.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
         form = "" if path.count("/") == 1 else "; a name on the hub has the form owner/name"
-        what = "a file; name the folder that it is in" if folder.is_file() else f"not a folder{_similar(path)}{form}"
+        what = "a file; give the folder that holds it" if folder.is_file() else f"not a folder{_similar(path)}{form}"
         raise UserError(f"base_model.path: {path} is {what}")
     _check_folder(path, folder, pixels, "")
 
 
 def _check_snapshot(name: str, snapshot: Path, pixels: Pixels) -> None:
-    advice = f"where there is a network, complete the copy in the cache: hf download {name}"
+    advice = f"complete the cached copy on a machine with a network: hf download {name}"
     _check_folder(f"{name} ({snapshot})", snapshot, pixels, f"\n  {advice}")
 
 
@@ -94,22 +94,22 @@ def _check_folder(name: str, folder: Path, pixels: Pixels, advice: str) -> None:
 
 
 def _similar(path: str) -> str:
-    """Return, as the rest of a sentence, what has a name like this one: folders here, and models in the hub's cache."""
+    """Return a clause that lists similar names: folders here, and models in the hub's cache."""
     close = difflib.get_close_matches(path, cached_models(os.environ), n=3, cutoff=0.6)
     return similar_folders(path) + (f"; similar models in the hub's cache: {', '.join(close)}" if close else "")
 
 
 def describe_base_model(recipe: BaseModelRecipe, manifest_file: str | Path, path: str | None = None) -> dict[str, Any]:
-    """Find the base model (downloading it when it is a hub name) and write its manifest.
+    """Find the base model (download it if it is a hub name) and write its manifest.
 
     Args:
-        recipe: which model it is, and how the study uses it.
-        path: the folder as seen from the working directory, or the hub name; as in the recipe where left out.
-        manifest_file: JSON object to write: the local folder, what `about_model` finds there, and the digest of every
+        recipe: the model, and how the study uses it.
+        manifest_file: JSON object to write: the local folder, the result of `about_model`, and the digest of every
             file.
+        path: the folder relative to the working directory, or the hub name; by default the recipe's.
 
     Returns:
-        The manifest. Its ``output`` depends on the files' content alone, so a copy is the same model.
+        The manifest. Its ``output`` depends only on the files' content, so a copy is the same model.
 
     Raises:
         UserError: the model cannot be found, downloaded or used.
@@ -121,7 +121,7 @@ def describe_base_model(recipe: BaseModelRecipe, manifest_file: str | Path, path
     else:
         folder = download(path, recipe.revision, _similar(path))
         _check_snapshot(path, folder, recipe.pixels)
-    # Imported here: planning, which uses this module too, needs no templates.
+    # Imported here: planning, which also uses this module, needs no templates.
     from usertune.models.chat_template import IMAGE, TURN_END, TURN_START, ChatTemplate
 
     model = ModelFolder(folder)
@@ -151,10 +151,10 @@ def describe_base_model(recipe: BaseModelRecipe, manifest_file: str | Path, path
 
 
 def about_model(folder: Path) -> dict[str, Any]:
-    """Return what a model is known by: ``model_type``, ``parameters`` (numbers in its files) and ``commit`` on the hub.
+    """Return a model's ``model_type``, ``parameters`` (count of numbers in its files) and ``commit`` on the hub.
 
-    Parameters and commit are None where they cannot be told. The hub client names a snapshot's folder by its commit,
-    and leaves a note in folders that it was told to fill.
+    Parameters and commit are None if unknown. The hub client names a snapshot's folder by its commit, and writes a
+    metadata file into folders that it downloads to (``local_dir``).
     """
     commit = folder.name if folder.parent.name == "snapshots" else None
     note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"

@@ -1,4 +1,4 @@
-"""What a chat template makes of conversations, checked once, before anything is trained or asked. Needs no torch."""
+"""Check how a chat template renders conversations, before any training or prediction. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from usertune.core.errors import UserError, shown
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
 ANSWER_HEADER = "assistant\n"
 IMAGE = "<|image_pad|>"
-# The variable by which templates of models that can do both switch thinking on or off.
+# The template variable that switches thinking on or off, in models that can do both.
 SWITCH = "enable_thinking"
 THINKING_BEGINS, THINKING_ENDS = "<think>", "</think>"
 
@@ -32,14 +32,14 @@ def _turn(role: str, *parts: str) -> dict[str, Any]:
 
 QUESTION = _turn("user", "", "Where is the mail icon?")
 ANSWER = "```grounding\n[311, 541]\n```"
-# Forms of conversations that are tried. A template may refuse all but the first, by an error of its own.
+# Conversations to try. A template may refuse any but the first by raising an error.
 SHAPES = {
     "a question and its answer": [QUESTION, _turn("assistant", ANSWER)],
     "a system turn": [_turn("system", "You are helpful."), QUESTION, _turn("assistant", ANSWER)],
     "several turns": [QUESTION, _turn("assistant", "There."), QUESTION, _turn("assistant", ANSWER)],
     "an answer between line breaks": [QUESTION, _turn("assistant", f"\n{ANSWER}\n")],
 }
-# Where thinking is on.
+# Tried too if thinking is on.
 THOUGHTS = {
     "an answer with a thought": [QUESTION, _turn("assistant", f"<think>\nAbove.\n</think>\n\n{ANSWER}")],
 }
@@ -53,7 +53,7 @@ class ChatTemplate:
         special_tokens: ``bos_token`` and the like, which a template may use.
 
     Raises:
-        UserError: the template is no valid Jinja.
+        UserError: the template is not valid Jinja.
     """
 
     def __init__(self, text: str, special_tokens: Mapping[str, str] | None = None) -> None:
@@ -63,7 +63,7 @@ class ChatTemplate:
         try:
             self._template = self._environment.from_string(text)
         except jinja2.TemplateError as error:
-            _refuse(f"it is no valid template ({error})")
+            _refuse(f"it is not a valid template ({error})")
 
     @cached_property
     def has_switch(self) -> bool:
@@ -71,14 +71,14 @@ class ChatTemplate:
         return SWITCH in meta.find_undeclared_variables(self._environment.parse(self.text))
 
     def variables(self, thinking: bool | None) -> dict[str, bool]:
-        """Return the template's variables for a study's ``base_model.thinking``."""
+        """Return the template variables for a study's ``base_model.thinking``."""
         return {SWITCH: thinking} if self.has_switch and thinking is not None else {}
 
     def render(self, messages: Messages, add_generation_prompt: bool, thinking: bool | None = None) -> str:
         """Return the text of a conversation.
 
         Raises:
-            jinja2.TemplateError: the template refuses the conversation, or fails.
+            jinja2.TemplateError: the template refuses the conversation or fails.
         """
         return self._template.render(
             messages=messages,
@@ -90,17 +90,17 @@ class ChatTemplate:
         )
 
     def check(self, thinking: bool | None) -> dict[str, Any]:
-        """Check that what is asked is the beginning of what is trained, and that the study says whether thinking is on.
+        """Check that each prompt is the beginning of its training text, and that ``base_model.thinking`` fits.
 
         Args:
             thinking: the study's ``base_model.thinking``.
 
         Returns:
-            ``generation_prompt`` (how an answer's turn begins when the model is asked), ``thinking`` (whether thoughts
-            come before an answer) and ``refused`` (forms of conversations that the template does not take).
+            ``generation_prompt`` (the end of a prompt, where the answer's turn begins), ``thinking`` (whether thoughts
+            precede an answer) and ``refused`` (names of the conversations that the template refuses).
 
         Raises:
-            UserError: the prompt is not a prefix of the conversation, the template leaves something out, or
+            UserError: a prompt is not a prefix of its conversation, the template drops something, or
                 ``base_model.thinking`` does not fit the template.
         """
         begin = self._generation_prompt(thinking)
@@ -113,43 +113,43 @@ class ChatTemplate:
         try:
             prompt = self.render([QUESTION], add_generation_prompt=True, thinking=thinking)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
-            _refuse(f"it takes no question with an image ({error})")
+            _refuse(f"it refuses a question with an image ({error})")
         before, start, begin = prompt.rpartition(TURN_START)
         if not start or not begin.startswith(ANSWER_HEADER):
             _refuse(f"its prompt must end with {TURN_START + ANSWER_HEADER!r}, but ends with {shown(prompt[-40:])}")
         if before.count(IMAGE) != 1:
-            _refuse(f"a question with one image has {before.count(IMAGE)} {IMAGE} in its prompt")
+            _refuse(f"the prompt of a question with one image has {before.count(IMAGE)} {IMAGE}")
         return start + begin
 
     def _check_thinking(self, begin: str, thinking: bool | None) -> bool:
         opened = begin.rpartition(THINKING_BEGINS)[2]
         opens = THINKING_BEGINS in begin and THINKING_ENDS not in opened
         if thinking is None and (opens or self.has_switch):
-            off = ", or false for none" if self.has_switch else ""
+            off = ", or false for no thoughts" if self.has_switch else ""
             raise UserError(
-                "base_model.thinking: this is a model that thinks before it answers; say true (then an answer has its "
-                f"thoughts before it, and evaluation.max_new_tokens needs room for them){off}; or use a model that "
-                "does not think (Instruct)"
+                "base_model.thinking: this model thinks before it answers; set true (each answer then begins with "
+                f"thoughts, and evaluation.max_new_tokens needs room for them){off}; or use a model that does not "
+                "think (Instruct)"
             )
         if thinking and not (opens or self.has_switch):
             raise UserError(
-                "base_model.thinking is true, but the model's chat template knows no thinking; remove the key"
+                "base_model.thinking is true, but the model's chat template has no thinking; remove the key"
             )
         if thinking is False and opens:
             raise UserError(
                 "base_model.thinking is false, but the model's chat template begins every answer with "
-                f"{shown(begin)} and has no switch {SWITCH}; say true, or use a model that does not think (Instruct)"
+                f"{shown(begin)} and has no switch {SWITCH}; set true, or use a model that does not think (Instruct)"
             )
         return bool(thinking)
 
     def _check_shape(self, name: str, messages: Messages, thinking: bool | None) -> bool:
-        """Check one form of conversation; return False where the template refuses it."""
+        """Check one conversation; return False if the template refuses it."""
         try:
             prompt = self.render(messages[:-1], add_generation_prompt=True, thinking=thinking)
             whole = self.render(messages, add_generation_prompt=False, thinking=thinking)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             if name == next(iter(SHAPES)):
-                _refuse(f"it takes no {name} ({error})")
+                _refuse(f"it refuses {name} ({error})")
             return False
         if difference := prompt_difference(prompt, whole):
             _refuse(f"with {name}, {difference}")
@@ -158,33 +158,33 @@ class ChatTemplate:
         if not end:
             _refuse(f"with {name}, the answer does not end with {TURN_END}: {shown(rest[-40:])}")
         if ANSWER not in answer:
-            _refuse(f"with {name}, the answer is not trained as the data have it: {shown(answer)}")
+            _refuse(f"with {name}, the training text changes the answer: {shown(answer)}")
         return True
 
 
 def prompt_difference(prompt: str, whole: str) -> str:
-    """Say where the text that a model is asked with is not the beginning of what it is trained on; "" if it is."""
+    """Say where a prompt differs from the beginning of its training text ``whole``; "" if it does not."""
     if whole.startswith(prompt):
         return ""
-    place = next(
+    position = next(
         (number for number, (asked, trained) in enumerate(zip(prompt, whole, strict=False)) if asked != trained),
         min(len(prompt), len(whole)),
     )
-    begin = max(0, place - 30)
+    begin = max(0, position - 30)
     return (
-        f"another prompt is trained than is asked: {shown(prompt[begin : place + 40])} is asked, "
-        f"{shown(whole[begin : place + 40])} is trained"
+        f"training and prediction have different prompts: {shown(whole[begin : position + 40])} in training, "
+        f"{shown(prompt[begin : position + 40])} in prediction"
     )
 
 
 def _refuse(problem: str) -> NoReturn:
     raise UserError(
-        f"base_model: the model's chat template cannot be used: {problem}. Use the template of the model's own hub page"
+        f"base_model: the model's chat template cannot be used: {problem}. Use the one on the model's own hub page"
     )
 
 
 class _Generation(Extension):
-    """The statement ``generation``, by which templates mark what a model says; here it changes nothing."""
+    """The ``generation`` block, in which templates mark the model's own text; here it has no effect."""
 
     tags = {"generation"}  # noqa: RUF012 (jinja2's own form)
 
@@ -194,7 +194,7 @@ class _Generation(Extension):
 
 
 def _environment() -> ImmutableSandboxedEnvironment:
-    """Return an environment like that of transformers (``utils/chat_template_utils.py``)."""
+    """Return a Jinja environment like that of transformers (``utils/chat_template_utils.py``)."""
 
     def raise_exception(message: str) -> NoReturn:
         raise jinja2.TemplateError(message)

@@ -1,7 +1,7 @@
-"""From conversations to tensors: token ids, answer labels and padding.
+"""Convert conversations to tensors: token ids, answer labels and padding.
 
-Control tokens (``<|im_start|>`` and the like) come from the chat template alone: the same characters inside a
-sample's text are tokenized as plain text, so no sample can open or close a turn.
+Control tokens (``<|im_start|>`` etc.) come only from the chat template. The same characters in a sample's text are
+tokenized as plain text, so no sample can open or close a turn.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from usertune.data.samples import Part, Sample, Turn
 from usertune.models.chat_template import ANSWER_HEADER, TURN_END, TURN_START, ChatTemplate, prompt_difference
 
 IGNORED_LABEL = -100
-# Unicode's largest range of characters without a meaning: planes 15 and 16, for private use.
+# Planes 15 and 16 (private use): Unicode's largest range of characters without a meaning.
 _MASKS = range(0xF0000, 0x110000)
 
 
 @dataclass(frozen=True)
 class TokenizedConversation:
-    """Token ids of a conversation, and which of them are an answer that a model is trained to give."""
+    """Token ids of a conversation, and whether each belongs to an answer that the model is trained on."""
 
     input_ids: list[int]
     is_answer: list[bool]
@@ -36,10 +36,10 @@ class TokenizedConversation:
 class ConversationTokenizer:
     r"""Tokenizes conversations with a Qwen3-VL processor.
 
-    The answer span is the official one: the response, ``<|im_end|>`` and the newline after it, found by the
+    The answer span follows the official code: the response, ``<|im_end|>`` and the newline after it, found by the
     header ``<|im_start|>assistant\n`` (QwenLM/Qwen3-VL, ``qwen-vl-finetune``, ``preprocess_qwen_visual``).
-    What is asked is tokenized apart from the last response, so the ids before it are those that generation
-    starts from, even when a response begins with white space, or the template opens a thought before it.
+    The prompt is tokenized separately from the last response, so its ids are those that generation starts from, even
+    if the response begins with white space or the template opens a thought before it.
 
     Args:
         processor: the base model's processor.
@@ -66,10 +66,10 @@ class ConversationTokenizer:
         ).input_ids
 
     def conversation(self, sample: Sample) -> TokenizedConversation:
-        """Return the ids of the whole conversation, every assistant turn marked as an answer.
+        """Return the ids of the complete conversation, with every assistant turn marked as an answer.
 
         Raises:
-            UserError: the chat template makes another prompt of this conversation than it would be asked with.
+            UserError: the chat template's text of the conversation does not begin with its prompt in prediction.
         """
         masked, hidden = self._hide_control_tokens(sample["messages"])
         asked, whole = self._render(masked[:-1], asked=True), self._render(masked, asked=False)
@@ -78,7 +78,7 @@ class ConversationTokenizer:
         counts = iter(self.image_tokens(sample))
         before = self._tokenize(asked, hidden, counts, False)
         answer = self._tokenize(whole[len(asked) :], hidden, counts, True)
-        # The last turn's beginning is the template's, with whatever it opens there, and no part of the answer.
+        # The template writes the last turn's header and what it opens there; these are not part of the answer.
         header = len(before.input_ids) - before.input_ids[::-1].index(self._control_ids[TURN_START])
         is_answer = before.is_answer[:header] + [False] * (len(before.input_ids) - header)
         return TokenizedConversation(before.input_ids + answer.input_ids, is_answer + answer.is_answer)
@@ -110,7 +110,7 @@ class ConversationTokenizer:
         return TokenizedConversation(ids, is_answer)
 
     def _pieces(self, text: str, hidden: dict[str, str], in_answer: bool) -> Iterator[tuple[list[int], bool]]:
-        """Yield the ids of each control token and of each stretch of plain text, and whether they are an answer."""
+        """Yield the ids of each control token and each stretch of plain text, and whether they belong to an answer."""
         after = ""
         for piece in self._control_pattern.split(text):
             if piece in self._control_ids:
@@ -134,7 +134,11 @@ class ConversationTokenizer:
         return ids
 
     def _hide_control_tokens(self, messages: Sequence[Turn]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-        """Replace control tokens inside texts by characters that the template passes through untouched."""
+        """Replace control tokens in texts by characters that the template leaves unchanged.
+
+        Returns:
+            The turns, and which control token each of these characters stands for.
+        """
         everything = "".join(part.get("text", "") for turn in messages for part in turn["content"])
         found = sorted(set(self._control_pattern.findall(everything)))
         used = set(everything)
@@ -151,8 +155,8 @@ class Collator:
     """Builds the batch of tensors that Qwen3-VL's ``forward`` and ``generate`` take.
 
     Args:
-        conversations: the tokenizer of conversations.
-        root: folder of the raw data, to which image paths are relative.
+        conversations: tokenizer of conversations.
+        root: folder of the raw data; image paths are relative to it.
     """
 
     def __init__(self, conversations: ConversationTokenizer, root: str | Path) -> None:
@@ -160,7 +164,7 @@ class Collator:
         self.root = Path(root)
 
     def training_batch(self, samples: Sequence[tuple[Sample, TokenizedConversation]]) -> dict[str, torch.Tensor]:
-        """Return a right-padded batch with ``labels``: the ids where they are an answer, elsewhere -100.
+        """Return a right-padded batch with ``labels``: the token ids in answers, -100 elsewhere.
 
         Shapes: ``input_ids``, ``attention_mask``, ``mm_token_type_ids``, ``labels`` (samples, tokens);
         ``pixel_values`` (patches, patch values); ``image_grid_thw`` (images, 3).
@@ -197,7 +201,7 @@ class Collator:
 
 
 def _joined(parts: Sequence[Part]) -> Iterator[Part]:
-    """Join neighbouring texts, so that a control token cut in two is seen as the template will render it."""
+    """Join neighbouring texts, as the template does, so that a control token split across two is found."""
     for is_text, group in itertools.groupby(parts, key=lambda part: part["type"] == "text"):
         if is_text:
             yield {"type": "text", "text": "".join(part["text"] for part in group)}

@@ -1,4 +1,4 @@
-"""The model hub, and its cache on this machine."""
+"""The model hub and its cache on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
 def hub_home(environment: Mapping[str, str]) -> Path:
-    """Return where the hub's client keeps its files outside of containers."""
+    """Return the folder of the hub client's files, outside containers."""
     if home := environment.get("HF_HOME"):
         return Path(home).expanduser()
     caches = environment.get("XDG_CACHE_HOME")
@@ -20,13 +20,13 @@ def hub_home(environment: Mapping[str, str]) -> Path:
 
 
 def is_offline(environment: Mapping[str, str]) -> bool:
-    """Whether the hub's client is told to use its cache alone."""
+    """Whether the environment restricts the hub client to its cache."""
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
     return any(environment.get(name, "").upper() in _TRUE for name in names)
 
 
 def hub_cache(environment: Mapping[str, str]) -> Path:
-    """Return the folder of the models that the hub's client downloaded."""
+    """Return the folder of the models that the hub client downloaded."""
     for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"):
         if folder := environment.get(name):
             return Path(folder).expanduser()
@@ -40,7 +40,7 @@ def cached_models(environment: Mapping[str, str]) -> list[str]:
 
 
 def cached_snapshot(name: str, revision: str | None, environment: Mapping[str, str]) -> Path | None:
-    """Return the folder in the cache with a model's files at a revision, which may be incomplete; None without one."""
+    """Return the cached folder of a model at a revision, which may be incomplete; None if there is none."""
     folder = hub_cache(environment) / f"models--{name.replace('/', '--')}"
     wanted = revision or "main"
     try:
@@ -52,17 +52,17 @@ def cached_snapshot(name: str, revision: str | None, environment: Mapping[str, s
 
 
 def download(name: str, revision: str | None, similar: str) -> Path:
-    """Download a model, or find it in the cache, and return the folder of its files.
+    """Download a model, or find it in the cache, and return its folder.
 
     Args:
         name: hub name, ``owner/name``.
         revision: commit, tag or branch; None for the newest.
-        similar: what is said of similar names, where there is no such model.
+        similar: clause about similar names for the error message.
 
     Raises:
         UserError: there is no such model or revision, it needs permission, or the hub cannot be reached.
     """
-    # Imported here: the hub client is needed only for models that are not in a local folder.
+    # Imported here: models in local folders need no hub client.
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -77,8 +77,7 @@ def download(name: str, revision: str | None, similar: str) -> Path:
         return Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
     except GatedRepoError:
         raise UserError(
-            f"base_model.path: {name} may only be downloaded by people who were given access on the hub; ask for it "
-            "there, then: hf auth login"
+            f"base_model.path: {name} needs permission to download; ask for access on the hub, then: hf auth login"
         ) from None
     except (RepositoryNotFoundError, HFValidationError):
         raise UserError(
@@ -89,14 +88,14 @@ def download(name: str, revision: str | None, similar: str) -> Path:
         raise UserError(f"base_model.revision: {name} has no commit, tag or branch {revision!r} on the hub") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise UserError(
-            f"base_model.path: {name} is no folder here, and cannot be downloaded ({type(error).__name__}){similar}; "
-            "download it where there is a network, and set HF_HOME to that cache or path to its folder"
+            f"base_model.path: {name} is not a folder here and cannot be downloaded ({type(error).__name__}){similar}; "
+            "download it on a machine with a network, and set HF_HOME to that cache or path to its folder"
         ) from None
-    # The client's own HTTP library raises what it likes where there is no network.
+    # Without a network, the client's HTTP library raises errors of its own.
     except Exception as error:
         if not type(error).__module__.startswith(("httpx", "httpcore", "requests", "urllib3")):
             raise
         raise UserError(
-            f"base_model.path: {name} is no folder here, and the hub cannot be reached "
+            f"base_model.path: {name} is not a folder here, and the hub cannot be reached "
             f"({type(error).__name__}){similar}"
         ) from None

@@ -1,6 +1,6 @@
-"""What a folder must hold to be used as a base model, found out from small files and headers. Needs no torch.
+"""Check that a folder can be used as a base model, from small files and headers. Needs no torch.
 
-It runs whenever jobs are planned, so that nothing of this is found out by a job that holds a GPU.
+Planning runs these checks, so that no job finds such a problem while it holds a GPU.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from usertune.models.tensor_files import Shapes, differences, is_computed, is_lf
 
 SUPPORTED_MODEL_TYPES = ("qwen3_vl",)
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-# The limits of an image processor whose configuration says nothing of them (transformers, Qwen2VLImageProcessor).
+# The pixel limits of an image processor if its configuration has none (transformers, Qwen2VLImageProcessor).
 DEFAULT_SIZE = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
-# Numbered parts of the model: the name before the number, and where config.json says how many there are.
+# Numbered parts of the model: the name before the number, and the key of config.json with their count.
 LAYERS = {
     "language_model.layers": ("text_config", "num_hidden_layers"),
     "visual.blocks": ("vision_config", "depth"),
@@ -40,7 +40,7 @@ HEAD, EMBEDDING = "lm_head", "language_model.embed_tokens"
 
 
 class ModelFolder:
-    """A folder that is to hold a Qwen3-VL model with its processor; looking at it collects what is wrong with it.
+    """A folder that should hold a Qwen3-VL model with its processor; the methods collect its problems.
 
     Args:
         folder: the folder.
@@ -52,7 +52,7 @@ class ModelFolder:
         self._pointers: list[str] = []
 
     def inspect(self) -> list[str]:
-        """Return everything that keeps the folder from being used, with the names of the files; [] if nothing does."""
+        """Return every problem that prevents use of the folder, with file names; [] if there is none."""
         if not (self.folder / "config.json").exists() and (hint := self._what_it_looks_like()):
             return [f"config.json is missing; {hint}"]
         config = self._json("config.json")
@@ -73,7 +73,7 @@ class ModelFolder:
         return list(dict.fromkeys(self.problems))
 
     def chat_template(self) -> str | None:
-        """Return the text of the chat template that is used, or None."""
+        """Return the text of the chat template that transformers would use, or None."""
         processor = self._json("processor_config.json", needed=False) or {}
         tokenizer = self._json("tokenizer_config.json", needed=False) or {}
         legacy = self._json("chat_template.json", needed=False) or {}
@@ -86,7 +86,7 @@ class ModelFolder:
         return next((text for text in candidates if isinstance(text, str) and text), None)
 
     def missing_tokens(self, needed: Sequence[str]) -> list[str]:
-        """Return which of these special tokens the tokenizer does not have; its whole file is read."""
+        """Return the special tokens of ``needed`` that the tokenizer lacks. Reads the complete tokenizer.json."""
         tokenizer = self._json("tokenizer.json", needed=False) or {}
         config = self._json("tokenizer_config.json", needed=False) or {}
         listed = [*tokenizer.get("added_tokens", []), *config.get("added_tokens_decoder", {}).values()]
@@ -94,7 +94,7 @@ class ModelFolder:
         return [token for token in needed if token not in known]
 
     def special_tokens(self) -> dict[str, str]:
-        """Return the tokens that a chat template may use by name, ``bos_token`` and the like."""
+        """Return the tokens that a chat template may use by name (``bos_token`` etc.)."""
         tokens = {}
         for name, token in (self._json("tokenizer_config.json", needed=False) or {}).items():
             text = token.get("content") if isinstance(token, dict) else token
@@ -103,9 +103,9 @@ class ModelFolder:
         return tokens
 
     def image_size(self) -> dict[str, int] | None:
-        """Return the image processor's own limits in pixels: ``min``, ``max`` and ``token``, those of a visual token.
+        """Return the image processor's limits in pixels: ``min``, ``max`` and ``token`` (size of a visual token).
 
-        Where there is no configuration of an image processor, None.
+        None if there is no configuration of an image processor.
         """
         nested = (self._json("processor_config.json", needed=False) or {}).get("image_processor")
         images = nested if isinstance(nested, dict) else self._json("preprocessor_config.json", needed=False)
@@ -124,7 +124,7 @@ class ModelFolder:
         self.problems.append(text)
 
     def _is_there(self, name: str) -> bool:
-        """Whether a file is there and is not a Git LFS pointer, which is noted."""
+        """Whether a file exists and is not a Git LFS pointer. Notes pointers for `inspect`."""
         path = self.folder / name
         try:
             if not path.is_file():
@@ -172,8 +172,8 @@ class ModelFolder:
         elif config.get("quantization_config"):
             method = (config["quantization_config"] or {}).get("quant_method", "of some kind")
             self._problem(
-                f"config.json: the weights are quantised ({method}), which can be neither trained nor compared here; "
-                "use the model they were made from"
+                f"config.json: the weights are quantised ({method}) and can be neither trained nor compared here; "
+                "use the original model"
             )
 
     def _check_tokenizer(self) -> None:
@@ -184,9 +184,9 @@ class ModelFolder:
         if missing:
             self._problem("the tokenizer's files are missing: tokenizer.json, or vocab.json and merges.txt")
         for name in there:
-            # A tokenizer has 10 MB: too much to be parsed whenever jobs are planned.
+            # Planning does not parse tokenizer files: they have about 10 MB.
             if name.endswith(".json") and not _looks_like_an_object(self.folder / name):
-                self._problem(f"{name} was cut short or is no JSON; fetch it again")
+                self._problem(f"{name} was cut short or is not JSON; fetch it again")
 
     def _check_weights(self, config: Mapping[str, Any]) -> None:
         if (self.folder / SINGLE).exists():
@@ -202,7 +202,7 @@ class ModelFolder:
             if not self._is_there(name):
                 complete = False
                 if name not in self._pointers:
-                    self._problem(f"{name} is missing, which {INDEX} names; fetch it again")
+                    self._problem(f"{name}, listed in {INDEX}, is missing; fetch it again")
                 continue
             try:
                 found = tensor_shapes(self.folder / name)
@@ -211,13 +211,13 @@ class ModelFolder:
                 self._problem(str(problem).removeprefix(f"{self.folder}/"))
                 continue
             if absent := differences(set(tensors or ()) - found.keys(), ()):
-                self._problem(f"{name} does not hold what {INDEX} says: {absent}; fetch both again")
+                self._problem(f"{name} does not match {INDEX}: {absent}; fetch both again")
             shapes |= found
         if complete and config.get("model_type") in SUPPORTED_MODEL_TYPES and not config.get("quantization_config"):
             self.problems += _wrong_names(shapes, config)
 
     def _indexed(self) -> dict[str, list[str] | None]:
-        """Return shard -> names of its tensors, as the index says."""
+        """Return shard -> names of its tensors, from the index."""
         index = self._json(INDEX)
         if index is None:
             return {}
@@ -244,12 +244,12 @@ class ModelFolder:
         if tensors:
             return f"{problem} (without the index {', '.join(tensors[:3])} cannot be used; fetch it again)"
         if others:
-            return f"{problem} ({others[0]} is of another format, and may run programs; get the safetensors files)"
+            return f"{problem} ({others[0]} has another format, which may run code; get the safetensors files)"
         return problem
 
     def _what_it_looks_like(self) -> str:
         if (self.folder / "adapter_config.json").exists():
-            return "the folder holds an adapter; the model that it belongs to is needed"
+            return "the folder holds an adapter; give the folder of its base model"
         below = [*self.folder.glob("*/config.json"), *self.folder.glob("snapshots/*/config.json")]
         return f"did you mean {below[0].parent}?" if below else ""
 
@@ -264,8 +264,8 @@ def _looks_like_an_object(path: Path) -> bool:
 
 
 def _wrong_names(shapes: Shapes, config: Mapping[str, Any]) -> Iterator[str]:
-    """Say which tensors of a Qwen3-VL model of this configuration the files lack, and which they have beside them."""
-    # transformers takes names with and without the first part.
+    """Yield a description of missing and unexpected tensors, for a Qwen3-VL model of this configuration."""
+    # transformers accepts names with and without this prefix.
     names = {name.removeprefix("model.") for name in shapes if not is_computed(name)}
     parts = {part: {name for name in names if name.startswith(f"{part}.")} for part in (*LAYERS, *SINGLE_PARTS)}
     tied = bool(config.get("tie_word_embeddings"))
@@ -281,11 +281,11 @@ def _wrong_names(shapes: Shapes, config: Mapping[str, Any]) -> Iterator[str]:
     beyond = names.difference(*parts.values())
     beyond |= {name for part in LAYERS for name in _beyond(part, parts[part], config)}
     if problem := differences(missing, beyond):
-        yield f"the weights are not those of the model in config.json: {problem}"
+        yield f"the weights do not match config.json: {problem}"
 
 
 def _missing_in_layers(part: str, names: set[str], count: object) -> list[str]:
-    """Return which layers have no tensors, and which tensors a layer lacks that others have."""
+    """Return the layers without tensors, and the tensors that a layer lacks and others have."""
     layers = defaultdict(set)
     for name in names:
         if match := re.fullmatch(rf"{re.escape(part)}\.(\d+)\.(.+)", name):
@@ -311,7 +311,7 @@ def _beyond(part: str, names: set[str], config: Mapping[str, Any]) -> Iterator[s
 
 
 def pixel_problems(limits: Mapping[str, int], pixels: Pixels) -> list[str]:
-    """Say where the study's limits of pixels contradict the image processor's own, which hold where the study has none.
+    """Describe contradictions between the study's pixel limits and the image processor's, which are the defaults.
 
     Args:
         limits: from `ModelFolder.image_size`.
@@ -320,32 +320,32 @@ def pixel_problems(limits: Mapping[str, int], pixels: Pixels) -> list[str]:
     low, high, token = pixels.min, pixels.max, limits["token"]
     if high is not None and high < token:
         return [
-            f"base_model.max_pixels is {high:,}, but one visual token has {token:,} pixels, and no image can have "
-            f"less; set max_pixels to {token} or more"
+            f"base_model.max_pixels is {high:,}, but the smallest image, one visual token, has {token:,} pixels; set "
+            f"max_pixels to {token} or more"
         ]
     if high is not None and low is None and (largest := largest_enlarged(limits["min"], token)) > high:
         enough = high // 2
         while largest_enlarged(enough, token) > high:
             enough //= 2
         return [
-            f"base_model.max_pixels is {high:,}, but the processor's own minimum is {limits['min']:,} pixels, to which "
-            f"it enlarges smaller images, to up to {largest:,} with full visual tokens: some would be larger than "
+            f"base_model.max_pixels is {high:,}, but the processor enlarges images below its own minimum of "
+            f"{limits['min']:,} pixels, and rounding to full visual tokens makes that up to {largest:,}, more than "
             f"max_pixels; set min_pixels too, to {enough} or less, or max_pixels to {largest} or more"
         ]
     if low is not None and high is None and low > limits["max"]:
         return [
             f"base_model.min_pixels is {low:,}, above the processor's own maximum of {limits['max']:,} pixels, to which"
-            " it shrinks larger images, so that some would be smaller than min_pixels; set max_pixels too, to "
-            f"{low} or more, or min_pixels to {limits['max']} or less"
+            f" it shrinks larger images; set max_pixels too, to {low} or more, or min_pixels to {limits['max']} or less"
         ]
     return []
 
 
 def largest_enlarged(low: int, token: int) -> int:
-    """Return the most pixels that an image can have which was enlarged to the lower limit.
+    """Return the most pixels that an image can have after it is enlarged to the lower limit.
 
-    The processor enlarges an image below that limit whatever the upper limit is, keeps its form, and rounds both sides
-    up to full visual tokens (``smart_resize`` in transformers). Forms up to 4 : 1 are looked at, as screens have.
+    The processor enlarges an image below that limit without regard to the upper limit, keeps its aspect ratio, and
+    rounds both sides up to full visual tokens (``smart_resize`` in transformers). The result covers the aspect ratios
+    of screens, up to 4 : 1.
 
     Args:
         low: the lower limit, in pixels.
@@ -359,7 +359,7 @@ def largest_enlarged(low: int, token: int) -> int:
 
 
 def looks_like_a_folder(name: str, root: Path = Path()) -> str:
-    """Say why something of the form ``owner/name``, not in ``root``, may be a mistyped folder; "" if it is not."""
+    """Say why a name of the form ``owner/name``, not in ``root``, may be a mistyped folder; "" if it is not."""
     owner, _, own = name.partition("/")
     if (root / owner).is_dir():
         return f"the folder {owner} is here{similar_folders(str(root / name))}"
@@ -368,7 +368,7 @@ def looks_like_a_folder(name: str, root: Path = Path()) -> str:
 
 
 def similar_folders(path: str) -> str:
-    """Return, as the rest of a sentence, which folders here have a name like that of a path that is not there."""
+    """Return a clause that lists folders with names like that of a missing path; "" if there are none."""
     wanted = Path(path).expanduser()
     while not wanted.parent.is_dir() and wanted.parent != wanted:
         wanted = wanted.parent
@@ -377,7 +377,7 @@ def similar_folders(path: str) -> str:
 
 
 def _close_names(path: Path) -> list[str]:
-    """Return the names of folders beside a path that is not there whose names are like its own."""
+    """Return the names of the folders in a missing path's parent that are similar to its name."""
     try:
         folders = {entry.name.lower(): entry.name for entry in path.parent.iterdir() if entry.is_dir()}
     except OSError:

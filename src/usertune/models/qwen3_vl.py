@@ -1,4 +1,4 @@
-"""Loading Qwen3-VL, choosing which weights are trained, and putting trained weights back on the base."""
+"""Load Qwen3-VL, choose the weights to train, and apply trained weights to the base model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from usertune.models.weights import check_finite, check_loaded, check_shapes, lo
 from usertune.runtime import job_record
 
 ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# PEFT matches a string against whole module names; the vision tower is model.visual and so stays out.
+# PEFT matches this against complete module names. It leaves out the vision tower (model.visual).
 ADAPTED_MODULES = rf"model\.language_model\..*\.({'|'.join(ADAPTED_LAYERS)})"
 
-# Where weights that cannot be used come from, and so what to do.
+# What to do about unusable weights of the base model, and of an experiment.
 GET_BASE_AGAIN = "base_model.path needs a complete Qwen3-VL model: download or copy it again"
-TRAIN_AGAIN = "delete this folder, and the experiment is trained again"
-# Names of the two parts of the vision tower that `training.freeze` tells apart, between the dots of a weight's name.
+TRAIN_AGAIN = "delete this folder to train the experiment again"
+# Module names of the mergers, which `training.freeze` separates from the rest of the vision tower.
 MERGERS = frozenset({"merger", "deepstack_merger_list"})
 
 
@@ -37,7 +37,7 @@ def load_processor(folder: str | Path, pixels: Pixels) -> Any:
     """
     processor = AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     if processor.chat_template is None:
-        # transformers does not look for the processor's template where older models keep it.
+        # Older models have the template in the tokenizer alone.
         processor.chat_template = processor.tokenizer.chat_template
     size = dict(processor.image_processor.size)
     if pixels.min is not None:
@@ -54,7 +54,7 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
     Args:
         folder: the model's folder.
         dtype: number format of the loaded weights.
-        advice: what a person can do where the weights are not complete.
+        advice: what to do if the weights cannot be used.
 
     Raises:
         UserError: a tensor is missing, unexpected, of another shape or not finite, or a file is damaged.
@@ -69,7 +69,7 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
             trust_remote_code=False,
             use_safetensors=True,
             output_loading_info=True,
-            # Then a wrong shape is in the loading information, like a missing tensor.
+            # Wrong shapes then go to the loading information, like missing tensors.
             ignore_mismatched_sizes=True,
         )
     check_loaded(info, model, folder, advice)
@@ -78,11 +78,10 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
-    """Put a saved adapter on a base model.
+    """Apply a saved adapter to a base model, for inference.
 
     Raises:
-        UserError: its tensors are not exactly those that its adapter_config.json asks for, or are not finite, or a file
-            is missing or damaged.
+        UserError: its tensors do not match its adapter_config.json or are not finite, or a file is missing or damaged.
     """
     folder = Path(folder)
     with loading(folder, TRAIN_AGAIN):
@@ -94,12 +93,18 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
 
 
 def prepare_for_training(model: Qwen3VLForConditionalGeneration, settings: LoraSettings | FreezeSettings) -> nn.Module:
-    """Choose the weights that an experiment trains, and check that what is to be frozen is.
+    """Choose the weights that an experiment trains, and check that the others are frozen.
 
     Args:
         model: the base model.
-        settings: those of adapters add them to the language model's linear layers; those of what is frozen train the
-            language model itself.
+        settings: `LoraSettings` add adapters to the language model's linear layers; `FreezeSettings` train the language
+            model and the parts of the vision tower that they do not freeze.
+
+    Returns:
+        The model to train, with its adapters if it has any.
+
+    Raises:
+        RuntimeError: see `check_frozen`.
     """
     if isinstance(settings, LoraSettings):
         lora = LoraConfig(
@@ -128,8 +133,8 @@ def check_frozen(model: nn.Module, freeze: Mapping[str, bool]) -> None:
         freeze: whether ``vision`` (the tower without its mergers) and ``merger`` are frozen.
 
     Raises:
-        RuntimeError: a frozen parameter requires a gradient, an adapter sits on a frozen part, a part was not found,
-            or nothing at all is trained.
+        RuntimeError: a frozen parameter requires a gradient, a frozen part has an adapter, a part was not found, or no
+            parameter is trained.
     """
     for part in ("vision", "merger"):
         found = {name: value for name, value in model.named_parameters() if _vision_part(name) == part}
@@ -143,7 +148,7 @@ def check_frozen(model: nn.Module, freeze: Mapping[str, bool]) -> None:
 
 
 def _vision_part(name: str) -> str | None:
-    """Return which key of ``freeze`` a weight of the vision tower belongs to; None elsewhere."""
+    """Return the key of ``freeze`` for a weight of the vision tower; None for other weights."""
     parts = name.split(".")
     if "visual" not in parts:
         return None
@@ -155,12 +160,12 @@ def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str 
 
     Args:
         base_folder: the base model's folder.
-        mode: "vanilla", "lora" (adapter put on the base) or "full" (weights_folder holds a whole model).
+        mode: "vanilla", "lora" (weights_folder holds an adapter) or "full" (weights_folder holds a complete model).
         weights_folder: what training saved; None for vanilla.
-        dtype: number format of the weights.
+        dtype: number format of the weights, "float32" or "bfloat16".
 
     Raises:
-        UserError: the weights are not complete, see `load_model` and `load_adapter`.
+        UserError: the weights cannot be used, see `load_model` and `load_adapter`.
     """
     if mode == "full" and weights_folder:
         model: nn.Module = load_model(weights_folder, dtype, TRAIN_AGAIN)
@@ -172,7 +177,7 @@ def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str 
 
 
 def device() -> torch.device:
-    """Return the first visible GPU, or the CPU where there is none."""
+    """Return the first visible GPU, or the CPU if there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -182,7 +187,7 @@ def device_name() -> str:
 
 
 def used_gpus() -> list[str]:
-    """Return the UUID of the GPU that this process computes on, as nvidia-smi writes it; [] on the CPU."""
+    """Return the UUID of this process's GPU, as nvidia-smi writes it; [] on the CPU."""
     if not torch.cuda.is_available():
         return []
     uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)

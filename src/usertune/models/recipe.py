@@ -21,7 +21,7 @@ class LoraSettings(Settings):
 
 
 class FreezeSettings(Settings):
-    """Parts of the vision tower that full fine-tuning leaves as they are."""
+    """Parts of the vision tower that full fine-tuning does not train."""
 
     vision: bool
     merger: bool
@@ -36,4 +36,4 @@ class BaseModelRecipe(Recipe):
     """Commit, tag or branch on the hub; None for a local folder."""
     pixels: Pixels = Pixels()
     thinking: bool | None = None
-    """Whether a model that can think before it answers does so; None for a model that does not think."""
+    """Whether the model thinks before it answers; None for a model that cannot."""

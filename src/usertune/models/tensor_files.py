@@ -13,9 +13,9 @@ from usertune.core.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
 
-# The first line of what git leaves in place of a large file that was not fetched.
+# The beginning of the pointer that git leaves in place of a large file that was not fetched.
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# The limit of the safetensors library itself.
+# The safetensors library's own limit.
 LONGEST_HEADER = 100_000_000
 LENGTH_BYTES = 8
 NAMES_SHOWN = 3
@@ -27,20 +27,20 @@ _BITS = {
     **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
     **{"F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
 }
-# What a file may hold although no weight has that name, and why. Nothing else may be missing or unexpected, but for
-# names of one and the same tensor, of which any one is enough.
+# Tensors that a file may hold although no weight has that name, and why. Nothing else may be missing or unexpected;
+# for a tensor with several names, one is enough.
 MAY_BE_EXTRA = {
     r"(.*\.)?rotary_(pos_)?emb\.inv_freq": "computed from the configuration; older releases saved it",
 }
 
 
 def is_computed(name: str) -> bool:
-    """Whether a tensor of this name may be in a file although no weight has it, see `MAY_BE_EXTRA`."""
+    """Whether a file may hold a tensor of this name although no weight has it, see `MAY_BE_EXTRA`."""
     return any(re.fullmatch(pattern, name) for pattern in MAY_BE_EXTRA)
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Whether a file is what git leaves where Git LFS did not fetch the real one.
+    """Whether a file is the pointer that git leaves in place of a file that Git LFS did not fetch.
 
     Raises:
         OSError: the file cannot be read.
@@ -53,8 +53,8 @@ def tensor_shapes(path: Path) -> Shapes:
     """Return name -> shape of a safetensors file's tensors, read from its header alone.
 
     Raises:
-        UserError: the file cannot be read, is a Git LFS pointer, no safetensors file, or shorter or longer than its
-            header says.
+        UserError: the file cannot be read, is a Git LFS pointer, is not a safetensors file, or does not have the size
+            that its header says.
     """
     try:
         with path.open("rb") as file:
@@ -79,12 +79,12 @@ def tensor_shapes(path: Path) -> Shapes:
     expected = LENGTH_BYTES + length + end
     if size != expected:
         how = "cut short" if size < expected else "too long"
-        raise UserError(f"{path}: {how}: {size:,} bytes, by its header {expected:,}; fetch it again")
+        raise UserError(f"{path}: {how}: {size:,} bytes, but its header says {expected:,}; fetch it again")
     return shapes
 
 
 def _described(header: Mapping[str, Any]) -> tuple[Shapes, int]:
-    """Return the shapes that a header describes, and where its data end; ValueError where it contradicts itself."""
+    """Return the shapes in a header, and the offset where the data end; ValueError if it contradicts itself."""
     shapes: Shapes = {}
     spans = []
     for name, tensor in header.items():
@@ -120,12 +120,12 @@ def shapes_in(folder: Path) -> Shapes:
 
 
 def differences(missing: Iterable[str], unexpected: Iterable[str], mismatched: Iterable[str] = ()) -> str:
-    """Say how tensors that were found differ from those that are needed; "" where they do not.
+    """Describe how the tensors found differ from those needed; "" if they do not.
 
     Args:
         missing: names that are needed and were not found.
-        unexpected: names that were found and belong nowhere.
-        mismatched: names with both shapes, as they are to be shown.
+        unexpected: names that were found and are not needed.
+        mismatched: texts with the name and both shapes.
     """
     kinds = {"missing": sorted(missing), "unexpected": sorted(unexpected), "of another shape": sorted(mismatched)}
     return "; ".join(f"{len(names)} {kind} ({_some(names)})" for kind, names in kinds.items() if names)

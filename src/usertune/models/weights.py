@@ -1,6 +1,6 @@
-"""What must hold of weights that are loaded, whatever they are: the base model, an adapter, a full model, a checkpoint.
+"""Checks of loaded weights: the base model, an adapter, a full model, a checkpoint.
 
-transformers and PEFT give a tensor that a file lacks random or zero values, and pass over one that belongs nowhere.
+transformers and PEFT fill missing tensors with random or zero values, and ignore unexpected ones.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from usertune.models.tensor_files import Shapes, differences, is_computed
 
 
 def check_loaded(info: Mapping[str, Any], model: nn.Module, folder: Path, advice: str) -> None:
-    """Check what transformers says that it did not load.
+    """Check the tensors that transformers reports as not loaded.
 
     Args:
-        info: `from_pretrained`'s loading information.
+        info: loading information of `from_pretrained`.
         model: the loaded model.
         folder: where it was loaded from.
-        advice: what a person can do.
+        advice: what to do, for the message.
 
     Raises:
         FinalError: a tensor is missing, unexpected or of another shape, or tied weights differ.
@@ -44,13 +44,13 @@ def check_loaded(info: Mapping[str, Any], model: nn.Module, folder: Path, advice
 
 
 def check_shapes(found: Shapes, model: nn.Module, folder: Path, advice: str) -> None:
-    """Check, before they are loaded, that a file's tensors are exactly those of a model or its adapter.
+    """Check before loading that a file's tensors are exactly those of a model or its adapter.
 
     Args:
         found: name -> shape of the tensors in the file.
-        model: what they are for: where it carries an adapter, the adapter's tensors; otherwise all of them.
+        model: the model; if it has an adapter, only the adapter's tensors are needed.
         folder: where the file is.
-        advice: what a person can do.
+        advice: what to do, for the message.
 
     Raises:
         FinalError: a tensor is missing, unexpected or of another shape.
@@ -64,7 +64,7 @@ def check_shapes(found: Shapes, model: nn.Module, folder: Path, advice: str) -> 
 
 
 def saved_shapes(model: nn.Module) -> Shapes:
-    """Return name -> shape of what is saved of a model: of its adapter alone, where it carries one."""
+    """Return name -> shape of the tensors that are saved: the adapter's if the model has one, otherwise all."""
     state = (
         get_peft_model_state_dict(model, save_embedding_layers=False)
         if isinstance(model, PeftModel)
@@ -74,7 +74,7 @@ def saved_shapes(model: nn.Module) -> Shapes:
 
 
 def tied_names(model: nn.Module) -> dict[str, set[str]]:
-    """Return, for each name of a parameter that has several, all of them; a file needs to hold it under one only."""
+    """Return name -> all names of the same parameter, for parameters with several; a file needs only one of them."""
     names = defaultdict(set)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names[id(parameter)].add(name)
@@ -82,12 +82,10 @@ def tied_names(model: nn.Module) -> dict[str, set[str]]:
 
 
 def check_finite(model: nn.Module, folder: Path, advice: str) -> None:
-    """Check that no weight is infinite or not a number.
-
-    One pass over the weights, without a copy of them.
+    """Check that all weights are finite, in one pass and without a copy.
 
     Raises:
-        FinalError: some are; the message names the first tensors.
+        FinalError: some are not; the message names the first tensors.
     """
     bad = sorted(name for name, value in model.named_parameters() if not is_finite(value))
     if bad:
@@ -95,20 +93,19 @@ def check_finite(model: nn.Module, folder: Path, advice: str) -> None:
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Whether no element of a floating-point tensor is infinite or not a number."""
+    """Whether all elements of a tensor are finite."""
     if not tensor.is_floating_point() or not tensor.numel():
         return True
-    # The minimum and the maximum of anything with a NaN are NaN; this takes no memory, and a twentieth of the time of
-    # looking at each element by itself.
+    # aminmax returns NaN if any element is NaN. It needs no extra memory and a twentieth of the time of isfinite.
     return bool(torch.isfinite(torch.stack(torch.aminmax(tensor.detach()))).all())
 
 
 @contextmanager
 def loading(folder: Path, advice: str) -> Iterator[None]:
-    """Say of a file that the libraries cannot read which folder it is in and what to do.
+    """Replace the libraries' errors about unreadable files by one that names the folder and says what to do.
 
     Raises:
-        UserError: instead of their errors.
+        UserError: a file in the folder cannot be read.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What is asked is the beginning of what is trained, or the chat template is refused by name."""
+"""A prompt is the beginning of its training text, or the chat template is refused by name."""
 
 from __future__ import annotations
 
@@ -130,22 +130,22 @@ ANSWERS = "{{- render(message.content) -}}\n{%- endif -%}"
         (
             _opening("<think>\\n"),
             True,
-            r"with a question and its answer, another prompt is trained than is asked: .*<think>\\n' is asked, '.*gro",
+            r"with a question and its answer, training and prediction have .*: '.*gro.*<think>\\n' in prediction",
         ),
-        (_opening("Sure: "), None, r"'.*assistant\\nSure: ' is asked"),
-        (THINKING, None, r"^base_model\.thinking: .*say true .*room for them\); or use a model that does not think"),
-        (HYBRID, None, r"^base_model\.thinking: .*room for them\), or false for none; or use"),
-        (THINKING, False, r"^base_model\.thinking is false, but .* has no switch enable_thinking; say true"),
-        (DEMO, True, r"^base_model\.thinking is true, but the model's chat template knows no thinking"),
-        ("{% if %}", None, "it is no valid template"),
-        ("{{ messages[0].nothing.here }}", None, "it takes no question with an image"),
+        (_opening("Sure: "), None, r"'.*assistant\\nSure: ' in prediction"),
+        (THINKING, None, r"^base_model\.thinking: .*set true .*room for them\); or use a model that does not think"),
+        (HYBRID, None, r"^base_model\.thinking: .*room for them\), or false for no thoughts; or use"),
+        (THINKING, False, r"^base_model\.thinking is false, but .* has no switch enable_thinking; set true"),
+        (DEMO, True, r"^base_model\.thinking is true, but the model's chat template has no thinking"),
+        ("{% if %}", None, "it is not a valid template"),
+        ("{{ messages[0].nothing.here }}", None, "it refuses a question with an image"),
         ("{{ messages[0].content }}", None, r"its prompt must end with '<\|im_start\|>assistant\\n'"),
         (DEMO.replace("<|image_pad|>", ""), None, r"a question with one image has 0 <\|image_pad\|>"),
         (DEMO.replace("{{- '<|im_end|>\\n' -}}", "{{- '\\n' -}}"), None, r"the answer does not end with <\|im_end\|>"),
         (
             DEMO.replace("{{- part.text -}}", "{{- part.text|upper -}}"),
             None,
-            "the answer is not trained as the data have it: '```GROUNDING",
+            "the training text changes the answer: '```GROUNDING",
         ),
     ],
 )
@@ -212,7 +212,7 @@ def test_a_model_is_trained_on_what_follows_its_prompt(
 def test_a_sample_whose_prompt_would_be_another_is_refused(prepared: Prepared, tmp_path: Path) -> None:
     conversations = _conversations(tmp_path / "base", _opening("<think>\\n"), None)
     (sample,) = prepared.samples("11")[:1]
-    with pytest.raises(UserError, match=r"sample '.*' of user 11: another prompt is trained than is asked"):
+    with pytest.raises(UserError, match=r"sample '.*' of user 11: training and prediction have different"):
         conversations.conversation(sample)
 
 

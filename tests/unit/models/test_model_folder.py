@@ -118,7 +118,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     "no type": (_write("config.json", "{}"), ["type None; supported"]),
     "quantised": (
         _edit("config.json", quantization_config={"quant_method": "fp8"}),
-        ["quantised (fp8)", "use the model they were made from"],
+        ["quantised (fp8)", "use the original model"],
     ),
     "no tokenizer": (_without("tokenizer.json"), ["tokenizer.json, or vocab.json and merges.txt"]),
     "half a tokenizer": (
@@ -135,7 +135,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     "no weights": (_without("model.safetensors"), ["the weights are missing: model.safetensors, or"]),
     "pickled weights": (
         lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
-        ["pytorch_model.bin is of another format", "get the safetensors files"],
+        ["pytorch_model.bin has another format", "get the safetensors files"],
     ),
     "weights by another name": (
         lambda folder: (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors"),
@@ -151,7 +151,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     "renamed": (
         _renamed("model.language_model", "other.language_model"),
         [
-            "not those of the model in config.json: ",
+            "the weights do not match config.json: ",
             "language_model.embed_tokens.*",
             "35 unexpected (other.language_model",
         ],
@@ -170,7 +170,7 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
         ["unexpected (language_model.layers.2."],
     ),
     "no head": (_edit("config.json", tie_word_embeddings=False), ["1 missing (lm_head.*)"]),
-    "a shard is missing": (_both(_shard, _without(SHARD)), [f"{SHARD} is missing, which {INDEX} names"]),
+    "a shard is missing": (_both(_shard, _without(SHARD)), [f"{SHARD}, listed in {INDEX}, is missing"]),
     "a shard is cut short": (_both(_shard, _cut(SHARD, 1)), [f"{SHARD}: cut short"]),
     "a shard is a pointer": (_both(_shard, _write(SHARD, POINTER)), [f"pointers in place of {SHARD}", "git lfs pull"]),
     "the index is no JSON": (_both(_shard, _write(INDEX, "{")), [f"{INDEX} is not valid JSON"]),
@@ -181,11 +181,11 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     ),
     "the index and a shard differ": (
         _both(_shard, lambda folder: shutil.copy(folder / SHARD, folder / "model-00001-of-00002.safetensors")),
-        ["model-00001-of-00002.safetensors does not hold what"],
+        ["model-00001-of-00002.safetensors does not match"],
     ),
     "an adapter": (
         _both(_without("config.json"), _write("adapter_config.json", "{}")),
-        ["the folder holds an adapter; the model that it belongs to is needed"],
+        ["the folder holds an adapter; give the folder of its base model"],
     ),
     **{
         f"{name} is a pointer": (_write(name, POINTER), [f"Git LFS left pointers in place of {name};", "git lfs pull"])
@@ -298,14 +298,14 @@ def test_an_eight_billion_model_costs_milliseconds_to_check_and_no_torch(base: P
             ["models/Qwen3-VL-8B-Instruct"],
             "similar folders: models/Qwen3-VL-8B-Instruct; .*revision: main",
         ),
-        ("models/x", ["models"], "is not a folder, but looks like one: the folder models is here; if it is meant"),
+        ("models/x", ["models"], "is not a folder, but looks like one: the folder models is here; if it is a name"),
         ("model/base", ["models/base"], "the folder models/base is here"),
         ("./a/base", [], "is not a folder; a name on the hub"),
         ("bsae", ["base"], "is not a folder; similar folders: base; a name on the hub has the form owner/name"),
         ("Base", ["base"], "similar folders: base"),
         ("data/modls/base", ["data/models"], "similar folders: data/models"),
         ("models", ["models/base"], "config.json is missing; did you mean models/base"),
-        ("models/file", ["models"], "is a file; name the folder"),
+        ("models/file", ["models"], "is a file; give the folder"),
     ],
 )
 def test_a_mistyped_folder_is_said_to_look_like_one(
@@ -342,12 +342,16 @@ def test_a_name_on_the_hub_is_checked_in_the_cache_where_nothing_may_be_download
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     snapshot = _cache(tmp_path / "home", name)
     check_base_model(name, None, NO_LIMITS)
-    with pytest.raises(UserError, match=r"not in the cache .*home/hub, while .*similar models in .*: Qwen/Qwen3"):
+    with pytest.raises(
+        UserError, match=r"nor a hub model in the cache .*home/hub, and .*similar models in .*: Qwen/Qwen3"
+    ):
         check_base_model("Qwen/Qwen3-VL-8B-Instrct", None, NO_LIMITS)
-    with pytest.raises(UserError, match="not in the cache"):
+    with pytest.raises(UserError, match="nor a hub model in the cache"):
         check_base_model(name, "v2", NO_LIMITS)
     (snapshot / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=rf"(?s){name} .*weights are missing.*complete the copy.*hf download {name}"):
+    with pytest.raises(
+        UserError, match=rf"(?s){name} .*weights are missing.*complete the cached copy.*hf download {name}"
+    ):
         check_base_model(name, None, NO_LIMITS)
 
 
@@ -416,7 +420,7 @@ def test_any_change_of_a_header_is_read_or_refused(
     [
         (None, None, None),
         (None, 2048, None),
-        (512, 1023, "one visual token has 1,024 pixels"),
+        (512, 1023, "one visual token, has 1,024 pixels"),
         (None, 2_000_000, None),
         (512, 1024, None),
         (1_310_721, None, "min_pixels is 1,310,721, above the processor's own maximum of 1,310,720"),
@@ -454,9 +458,9 @@ def test_a_maximum_below_the_processors_minimum_makes_images_larger_than_asked(b
     wrong = Pixels(min=None, max=32768)
     assert most_pixels(wrong) > 65536
     assert pixel_problems(limits, wrong) == [
-        "base_model.max_pixels is 32,768, but the processor's own minimum is 65,536 pixels, to which it enlarges "
-        "smaller images, to up to 81,920 with full visual tokens: some would be larger than max_pixels; set "
-        "min_pixels too, to 16384 or less, or max_pixels to 81920 or more"
+        "base_model.max_pixels is 32,768, but the processor enlarges images below its own minimum of 65,536 pixels, "
+        "and rounding to full visual tokens makes that up to 81,920, more than max_pixels; set min_pixels too, to "
+        "16384 or less, or max_pixels to 81920 or more"
     ]
     # Rounding alone makes an image larger than a maximum at the minimum.
     at_the_minimum = Pixels(min=None, max=65536)

@@ -1,4 +1,4 @@
-"""The catalogue of readers. One line here adds the reader of a new module (docs/extending.md)."""
+"""The catalogue of readers. One line here adds a reader (docs/extending.md)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ READERS = Catalogue(
 
 
 def get_reader(name: str, root: Path) -> Reader:
-    """Return the reader of a format of raw data, for the folder ``root``.
+    """Return the reader ``name`` for the raw data in the folder ``root``.
 
     Raises:
-        UserError: there is no such reader; the message lists those that exist.
+        UserError: there is no such reader; the message lists the existing ones.
     """
     return cast(Reader, READERS.load(name)(root))

@@ -1,15 +1,15 @@
-"""Reader for a folder of ``user_<id>.jsonl``: one sample a line, in role/content messages.
+"""Reader for a folder of ``user_<id>.jsonl``: one sample per line, in role/content messages.
 
-A line looks like this (``id``, ``episode`` and ``step`` may be left out)::
+A line looks like this (``id``, ``episode`` and ``step`` are optional)::
 
     {"id": "7-0012", "episode": "7-e03", "step": 2, "messages": [
       {"role": "user", "content": [{"type": "image", "image": "images/user_7/0012.png"},
                                    {"type": "text", "text": "Where is the mail icon?"}]},
       {"role": "assistant", "content": "...the answer..."}]}
 
-``content`` is a text or a list of parts; an image part names its file under ``image`` or ``path``, relative to
-the dataset's root. The conversation ends with the answer turn; earlier assistant turns are context in
-prediction, and are trained on like the last one.
+``content`` is a text or a list of parts; an image part has the file's path under ``image`` or ``path``, relative to the
+dataset's root. The conversation ends with the answer. Earlier assistant turns are context in prediction; training
+learns them like the last one.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class MessagesReader:
         self.root = root
 
     def users(self) -> list[str]:
-        """Return the users who have a file, numbers first."""
+        """Return the users with a file, numbers first."""
         found = (_FILE.fullmatch(path.name) for path in self.root.iterdir())
         return sorted((match[1] for match in found if match and self._file(match[1]).is_file()), key=sort_key)
 
@@ -54,7 +54,7 @@ class MessagesReader:
         return [path] if path.is_file() else []
 
     def images(self, user: str) -> set[str]:
-        """Return the image paths that the user's file names, as far as its lines can be parsed."""
+        """Return the image paths in the user's file; lines that cannot be parsed are skipped."""
         references: set[str] = set()
         for _, line in self._lines_or_none(user):
             try:
@@ -67,7 +67,7 @@ class MessagesReader:
         return references
 
     def count(self, user: str) -> int:
-        """Return how many lines the user's file has that are not blank."""
+        """Return the number of lines in the user's file that are not blank."""
         return sum(1 for _ in self._lines_or_none(user))
 
     def read(self, user: str) -> Iterator[tuple[Location, RawSample | BadSampleError]]:
@@ -87,16 +87,16 @@ class MessagesReader:
         return self.root / f"user_{user}.jsonl"
 
     def _lines_or_none(self, user: str) -> Iterator[tuple[int, bytes]]:
-        # A file that cannot be read as a whole is reported when its user is prepared.
+        # The prepare step reports a file that cannot be read.
         with suppress(UserError, OSError):
             yield from raw_lines(self._file(user).read_bytes())
 
 
 def raw_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield the 1-based numbers and bytes of a raw file's lines that are not blank.
+    """Yield the number (from 1) and the bytes of each line of a raw file that is not blank.
 
-    Lines end at a line feed and at nothing else; a carriage return before it is white space to JSON. A byte order
-    mark is left out wherever a line begins with one, since files with one are also joined.
+    Only a line feed ends a line; a carriage return before it is white space in JSON. A byte order mark is removed from
+    the start of any line, since joined files can have several.
 
     Raises:
         UserError: the file is UTF-16 or UTF-32.
@@ -113,13 +113,13 @@ def parse_line(line: bytes | str, user: str, number: int) -> RawSample:
     """Parse and check one line of a raw file (1-based ``number``), without opening its images.
 
     Raises:
-        BadSampleError: the line does not follow the format of this module.
+        BadSampleError: the line does not have the format of this module.
     """
     try:
         raw = json.loads(line if isinstance(line, str) else line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise BadSampleError("line", f"not valid UTF-8 (save the file as UTF-8): {error}") from None
-    # A ValueError that is no JSONDecodeError is a number of more digits than Python reads.
+    # A ValueError that is not a JSONDecodeError is a number with more digits than Python reads.
     except (ValueError, RecursionError) as error:
         raise BadSampleError("line", f"not valid JSON: {error}") from None
     if not isinstance(raw, dict):
