@@ -1,4 +1,4 @@
-"""The command line: wrong targets and a missing profile are refused, and Ctrl-C ends with one sentence."""
+"""Checks of the command line (targets, profile), and a short message after Ctrl-C."""
 
 import logging
 import os
@@ -13,20 +13,20 @@ from usertune.pipeline import targets
 
 
 def refuse(problem):
-    """End with a message. Snakemake would add lines of this file to a WorkflowError."""
+    """Exit with a message. Snakemake would add lines of this file to a WorkflowError."""
     logger.error(str(problem))
     sys.exit(1)
 
 
 def command_line():
-    """The parsed command line of Snakemake; None where something else started it, or in a job."""
+    """The parsed command line of Snakemake; None in a job, or if another program started it."""
     if not workflow.is_main_process or Path(sys.argv[0]).name not in ("snakemake", "__main__.py"):
         return None
     return get_argument_parser().parse_known_args(sys.argv[1:])[0]
 
 
 def check_command_line():
-    """Refuse unknown targets, naming those that exist, and a run without a profile."""
+    """Exit for unknown targets, listing valid ones, and for a run without a profile."""
     asked = command_line()
     if asked is None:
         return
@@ -45,7 +45,7 @@ def check_command_line():
 
 
 def end_quietly_on_ctrl_c():
-    """After Ctrl-C say what to do, and hide the errors of the jobs, which got the signal too."""
+    """After Ctrl-C, say what to do and hide the errors of the jobs, which receive the signal too."""
     before = signal.getsignal(signal.SIGINT)
     if not workflow.is_main_process or before in (signal.SIG_IGN, None):
         return
@@ -53,7 +53,7 @@ def end_quietly_on_ctrl_c():
 
     def note(number, frame):
         if not asked:
-            logger.warning("Interrupted. What was finished is kept; the same command goes on from there.")
+            logger.warning("Interrupted. Finished work is kept; the same command continues from there.")
         asked.append(number)
         before(number, frame)
 
@@ -61,6 +61,6 @@ def end_quietly_on_ctrl_c():
     logger.addFilter(lambda record: not asked or record.levelno < logging.ERROR)
 
 
-# `snakemake check --profile local` needs no base model. Snakemake itself does not know its targets yet.
+# `snakemake check --profile local` needs no base model. Snakemake has not parsed its targets yet.
 DATA_ALONE = getattr(command_line(), "targets", None) == [CHECK]
 end_quietly_on_ctrl_c()

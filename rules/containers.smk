@@ -1,4 +1,4 @@
-"""Containers: the image of all rules, and what jobs in it see of this machine."""
+"""Containers: the image of all rules, and the host folders that its jobs see."""
 
 import os
 
@@ -21,7 +21,7 @@ if IN_CONTAINERS:
 
 
 def show_folders_to_containers(make_cache=False):
-    """Let jobs in containers see the repository, the data, the results, the base model and the hub's cache."""
+    """Mount the repository, data, results, base model and the Hub's cache in containers."""
     if not IN_CONTAINERS:
         return
     if make_cache:

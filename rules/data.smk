@@ -1,8 +1,8 @@
-"""From raw data and the base model to small manifests, on the CPU."""
+"""Checks of raw data and base model, which write small manifests, on the CPU."""
 
-# A rule for each batch of users, since the files of a batch have no wildcard in common. Which users' files hold is
-# planned by repair_what_does_not_hold, raw data and images included, and looked at once more when the job runs. So
-# nothing is recorded of what the job depends on, and other batches start nothing.
+# One rule per batch of users, because the files of a batch share no wildcard. repair_what_does_not_hold decides which
+# users to check, from raw data and images, and the job checks this again. So the params are not recorded, and a change
+# of the batches starts no job.
 for batch, users in DATA_BATCHES.items():
 
     rule:
@@ -15,7 +15,7 @@ for batch, users in DATA_BATCHES.items():
             manifests=update(of_users(manifest_of(steps.PREPARE), users)),
         log:
             batch_log_of(steps.PREPARE, batch),
-        # Before any GPU job that could start, so that a bad sample is found before hours are spent.
+        # Before all GPU jobs, so that bad samples are found before GPU hours are spent.
         priority: 10
         retries: 0
         localrule: True
@@ -42,7 +42,7 @@ for batch, users in DATA_BATCHES.items():
 
 
 rule check:
-    """Check the data of all users, and nothing else."""
+    """Check only the data of all users."""
     input:
         user_manifests(STUDY.all_users),
     localrule: True
@@ -51,7 +51,7 @@ rule check:
 
 
 rule base_model:
-    """Look up the base model, and download it where it is named by its hub name."""
+    """Look up the base model, and download it if it is a Hub name."""
     input:
         base_model_files,
     output:

@@ -1,11 +1,11 @@
-"""The Python environment of this workflow and of its jobs: the package next to this file, and this interpreter."""
+"""The Python environment of this workflow and its jobs: the package in this repository, and this interpreter."""
 
 import os
 import sys
 from pathlib import Path
 
-# Jobs find the package by PYTHONPATH, so an environment made by --sdm conda need not contain it. They run with the
-# Python that runs Snakemake, activated or not, unless such an environment comes before it on PATH.
+# Jobs find the package by PYTHONPATH, so an environment of --sdm conda need not contain it. They use the Python that
+# runs Snakemake, activated or not, unless such an environment comes first on PATH.
 SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 for variable, folder in {"PYTHONPATH": SOURCE, "PATH": str(Path(sys.executable).parent)}.items():

@@ -1,4 +1,4 @@
-"""Predictions (GPU, a batch of users a job), scores (CPU, a batch of users a job), and their comparison."""
+"""Predictions (GPU, one batch of users per job), scores (CPU, one batch of users per job), and the comparison."""
 
 
 rule predict:
@@ -11,7 +11,7 @@ rule predict:
         manifest_of(steps.PREDICT),
     log:
         log_of(steps.PREDICT),
-    # Before any training that could start.
+    # Before all trainings.
     priority: 5
     conda:
         "../envs/gpu.yaml"
@@ -22,7 +22,7 @@ rule predict:
         nodes=1,
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
-        # Not a param, whose change would start the job again.
+        # Not a param, because a changed param starts the job again.
         batch_size=STUDY.evaluation.batch_size,
     params:
         recipe=recipe_of(steps.PREDICT),
@@ -42,7 +42,7 @@ rule predict:
 use rule predict as predict_from_store with:
     wildcard_constraints:
         batch=batches_to_collect(),
-    # Where the store has every answer, a job on this machine collects them: on a cluster it needs no allocation.
+    # If the store has all answers, a job on this machine collects them; on a cluster it needs no allocation.
     localrule: True
     conda:
         "../envs/cpu.yaml"
@@ -61,7 +61,7 @@ use rule predict as predict_from_store with:
 ruleorder: predict_from_store > predict
 
 
-# A rule for each batch of users, since the files of a batch have no wildcard in common.
+# One rule per batch of users, because the files of a batch share no wildcard.
 for batch, users in BATCHES.items():
 
     rule:
@@ -76,7 +76,7 @@ for batch, users in BATCHES.items():
             metrics=of_users(manifest_of(steps.SCORE), users),
         log:
             batch_log_of(steps.SCORE, batch),
-        # At once, since it says how many answers could be read.
+        # Early, because it shows how many answers can be parsed.
         priority: 8
         retries: 0
         localrule: True
@@ -86,7 +86,7 @@ for batch, users in BATCHES.items():
             **before_training(is_untrained),
             mem_mb=500,
             runtime="10m",
-            # Not a param, whose change would start the job again.
+            # Not a param, because a changed param starts the job again.
             expected_parse_rate=str(STUDY.evaluation.expected_parse_rate),
         params:
             recipe=lambda wildcards: RECIPES.score(wildcards.experiment),
@@ -106,7 +106,7 @@ for batch, users in BATCHES.items():
 
 
 rule compare:
-    """Compare the experiments: the tables."""
+    """Compare the experiments, and write the tables."""
     input:
         metrics=of_all_scores(manifest_of(steps.SCORE)),
         rows=of_all_scores(file_of(steps.SCORE, "rows")),

@@ -1,4 +1,4 @@
-"""What this process does when a run begins, and when one of its jobs has failed."""
+"""Handlers for the start of a run and for failed jobs."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ STARTED = time.time()
 
 
 def hold_results_or_stop():
-    """Let no other run work on the same results, whatever folder it was started from."""
+    """Lock the results against other runs, regardless of their working directory."""
     if not workflow.is_main_process:
         return
     try:
@@ -28,7 +28,7 @@ def hold_results_or_stop():
 
 
 def write_study_down():
-    """Write the study as this run has read it, for the report, which copies it, and for other jobs."""
+    """Write the study as this run read it, for the report (which copies it) and other jobs."""
     if not workflow.is_main_process:
         return
     files = [os.path.relpath(file) for file in workflow.configfiles]
@@ -40,7 +40,7 @@ def write_study_down():
 
 
 def write_job_files():
-    """Write the files that the commands of jobs name."""
+    """Write the argument files of the jobs."""
     if not workflow.is_main_process:
         return
     try:
@@ -50,7 +50,7 @@ def write_job_files():
 
 
 def check_users_that_are_left():
-    """After a failed check of data, check the users whose turn had not come, so that one run reports all bad users."""
+    """After a failed check of data, check the remaining users, so that one run reports all bad users."""
     if not workflow.is_main_process:
         return
     waiting = {job.rule.name for job in workflow.dag.needrun_jobs()}
@@ -65,7 +65,7 @@ def check_users_that_are_left():
     )
     settings = workflow.resource_settings
     cores = min(filter(None, (settings.cores, settings.local_cores)), default=1)
-    # -P: a module in the working directory does not hide one of the package.
+    # -P: a module in the working directory must not shadow one of the package.
     command = [sys.executable, "-P", "-m", "usertune", "check", "--resolved-study", RESOLVED_STUDY]
     command += ["--users-file", JOB_FILES.lines("users.txt", users), "--processes", f"{cores}"]
     try:
@@ -78,7 +78,7 @@ onstart:
     hold_results_or_stop()
     write_study_down()
     write_job_files()
-    # Once more, now that the folder of results is there.
+    # Again, now that the results folder exists.
     show_folders_to_containers(make_cache=True)
 
 

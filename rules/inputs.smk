@@ -1,4 +1,4 @@
-"""Named functions that tell rules their inputs and params."""
+"""Input functions and params of the rules."""
 
 import re
 from functools import cache
@@ -9,18 +9,18 @@ from usertune.reporting.figures.catalogue import FIGURES
 
 @cache
 def repair_what_does_not_hold():
-    """Run the jobs of results that do not hold, even where Snakemake's records (`--touch`, or none) say otherwise.
+    """Run the jobs of invalid results, even if Snakemake's records (after `--touch`, or missing) say otherwise.
 
-    The first input function calls this: Snakemake has its graph by then, and has not yet decided what to run.
+    Input functions call this when Snakemake has its graph but has not yet decided what to run.
     """
     if workflow.is_main_process:
         workflow.dag.forcefiles.update(f"{STUDY.results}/{path}" for path in FRESHNESS.to_repair())
 
 
 def recipe_of(step):
-    """A file with the recipe of a step's result; its name is that of its content.
+    """A file with the recipe of a step's result. The name contains the digest of the content.
 
-    It is another one where the settings changed, or where the result is damaged.
+    It changes if the settings change or the result is damaged.
     """
     folder = STUDY.origin.outcomes if step.of_comparison else ""
     settings = layout.settings_of(RECIPES)
@@ -33,23 +33,23 @@ def recipe_of(step):
 
 
 def list_file(name):
-    """A file that lists some inputs of a rule, one a line: there may be more than a command line takes."""
+    """A file with one input of a rule per line, for lists that are too long for a command line."""
     return lambda wildcards, input: JOB_FILES.lines(f"{name}.txt", getattr(input, name))
 
 
 def no_file_but_repairs(wildcards):
-    """No file. Which users' raw data changed is planned from their sizes and times, images included."""
+    """No file. The planner detects changed raw data and images by size and time."""
     repair_what_does_not_hold()
     return []
 
 
 def every_result():
-    """All files that the study should have, but for logs, weights and stores."""
+    """All files that the study should have, except logs, weights and stores."""
     return [f"<results>/{path}" for result in FRESHNESS.results.values() for path in (result.manifest, *result.files)]
 
 
 def user_manifests(users):
-    """The prepared data of some users, by their manifests."""
+    """The manifests of some users' prepared data."""
     return expand(manifest_of(steps.PREPARE), user=users)
 
 
@@ -60,57 +60,57 @@ def base_model_files(wildcards):
 
 
 def batches_to_collect():
-    """The batches of each experiment of which the store has every answer, as a constraint of the wildcard."""
+    """A wildcard constraint: the batches of each experiment with all answers in the store."""
     if not workflow.is_main_process:
-        # The main process chose the rule.
+        # The main process has already chosen the rule.
         return "|".join(map(re.escape, BATCHES))
     found = {}
     for result in stored.only_to_collect(FRESHNESS):
         found.setdefault(result.experiment, []).append(re.escape(result.wildcards["batch"]))
-    # A batch of one experiment may be stored, and the same of another not; the folder before it says which it is.
+    # The same batch may be stored for one experiment only; the folder before it names the experiment.
     constraints = (f"(?<=/{name}/users_)(?:{'|'.join(batches)})" for name, batches in found.items())
     return "|".join(constraints) or "(?!)"
 
 
 def trained_weights(wildcards):
-    """What prediction needs from training: nothing for vanilla."""
+    """The training manifest that prediction needs; none for vanilla."""
     if wildcards.experiment not in TRAINED:
         return []
     return manifest_of(steps.TRAIN)
 
 
 def manifests_of_batch(wildcards):
-    """The prepared data of the users that one prediction job takes."""
+    """The manifests of the prepared data for one prediction job."""
     return user_manifests(BATCHES[wildcards.batch])
 
 
 def of_all_scores(path):
-    """This path of the scores of every experiment and test user."""
+    """A path of scores, for all experiments and test users."""
     return expand(path, experiment=STUDY.experiments, user=STUDY.users.test)
 
 
 def training_logs(wildcards):
-    """The loss curves of every trained experiment, for figures that show them."""
+    """The loss curves of all trained experiments, for figures that show them."""
     if "training_logs" not in FIGURES.constant(wildcards.figure, "READS"):
         return []
     return expand(file_of(steps.TRAIN, "losses"), experiment=TRAINED)
 
 
 def sources_of_users(users):
-    """The states of some users' raw data, as they are planned with; see `unrecorded`."""
+    """The states of some users' raw data when jobs are planned; see `unrecorded`."""
     return lambda wildcards, output: [FRESHNESS.raw_data.state(user) for user in users]
 
 
 def unrecorded(value):
-    """A param that Snakemake does not compare with that of the last run, since it takes it for one of the output."""
+    """A param that Snakemake does not compare with that of the last run, because it seems to depend on the output."""
     return lambda wildcards, output: value
 
 
 def users_file(users):
-    """A file that lists some users, as an argument of a program; see `unrecorded`."""
+    """A file with some users, as an argument of a program; see `unrecorded`."""
     return lambda wildcards, output: f"@{JOB_FILES.lines('users.txt', users)}"
 
 
 def for_each_user(path):
-    """A path with {user} left in it, for a program that takes several users; see `unrecorded`."""
+    """A path that still contains {user}, for a program that processes several users; see `unrecorded`."""
     return lambda wildcards, output: f"{STUDY.results}/{path.format(user='{user}', **wildcards)}"

@@ -1,13 +1,13 @@
-"""Paths of a step's results and log, from the table of steps, with Snakemake's wildcards in them."""
+"""Paths of a step's results and log, from the table of steps, with Snakemake's wildcards."""
 
 
 def manifest_of(step):
-    """The manifest of a result; that of the audit has its settings in its name."""
+    """The manifest of a result; the audit's name contains its settings."""
     return _below_root(step, step.manifest.replace("{settings}", layout.settings_of(RECIPES)))
 
 
 def file_of(step, name):
-    """The file of a result that the table has under this name."""
+    """The file of a result with this name in the table."""
     return _below_root(step, step.files[name])
 
 
@@ -22,7 +22,7 @@ def batch_log_of(step, batch):
 
 
 def of_users(path, users):
-    """This path for each of some users."""
+    """A path for each of some users."""
     return [path.replace("{user}", user) for user in users]
 
 

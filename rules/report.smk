@@ -32,12 +32,12 @@ rule figure:
 
 
 rule audit:
-    """Audit tables and figures, and all that they are made from."""
+    """Audit tables, figures and everything upstream of them."""
     input:
         tables=rules.compare.output,
         figures=expand(rules.figure.output.manifest, figure=FIGURE_NAMES),
     output:
-        # Its name is that of the settings: with others it is missing, whatever Snakemake's records say.
+        # The name contains the settings: after a change it is missing, whatever Snakemake's records say.
         manifest_of(steps.AUDIT),
     log:
         log_of(steps.AUDIT),
@@ -59,7 +59,7 @@ rule audit:
 
 
 rule report:
-    """Write the report, after everything it is made from."""
+    """Write the report."""
     input:
         audit=rules.audit.output,
         base_model=rules.base_model.output,

@@ -1,4 +1,4 @@
-"""Named functions that tell rules their resources: turns, GPUs, memory, nodes."""
+"""Resources of the rules: order, GPUs, memory, nodes."""
 
 from functools import cache
 from operator import attrgetter
@@ -10,21 +10,21 @@ from usertune.core.errors import UserError
 from usertune.inference.engines.catalogue import ENGINES
 from usertune.runtime import gpus
 
-# One resource per training. The training needs all of it, and every job that should come first takes a small part, so
-# the training waits only while such a job runs or could run. An edge between the jobs would make Snakemake train
-# again, or forget to (docs/decisions.md).
+# One resource per training. The training needs all of it, and each job that should run first takes one unit, so the
+# training waits only while such a job runs or could run. A dependency between the jobs would make Snakemake train
+# again, or not at all (docs/decisions.md).
 WHOLE = 1_000_000
 for name in TRAINED:
     workflow.register_resource(f"before_{name}", WHOLE)
 
 
 def before_training(is_before=lambda wildcards: True):
-    """Resources of jobs that come before any training; of some of a rule's jobs, those that `is_before` accepts."""
+    """Resources of jobs that run before all trainings; `is_before` can select some jobs of a rule."""
     return {f"before_{name}": lambda wildcards: 1 if is_before(wildcards) else None for name in TRAINED}
 
 
 def after_others():
-    """Resources of a training, which waits for the jobs that come first."""
+    """Resources of a training, which waits for the jobs that run first."""
     return {
         f"before_{name}": lambda wildcards, name=name: (WHOLE if wildcards.experiment == name else None)
         for name in TRAINED
@@ -37,14 +37,14 @@ def is_untrained(wildcards):
 
 
 def gpu_of_engine(wildcards):
-    """One GPU where the engine needs one: on a cluster, or where this machine has any; otherwise none."""
+    """One GPU if the engine needs one and jobs run on a cluster or this machine has a GPU; otherwise none."""
     if not ENGINES.constant(STUDY.evaluation.engine, "NEEDS_GPU"):
         return 0
     return 1 if on_a_cluster() else min(1, gpus_of_this_machine())
 
 
 def gpus_of_training(wildcards):
-    """GPUs of a training job, on all its nodes together; none where this machine has none."""
+    """GPUs of a training job, summed over all nodes; none if this machine has none."""
     experiment = STUDY.experiments[wildcards.experiment]
     if on_a_cluster():
         return experiment.processes
@@ -56,7 +56,7 @@ def gpus_of_training(wildcards):
 
 @cache
 def gpus_of_this_machine():
-    """Visible GPUs, which limit the jobs at once unless the profile or command line sets another number."""
+    """Number of visible GPUs, which limits concurrent jobs unless the profile or command line sets another limit."""
     if "gpu" not in workflow.global_resources:
         workflow.register_resource("gpu", len(gpus.visible_gpus()))
     return workflow.global_resources["gpu"].value
@@ -64,13 +64,13 @@ def gpus_of_this_machine():
 
 def on_a_cluster():
     """Whether jobs run on a cluster; true both where they are submitted and inside them."""
-    # A dry run is local whatever it plans for; only for a cluster does Snakemake count jobs beside cores.
+    # A dry run is always local; Snakemake sets `nodes` (the limit of jobs) only for a cluster.
     planned = workflow.output_settings.dryrun and workflow.resource_settings.nodes is not None
     return workflow.remote_exec or not workflow.local_exec or planned
 
 
 def of_experiment(key):
-    """The value of this key of an experiment, as in training.micro_batch_size."""
+    """The value of a key of an experiment, such as training.micro_batch_size."""
     return lambda wildcards: attrgetter(key)(STUDY.experiments[wildcards.experiment])
 
 
@@ -80,7 +80,7 @@ def for_each_gpu(amount):
 
 
 def on_several_nodes(value):
-    """A resource of trainings on several nodes only: a value, or a function of the experiment."""
+    """A resource only for trainings on several nodes: a value, or a function of the experiment."""
 
     def of(wildcards):
         experiment = STUDY.experiments[wildcards.experiment]

@@ -1,4 +1,4 @@
-"""The study, read and checked, and the names that rules take from it."""
+"""Loads and checks the study, and defines names for the rules."""
 
 import os
 import re
@@ -34,7 +34,7 @@ try:
 except UserError as error:
     refuse(error)
 
-# For the executor slurm-guarded: under this name, and in this journal, the next run finds the jobs of a killed one.
+# For the executor slurm-guarded: with this name and journal, the next run finds the jobs of a killed run.
 os.environ.update(
     SNAKEMAKE_SLURM_GUARDED_JOB_NAME=job_name(STUDY),
     SNAKEMAKE_SLURM_GUARDED_JOURNAL=str(Path(STUDY.results).absolute() / JOURNAL),
@@ -44,9 +44,9 @@ os.environ.update(
 RECIPES = Recipes(STUDY, current_code(STUDY), installed_versions())
 FRESHNESS = Freshness(STUDY, RECIPES)
 check_command_line()
-# Written when a run begins; jobs get their names alone, since a comment in the study changes no result.
+# Written when a run starts. Jobs get only the paths, because a comment in the study changes no result.
 STUDY_TEXT, RESOLVED_STUDY = (f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.{kind}" for kind in ("yaml", "json"))
-# Planning writes none of them; a process that runs a job, which does not plan, writes them at once.
+# Planning writes none of them; a job process writes them immediately.
 JOB_FILES = JobFiles(f"{STUDY.results}/logs/job_files", write_at_once=not workflow.is_main_process)
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 DATA_BATCHES = {batch_label(users): users for users in STUDY.data_batches}
@@ -55,7 +55,7 @@ BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 
 pathvars:
     results=STUDY.results,
-    # Tables, figures, audit and report: of other users than the study's, beside those of the study.
+    # Tables, figures, audit and report; those of users set by --config have a separate folder.
     outcomes=f"{STUDY.results}/{STUDY.origin.outcomes}".rstrip("/"),
 
 

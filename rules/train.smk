@@ -1,4 +1,4 @@
-"""Fine-tuning, one GPU job for each trained experiment."""
+"""Fine-tuning, one GPU job per trained experiment."""
 
 
 rule train:
@@ -21,15 +21,15 @@ rule train:
         nodes=of_experiment("nodes"),
         gpus_per_node=of_experiment("gpus"),
         parallel=of_experiment("strategy"),
-        # SLURM's plugin then starts train.py on the first node without srun, which train.py needs for itself; gives
-        # every node a task; and every node, by gres, as many GPUs as the others.
+        # With these, SLURM's plugin starts train.py on the first node without srun (train.py calls srun itself), and
+        # gives each node one task and, by gres, the same number of GPUs.
         mpi=on_several_nodes("srun"),
         tasks=on_several_nodes(lambda experiment: experiment.nodes),
         tasks_per_gpu=on_several_nodes(0),
         gres=on_several_nodes(lambda experiment: f"gpu:{experiment.gpus}"),
         mem_mb=for_each_gpu(64000),
         runtime=lambda wildcards, attempt: 1440 * attempt,
-        # Not params, whose change would start the job again.
+        # Not params, because a changed param starts the job again.
         micro_batch_size=of_experiment("training.micro_batch_size"),
         execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
         attempt=lambda wildcards, attempt: attempt,

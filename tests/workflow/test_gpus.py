@@ -92,7 +92,7 @@ def test_more_gpus_than_there_are_is_told_before_anything_runs(tmp_path: Path) -
     workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
     code, output = workplace.snakemake("-n", FULL)
     assert code != 0
-    assert "experiments.full.gpus is 2, but of this machine's GPUs 1 can be used; set gpus: 1" in output
+    assert "experiments.full.gpus is 2, but this machine has 1 usable; set gpus: 1" in output
 
 
 def test_what_a_cluster_is_asked_for(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The audit: every result is looked at, its fingerprint computed anew, and whatever does not fit is named.
+"""The audit: checks every result of a study, computes its fingerprint again, and lists all problems.
 
-It trusts nothing but the study, the raw data and the base model: a result stands only if it is whole, lies in its
-path, was made by today's recipe, and from exactly the results that are there now.
+It trusts only the study, the raw data and the base model. A result is valid if it is complete, is in its folder, has
+the current recipe, and was made from exactly the current inputs.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Audit:
     """What an audit found.
 
     Attributes:
-        checked: how many results were looked at.
-        findings: what is wrong.
-        environment_mismatches: results that stand, but were made with other code or packages than today's, as
+        checked: number of checked results.
+        findings: problems.
+        environment_mismatches: valid results made with code or packages other than the current ones, as
             ``{"what": label, "changes": [text, ...]}``.
-        unreferenced: files that are not (or no longer) part of the study; no table is made from them.
+        unreferenced: files that are not (or no longer) part of the study; no table uses them.
     """
 
     checked: int = 0
@@ -55,11 +55,11 @@ class Audit:
 
 
 def audit_study(study: Study, whole: bool = True) -> Audit:
-    """Look at every result of a study.
+    """Check the results of a study.
 
     Args:
-        study: the study; its ``results`` is the folder to look at.
-        whole: look at the report and the audit on which it is gated, too.
+        study: the study; its ``results`` is the folder to check.
+        whole: whether to check the audit and the report too.
     """
     recipes = Recipes(study, current_code(study), installed_versions())
     results = results_of(study, recipes)
@@ -85,15 +85,15 @@ def audit_study(study: Study, whole: bool = True) -> Audit:
 
 
 def run_audit(study: Study, recipe: AuditRecipe, out: Path) -> Audit:
-    """Audit what the report is made from, and write the outcome, in place of older ones, if nothing is wrong.
+    """Audit the inputs of the report. If there are no problems, write the outcome and delete older ones.
 
     Args:
         study: the study.
-        recipe: the audit's own recipe, to be recorded.
-        out: JSON to write.
+        recipe: the audit's own recipe.
+        out: path of the JSON file to write.
 
     Raises:
-        UserError: something is wrong; the message lists it.
+        UserError: the message lists all problems.
     """
     audit = audit_study(study, whole=False)
     if audit.findings:
@@ -107,7 +107,7 @@ def run_audit(study: Study, recipe: AuditRecipe, out: Path) -> Audit:
 
 
 def _inputs(study: Study, step: str) -> dict[str, Any]:
-    """Return the digests of what the audit says that it holds, by role."""
+    """Return the digests of the audited tables and figures, by role."""
     results = results_of(study, Recipes(study, current_code(study), installed_versions())).values()
     paths = next(result.inputs for result in results if result.step == step)
     folder = Path(study.results)
@@ -116,7 +116,7 @@ def _inputs(study: Study, step: str) -> dict[str, Any]:
 
 
 def in_words(audit: Audit, shown: int = 20) -> str:
-    """Return what an audit found as text for people."""
+    """Return an audit as text for people, with at most ``shown`` lines of each kind."""
     outdated = [finding.path for finding in audit.findings if finding.kind == "outdated"]
     findings = [finding for finding in audit.findings if finding.kind != "outdated"]
     lines = [f"{finding.kind}: {finding.path}: {finding.reason}" for finding in findings[:shown]]
@@ -132,16 +132,16 @@ def in_words(audit: Audit, shown: int = 20) -> str:
         lines.append(f"note: {len(audit.unreferenced)} files are not part of this study (no table uses them): {names}")
     if audit.findings:
         lines.append(
-            f"the audit failed: {len(audit.findings)} of {audit.checked} results do not hold. Run snakemake: one run "
-            "makes them again"
+            f"the audit failed: {len(audit.findings)} of {audit.checked} results are not valid; run snakemake once to "
+            "make them again"
         )
     else:
-        lines.append(f"the audit holds: {audit.checked} results are what the study says")
+        lines.append(f"the audit passed: {audit.checked} results match the study")
     return "\n".join(lines)
 
 
 def _stale(study: Study, raw_data: RawData, result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
-    """Yield why a result, which is whole, is not what it should be."""
+    """Yield why a complete, unmodified result is stale."""
     manifest = manifests[result.manifest]
     changes = recipe_changes(manifest.get("recipe", {}), result.recipe)
     if changes:
@@ -156,15 +156,15 @@ def _stale(study: Study, raw_data: RawData, result: Result, manifests: Mapping[s
 
 
 def _changed_sources(study: Study, raw_data: RawData, result: Result, manifest: Manifest) -> Iterator[str]:
-    """Yield how the raw data or the base model differ from what a result was made from."""
+    """Yield changes of the raw data or the base model since a result was made."""
     if result.step == steps.PREPARE.name:
         (user,) = result.users
         files = raw_data.reader.sources(user)
         what = f"the raw data {', '.join(map(str, files[:2]))}{', ...' if len(files) > 2 else ''}"
         if not files:
-            yield f"the raw data of user {user} in {raw_data.root} are gone"
+            yield f"the raw data of user {user} in {raw_data.root} are missing"
         elif raw_data.state(user) != manifest["sources_state"]:
-            # Times may differ although the content is the same, as after a copy.
+            # A copy has other times, but the same content.
             if digest_sources(files, raw_data.root) != manifest["raw_sha256"]:
                 yield f"{what} changed"
             elif study.dataset.watch_images != "never":
@@ -191,7 +191,7 @@ def _changed_images(root: Path, samples: Path, user: str) -> Iterator[str]:
 
 
 def _repaired_images(raw_data: RawData, manifest: Manifest) -> Iterator[str]:
-    """Yield which samples were skipped for an image that is good now."""
+    """Yield samples that were skipped because of an image that is valid now."""
     skipped = {(item.get("file"), item["line"]) for item in manifest["skipped_samples"] if item["field"] == "image"}
     if not skipped:
         return
@@ -205,13 +205,13 @@ def _repaired_images(raw_data: RawData, manifest: Manifest) -> Iterator[str]:
                     describe_image(raw_data.root, name)
             except BadImageError:
                 continue
-            yield f"line {location.line} of {location.file} was skipped for an image that is good now"
+            yield f"line {location.line} of {location.file} was skipped because of an image that is valid now"
 
 
 def _environment_mismatches(
     study: Study, results: Mapping[str, Result], manifests: Mapping[str, Manifest]
 ) -> list[dict[str, Any]]:
-    """Return which results were made with other code or packages than today's; alike ones are named together."""
+    """Return the results made with other code or packages than the current ones, grouped by equal changes."""
     versions, code = installed_versions(), current_code(study)
     found: dict[tuple[str, ...], list[str]] = {}
     for path, manifest in manifests.items():
@@ -232,17 +232,17 @@ def _environment_mismatches(
 
 
 def _unreferenced(study: Study, results: Mapping[str, Result]) -> list[str]:
-    """Return files in the folders of results that belong to no result of the study; weights are not looked at.
+    """Return files in the results folder that belong to no result of the study, without weights.
 
-    What comparisons of other users use is not left over, nor is for them what they do not use.
+    Files that comparisons of other users use are not unreferenced; those comparisons do not check shared folders.
     """
     folder, outcomes = Path(study.results), study.origin.outcomes
     known = {path for result in results.values() for path in (result.manifest, *result.files)}
-    looked_through = [step for step in steps.BEFORE_AUDIT if step.of_comparison or not outcomes]
+    checked = [step for step in steps.BEFORE_AUDIT if step.of_comparison or not outcomes]
     others = set() if outcomes else _users_of_subsets(folder)
     found = []
-    for step in looked_through:
-        # Weights lie deeper.
+    for step in checked:
+        # Weights are deeper.
         pattern = "*/*.*" if step is steps.TRAIN else "**/*.*"
         for path in sorted((folder / (outcomes if step.of_comparison else "") / step.folder).glob(pattern)):
             name = path.relative_to(folder).as_posix()
@@ -254,7 +254,7 @@ def _unreferenced(study: Study, results: Mapping[str, Result]) -> list[str]:
 
 
 def _users_of_subsets(folder: Path) -> set[str]:
-    """Return the users of comparisons that were made beside that of the study."""
+    """Return the users of all comparisons in `steps.SUBSETS`."""
     found: set[str] = set()
     for path in folder.glob(f"{steps.SUBSETS}/*/{steps.COMPARE.manifest}"):
         with suppress(UserError, KeyError, TypeError):
@@ -263,7 +263,7 @@ def _users_of_subsets(folder: Path) -> set[str]:
 
 
 def _users_in(name: str) -> set[str]:
-    """Return the users that a file is named after."""
+    """Return the users in a file name."""
     label = re.fullmatch(r"users?_(.+?)(\.manifest)?\.(jsonl?|csv)", name)
     try:
         return set(parse_users(label[1])) if label else set()

@@ -1,4 +1,4 @@
-"""Why a result would be made again, and what that would cost, in plain words."""
+"""Explains why a result would be made again, and at what cost."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Explanation:
     """Why a target would be made again.
 
     Attributes:
-        target: what people call the result that was asked about.
-        causes: what changed: labels of results that have a reason of their own, by that reason.
-        jobs: how many jobs of each step would run.
-        trainings: what is known of each training job that would run, in words.
-        stored: samples whose predictions are in the store.
-        to_generate: samples that would be generated.
-        unknown: samples of which this cannot be told, because the model or the samples may come out as before.
+        target: label of the result.
+        causes: reason -> labels of the results that it affects directly.
+        jobs: step -> number of jobs that would run.
+        trainings: a text for each training job that would run.
+        stored: number of samples with stored answers.
+        to_generate: number of samples to generate.
+        unknown: number of samples that may be stored, because model or samples may turn out unchanged.
     """
 
     target: str
@@ -42,12 +42,12 @@ class Explanation:
 
 
 def explain(freshness: Freshness, target: str | None = None) -> Explanation:
-    """Say why a result would be made again, and at what cost; nothing is run or written.
+    """Return why a result would be made again, and at what cost, without running or writing anything.
 
     Args:
-        freshness: the study's results as they stand.
-        target: path of a result below the folder of results: its manifest or one of its files; the report's
-            unless given.
+        freshness: current state of the study's results.
+        target: path of the result's manifest or one of its files, relative to the results folder; default: the
+            report.
 
     Raises:
         UserError: the study has no such result.
@@ -100,16 +100,16 @@ def _manifest_of(results: Mapping[str, Result], target: str) -> str:
 
 
 def _training_in_words(freshness: Freshness, result: Result, again: set[str]) -> str:
-    """Say whether a training job would train; only what it reads, as it is now, can tell."""
+    """Return whether a training job would train, resume or reuse weights."""
     if any(path in again for path in result.upstream):
-        return f"{result.label}: trains, unless its samples and base model turn out to be as before"
+        return f"{result.label}: trains, unless its samples and base model turn out to be unchanged"
     manifests = {path: freshness.inspect(path)[0] or {} for path in result.upstream}
     (base,) = result.inputs[steps.BASE_MODEL.name]
     train, validation = ([manifests[path] for path in result.inputs[role]] for role in ("train", "validation"))
     fingerprint = step_fingerprint(result.recipe, train_inputs(manifests[base], train, validation))
     work = work_folder(freshness.folder / result.manifest, fingerprint)
     if (work / COMPLETE).exists() and _seems_complete(work):
-        return f"{result.label}: was trained before, will be found"
+        return f"{result.label}: already trained, will be reused"
     if any(work.glob("checkpoint-*")):
         return f"{result.label}: resumes from a working checkpoint"
     return f"{result.label}: trains from the beginning"
@@ -124,7 +124,7 @@ def _seems_complete(work: Path) -> bool:
 
 
 def _count_samples(freshness: Freshness, result: Result, again: set[str], explanation: Explanation) -> None:
-    """Add the samples of a prediction job to those stored, to be generated, or unknown."""
+    """Count the samples of a prediction job as stored, to be generated, or unknown."""
     model = (*result.inputs[steps.BASE_MODEL.name], *result.inputs["weights"])
     for path in result.inputs["samples"]:
         if freshness.inspect(path)[0] is None:
@@ -144,7 +144,7 @@ def _samples_in_words(explanation: Explanation) -> str:
         parts.append(f"{explanation.to_generate} samples to generate, {explanation.stored} are stored")
     if explanation.unknown:
         parts.append(
-            f"up to {explanation.unknown} samples to generate, fewer if data or model turn out to be as before"
+            f"up to {explanation.unknown} samples to generate, fewer if data or model turn out to be unchanged"
         )
     return "; ".join(parts)
 

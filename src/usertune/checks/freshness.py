@@ -1,4 +1,4 @@
-"""How the results of a study stand when jobs are planned: which are whole, and why others will be made again."""
+"""Freshness of results when jobs are planned: which are valid, and why others are made again."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from usertune.study.schema.study import Study
 
 
 class Freshness:
-    """The results of one study as they stand now; each is looked at once, when it is first asked for.
+    """The current state of a study's results; each is inspected once, on first use.
 
     Args:
-        study: the study; its ``results`` is the folder to look at.
-        recipes: the recipes by which results should be made.
+        study: the study; its ``results`` is the folder to inspect.
+        recipes: the current recipes.
     """
 
     def __init__(self, study: Study, recipes: Recipes) -> None:
@@ -35,7 +35,7 @@ class Freshness:
         self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
 
     def inspect(self, path: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
-        """Return the manifest at a path of `results`, or what is wrong with it."""
+        """Return the manifest at a path of `results` and None, or None and its problem."""
         if path not in self._inspected:
             self._inspected[path] = read_checked(self.folder, self.results[path])
         return self._inspected[path]
@@ -43,8 +43,8 @@ class Freshness:
     def recipe(self, path: str) -> str:
         """Return the recipe of a result as canonical JSON, for the ``params`` of its rule.
 
-        Where the result is damaged, the key ``rebuild`` says so, which makes Snakemake run the job. The result keeps
-        the key, and so the recipe stays the same once it is mended. It is no part of the fingerprint.
+        For a damaged result, the key ``rebuild`` makes Snakemake run the job. The new result keeps the key, so the
+        recipe does not change again. The key is not part of the fingerprint.
         """
         recipe = dict(self.results[path].recipe)
         manifest, finding = self.inspect(path)
@@ -59,38 +59,38 @@ class Freshness:
         return canonical_json(recipe if rebuild is None else {**recipe, "rebuild": rebuild})
 
     def reasons(self, path: str, look_at_sources: bool = True) -> Iterator[str]:
-        """Yield why a result itself, whatever lies upstream, would be made again.
+        """Yield why a result would be made again, regardless of its inputs.
 
         Args:
-            path: its manifest.
-            look_at_sources: whether raw data and base model are looked at too, which takes a while.
+            path: path of its manifest.
+            look_at_sources: whether to check raw data and base model too, which is slow.
         """
         result = self.results[path]
         manifest, finding = self.inspect(path)
         if manifest is None:
             if finding is None or not (self.folder / path).exists():
-                yield "it is not there yet"
+                yield "it does not exist yet"
             else:
-                # One reason for all results of another release.
+                # All results of another release share one reason.
                 yield finding.reason if finding.kind == "outdated" else f"{finding.path}: {finding.reason}"
             return
         yield from recipe_changes(manifest.get("recipe", {}), result.recipe)
-        makers = result.recipe.get("provenance")
-        if makers and manifest.get("recipe", {}).get("provenance") != makers:
-            yield "rerun.on_code_change is set, and it was not yet compared with today's code and packages"
+        provenance = result.recipe.get("provenance")
+        if provenance and manifest.get("recipe", {}).get("provenance") != provenance:
+            yield "rerun.on_code_change is set, and it was not yet compared with the current code and packages"
         if not look_at_sources:
             return
         if result.step == steps.PREPARE.name and self.raw_data.state(result.users[0]) != manifest["sources_state"]:
-            yield "its raw data have other bytes, sizes or times than when they were prepared"
+            yield "bytes, sizes or times of its raw data changed since they were prepared"
         if result.step == steps.BASE_MODEL.name and is_local(self.study.base_model.path):
             if base_model_state(self.study) != digest(manifest["model_state"]):
-                yield "the base model's files have other sizes or times than when they were read"
+                yield "sizes or times of the base model's files changed since they were read"
             recorded = from_record(manifest["folder"], self.folder / path)
             if recorded.resolve() != Path(self.study.base_model.path).expanduser().resolve():
                 yield "the base model is in another folder now"
 
     def not_from_upstream(self, path: str) -> Iterator[str]:
-        """Yield how a result of today's recipe does not fit to what lies upstream of it, as the audit would."""
+        """Yield how a result with the current recipe does not match its inputs, as the audit does."""
         result = self.results[path]
         inspected = {name: self.inspect(name)[0] for name in (path, *result.upstream)}
         manifests = {name: manifest for name, manifest in inspected.items() if manifest is not None}
@@ -98,14 +98,14 @@ class Freshness:
             yield from not_made_from_upstream(result, manifests)
 
     def to_repair(self) -> list[str]:
-        """Return the manifests of results that are there and do not hold.
+        """Return the manifests of existing results that are not valid.
 
-        The workflow's own records do not always say so: after ``--touch``, or without records, it takes them for good.
+        Snakemake's own records are not enough: after ``--touch``, or without records, it considers them valid.
         """
         return [path for path in self.results if (self.folder / path).exists() and not self._holds_itself(path)]
 
     def holds(self, path: str) -> bool:
-        """Whether a result, and everything that it is made from, is there and would not be made again."""
+        """Whether a result and everything upstream of it exist and would not be made again."""
         return self._holds_itself(path) and all(map(self.holds, self.results[path].upstream))
 
     def _holds_itself(self, path: str) -> bool:
@@ -114,6 +114,6 @@ class Freshness:
                 reason = next(chain(self.reasons(path), self.not_from_upstream(path)), None)
                 self._holds[path] = reason is None
             except (KeyError, TypeError, ValueError, OSError, UserError):
-                # Of another version of usertune, or its source is gone.
+                # Made by another release of usertune, or its source is missing.
                 self._holds[path] = False
         return self._holds[path]

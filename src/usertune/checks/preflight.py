@@ -1,4 +1,4 @@
-"""What is checked before any job is planned: that the sources are there, and that this machine can do the study."""
+"""Checks before jobs are planned: the sources exist, and this machine can run the study."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from usertune.training.schedule import optimizer_steps, warm_up
 
 
 def check_sources(study: Study, base_model: bool = True) -> None:
-    """Check that the dataset, every user's raw file and a local base model are there.
+    """Check that the dataset, every user's raw data and a local base model exist.
 
     Args:
         study: the study.
-        base_model: whether the base model is looked at too.
+        base_model: whether to check warm-up and base model too.
 
     Raises:
         UserError: something is missing; the message names the key of the study and says what to do.
     """
     root = Path(study.dataset.root)
     if not root.is_dir():
-        hint = " (the demo's screens are drawn by: make demo-data)" if study.name == "demo" else ""
+        hint = " (make demo-data draws the demo's screens)" if study.name == "demo" else ""
         raise UserError(f"dataset.root: the folder {root} does not exist{hint}")
     reader = get_reader(study.dataset.format, root)
     there = set(reader.users())
@@ -48,7 +48,7 @@ def check_sources(study: Study, base_model: bool = True) -> None:
 
 
 def _check_warm_up(study: Study, reader: Reader) -> None:
-    """Check that no warm-up in steps reaches the steps that there can be at most: skipped samples make them fewer."""
+    """Check that each `warmup_steps` is below the maximum number of steps, which skipped samples reduce."""
     for name, experiment in study.experiments.items():
         training = experiment.training
         if training is None or training.warmup_steps is None:
@@ -63,12 +63,12 @@ def _check_warm_up(study: Study, reader: Reader) -> None:
 
 
 def gpus_here(name: str, experiment: Experiment, available: int) -> int:
-    """Return how many of this machine's GPUs a training job takes; 0 where it has none, and the CPU does the work.
+    """Return how many of this machine's GPUs a training job uses; 0 (CPU) if it has none.
 
     Args:
         name: name of the experiment.
         experiment: the experiment.
-        available: GPUs of this machine.
+        available: number of usable GPUs of this machine.
 
     Raises:
         UserError: the study asks for more than this machine has.
@@ -81,8 +81,7 @@ def gpus_here(name: str, experiment: Experiment, available: int) -> int:
         )
     if 0 < available < experiment.gpus:
         raise UserError(
-            f"{key}.gpus is {experiment.gpus}, but of this machine's GPUs {available} can be used; "
-            f"set gpus: {available}"
+            f"{key}.gpus is {experiment.gpus}, but this machine has {available} usable; set gpus: {available}"
         )
     if not available and experiment.strategy == "fsdp" and experiment.gpus > 1:
         raise UserError(

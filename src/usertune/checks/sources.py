@@ -1,4 +1,4 @@
-"""The state of the sources, looked at while jobs are planned: raw data, their images, and a local base model."""
+"""State of the sources when jobs are planned: raw data, their images, and a local base model."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from usertune.study.schema.study import Study
 
 
 class RawData:
-    """The raw data of a study as they are now; what was looked at is remembered.
+    """The current raw data of a study, with cached states.
 
     Args:
-        study: the study; its ``dataset.watch_images`` says how images count: by size and time, by their bytes, or not.
+        study: the study; ``dataset.watch_images`` selects size and time, bytes, or nothing for images.
     """
 
     def __init__(self, study: Study) -> None:
@@ -28,7 +28,7 @@ class RawData:
         self._folders: dict[Path, dict[str, tuple[int, int]]] = {}
 
     def state(self, user: str) -> str:
-        """Return a digest of the state of a user's raw data: size and time of their files, and their images."""
+        """Return a digest of a user's raw data: size and time of each file, and the state of the images."""
         if user not in self._states:
             files = self.reader.sources(user)
             states = [
@@ -38,7 +38,7 @@ class RawData:
         return self._states[user]
 
     def image_stats(self, user: str) -> list[tuple[str, int, int]]:
-        """Return (path, size in bytes, modification time in ns) of the images of a user's raw samples, sorted.
+        """Return the sorted (path, size in bytes, modification time in ns) of the images of a user's samples.
 
         A missing image has size and time -1. Each folder is scanned once for all users.
         """
@@ -56,7 +56,7 @@ class RawData:
             return self.image_stats(user)
         digests = {}
         for name in self.reader.images(user):
-            # What cannot be read is reported when the user is prepared, with the line that names it.
+            # The prepare step reports unreadable images, with the line of the sample.
             with suppress(OSError):
                 if (path := self.root / name).is_file():
                     digests[name] = digest_file(path)
@@ -67,7 +67,7 @@ class RawData:
             found = self._folders[folder] = {}
             with suppress(OSError), os.scandir(folder) as entries:
                 for entry in entries:
-                    # A link that leads nowhere is one missing image, not a folder of missing images.
+                    # One dangling link must not make all images of the folder missing.
                     with suppress(OSError):
                         stat = entry.stat()
                         found[entry.name] = (stat.st_size, stat.st_mtime_ns)
@@ -75,7 +75,7 @@ class RawData:
 
 
 def base_model_sources(study: Study) -> list[str]:
-    """Return the files of a local base model, or nothing when it is a hub name."""
+    """Return the files of a local base model; none for a hub name."""
     path = study.base_model.path
     if not is_local(path):
         return []
@@ -84,9 +84,9 @@ def base_model_sources(study: Study) -> list[str]:
 
 
 def base_model_state(study: Study) -> str:
-    """Return a digest of sizes and times of a local base model's files; a hub name has none.
+    """Return a digest of sizes and times of a local base model's files; empty for a hub name.
 
-    Snakemake alone would miss a large file that was replaced by one with an older time.
+    Snakemake alone does not notice a large file that is replaced by one with an older time.
     """
     if not is_local(study.base_model.path):
         return ""

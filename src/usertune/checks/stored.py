@@ -1,4 +1,4 @@
-"""Which answers the store has already, as seen when jobs are planned."""
+"""Answers that are already in the store when jobs are planned."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
     """Count the answers of one user that a prediction job needs.
 
     Args:
-        freshness: the study's results as they are. Those that the job is made from are there.
+        freshness: current state of the study's results; the inputs of the job exist.
         result: the predictions.
-        user_manifest: path of the manifest of the user's data, one of the result's inputs.
+        user_manifest: path of the manifest of the user's data, an input of ``result``.
 
     Returns:
-        How many the store has, and how many it lacks.
+        Number of stored and of missing answers.
     """
     (base,), weights = result.inputs[steps.BASE_MODEL.name], result.inputs["weights"]
     model = model_of(freshness.inspect(base)[0] or {}, freshness.inspect(weights[0])[0] if weights else None)
@@ -33,9 +33,9 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
 
 
 def only_to_collect(freshness: Freshness) -> list[Result]:
-    """Return the predictions that are not there, or do not hold, although the store has every answer of them.
+    """Return missing or invalid predictions with all answers in the store.
 
-    So it is after a change of ``evaluation.users_per_job``, or of the list of test users, which groups users otherwise.
+    They occur after a change of ``evaluation.users_per_job`` or of the test users, which groups users differently.
     """
     return [
         result

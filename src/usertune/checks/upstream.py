@@ -1,4 +1,4 @@
-"""Whether a result was made from what lies upstream of it now: what the audit asks, and the planner before it."""
+"""Checks whether a result was made from its current inputs; used by the planner and the audit."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Manifest = Mapping[str, Any]
 
 
 def not_made_from_upstream(result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
-    """Yield how a result, which is whole and of today's recipe, does not fit to what it is made from.
+    """Yield how a valid result with the current recipe does not match its inputs.
 
     Args:
         result: the result.
-        manifests: manifests by path, its own among them. Where one from upstream is missing nothing is said, since
-            the result follows it.
+        manifests: path -> manifest, including its own. If an input is missing, nothing is yielded, because the result
+            is made again anyway.
     """
     if any(path not in manifests for path in result.upstream):
         return
     own = manifests[result.manifest]
     try:
         if own["fingerprint"] != step_fingerprint(own["recipe"], own["inputs"]):
-            yield "its fingerprint is not that of its recipe and inputs"
+            yield "its fingerprint does not match its recipe and inputs"
         elif changed := list(_changed_inputs(result, manifests)):
-            yield f"made from something else than {_in_words(changed)} as they are now"
-        # Rows of another user would have the right fingerprint, which names inputs and not rows.
+            yield f"made from other versions of {_in_words(changed)}"
+        # The fingerprint covers inputs, not rows, so it would not detect rows of another user.
         elif result.step == steps.PREDICT.name and {row["user"] for row in own["predictions"]} != set(result.users):
-            yield "it holds other users' rows"
+            yield "it contains rows of other users"
     except (KeyError, TypeError, ValueError, UserError) as error:
-        yield f"cannot be checked against what it was made from: {error}"
+        yield f"cannot be checked against its inputs: {error}"
 
 
 def is_made_from(manifest: Manifest, upstream: Manifest) -> bool:
-    """Whether a result may be made from one upstream, as far as the manifests tell without reading anything else."""
+    """Whether, judging by the manifests alone, a result may be made from an upstream result."""
     lineage = manifest.get("lineage", {}).get(upstream["step"])
     if isinstance(lineage, Mapping):
         lineage = lineage.get(upstream.get("user"))
@@ -48,11 +48,11 @@ def is_made_from(manifest: Manifest, upstream: Manifest) -> bool:
 
 
 def _changed_inputs(result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
-    """Yield the paths of results that are others than those that a result was made from."""
+    """Yield the inputs of a result that differ from those it was made from."""
     own = manifests[result.manifest]
     inputs: Mapping[str, Any] = own["inputs"]
     if not result.inputs:
-        # Of raw data or a base model, which the audit looks at itself.
+        # Made from raw data or a base model, which the audit checks separately.
         if inputs != _SOURCES[result.step](own):
             yield "its own files"
         return
@@ -61,20 +61,20 @@ def _changed_inputs(result: Result, manifests: Mapping[str, Manifest]) -> Iterat
         sees = _SEES.get((result.step, role), _output)
         found = {_name(manifests[path]): (path, sees(manifests[path], path, result)) for path in paths}
         if not isinstance(recorded, Mapping):
-            # A role that one result has.
+            # A role with a single result.
             recorded = dict.fromkeys(found, recorded)
         if (not paths and recorded) or recorded.keys() - found.keys():
-            yield f"the {role} that it names"
+            yield f"the {role} that it records"
         yield from (path for name, (path, sha256) in found.items() if recorded.get(name) != sha256)
 
 
 def _name(manifest: Manifest) -> str:
-    """Return the name by which a result that is one of several inputs has its digest."""
+    """Return the key of a result's digest among several inputs."""
     return " ".join(str(manifest[key]) for key in ("experiment", "user", "name") if key in manifest)
 
 
 def _in_words(paths: list[str]) -> str:
-    return f"{len(paths)} of the results that it is made from," if len(paths) > 4 else ", ".join(sorted(paths))
+    return f"{len(paths)} of its inputs" if len(paths) > 4 else ", ".join(sorted(paths))
 
 
 def _output(manifest: Manifest, _path: str, _result: Result) -> str:
@@ -85,13 +85,13 @@ def _answers(predictions: Manifest, path: str, result: Result) -> str:
     return answers_digest(answers_of_user(predictions, Path(path), str(result.experiment), result.users[0]))
 
 
-# What a step takes from an earlier result in a role, where that is not the result's output.
+# What a step uses of an earlier result, if not its output.
 _SEES: dict[tuple[str, str], Callable[[Manifest, str, Result], str]] = {
     (steps.SCORE.name, "answers"): _answers,
     (steps.FIGURE.name, "training_logs"): lambda training, *_: str(training["files"]["training_log.csv"]),
     (steps.REPORT.name, "data"): lambda data, *_: skipped_digest(data),
 }
-# The inputs of the steps that are made from no other result, from what their manifests say of the files.
+# Inputs of the steps without earlier steps, computed from their manifests.
 _SOURCES: dict[str, Callable[[Manifest], dict[str, str]]] = {
     steps.PREPARE.name: lambda own: {"samples": own["files"][f"user_{own['user']}.jsonl"]},
     steps.BASE_MODEL.name: lambda own: {"model_files": digest(own["model_files"])},

@@ -1,8 +1,7 @@
-"""Files for what is too long for a command line: recipes, lists of files, users, the study.
+"""Files for arguments that are too long for a command line: recipes, lists of files, users, the study.
 
-Linux takes 128 KiB an argument and 2 MiB in all, which ten thousand users exceed. A command names such a file instead.
-The name holds the digest of the content, so it means the same in every run, and as a rule's param it says the same as
-the content.
+Linux allows 128 KiB per argument and 2 MiB in total, which ten thousand users exceed. The file name contains the digest
+of the content, so as a rule's param it changes exactly when the content does.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ DIGITS = 16
 
 
 class JobFiles:
-    """The files that the commands of jobs name. Planning writes nothing; the files are written when jobs can run.
+    """The argument files of the jobs. Planning writes none; they are written before jobs run.
 
     Args:
-        folder: where the files lie.
-        write_at_once: whether jobs already run, as in the process of a job on a cluster.
+        folder: folder of the files.
+        write_at_once: whether jobs already run, as in the process of a cluster job.
     """
 
     def __init__(self, folder: str, write_at_once: bool) -> None:
@@ -30,7 +29,7 @@ class JobFiles:
         self._waiting: dict[str, str] = {}
 
     def text(self, name: str, content: str) -> str:
-        """Return the path of a file with this content; ``name`` says what it is, and ends with the file's suffix."""
+        """Return the path of a file with this content; ``name`` describes it and includes the suffix."""
         stem, dot, suffix = name.partition(".")
         path = f"{self.folder}/{stem}_{digest_bytes(content.encode('utf-8'))[:DIGITS]}{dot}{suffix}"
         if self._write_at_once:
@@ -40,18 +39,18 @@ class JobFiles:
         return path
 
     def lines(self, name: str, items: Iterable[str]) -> str:
-        """Return the path of a file with one item a line.
+        """Return the path of a file with one item per line.
 
         Raises:
-            ValueError: an item holds a line break.
+            ValueError: an item contains a line break.
         """
         listed = [str(item) for item in items]
         if broken := [item for item in listed if len(item.splitlines()) > 1]:
-            raise ValueError(f"{broken[0]!r} holds a line break")
+            raise ValueError(f"{broken[0]!r} contains a line break")
         return self.text(name, "".join(f"{item}\n" for item in listed))
 
     def start(self) -> None:
-        """Write the files, and from now on each at once.
+        """Write all files, and write later ones immediately.
 
         Raises:
             OSError: a file cannot be written.
@@ -63,6 +62,6 @@ class JobFiles:
 
 
 def _write(path: str, content: str) -> None:
-    # Its name is that of its content, and it is written atomically: if it is there, it is right.
+    # The name contains the digest and writes are atomic, so an existing file is correct.
     if not Path(path).exists():
         write_text(path, content)

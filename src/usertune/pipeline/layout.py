@@ -1,4 +1,4 @@
-"""The results that a study should have: where each is, what it is made from, and whether it is as it was made."""
+"""The results that a study should have: paths, inputs and integrity checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kind = Literal["missing", "outdated", "stale", "mismatched", "modified"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong with a result; ``path`` is relative to the folder of results."""
+    """A problem with a result; ``path`` is relative to the results folder."""
 
     kind: Kind
     path: str
@@ -31,18 +31,18 @@ class Finding:
 
 @dataclass(frozen=True)
 class Result:
-    """One result that a study should have. Paths are relative to the folder of results.
+    """One result that a study should have. Paths are relative to the results folder.
 
     Attributes:
         step: name of the step that makes it.
-        label: what people call it, as in "predictions of users 1-5 with lora".
-        doing: what its job does, as in "predicting lora, users 1-5".
-        manifest: its checksummed manifest.
-        files: what belongs to it besides.
-        log: the log of its job.
-        recipe: the recipe by which it should have been made.
-        inputs: manifests of what it is made from, by their role.
-        item: what it is of.
+        label: name for people, such as "predictions of users 1-5 with lora".
+        doing: what its job does, such as "predicting lora, users 1-5".
+        manifest: path of its checksummed manifest.
+        files: paths of its other files.
+        log: path of its job's log.
+        recipe: the current recipe.
+        inputs: role -> manifests of its inputs.
+        item: its experiment, users or figure.
     """
 
     step: str
@@ -57,33 +57,33 @@ class Result:
 
     @property
     def upstream(self) -> tuple[str, ...]:
-        """Manifests of everything that it is made from."""
+        """Manifests of all its inputs."""
         return tuple(chain.from_iterable(self.inputs.values()))
 
     @property
     def wildcards(self) -> dict[str, str]:
-        """The wildcards of its job."""
+        """Wildcards of its job."""
         values = self.item.values
         return {name: values[name] for name in steps.STEPS[self.step].wildcards}
 
     @property
     def experiment(self) -> str | None:
-        """Its experiment, if it has one."""
+        """Its experiment, if any."""
         return self.item.experiment
 
     @property
     def users(self) -> tuple[str, ...]:
-        """Its users, if it has some."""
+        """Its users, if any."""
         return self.item.users
 
 
 def settings_of(recipes: Recipes) -> str:
-    """Return the digits that stand for exactly these settings in the name of the audit's file."""
+    """Return the digest of the settings in the file name of the audit."""
     return digest(json.loads(recipes.audit()))[:16]
 
 
 def audit_path(recipes: Recipes) -> str:
-    """Return the path of the audit of exactly these settings."""
+    """Return the path of the audit for these settings."""
     return recipes.study.origin.outcomes + steps.AUDIT.manifest.format(settings=settings_of(recipes))
 
 
@@ -98,11 +98,11 @@ def report_path(study: Study) -> str:
 
 
 def results_of(study: Study, recipes: Recipes) -> dict[str, Result]:
-    """Return every result of a study by the path of its manifest, each after those that it is made from."""
+    """Return ``{manifest path: result}`` for all results of a study; inputs come before results made from them."""
 
     @cache
     def recipe(step: str, *of_what: str) -> dict[str, Any]:
-        # `Recipes` has a method of each step's name.
+        # `Recipes` has a method for each step name.
         found: dict[str, Any] = json.loads(getattr(recipes, step)(*of_what))
         return found
 
@@ -131,7 +131,7 @@ def results_of(study: Study, recipes: Recipes) -> dict[str, Result]:
 
 
 class _Made:
-    """The results of one step so far, to be found by experiment and user."""
+    """The results of one step, indexed by experiment and user."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str | None, str | None], list[str]] = {}
@@ -145,7 +145,7 @@ class _Made:
                 self._found.setdefault((experiment, user), []).append(result.manifest)
 
     def of(self, experiment: str | None, users: Sequence[str]) -> tuple[str, ...]:
-        """Return the manifests of those that agree in the experiment, and in some user (empty: whatever users)."""
+        """Return the manifests for an experiment and any of the users; no ``users`` means all."""
         own = experiment if self._experiments else None
         chosen = users if self._users and users else (None,)
         found = chain.from_iterable(self._found.get((own, user), ()) for user in chosen)
@@ -153,7 +153,7 @@ class _Made:
 
 
 def _inputs(study: Study, step: steps.Step, item: steps.Item, made: Mapping[str, _Made]) -> dict[str, tuple[str, ...]]:
-    """Return the manifests that a result is made from, by their role."""
+    """Return ``{role: manifests}`` of the inputs of a result."""
     found: dict[str, tuple[str, ...]] = {}
     for given in step.inputs:
         if given.figures is not None and item.figure not in given.figures:
@@ -167,7 +167,7 @@ def _inputs(study: Study, step: steps.Step, item: steps.Item, made: Mapping[str,
 
 
 def needed_for(results: Mapping[str, Result], manifest: str) -> list[str]:
-    """Return the manifests of everything that a result is made from and itself, in the order of ``results``."""
+    """Return the manifests of a result and everything upstream of it, in the order of ``results``."""
     needed = {manifest}
     for path in reversed(list(results)):
         if path in needed:
@@ -176,12 +176,12 @@ def needed_for(results: Mapping[str, Result], manifest: str) -> list[str]:
 
 
 def read_checked(folder: Path, result: Result) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
-    """Read a result's manifest and look whether the result is whole, unchanged, and what its path says.
+    """Read the manifest of a result, and check that its files are complete and unmodified and match its path.
 
-    Weights are compared by size and time, and by their bytes where only the time differs.
+    The checksums of weights are computed only if size or modification time differ from the record.
 
     Returns:
-        The manifest, or the first thing that is wrong.
+        The manifest and None, or None and the first problem.
     """
     own = result.manifest
     try:
@@ -196,16 +196,16 @@ def read_checked(folder: Path, result: Result) -> tuple[dict[str, Any], None] | 
     if result.users and _users_of(manifest) != result.users:
         wrong["users"] = _users_of(manifest)
     if wrong:
-        return None, Finding("mismatched", own, f"it says of itself {json.dumps(wrong)}, and lies in the wrong place")
+        return None, Finding("mismatched", own, f"it belongs to {json.dumps(wrong)}, so it is in the wrong folder")
     try:
         for path, sha256 in _files_of(folder, result, manifest):
             if not path.is_file():
-                return None, Finding("missing", path.relative_to(folder).as_posix(), "the file is not there")
+                return None, Finding("missing", path.relative_to(folder).as_posix(), "the file is missing")
             if digest_file(path) != sha256:
                 reason = "the file was edited or cut short after it was written"
                 return None, Finding("modified", path.relative_to(folder).as_posix(), reason)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        return None, Finding("mismatched", own, f"it lacks what such a result holds ({error})")
+        return None, Finding("mismatched", own, f"a key is missing or invalid ({error})")
     return manifest, None
 
 
@@ -214,7 +214,7 @@ def _users_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _files_of(folder: Path, result: Result, manifest: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Yield the files of a result whose digests are to be looked at, with the recorded digests."""
+    """Yield each file of a result that needs a checksum check, with its recorded SHA-256."""
     for path in result.files:
         yield folder / path, manifest["files"][Path(path).name]
     if result.step == steps.TRAIN.name:

@@ -1,10 +1,9 @@
-"""Recipes: for every step, the part of the study that its result depends on, as canonical JSON.
+"""Recipes: for each step, the part of the study that its result depends on, as canonical JSON.
 
-A recipe is known when the jobs are planned. It says what the step does; its ``upstream`` key holds the
-digests of the recipes of the steps before it, so that a change anywhere above reaches every step below at
-once. The fingerprint of a result (`usertune.core.hashing.step_fingerprint`) is known when the job runs: it is
-made from the recipe without ``upstream`` and from the *content* of the inputs, so work is repeated only when
-something really differs.
+Recipes are known when jobs are planned. The ``upstream`` key contains the digests of the recipes of earlier steps, so a
+change reaches all steps downstream. The fingerprint of a result (`usertune.core.hashing.step_fingerprint`) is known
+when the job runs: it covers the recipe without ``upstream`` and the *content* of the inputs, so work is repeated only
+if something differs.
 """
 
 from __future__ import annotations
@@ -36,22 +35,21 @@ from usertune.study.schema.study import Rerun, Study
 from usertune.tasks.catalogue import TASKS
 from usertune.training.recipe import Execution, SplitUsers, TrainingSettings, TrainRecipe
 
-# Settings of `training` that change how fast or how safely a run goes, and no more than the last digits of what comes
-# out of it (docs/reproducibility.md).
+# `training` keys that change speed or fault tolerance, but only the last digits of results (docs/reproducibility.md).
 EXECUTION_KEYS = frozenset({"micro_batch_size", "gradient_checkpointing", "save_every_steps", "dataloader_num_workers"})
 
 _ABSENT = object()
 
 
 class AuditRecipe(Recipe):
-    """What the audit depends on besides the results."""
+    """What the audit depends on, in addition to the results."""
 
     code: str = ""
     """Version of the code of the step."""
     users: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
     """The users of each split, in the short notation."""
     now: dict[str, dict[str, str]] = {}  # noqa: RUF012 (pydantic copies it)
-    """Today's ``code`` of the recorded steps, and ``versions`` of packages."""
+    """Current ``code`` of the recorded steps and ``versions`` of packages."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ class Recipes:
 
     Args:
         study: the study.
-        code: version of the code of each step and figure (see `current_code`). It is part of the recipes of score,
-            compare, figure, audit and report; of the others, whose work is dear, only if the study says so.
-        versions: package versions, which the same holds for.
+        code: code version of each step and figure (see `current_code`). It is part of the recipes of score, compare,
+            figure, audit and report; of the expensive steps only with ``rerun.on_code_change``.
+        versions: package versions; part of the recipes of expensive steps only with ``rerun.on_code_change``.
     """
 
     study: Study
@@ -70,23 +68,23 @@ class Recipes:
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def prepare(self) -> str:
-        """Recipe of checking one user's raw data (the same for every user)."""
+        """Recipe for preparing a user's data (the same for all users)."""
         return self._prepare.text()
 
     def base_model(self) -> str:
-        """Recipe of finding the base model and taking its digests."""
+        """Recipe for finding the base model and its digests."""
         return self._base_model.text()
 
     def train(self, experiment: str) -> str:
-        """Recipe of training one experiment."""
+        """Recipe for training an experiment."""
         return self._train(experiment).text()
 
     def predict(self, experiment: str) -> str:
-        """Recipe of predicting with one experiment (the same for every batch of users)."""
+        """Recipe for predicting with an experiment (the same for all batches of users)."""
         return self._predict(experiment).text()
 
     def score(self, experiment: str) -> str:
-        """Recipe of scoring one experiment's predictions (the same for every user)."""
+        """Recipe for scoring an experiment's predictions (the same for all users)."""
         return self._score(experiment).text()
 
     def compare(self) -> str:
@@ -98,13 +96,13 @@ class Recipes:
         return self._figure(name).text()
 
     def execution(self, experiment: str) -> str:
-        """How to train an experiment, as far as it changes no more than the last digits; not part of its recipe."""
+        """Training settings that change only the last digits; not part of the recipe."""
         training = self.study.experiments[experiment].training
         assert training is not None
         return Execution(**training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch_size"}))).text()
 
     def audit(self) -> str:
-        """Recipe of the audit. It names today's code and packages, with which it compares those of the results."""
+        """Recipe of the audit, with the current code and packages, to which the audit compares those of the results."""
         recorded = {step: self.code.get(step, "") for step in steps.RECORDED_STEPS}
         return AuditRecipe(
             step=names.AUDIT,
@@ -139,7 +137,7 @@ class Recipes:
 
     @cached_property
     def study_digest(self) -> str:
-        """Digest of what the study says about its numbers; how they are shown, and made, has no part in it."""
+        """Digest of the settings that determine the numbers, without presentation and execution settings."""
         plain = Recipes(self.study.model_copy(update={"rerun": Rerun()}))
         return digest({**self._numbers, **plain._scores})
 
@@ -162,7 +160,7 @@ class Recipes:
         base = self.study.base_model
         return BaseModelRecipe(
             step=names.BASE_MODEL,
-            # As it is written, whatever directory the study is run from.
+            # As written in the study, regardless of the working directory.
             path=self.study.origin.base_model or base.path,
             revision=base.revision,
             pixels=self._pixels,
@@ -192,7 +190,7 @@ class Recipes:
         )
 
     def _predict(self, name: str) -> PredictRecipe:
-        # Left out where it is the usual one, as in recipes of older releases.
+        # The default is left out, as in recipes of older releases.
         chosen = self.study.evaluation.engine
         engine: dict[str, Any] = {"engine": chosen} if chosen != DEFAULT_ENGINE else {}
         trained = {names.TRAIN: _digest(self._train(name))} if self.study.experiments[name].trained else {}
@@ -257,7 +255,7 @@ class Recipes:
 
     @cached_property
     def _thinking(self) -> dict[str, Any]:
-        """Nothing where the study says nothing, so that recipes of models that do not think stay as they were."""
+        """Empty unless the study sets it, so that other recipes do not change."""
         thinking = self.study.base_model.thinking
         return {} if thinking is None else {"thinking": thinking}
 
@@ -271,12 +269,12 @@ class Recipes:
 
 
 def current_code(study: Study) -> dict[str, str]:
-    """Return the version of today's code of every step, with the plug-ins that the study chose, and of every figure."""
+    """Return the current code version of every step (with the plug-ins that the study chose) and every figure."""
     return {name: code_version(step, plug_ins) for name, (step, plug_ins) in chosen_plug_ins(study).items()}
 
 
 def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the step and the modules of the plug-ins of everything that has a code version: steps, and each figure."""
+    """Return the step and the plug-in modules for each code version: one per step, and one per figure."""
     reader, task = READERS.module(study.dataset.format), TASKS.module(study.dataset.task)
     plug_ins = {
         names.PREPARE: (reader, task),
@@ -291,7 +289,7 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 def recipe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Say in which settings two recipes differ, as ``training.epochs: 1 -> 2``; what lies upstream does not count."""
+    """Return the different settings of two recipes, as ``training.epochs: 1 -> 2``, without upstream keys."""
     before, after = _flat(was), _flat(now)
     return [
         f"{key}: {_value(before, key)} -> {_value(after, key)}"
@@ -326,7 +324,7 @@ def _digest(recipe: Recipe) -> str:
 def _training_settings(experiment: Experiment) -> TrainingSettings:
     assert experiment.training is not None
     hidden = {*EXECUTION_KEYS, "freeze" if experiment.mode == "lora" else "lora"}
-    # Left out where they say nothing, as in recipes of older releases.
+    # Defaults are left out, as in recipes of older releases.
     hidden |= {
         key for key, usual in (("keep", "last"), ("early_stopping", None)) if getattr(experiment.training, key) == usual
     }

@@ -1,4 +1,4 @@
-"""The folder of results: it belongs to one study, whose name is written in it, and can be written to."""
+"""The results folder: it belongs to one study, and its ``study.json`` contains the name of the study."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from usertune.pipeline import steps
 from usertune.study.schema.study import Study, default_results
 
 STUDY_FILE = "study.json"
-# Folders that a study has in its results; another study's folder must not be one of them.
+# Folders inside a results folder; another study must not use them as its results folder.
 OWN_FOLDERS = frozenset({*(step.folder for step in steps.STEPS.values()), "logs", "store", steps.SUBSETS} - {""})
 
 
 def check_owner(study: Study) -> None:
-    """Check that a study's folder of results is a folder, and no other study's.
+    """Check that a study's results folder is a folder and does not belong to another study.
 
     Raises:
-        UserError: it is not; the message says what to do.
+        UserError: the check fails; the message says what to do.
     """
     folder = Path(study.results)
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"results: {folder} is a file, and a folder is needed; name another one, or move the file away")
+        raise UserError(f"results: {folder} is a file, but a folder is needed; choose another one, or move the file")
     owner = _owner(folder)
     if owner not in (None, study.name):
         raise UserError(
-            f"results: {folder} belongs to the study {owner!r}, and this study is called {study.name!r}; give it a "
-            f"folder of its own (results: {default_results(study.name)}). If you have renamed the study, delete "
+            f"results: {folder} belongs to the study {owner!r}, and this study is called {study.name!r}; give it "
+            f"another folder (results: {default_results(study.name)}). If you renamed the study, delete "
             f"{folder / STUDY_FILE}"
         )
     above = _owner(folder.absolute().parent)
@@ -45,12 +45,12 @@ def check_writable(study: Study) -> None:
     """Check that results can be written, without writing.
 
     Raises:
-        UserError: the folder, or the one where it would be made, cannot be written to.
+        UserError: the folder, or its closest existing parent, is not writable.
     """
     folder = Path(study.results)
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
-        raise UserError(f"results: {there} is a file, so the folder {folder} cannot be made; name another one")
+        raise UserError(f"results: {there} is a file, so the folder {folder} cannot be created; choose another one")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(
             f"results: {there} cannot be written to by you; change its permissions, or choose another folder"
@@ -58,10 +58,10 @@ def check_writable(study: Study) -> None:
 
 
 def claim(study: Study) -> None:
-    """Write the name of the study into its folder of results, unless it is there.
+    """Write the name of the study into its results folder, if the folder has no name yet.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
     folder = Path(study.results)
     if _owner(folder) is None:
@@ -72,7 +72,7 @@ def claim(study: Study) -> None:
 
 
 def _owner(folder: Path) -> str | None:
-    """Return the name of the study that a folder belongs to; None if nothing says so."""
+    """Return the name of the study that a folder belongs to; None if it is unknown."""
     try:
         name = json.loads((folder / STUDY_FILE).read_bytes())["study"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -81,13 +81,13 @@ def _owner(folder: Path) -> str | None:
 
 
 def _refuse_older_default(study: Study, folder: Path) -> None:
-    """Refuse to begin again where results are that were made when ``results`` was the default."""
+    """Raise UserError if the study has results at the old default path, ``results``."""
     try:
         made_by = json.loads((folder / steps.REPORT.manifest).read_bytes())["recipe"]["study"]
     except (OSError, ValueError, KeyError, TypeError):
         return
     if made_by == study.name:
         raise UserError(
-            f"results: left out, which now means {study.results}, but this study's results are in {folder}; write "
-            f"results: {folder.name}, or move them"
+            f"results: the default is now {study.results}, but this study's results are in {folder}; write "
+            f"results: {folder.name}, or move the results"
         )

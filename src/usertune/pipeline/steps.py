@@ -1,10 +1,10 @@
-"""The table of steps: what each step makes, from what, and what people call it.
+"""The table of steps: the inputs, results and names of each step.
 
-Rules, layout, audit, explain, status and targets read it. A new step is a name in `usertune.core.step_names`, an entry
-of `STEPS` here, a recipe, a rule and a script.
+Rules, layout, audit, explain, status and targets use it. A new step needs a name in `usertune.core.step_names`, an
+entry of `STEPS` here, a recipe, a rule and a script.
 
-Paths are templates below the folder of results. Their fields are the wildcards of the step's rule: ``{user}``,
-``{experiment}``, ``{batch}`` and ``{figure}``; the audit's ``{settings}`` is known when jobs are planned.
+Paths are templates relative to the results folder. Their fields are the wildcards of the step's rule: ``{user}``,
+``{experiment}``, ``{batch}`` and ``{figure}``. The audit's ``{settings}`` is known when jobs are planned.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from usertune.reporting.figures.catalogue import FIGURES
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
 
-# Holds a folder for each comparison of other users than the study's.
+# Contains a folder for each comparison of users that the command line sets.
 SUBSETS = "subsets"
 
 
 @dataclass(frozen=True)
 class Item:
-    """What one result of a step is of: an experiment, users or a figure, as far as the step has them."""
+    """The experiment, users or figure of one result, if the step has them."""
 
     experiment: str | None = None
     users: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class Item:
 
     @property
     def values(self) -> dict[str, str]:
-        """The values of the fields of templates: those of paths, and ``who``, which labels use."""
+        """Values of the template fields: those of paths, and ``who`` for labels."""
         found = {"experiment": self.experiment, "figure": self.figure}
         if self.users:
             batch = batch_label(self.users)
@@ -45,16 +45,16 @@ class Item:
 
 @dataclass(frozen=True)
 class Input:
-    """Results of an earlier step that a step is made from, in one role.
+    """Results of an earlier step that a step uses in one role.
 
-    These are the results that agree with the step's own: in the experiment, where both have one, and in some user,
-    where both have users.
+    By default, a result uses the earlier results of the same experiment (if both steps have one) with a common user (if
+    both have users).
 
     Attributes:
-        role: what they are for the step.
+        role: what the results are used for.
         step: name of the earlier step.
-        users: the users whose results count, where not all do.
-        figures: the figures that are made from them, where not all are.
+        users: returns the users to use the results of; default: those of the result itself.
+        figures: the figures that use the results; default: all.
     """
 
     role: str
@@ -68,22 +68,22 @@ class Step:
     """One step of the pipeline.
 
     Attributes:
-        name: its name, which is that of its rule.
-        items: returns what a study has results of.
-        manifest: path of the checksummed manifest of a result.
-        files: paths of the files that belong to a result besides, by the names that its rule has for them.
-        log: path of the log of a result.
-        batch_log: path of the log of its job, where one job makes the results of several users.
-        inputs: what it is made from.
-        label: what people call a result; `Item.values` has the fields.
-        doing: what its job does, in words; the label unless given.
-        counted: what people call one job and several.
-        results: what people call all its results.
-        ask_for: what to ask the workflow for where results are many, and the name of the step therefore no target.
+        name: name of the step and of its rule.
+        items: yields the experiment, users or figure of each result of a study.
+        manifest: path of a result's checksummed manifest.
+        files: name in the rule -> path, for the other files of a result.
+        log: path of a result's log.
+        batch_log: path of the job's log, if one job makes the results of several users.
+        inputs: results of earlier steps that it uses.
+        label: name of a result for people; a template with the fields of `Item.values`.
+        doing: what its job does; default: the label.
+        counted: name of one job and of several, for people.
+        results: name of all its results, for people.
+        ask_for: target to name instead of the step, if the step has many results.
         gpu: whether it needs a GPU.
-        follows_code: whether other code makes its results stale; else the code is recorded only, unless the study
-            says ``rerun.on_code_change``.
-        of_comparison: whether comparisons of other users, in `SUBSETS`, have their own.
+        follows_code: whether changed code makes its results stale. If not, code changes are only reported, unless the
+            study sets ``rerun.on_code_change``.
+        of_comparison: whether each comparison of other users, in `SUBSETS`, has its own results.
     """
 
     name: str
@@ -104,13 +104,13 @@ class Step:
 
     @property
     def wildcards(self) -> tuple[str, ...]:
-        """The wildcards of its rule."""
+        """Wildcards of its rule."""
         fields = [name for _, name, _, _ in Formatter().parse(self.manifest) if name]
         return tuple(name for name in fields if name != "settings")
 
     @property
     def folder(self) -> str:
-        """The folder of its results below the folder of results; empty for the report, which lies in that itself."""
+        """Top folder of its results in the results folder; empty for the report."""
         return PurePosixPath(self.manifest).parts[0] if "/" in self.manifest else ""
 
 
@@ -254,8 +254,8 @@ FIGURE = Step(
 AUDIT = Step(
     name=names.AUDIT,
     items=_once,
-    # Its name is that of the settings, so that the report, which needs it, cannot be taken for made with others where
-    # the records of the workflow were lost.
+    # With the settings in its name, the report's input is missing after a change of settings, even if Snakemake's
+    # records are lost.
     manifest="audit/{settings}.json",
     log="logs/audit.log",
     inputs=(Input("tables", names.COMPARE), Input("figures", names.FIGURE)),
@@ -286,8 +286,8 @@ REPORT = Step(
 
 STEPS = {step.name: step for step in (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)}
 
-# What the audit looks at before the report may be written.
+# Steps that the audit checks before the report is written.
 BEFORE_AUDIT = tuple(STEPS.values())[: list(STEPS).index(AUDIT.name)]
 GPU_STEPS = tuple(step.name for step in STEPS.values() if step.gpu)
-# Expensive steps: other code or packages are recorded and reported, and make results stale only if the study says so.
+# Expensive steps: changed code or packages are reported; they make results stale only with rerun.on_code_change.
 RECORDED_STEPS = tuple(step.name for step in STEPS.values() if not step.follows_code)

@@ -1,4 +1,4 @@
-"""Targets that people ask the workflow for: what is wrong with one that there is not, and what there is."""
+"""Checks the targets of a command line, and suggests valid ones."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from usertune.pipeline.layout import Result
 from usertune.pipeline.steps import STEPS
 from usertune.study.schema.study import Study
 
-# Rules that make nothing of their own, and steps that are made once.
+# Rules without an output, and steps with one result.
 NAMES = (ALL, CHECK, *(step.name for step in STEPS.values() if not step.wildcards))
 
 
 def problem(study: Study, results: Mapping[str, Result], targets: Sequence[str]) -> str | None:
-    """Return what is wrong with targets that the workflow does not know; None if it knows all.
+    """Return an error message for unknown targets; None if all are known.
 
     Args:
         study: the study.
-        results: its results by the path of their manifest.
+        results: its results by manifest path.
         targets: names of rules and files, relative to the working directory.
     """
     files = [f"{study.results}/{path}" for result in results.values() for path in (result.manifest, *result.files)]
@@ -34,7 +34,7 @@ def problem(study: Study, results: Mapping[str, Result], targets: Sequence[str])
             continue
         if target in STEPS:
             example = next((path for path, result in results.items() if result.step == target), "")
-            instead = f"{STEPS[target].ask_for}, or a file as {study.results}/{example}"
+            instead = f"{STEPS[target].ask_for}, or a file such as {study.results}/{example}"
             problems.append(f"{target}: there are many of these; ask for {instead}")
         elif "/" in target:
             problems.append(f"{target}: this study makes no such file{_close(target, files)}{_users(target, files)}")
@@ -42,7 +42,7 @@ def problem(study: Study, results: Mapping[str, Result], targets: Sequence[str])
             problems.append(f"{target}: there is no such target{_close(target, names)}")
     if not problems:
         return None
-    listed = f"Targets are: {', '.join(names)}; and files of the results, as {files[0]}."
+    listed = f"Targets are: {', '.join(names)}; and files of the results, such as {files[0]}."
     return "\n".join([*problems, listed])
 
 
@@ -52,10 +52,10 @@ def _close(target: str, known: Collection[str]) -> str:
 
 
 def _users(target: str, files: Sequence[str]) -> str:
-    """Return whose files there are of the target's kind."""
+    """Return a sentence that lists the users with a file of this kind."""
     form = re.fullmatch(r"(.*/user_)(.+?)((?:\.manifest)?\.\w+)", target)
     if form is None:
         return ""
     known = [file for file in files if file.startswith(form[1]) and file.endswith(form[3])]
     users = [file.removeprefix(form[1]).removesuffix(form[3]) for file in known]
-    return f" There are those of users {format_users(users)}." if users else ""
+    return f" Such files exist for users {format_users(users)}." if users else ""

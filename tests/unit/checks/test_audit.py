@@ -31,7 +31,7 @@ def test_nothing_is_wrong_with_a_study_that_was_just_made(whole: SyntheticStudy)
     outcome = audit(whole)
     assert outcome == Audit(checked=len(whole.results))
     assert audit(whole, whole=False) == Audit(checked=len(whole.results) - 2)
-    assert in_words(outcome) == "the audit holds: 34 results are what the study says"
+    assert in_words(outcome) == "the audit passed: 34 results match the study"
 
 
 def test_the_outcome_is_written_in_place_of_older_ones(whole: SyntheticStudy) -> None:
@@ -51,8 +51,8 @@ def test_an_audit_that_fails_says_what_to_do_and_writes_nothing(whole: Synthetic
     with pytest.raises(UserError) as caught:
         run_audit(whole.study, AuditRecipe.model_validate(whole.recipe(whole.audit_file.as_posix())), whole.audit_file)
     first, last = str(caught.value).splitlines()
-    assert first == "missing: scores/lora/user_1.csv: the file is not there"
-    assert last.startswith("the audit failed: 1 of 32 results do not hold. Run snakemake: one run makes them again")
+    assert first == "missing: scores/lora/user_1.csv: the file is missing"
+    assert last.startswith("the audit failed: 1 of 32 results are not valid; run snakemake once to make them again")
     assert not whole.audit_file.exists()
 
 
@@ -135,7 +135,7 @@ def test_predictions_that_were_edited_and_sealed_again_do_not_fit_their_scores(w
     result["predictions"] = [{**row, "user": "10"} for row in result["predictions"]]
     write_result(place, result)
     assert found(whole)[0] == ("stale", place)
-    assert "it holds other users' rows" in reasons(whole)[0]
+    assert "it contains rows of other users" in reasons(whole)[0]
 
 
 def test_other_thresholds_make_scores_and_all_after_them_stale(whole: SyntheticStudy) -> None:
@@ -168,7 +168,7 @@ def test_weights_of_another_base_model_are_found(whole: SyntheticStudy) -> None:
     inputs = {**manifest["inputs"], "base_model": "0" * 64}
     write_result(LORA, {**manifest, "inputs": inputs, "fingerprint": step_fingerprint(manifest["recipe"], inputs)})
     assert found(whole) == [("stale", LORA)]
-    assert reasons(whole) == ["made from something else than base_model/manifest.json as they are now"]
+    assert reasons(whole) == ["made from other versions of base_model/manifest.json"]
 
 
 @pytest.mark.parametrize("kind", ["modified", "missing", "unharmed"])
@@ -263,7 +263,7 @@ def test_results_of_another_release_are_counted_once_and_made_again(whole: Synth
     assert {finding.kind for finding in outcome.findings} == {"outdated"}
     first, last = in_words(outcome).splitlines()
     assert first == f"outdated: 34 results, such as {next(iter(whole.results))}: {OLD_FORMAT}"
-    assert last.endswith("Run snakemake: one run makes them again")
+    assert last.endswith("run snakemake once to make them again")
     freshness = Freshness(whole.study, whole.recipes)
     assert freshness.to_repair() == list(whole.results)
     assert explain(freshness).causes.keys() == {OLD_FORMAT}
@@ -277,13 +277,13 @@ def test_an_input_that_changed_is_named(whole: SyntheticStudy) -> None:
     write_result(place, {**manifest, "inputs": inputs, "fingerprint": fingerprint, "output": fingerprint})
     (own, tables) = (finding for finding in audit(whole).findings if finding.kind == "stale")
     assert (own.path, own.reason) == (
-        place, "made from something else than data/user_1.manifest.json as they are now"
+        place, "made from other versions of data/user_1.manifest.json"
     )  # fmt: skip
     assert (tables.path, tables.reason) == (
-        "tables/manifest.json", f"made from something else than {place} as they are now"
+        "tables/manifest.json", f"made from other versions of {place}"
     )  # fmt: skip
     write_result(place, {**manifest, "inputs": inputs})
-    assert ("stale", place, "its fingerprint is not that of its recipe and inputs") in [
+    assert ("stale", place, "its fingerprint does not match its recipe and inputs") in [
         (finding.kind, finding.path, finding.reason) for finding in audit(whole).findings
     ]
 

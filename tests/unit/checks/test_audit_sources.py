@@ -32,7 +32,7 @@ def test_what_was_made_from_something_else_is_found_step_by_step(whole: Syntheti
     predictions = {f"predictions/{name}/users_1-2.json" for name in whole.experiments}
     scores = {f"scores/{name}/user_1.json" for name in whole.experiments}
     assert set(found(whole)) == {("stale", place) for place in predictions | scores}
-    assert "made from something else than" in reasons(whole)[0]
+    assert "made from other versions of" in reasons(whole)[0]
     for place in predictions:
         whole.make(place)
     assert set(found(whole)) == {("stale", place) for place in scores}
@@ -91,7 +91,7 @@ def test_a_raw_file_or_image_that_is_gone_is_found(whole: SyntheticStudy) -> Non
     Path("dataset/images/2_1.png").unlink()
     assert found(whole) == [("stale", f"data/user_{user}.manifest.json") for user in ("1", "2")]
     assert reasons(whole) == [
-        "the raw data of user 1 in dataset are gone",
+        "the raw data of user 1 in dataset are missing",
         "the image dataset/images/2_1.png changed",
     ]
 
@@ -133,4 +133,4 @@ def test_a_skipped_sample_whose_image_was_mended_is_found(whole: SyntheticStudy)
     assert [finding.path for finding in audit(lenient).findings if finding.path == place] == []
     image.write_bytes(content)
     found = [finding.reason for finding in audit(lenient).findings if finding.path == place]
-    assert found == ["line 1 of dataset/user_1.jsonl was skipped for an image that is good now"]
+    assert found == ["line 1 of dataset/user_1.jsonl was skipped because of an image that is valid now"]

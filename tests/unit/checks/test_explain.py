@@ -42,7 +42,7 @@ def test_nothing_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert found.jobs["train"] == 2
     assert found.jobs["score"] == len(study.users) * 3
     assert (found.to_generate, found.stored, found.unknown) == (0, 0, len(study.users) * 3 * study.samples)
-    assert "not there yet" in in_words(found)
+    assert "does not exist yet" in in_words(found)
 
 
 def test_changed_setting_is_named_with_both_values(whole: SyntheticStudy) -> None:
@@ -71,7 +71,7 @@ def test_stored_answers_and_finished_trainings_are_found(whole: SyntheticStudy) 
     for path in [*Path("predictions").rglob("*.json"), *Path("checkpoints").glob("*/manifest.json")]:
         path.unlink()
     found = explained(whole)
-    assert all(text.endswith("was trained before, will be found") for text in found.trainings)
+    assert all(text.endswith("already trained, will be reused") for text in found.trainings)
     vanilla = explained(whole, ONE_SCORE)
     assert (vanilla.to_generate, vanilla.stored, vanilla.unknown) == (0, BATCH * whole.samples, 0)
     shutil.rmtree("store")

@@ -75,7 +75,7 @@ def test_missing_results_get_their_own_recipe(tmp_path: Path) -> None:
     found = freshness(study)
     for place, result in study.results.items():
         assert json.loads(found.recipe(place)) == result.recipe
-        assert list(found.reasons(place)) == ["it is not there yet"]
+        assert list(found.reasons(place)) == ["it does not exist yet"]
     assert damaged(found) == []
 
 
@@ -160,11 +160,11 @@ def test_reasons_name_damage_settings_and_sources(whole: SyntheticStudy) -> None
     assert list(found.reasons("scores/lora/user_1.json")) == [
         "scores/lora/user_1.csv: the file was edited or cut short after it was written"
     ]
-    assert list(found.reasons("data/user_2.manifest.json")) == ["data/user_2.jsonl: the file is not there"]
+    assert list(found.reasons("data/user_2.manifest.json")) == ["data/user_2.jsonl: the file is missing"]
     (of_images,) = found.reasons("data/user_10.manifest.json")
-    assert "other bytes, sizes or times" in of_images
+    assert "bytes, sizes or times" in of_images
     (of_base,) = found.reasons("base_model/manifest.json")
-    assert "other sizes or times" in of_base
+    assert "sizes or times" in of_base
     assert 'title: "A <b>bold</b> study" -> "Another"' in list(found.reasons(steps.REPORT.manifest))
     assert list(found.reasons("scores/lora/user_2.json")) == []
     assert {finding.path for finding in damaged(found)} == {"scores/lora/user_1.csv", "data/user_2.jsonl"}
@@ -197,7 +197,7 @@ def test_what_the_audit_finds_is_what_is_repaired(whole: SyntheticStudy) -> None
     stale = [item.path for item in audit_study(whole.study).findings]
     assert place in stale
     assert found.to_repair() == stale
-    assert any("made from something else" in reason for reason in found.not_from_upstream(place))
+    assert any("made from other versions" in reason for reason in found.not_from_upstream(place))
 
 
 def test_what_is_missing_needs_no_repair_and_what_is_damaged_does(whole: SyntheticStudy) -> None:

@@ -32,7 +32,7 @@ def test_a_training_takes_the_gpus_it_asks_for_or_none_where_there_are_none(
 @pytest.mark.parametrize(
     ("settings", "available", "message"),
     [
-        ({"gpus": 4}, 2, "experiments.one.gpus is 4, but of this machine's GPUs 2 can be used; set gpus: 2"),
+        ({"gpus": 4}, 2, "experiments.one.gpus is 4, but this machine has 2 usable; set gpus: 2"),
         ({"nodes": 2}, 8, "experiments.one.nodes is 2, but this run has one machine; run it on a cluster"),
         ({"gpus": 2}, 0, "experiments.one shares one model between 2 GPUs .parallel: auto., but this machine has none"),
     ],

@@ -63,7 +63,7 @@ def test_results_that_are_a_file() -> None:
     Path("out").touch()
     with pytest.raises(UserError, match="out is a file"):
         check_owner(_study(results="out"))
-    with pytest.raises(UserError, match="is a file, so the folder out/mine cannot be made"):
+    with pytest.raises(UserError, match="is a file, so the folder out/mine cannot be created"):
         check_writable(_study(results="out/mine"))
 
 

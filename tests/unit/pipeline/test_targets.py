@@ -25,9 +25,9 @@ def test_everything_that_can_be_asked_for_is_known(whole: SyntheticStudy) -> Non
         ("lorra", "lorra: there is no such target; did you mean lora?"),
         ("xyz", "xyz: there is no such target\nTargets are: all, check, base_model, compare, audit, report, vanilla"),
         ("{results}/scores/lora/user_99.csv", "no such file; did you mean"),
-        ("{results}/scores/lora/user_99.csv", "There are those of users 1-2,10,ana."),
+        ("{results}/scores/lora/user_99.csv", "Such files exist for users 1-2,10,ana."),
         ("{results}/tables/sumary.csv", "did you mean {results}/tables/summary.csv"),
-        ("train", "ask for an experiment, or a file as {results}/checkpoints/lora/manifest.json"),
+        ("train", "ask for an experiment, or a file such as {results}/checkpoints/lora/manifest.json"),
     ],
 )
 def test_what_is_not_there_is_named_with_what_is(target: str, said: str, whole: SyntheticStudy) -> None:
