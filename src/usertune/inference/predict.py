@@ -249,7 +249,7 @@ def read_stored(
 
 
 def _made_with_current_code(store: PredictionStore, recipe: PredictRecipe) -> Callable[[Prediction], bool]:
-    """Return a test whether a stored prediction was made with the current code and packages."""
+    """Return a predicate: whether a stored prediction was made with the current code and packages."""
     now = current_provenance(PREDICT, plug_ins=_plug_ins(recipe))
     current = {key for key, record in store.current_provenance().items() if not differences(record, now)}
     return lambda prediction: prediction.provenance in current

@@ -26,7 +26,7 @@ CHECKPOINT_MARKER = "complete.json"
 
 
 def newest_checkpoint(work: Path) -> Path | None:
-    """Return the newest working checkpoint that is complete and finite; remove damaged ones and newer ones."""
+    """Return the newest working checkpoint that is complete and finite; remove all damaged and newer ones."""
     complete = []
     for folder in work.glob("checkpoint-*"):
         if _is_complete(folder):

@@ -41,7 +41,7 @@ class Effort:
         self.steps = self.samples = self.tokens = 0
 
     def note(self, at_once: bool = True) -> None:
-        """Write the record, or, unless ``at_once``, at most every `EVERY_SECONDS`. An `OSError` is ignored."""
+        """Write the record; unless ``at_once``, only `EVERY_SECONDS` after the last time. An `OSError` is ignored."""
         now = time.monotonic()
         if at_once or now - self._noted >= EVERY_SECONDS:
             self._noted = now

@@ -20,8 +20,8 @@ def micro_batch_of_attempt(work: Path, attempt: int, asked: int, share: int) -> 
     """Choose the micro-batch size of an attempt, and note for the next one whether memory ran out.
 
     The first attempt uses the study's size. A later one uses a smaller size if memory ran out in the previous one, or
-    may have: the kernel kills a process that takes too much memory without a message. After an attempt that ended with
-    another error or on a stop signal (a time limit, say), the size stays the same.
+    may have: the kernel silently kills processes that use too much memory. After another error or a stop signal (such
+    as a time limit), the size stays the same.
 
     Args:
         work: working folder of the training, for the note.

@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all_with_one_message(
 
 def test_two_nodes_need_a_slurm_job(prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    with pytest.raises(UserError, match="nodes: 2 needs a SLURM job, and this is none"):
+    with pytest.raises(UserError, match="nodes: 2 needs a SLURM job, and this is not one"):
         train(**_arguments(prepared, tmp_path), processes=Processes(nodes=2))
 
 

@@ -96,7 +96,7 @@ def _destroy_process_group() -> None:
 
 
 def _exit_now(exit_code: int) -> NoReturn:
-    # torch's threads may wait for processes that have ended, or abort during the interpreter's shutdown.
+    # Not sys.exit: torch's threads may wait for processes that have ended, or abort during the interpreter's shutdown.
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
