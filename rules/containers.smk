@@ -21,7 +21,7 @@ if IN_CONTAINERS:
 
 
 def show_folders_to_containers(make_cache=False):
-    """Mount the repository, data, results, base model and the Hub's cache in containers."""
+    """Mount the repository, data, results, base model and the hub's cache in containers."""
     if not IN_CONTAINERS:
         return
     if make_cache:

@@ -51,7 +51,7 @@ rule check:
 
 
 rule base_model:
-    """Look up the base model, and download it if it is a Hub name."""
+    """Look up the base model, and download it if it is a hub name."""
     input:
         base_model_files,
     output:

@@ -62,6 +62,6 @@ def test_a_signal_to_all_nodes_leaves_a_checkpoint_from_which_the_next_attempt_g
     wait_until(lambda: place.newest_checkpoint("lora") > 0, started, timeout=100)
     # What SLURM does some minutes before the time limit (--signal of the profile).
     cluster.command("scancel", "--signal=TERM", "--me")
-    wait_until(lambda: "interrupted; what was finished is kept" in log.read_text(), started, timeout=100)
+    wait_until(lambda: "interrupted; finished work is kept" in log.read_text(), started, timeout=100)
     assert started.wait(300) == 0, place.output
     assert place.json("checkpoints/lora/manifest.json")["resumed_from_step"] > 0

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest
 
-REMAKE_PREDICTIONS = "delete the predictions file and run snakemake again so that it is rebuild"
+REMAKE_PREDICTIONS = "delete the predictions file and run snakemake to make it again"
 
 
 class Answer(NamedTuple):

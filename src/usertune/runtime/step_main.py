@@ -115,7 +115,7 @@ def run(
         logger.error("%s", error, exc_info=error.filename is None)
         sys.exit(EXIT_FAILURE)
     except KeyboardInterrupt as stop:
-        logger.error("interrupted; what was finished is kept, and the next run continues from there")
+        logger.error("interrupted; finished work is kept, and the next run continues from there")
         by_person = not isinstance(stop, StopRequested) or stop.signal == signal.SIGINT
         sys.exit(128 + signal.SIGINT if by_person else EXIT_TRY_AGAIN)
     except Exception as error:

@@ -257,7 +257,7 @@ def test_a_run_goes_on_with_more_and_with_fewer_processes(
     """One process, then two, again two, and at last one: what comes out is as if nothing had been stopped."""
     _tell_to_leave(_start(run_python, prepared, tmp_path, nproc_per_node=1))
     error = _tell_to_leave(_start(run_python, prepared, tmp_path, nproc_per_node=2))
-    assert "interrupted; what was finished is kept" in error
+    assert "interrupted; finished work is kept" in error
     assert "Traceback" not in error
     # Signals to every process again and again leave a checkpoint, too.
     process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
