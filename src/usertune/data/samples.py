@@ -101,7 +101,7 @@ def read_samples(samples_file: Path, user: str) -> list[Sample]:
     """Read a user's canonical samples (JSON Lines), in the order of the file.
 
     Raises:
-        UserError: a line is not a sample of this user, an id occurs twice, or there is no sample.
+        UserError: the file is missing or has no samples, a line is not a sample of this user, or an id occurs twice.
     """
     samples: dict[str, Sample] = {}
     try:

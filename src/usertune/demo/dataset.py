@@ -72,7 +72,7 @@ def _check(users: Sequence[int], seed: int, counts: Counts) -> None:
     if seed < 0:
         raise UserError(f"the seed is {seed}; write a whole number from 0")
     if not users or len(set(users)) != len(users) or min(users) < 1:
-        raise UserError("the demo's users must be different whole numbers from 1, and at least one")
+        raise UserError("the demo needs at least one user; users are different whole numbers from 1")
     for split, count in asdict(counts).items():
         if count < 1:
             raise UserError(f"{count} {split} samples per user; write at least 1")

@@ -146,14 +146,14 @@ class ChatTemplate:
         """Check one conversation; return False if the template refuses it."""
         try:
             prompt = self.render(messages[:-1], add_generation_prompt=True, thinking=thinking)
-            whole = self.render(messages, add_generation_prompt=False, thinking=thinking)
+            text = self.render(messages, add_generation_prompt=False, thinking=thinking)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             if name == next(iter(SHAPES)):
                 _refuse(f"it refuses {name} ({error})")
             return False
-        if difference := prompt_difference(prompt, whole):
+        if difference := prompt_difference(prompt, text):
             _refuse(f"with {name}, {difference}")
-        rest = whole[len(prompt) :]
+        rest = text[len(prompt) :]
         answer, end, _ = rest.partition(TURN_END)
         if not end:
             _refuse(f"with {name}, the answer does not end with {TURN_END}: {shown(rest[-40:])}")

@@ -137,7 +137,7 @@ class ConversationTokenizer:
         """Replace control tokens in texts by characters that the template leaves unchanged.
 
         Returns:
-            The turns, and which control token each of these characters stands for.
+            The turns, and character -> the control token that it replaces.
         """
         everything = "".join(part.get("text", "") for turn in messages for part in turn["content"])
         found = sorted(set(self._control_pattern.findall(everything)))

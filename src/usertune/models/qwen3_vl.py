@@ -29,7 +29,7 @@ MERGERS = frozenset({"merger", "deepstack_merger_list"})
 
 
 def load_processor(folder: str | Path, pixels: Pixels) -> Any:
-    """Load the processor of a local model folder.
+    """Return the processor of a local model folder, with the study's pixel limits.
 
     Args:
         folder: the base model's folder.
@@ -126,10 +126,10 @@ def prepare_for_training(model: Qwen3VLForConditionalGeneration, settings: LoraS
 
 
 def check_frozen(model: nn.Module, freeze: Mapping[str, bool]) -> None:
-    """Check that nothing in the frozen parts of the vision tower is trained or carries an adapter.
+    """Check that the frozen parts of the vision tower are not trained and have no adapter.
 
     Args:
-        model: the model as it will be trained.
+        model: the model to train.
         freeze: whether ``vision`` (the tower without its mergers) and ``merger`` are frozen.
 
     Raises:
@@ -156,7 +156,7 @@ def _vision_part(name: str) -> str | None:
 
 
 def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str | Path | None, dtype: str) -> nn.Module:
-    """Load an experiment's model, ready for generation on the CPU or the visible GPU.
+    """Return an experiment's model, ready for generation on the visible GPU or the CPU.
 
     Args:
         base_folder: the base model's folder.

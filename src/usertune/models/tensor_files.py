@@ -108,11 +108,11 @@ def shapes_in(folder: Path) -> Shapes:
     """Return name -> shape of the tensors in a folder's safetensors files, from their headers.
 
     Raises:
-        UserError: there is no such file, or one of them is damaged.
+        UserError: the folder has no such file, or one of them is damaged.
     """
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise UserError(f"{folder}: there are no *.safetensors weights")
+        raise UserError(f"{folder}: no *.safetensors weights found")
     shapes: Shapes = {}
     for file in files:
         shapes |= tensor_shapes(file)

@@ -231,7 +231,7 @@ def test_samples_edited_by_hand_are_noticed_when_they_are_read(prepare: Prepare,
     prepare({"messages": [QUESTION, ANSWER]})
     samples = tmp_path / "out" / "user_7.jsonl"
     samples.write_text(samples.read_text().replace("541.2", "541.3"))
-    with pytest.raises(UserError, match="not the content"):
+    with pytest.raises(UserError, match="does not match"):
         read_user(tmp_path / "out" / "user_7.manifest.json")
 
 

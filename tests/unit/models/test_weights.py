@@ -224,7 +224,7 @@ def test_a_sharded_checkpoint_of_other_weights_is_refused(
         distributed_checkpoint.save({"model": weights}, checkpoint_id=tmp_path / name / SHARDED_MODEL, no_dist=True)
         distributed_checkpoint.save({}, checkpoint_id=tmp_path / name / SHARDED_OPTIMIZER, no_dist=True)
     check_checkpoint(model, tmp_path / "right")
-    with pytest.raises(UserError, match=rf"wrong: .*{message}.*continues from the one before"):
+    with pytest.raises(UserError, match=rf"wrong: .*{message}.*continues from an earlier checkpoint"):
         check_checkpoint(model, tmp_path / "wrong")
 
 
