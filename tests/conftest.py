@@ -66,7 +66,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def _rank(item: pytest.Item) -> int:
-    """Return the place of a test's room in `ORDER`."""
+    """Return the position of a test's room in `ORDER`."""
     room = item.path.relative_to(item.config.rootpath / "tests").parts[0]
     return ORDER.index(room) if room in ORDER else len(ORDER) - 1
 

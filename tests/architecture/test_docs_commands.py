@@ -19,7 +19,7 @@ from tests.support.documented import REPOSITORY, Command, commands, run_snakemak
 from usertune.cli.main import main
 from usertune.runtime import step_main
 
-# Programs that are not ours, of which only the name is looked at.
+# Programs that are not ours; only their names are checked.
 OUTSIDE = {
     "module",
     "source",
@@ -38,7 +38,7 @@ OUTSIDE |= {"hf", "apptainer", "sbatch"}
 # Shown, but not run here: word -> why.
 NOT_RUN = {
     "conda": "conda is not installed where the tests run",
-    "benchmarks/": "benchmarks take minutes; each has its own place in `make bench`",
+    "benchmarks/": "benchmarks take minutes; each has its own entry in `make bench`",
 }
 STUDIES = ("config.yaml", "configs/mine.yaml", "configs/qwen3-vl-8b.yaml")
 
@@ -72,8 +72,8 @@ USERTUNE = sorted({_without_redirection(words[1:]) for _, words in SHOWN if word
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository where people have written a study of their own; its data are not the demo's."""
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository with a user's own study; its data are not the demo's."""
     folder = tmp_path_factory.mktemp("docs")
     for name in ("Snakefile", "rules", "scripts", "src", "envs", "profiles", "local", "slurm"):
         (folder / name).symlink_to(REPOSITORY / name)
@@ -116,8 +116,8 @@ def test_every_program_is_known() -> None:
             assert words[0] in {*OUTSIDE, "snakemake", "usertune"}, command
 
 
-def test_targets_come_first_and_are_understood(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+def test_targets_come_first_and_are_understood(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(checkout)
     for words in SNAKEMAKE:
         _, arguments = parse_args(list(words))
         targets = [*arguments.targets]
@@ -126,7 +126,7 @@ def test_targets_come_first_and_are_understood(place: Path, monkeypatch: pytest.
             assert file.suffix == ".yaml", f"{file} is taken for a configuration: snakemake {' '.join(words)}"
 
 
-def test_every_snakemake_command_can_be_planned(place: Path) -> None:
+def test_every_snakemake_command_can_be_planned(checkout: Path) -> None:
     runs = sorted(
         {
             (*(word for word in words if word not in ("-n", "--dry-run")), "-n")
@@ -134,18 +134,18 @@ def test_every_snakemake_command_can_be_planned(place: Path) -> None:
             if not set(words) & set(NOT_RUN)
         }
     )
-    for words, (code, said) in zip(runs, run_snakemake(place, runs), strict=True):
+    for words, (code, said) in zip(runs, run_snakemake(checkout, runs), strict=True):
         assert code == 0, f"snakemake {' '.join(words)}\n{said}"
         assert "This was a dry-run" in said or {"--lint", "--list"} & set(words), said
 
 
 @pytest.mark.parametrize("words", SCRIPTS, ids=" ".join)
 def test_every_script_takes_its_arguments(
-    words: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...], checkout: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if words[0].startswith("benchmarks/"):
         return
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(checkout)
     monkeypatch.setattr(sys, "argv", list(words))
     monkeypatch.syspath_prepend(REPOSITORY / "scripts")
     monkeypatch.setattr(step_main, "run", lambda parser, main, **_: parser.parse_args())
@@ -155,10 +155,10 @@ def test_every_script_takes_its_arguments(
 
 @pytest.mark.parametrize("words", USERTUNE, ids=" ".join)
 def test_every_usertune_command_takes_its_arguments(
-    words: tuple[str, ...], place: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed = []
-    monkeypatch.chdir(place)
+    monkeypatch.chdir(checkout)
     monkeypatch.setattr(sys, "argv", ["usertune", *words])
     monkeypatch.setattr(step_main, "run", lambda parser, run, arguments: parsed.append(parser.parse_args(arguments)))
     with suppress(SystemExit):
@@ -167,13 +167,13 @@ def test_every_usertune_command_takes_its_arguments(
 
 
 @pytest.mark.parametrize("name", ["status", "explain", "audit"])
-def test_commands_run_as_shown(name: str, place: Path) -> None:
+def test_commands_run_as_shown(name: str, checkout: Path) -> None:
     """All but those that do not end; of a study that never ran they may say what they like, but in order."""
     shown = [words for words in USERTUNE if words[0] == name and "--watch" not in words]
     assert shown
     for words in shown:
         command = [sys.executable, "-P", "-m", "usertune", *words]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
         said = done.stdout + done.stderr
         assert done.returncode in (0, 2), said
         assert "see: usertune" not in said, said

@@ -73,7 +73,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_the_rows_of_scores_have_its_column(made: dict[str, Any]) -> None:
     rows = made["scores"]
     assert [row["horizontal"] for row in rows] == ["0.0"] * 4
-    # All samples of the study are of one episode, so the value stands in the last row.
+    # All samples of the study are of one episode, so the value is in the last row.
     assert [row["episode_done"] for row in rows] == [
         "",
         "",

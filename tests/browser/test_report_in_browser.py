@@ -1,4 +1,4 @@
-"""The report in a real browser: it looks right, runs nothing and asks nobody."""
+"""The report in a real browser: it is rendered correctly, runs no scripts and sends no requests."""
 
 from __future__ import annotations
 
@@ -82,8 +82,8 @@ def test_text_stands_out_from_the_page(make_study: Callable[..., Any], browser: 
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
     browser.get(page.as_uri())
     ink, soft, paper = (
-        luminance(browser.execute_script(f"return getComputedStyle(document.querySelector('{place}')).{name}"))
-        for place, name in (("body", "color"), (".note", "color"), ("body", "backgroundColor"))
+        luminance(browser.execute_script(f"return getComputedStyle(document.querySelector('{selector}')).{name}"))
+        for selector, name in (("body", "color"), (".note", "color"), ("body", "backgroundColor"))
     )
     assert (paper > 0.5) == (scheme == "light")
     for text in (ink, soft):

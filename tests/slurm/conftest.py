@@ -19,7 +19,7 @@ FULL = "results/checkpoints/full/manifest.json"
 VANILLA = "results/predictions/vanilla/users_1-2.json"
 SLURM_PROFILE = (
     "--profile", str(REPOSITORY / "profiles/slurm"),
-    # So that tests do not wait for looks at the queue, nor for files of a file system that is not shared.
+    # So that tests do not wait for polls of the queue, nor for files of a file system that is not shared.
     "--slurm-guarded-init-seconds-before-status-checks", "1",
     "--slurm-guarded-longest-seconds-between-status-checks", "2",
     "--slurm-guarded-patience-seconds", "4",
@@ -40,9 +40,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def place(cluster: Cluster, tmp_path: Path) -> Iterator[Workplace]:
-    """A study of which nothing was run, to be run on the cluster; its jobs are cancelled in the end."""
-    workplace = on_cluster(new_workplace(tmp_path / "place"), cluster)
+def workplace(cluster: Cluster, tmp_path: Path) -> Iterator[Workplace]:
+    """A study without results, to be run on the cluster; its jobs are cancelled at the end."""
+    workplace = on_cluster(new_workplace(tmp_path / "study"), cluster)
     yield workplace
     cluster.command("scancel", "--me")
 
@@ -85,18 +85,18 @@ class Undisturbed:
     training: dict[str, Any]
     predictions: list[dict[str, Any]]
 
-    def same_training(self, place: Workplace) -> dict[str, Any]:
+    def same_training(self, workplace: Workplace) -> dict[str, Any]:
         """Check that training gave the same; return its manifest."""
-        manifest = place.json("checkpoints/full/manifest.json")
+        manifest = workplace.json("checkpoints/full/manifest.json")
         for key in ("fingerprint", "weights_fingerprint", "weights_files", "losses_sha256", "steps"):
             assert manifest[key] == self.training[key], key
         return manifest
 
-    def same_predictions(self, place: Workplace) -> dict[str, Any]:
+    def same_predictions(self, workplace: Workplace) -> dict[str, Any]:
         """Check that prediction gave the same, and nothing twice; return what it wrote."""
-        written = place.predictions("vanilla")
+        written = workplace.predictions("vanilla")
         assert written["predictions"] == self.predictions
-        lines = [line for line in place.stored_lines() if line.endswith("}")]
+        lines = [line for line in workplace.stored_lines() if line.endswith("}")]
         assert len(lines) == len(self.predictions), "nothing was generated twice"
         return written
 
@@ -104,15 +104,17 @@ class Undisturbed:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """What `long_study` gives with the local profile."""
-    place = long_study(tmp_path_factory.mktemp("undisturbed") / "place")
-    place.options = LOCAL_PROFILE
-    place.environment["OMP_NUM_THREADS"] = "1"
-    place.run(FULL, VANILLA, timeout=400)
-    return Undisturbed(place.json("checkpoints/full/manifest.json"), list(place.predictions("vanilla")["predictions"]))
+    workplace = long_study(tmp_path_factory.mktemp("undisturbed") / "study")
+    workplace.options = LOCAL_PROFILE
+    workplace.environment["OMP_NUM_THREADS"] = "1"
+    workplace.run(FULL, VANILLA, timeout=400)
+    return Undisturbed(
+        workplace.json("checkpoints/full/manifest.json"), list(workplace.predictions("vanilla")["predictions"])
+    )
 
 
 @pytest.fixture
-def long_place(cluster: Cluster, tmp_path: Path) -> Iterator[Workplace]:
+def long_workplace(cluster: Cluster, tmp_path: Path) -> Iterator[Workplace]:
     """`long_study`, to be run on the cluster; its jobs are cancelled in the end."""
-    yield on_cluster(long_study(tmp_path / "place"), cluster)
+    yield on_cluster(long_study(tmp_path / "study"), cluster)
     cluster.command("scancel", "--me")

@@ -23,26 +23,26 @@ Run = subprocess.Popen[str]
 
 
 @contextmanager
-def running(place: Workplace, *arguments: str) -> Iterator[Run]:
+def running(workplace: Workplace, *arguments: str) -> Iterator[Run]:
     """Run Snakemake, which must succeed, and let it be disturbed meanwhile."""
-    run = place.start(*arguments)
+    run = workplace.start(*arguments)
     try:
         yield run
-        assert run.wait(240) == 0, place.output
+        assert run.wait(240) == 0, workplace.output
     finally:
         kill_group(run)
 
 
-def training_job(cluster: Cluster, place: Workplace, run: Run) -> dict[str, str]:
+def training_job(cluster: Cluster, workplace: Workplace, run: Run) -> dict[str, str]:
     """Wait until some steps are trained; return SLURM's job."""
-    wait_until(lambda: place.newest_checkpoint("full") > 0, run)
+    wait_until(lambda: workplace.newest_checkpoint("full") > 0, run)
     return job_of(cluster, "train")
 
 
-def waiting_training_job(cluster: Cluster, place: Workplace, run: Run) -> dict[str, str]:
-    """Like `training_job`, but the training stands still until SLURM wakes it, which it does before it ends a job."""
-    job = training_job(cluster, place, run)
-    (program,) = place.programs("train")
+def waiting_training_job(cluster: Cluster, workplace: Workplace, run: Run) -> dict[str, str]:
+    """Like `training_job`, but the training is suspended until SLURM wakes it, before it ends the job."""
+    job = training_job(cluster, workplace, run)
+    (program,) = workplace.programs("train")
     program.suspend()
     return job
 
@@ -59,68 +59,68 @@ def start_again_at_once(cluster: Cluster, job: str, run: Run) -> None:
     cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
-def test_scancel_of_a_training_job(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL) as run:
-        cluster.command("scancel", training_job(cluster, long_place, run)["id"])
-    assert long_place.output.count(RETRY) == 1
-    assert "ended as CANCELLED" in long_place.output
-    manifest = undisturbed.same_training(long_place)
+def test_scancel_of_a_training_job(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_workplace, FULL) as run:
+        cluster.command("scancel", training_job(cluster, long_workplace, run)["id"])
+    assert long_workplace.output.count(RETRY) == 1
+    assert "ended as CANCELLED" in long_workplace.output
+    manifest = undisturbed.same_training(long_workplace)
     assert manifest["resumed_from_step"] > 0
 
 
-def test_scancel_of_a_prediction_job(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, VANILLA) as run:
-        wait_until(long_place.stored_lines, run)
+def test_scancel_of_a_prediction_job(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_workplace, VANILLA) as run:
+        wait_until(long_workplace.stored_lines, run)
         cluster.command("scancel", job_of(cluster, "predict")["id"])
-    assert long_place.output.count(RETRY) == 1
-    written = undisturbed.same_predictions(long_place)
+    assert long_workplace.output.count(RETRY) == 1
+    written = undisturbed.same_predictions(long_workplace)
     assert 0 < written["reused"] < len(undisturbed.predictions)
 
 
-def test_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL) as run:
-        job = waiting_training_job(cluster, long_place, run)["id"]
+def test_requeue(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_workplace, FULL) as run:
+        job = waiting_training_job(cluster, long_workplace, run)["id"]
         cluster.command("scontrol", "requeue", job)
         start_again_at_once(cluster, job, run)
-    assert RETRY not in long_place.output, "SLURM started it again, not Snakemake"
-    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+    assert RETRY not in long_workplace.output, "SLURM started it again, not Snakemake"
+    assert undisturbed.same_training(long_workplace)["resumed_from_step"] > 0
 
 
 def _preempt(cluster: Cluster, node: str) -> None:
-    """Let a job that needs the whole node and has the right of way take it for a moment."""
+    """Let a job of higher priority take the complete node for a moment."""
     what = ("--partition=urgent", f"--nodelist={node}", f"--cpus-per-task={cluster.cpus}", "--output=/dev/null")
     cluster.command("sbatch", *what, "--wrap=sleep 1")
 
 
-def test_preemption_with_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL) as run:
-        job = waiting_training_job(cluster, long_place, run)
+def test_preemption_with_requeue(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_workplace, FULL) as run:
+        job = waiting_training_job(cluster, long_workplace, run)
         _preempt(cluster, job["node"])
         start_again_at_once(cluster, job["id"], run)
-    assert RETRY not in long_place.output
-    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+    assert RETRY not in long_workplace.output
+    assert undisturbed.same_training(long_workplace)["resumed_from_step"] > 0
 
 
-def test_preemption_without_requeue(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL, "--set-resources", "train:slurm_partition='fickle'") as run:
-        _preempt(cluster, waiting_training_job(cluster, long_place, run)["node"])
-    assert "ended as PREEMPTED and was not requeued" in long_place.output
-    assert long_place.output.count(RETRY) == 1
-    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+def test_preemption_without_requeue(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_workplace, FULL, "--set-resources", "train:slurm_partition='fickle'") as run:
+        _preempt(cluster, waiting_training_job(cluster, long_workplace, run)["node"])
+    assert "ended as PREEMPTED and was not requeued" in long_workplace.output
+    assert long_workplace.output.count(RETRY) == 1
+    assert undisturbed.same_training(long_workplace)["resumed_from_step"] > 0
 
 
-def test_requeued_and_held(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL) as run:
-        cluster.command("scontrol", "requeuehold", waiting_training_job(cluster, long_place, run)["id"])
-    assert "was requeued and held" in long_place.output
-    assert long_place.output.count(RETRY) == 1
-    assert undisturbed.same_training(long_place)["resumed_from_step"] > 0
+def test_requeued_and_held(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_workplace, FULL) as run:
+        cluster.command("scontrol", "requeuehold", waiting_training_job(cluster, long_workplace, run)["id"])
+    assert "was requeued and held" in long_workplace.output
+    assert long_workplace.output.count(RETRY) == 1
+    assert undisturbed.same_training(long_workplace)["resumed_from_step"] > 0
 
 
-def test_a_limit_above_that_of_the_partition_is_told_and_ends_the_run(long_place: Workplace) -> None:
+def test_a_limit_above_that_of_the_partition_is_reported_and_ends_the_run(long_workplace: Workplace) -> None:
     # The test cluster accepts such jobs, as clusters without EnforcePartLimits do, and never starts them.
     limits = ("--set-resources", "train:slurm_partition='short'", "train:runtime=120")
-    code, output = long_place.snakemake(FULL, *limits, "--retries", "0")
+    code, output = long_workplace.snakemake(FULL, *limits, "--retries", "0")
     assert code != 0
     assert "can never start (PartitionTimeLimit); ask for less in the profile" in output or (
         "Lower runtime in profiles/slurm/config.yaml" in output
@@ -138,90 +138,90 @@ def _told_to_leave(process: psutil.Process) -> bool:
     return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in pending)
 
 
-def test_time_limits(cluster: Cluster, long_place: Workplace, tmp_path: Path, undisturbed: Undisturbed) -> None:
+def test_time_limits(cluster: Cluster, long_workplace: Workplace, tmp_path: Path, undisturbed: Undisturbed) -> None:
     """With the warning of the profile and without; both at once, since most of it is waiting for the time to pass."""
-    # SLURM is up to a minute early, so that an attempt may be told to leave before it has begun.
+    # SLURM is up to a minute early, so that it may stop an attempt before the attempt has begun.
     warning = ("--set-resources", "train:runtime=2 * attempt", "--default-resources", "slurm_extra='--signal=TERM@60'")
     no_warning = ("--set-resources", "train:runtime=attempt", "--default-resources", "slurm_extra=''")
     surprised = on_cluster(long_study(tmp_path / "surprised"), cluster)
-    with running(long_place, FULL, *warning) as run, running(surprised, FULL, *no_warning) as other_run:
+    with running(long_workplace, FULL, *warning) as run, running(surprised, FULL, *no_warning) as other_run:
         # Suspended, so that they are still at work when their time is over; then SLURM wakes them.
-        for place, own in ((surprised, other_run), (long_place, run)):
-            wait_until(lambda: place.newest_checkpoint("full") > 0, own)  # noqa: B023
-            (program,) = place.programs("train")
+        for workplace, own in ((surprised, other_run), (long_workplace, run)):
+            wait_until(lambda: workplace.newest_checkpoint("full") > 0, own)  # noqa: B023
+            (program,) = workplace.programs("train")
             program.suspend()
         wait_until(lambda: _told_to_leave(program), run)
         with suppress(psutil.NoSuchProcess):
             program.resume()
-    assert RETRY in long_place.output
-    assert "SIGTERM: saving a checkpoint after this step" in long_place.output
+    assert RETRY in long_workplace.output
+    assert "SIGTERM: saving a checkpoint after this step" in long_workplace.output
     assert "ended as TIMEOUT" in surprised.output
     assert surprised.output.count(RETRY) == 1
-    for place in (long_place, surprised):
-        assert undisturbed.same_training(place)["resumed_from_step"] > 0
+    for workplace in (long_workplace, surprised):
+        assert undisturbed.same_training(workplace)["resumed_from_step"] > 0
 
 
-def test_a_lost_node_whose_job_lives_on(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL) as run:
-        job = training_job(cluster, long_place, run)
-        (first,) = long_place.programs("train")
+def test_a_lost_node_whose_job_lives_on(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_workplace, FULL) as run:
+        job = training_job(cluster, long_workplace, run)
+        (first,) = long_workplace.programs("train")
         first.suspend()
         cluster.kill_node(job["node"])
         try:
             start_again_at_once(cluster, job["id"], run)
-            log = long_place.results / "logs/train/full.log"
+            log = long_workplace.results / "logs/train/full.log"
             # Two attempts are alive now: one believed dead, and one that waits for it.
             wait_until(lambda: log.exists() and "another process is training full already" in log.read_text(), run)
-            assert first in long_place.programs("train")
+            assert first in long_workplace.programs("train")
             first.resume()
             run.wait(200)
         finally:
             cluster.start_node(job["node"])
             cluster.wait_until_idle()
-    assert RETRY not in long_place.output
-    manifest = undisturbed.same_training(long_place)
+    assert RETRY not in long_workplace.output
+    manifest = undisturbed.same_training(long_workplace)
     assert manifest["resumed_from_step"] == 0, "the first attempt did all the work"
 
 
-def test_restart_of_the_controller(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    with running(long_place, FULL) as run:
-        training_job(cluster, long_place, run)
-        (program,) = long_place.programs("train")
+def test_restart_of_the_controller(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    with running(long_workplace, FULL) as run:
+        training_job(cluster, long_workplace, run)
+        (program,) = long_workplace.programs("train")
         program.suspend()
         cluster.stop_controller()
         try:
-            # Longer than several looks at the queue.
-            wait_until(lambda: long_place.output.count("SLURM does not answer") >= 2, run)
+            # Longer than several polls of the queue.
+            wait_until(lambda: long_workplace.output.count("SLURM does not answer") >= 2, run)
         finally:
             cluster.start_controller()
             cluster.wait_until_idle()
         program.resume()
-    assert RETRY not in long_place.output
-    assert undisturbed.same_training(long_place)["resumed_from_step"] == 0
+    assert RETRY not in long_workplace.output
+    assert undisturbed.same_training(long_workplace)["resumed_from_step"] == 0
 
 
 def test_a_job_that_ends_while_the_controller_is_away(
-    cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed
+    cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed
 ) -> None:
-    with running(long_place, FULL) as run:
-        training_job(cluster, long_place, run)
+    with running(long_workplace, FULL) as run:
+        training_job(cluster, long_workplace, run)
         cluster.stop_controller()
         try:
-            wait_until((long_place.folder / FULL).exists, run)
+            wait_until((long_workplace.folder / FULL).exists, run)
             time.sleep(2)
         finally:
             cluster.start_controller()
             cluster.wait_until_idle()
-    undisturbed.same_training(long_place)
+    undisturbed.same_training(long_workplace)
 
 
-def test_out_of_memory(cluster: Cluster, long_place: Workplace, undisturbed: Undisturbed) -> None:
-    long_place.replace("  micro_batch_size: 1", "  micro_batch_size: 2")
+def test_out_of_memory(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
+    long_workplace.replace("  micro_batch_size: 1", "  micro_batch_size: 2")
     memory = "train:mem_mb=400 if attempt == 1 else 8000"
-    with running(long_place, FULL, "--set-resources", memory):
+    with running(long_workplace, FULL, "--set-resources", memory):
         pass
-    assert long_place.output.count(RETRY) == 1
-    manifest = long_place.json("checkpoints/full/manifest.json")
+    assert long_workplace.output.count(RETRY) == 1
+    manifest = long_workplace.json("checkpoints/full/manifest.json")
     assert manifest["micro_batch_size"] == 1
     assert manifest["fingerprint"] == undisturbed.training["fingerprint"]
     # Sums of other micro-batches differ in their last digits.

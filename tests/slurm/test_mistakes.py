@@ -1,4 +1,4 @@
-"""Settings that the cluster does not take are told before anything runs."""
+"""Settings that the cluster does not accept are reported before anything runs."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def without_default_partition(cluster: Cluster, tmp_path: Path) -> Iterator[Clus
     other.stop()
 
 
-def _refused(place: Workplace, *arguments: str) -> str:
-    code, output = place.snakemake("vanilla", *arguments)
+def _refused(workplace: Workplace, *arguments: str) -> str:
+    code, output = workplace.snakemake("vanilla", *arguments)
     assert code != 0
     assert "Traceback" not in output
     assert "Checking the samples" not in output, "nothing ran"
-    assert not list(place.results.rglob("*.manifest.json"))
+    assert not list(workplace.results.rglob("*.manifest.json"))
     return output
 
 
 def test_no_partition_where_one_is_needed(without_default_partition: Cluster, tmp_path: Path) -> None:
-    place = on_cluster(new_workplace(tmp_path / "place"), without_default_partition)
-    output = _refused(place)
+    workplace = on_cluster(new_workplace(tmp_path / "study"), without_default_partition)
+    output = _refused(workplace)
     assert "SLURM would not take the jobs of rule predict" in output
     assert "Set slurm_partition in profiles/slurm/config.yaml, under default-resources" in output
-    place.run("vanilla", *DEFAULTS, "slurm_partition='gpu'")
+    workplace.run("vanilla", *DEFAULTS, "slurm_partition='gpu'")
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,16 @@ def test_no_partition_where_one_is_needed(without_default_partition: Cluster, tm
         (("--set-resources", "predict:mem_mb=10**7"), "No node has what is asked for"),
     ],
 )
-def test_what_the_cluster_does_not_have(place: Workplace, setting: tuple[str, ...], advice: str) -> None:
-    output = _refused(place, *setting)
+def test_what_the_cluster_does_not_have(workplace: Workplace, setting: tuple[str, ...], advice: str) -> None:
+    output = _refused(workplace, *setting)
     assert "SLURM would not take the jobs of rule predict" in output
     assert advice in output
 
 
-def test_a_cluster_that_does_not_answer(cluster: Cluster, place: Workplace) -> None:
+def test_a_cluster_that_does_not_answer(cluster: Cluster, workplace: Workplace) -> None:
     cluster.stop_controller()
     try:
-        output = _refused(place)
+        output = _refused(workplace)
     finally:
         cluster.start_controller()
         cluster.wait_until_idle()

@@ -1,4 +1,4 @@
-"""A whole study on the cluster: the same results as on one machine, few jobs, and GPUs that no two jobs share."""
+"""A complete study on the cluster: the same results as on one machine, few jobs, and GPUs that no two jobs share."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ USERS = tuple(range(1, 5))
 def both(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Workplace, Workplace]:
     """A study of four test users, two in each prediction job, run on the cluster and by the local profile."""
     folder = tmp_path_factory.mktemp("cluster-study")
-    place = new_workplace(folder / "place", Counts(train=5, validation=4, test=5), USERS)
-    place.replace("  test: 1-2", "  test: 1-4")
+    workplace = new_workplace(folder / "study", Counts(train=5, validation=4, test=5), USERS)
+    workplace.replace("  test: 1-2", "  test: 1-4")
     local = Workplace(folder / "local", options=LOCAL_PROFILE, environment={"OMP_NUM_THREADS": "1"})
     local.folder.mkdir()
-    local.study.write_text(place.study.read_text().replace("root: data", f"root: {place.data}"))
-    place = on_cluster(place, cluster)
+    local.study.write_text(workplace.study.read_text().replace("root: data", f"root: {workplace.data}"))
+    workplace = on_cluster(workplace, cluster)
     run = local.start()
     try:
-        place.run(timeout=500)
+        workplace.run(timeout=500)
         assert run.wait(500) == 0, local.output
     finally:
         kill_group(run)
-    return place, local
+    return workplace, local
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +45,10 @@ def finished(both: tuple[Workplace, Workplace]) -> Workplace:
     return both[0]
 
 
-def _jobs(place: Workplace) -> list[dict[str, Any]]:
+def _jobs(workplace: Workplace) -> list[dict[str, Any]]:
     """Return the jobs of the journal: submission and end in one."""
     found: dict[str, dict[str, Any]] = {}
-    for entry in map(json.loads, (place.results / JOURNAL).read_text().splitlines()):
+    for entry in map(json.loads, (workplace.results / JOURNAL).read_text().splitlines()):
         found.setdefault(entry["job"], {}).update(entry)
     return list(found.values())
 
@@ -56,15 +56,15 @@ def _jobs(place: Workplace) -> list[dict[str, Any]]:
 def test_results_are_those_of_one_machine(both: tuple[Workplace, Workplace]) -> None:
     finished, local = both
     for name in TRAINED:
-        place = f"checkpoints/{name}/manifest.json"
-        assert finished.json(place)["weights_files"] == local.json(place)["weights_files"], name
+        path = f"checkpoints/{name}/manifest.json"
+        assert finished.json(path)["weights_files"] == local.json(path)["weights_files"], name
     for name in EXPERIMENTS:
         for users in ("1-2", "3-4"):
-            place = f"predictions/{name}/users_{users}.json"
-            assert finished.json(place)["predictions"] == local.json(place)["predictions"], place
+            path = f"predictions/{name}/users_{users}.json"
+            assert finished.json(path)["predictions"] == local.json(path)["predictions"], path
     for name in ("summary", "samples", "users", "differences"):
-        place = f"tables/{name}.csv"
-        assert _without_provenance(finished.results / place) == _without_provenance(local.results / place)
+        path = f"tables/{name}.csv"
+        assert _without_provenance(finished.results / path) == _without_provenance(local.results / path)
 
 
 def _without_provenance(table: Path) -> list[str]:
@@ -79,14 +79,14 @@ def test_only_gpu_work_is_submitted_one_job_for_each_experiment_and_batch(finish
     assert asked == sorted([*batches, *(("train", (name,)) for name in TRAINED)])
 
 
-def test_its_cost_is_told(finished: Workplace) -> None:
+def test_its_cost_is_reported(finished: Workplace) -> None:
     code, output = finished.usertune("status", "--times", "--json", "--study", str(finished.study))
     assert code == 0, output
-    told = json.loads(output)
-    assert told["allocations"] == {"train": 2, "predict": 6}
-    assert told["local_jobs"] == {}
-    assert told["model_loads"] == 8, "one for each job"
-    assert sum(told["shares"].values()) == pytest.approx(told["seconds"])
+    spent = json.loads(output)
+    assert spent["allocations"] == {"train": 2, "predict": 6}
+    assert spent["local_jobs"] == {}
+    assert spent["model_loads"] == 8, "one for each job"
+    assert sum(spent["shares"].values()) == pytest.approx(spent["seconds"])
 
 
 def test_a_second_run_submits_nothing(finished: Workplace) -> None:
@@ -102,8 +102,8 @@ def test_jobs_at_once_hold_different_gpus(finished: Workplace) -> None:
     for job in _jobs(finished):
         name = job["wildcards"]["experiment"]
         batch = job["wildcards"].get("batch")
-        place = f"predictions/{name}/users_{batch}.json" if batch else f"checkpoints/{name}/manifest.json"
-        (gpu,) = finished.json(place)["gpus"]
+        path = f"predictions/{name}/users_{batch}.json" if batch else f"checkpoints/{name}/manifest.json"
+        (gpu,) = finished.json(path)["gpus"]
         assert gpu.startswith(f"{job['nodes']}:"), "it is a GPU of the job's node"
         given[job["job"]] = (gpu, job["started_at"], job["ended_at"])
     at_once = [

@@ -17,23 +17,23 @@ LORA = "results/checkpoints/lora/manifest.json"
 
 def _study(folder: Path, epochs: int = 2) -> Workplace:
     """Make a study whose lora has no dropout, which falls differently on every number of processes."""
-    place = new_workplace(folder)
-    place.replace("    rank: 2\n", "    rank: 2\n    dropout: 0\n")
-    place.replace("  epochs: 1", f"  epochs: {epochs}")
-    place.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
-    return place
+    workplace = new_workplace(folder)
+    workplace.replace("    rank: 2\n", "    rank: 2\n    dropout: 0\n")
+    workplace.replace("  epochs: 1", f"  epochs: {epochs}")
+    workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
+    return workplace
 
 
-def _on_two_nodes(place: Workplace, cluster: Cluster, gpus: int) -> Workplace:
-    place.replace("    mode: lora\n", f"    mode: lora\n    gpus: {gpus}\n    nodes: 2\n")
-    place = on_cluster(place, cluster)
+def _on_two_nodes(workplace: Workplace, cluster: Cluster, gpus: int) -> Workplace:
+    workplace.replace("    mode: lora\n", f"    mode: lora\n    gpus: {gpus}\n    nodes: 2\n")
+    workplace = on_cluster(workplace, cluster)
     # The made-up nodes have fewer cores than two GPUs would have work for.
-    place.options = (*place.options, "--set-threads", "train=4")
-    return place
+    workplace.options = (*workplace.options, "--set-threads", "train=4")
+    return workplace
 
 
-def _losses(place: Workplace) -> list[tuple[str, str, float]]:
-    with (place.results / "checkpoints/lora/training_log.csv").open(newline="") as table:
+def _losses(workplace: Workplace) -> list[tuple[str, str, float]]:
+    with (workplace.results / "checkpoints/lora/training_log.csv").open(newline="") as table:
         return [(row["step"], row["split"], float(row["loss"])) for row in csv.DictReader(table)]
 
 
@@ -42,26 +42,26 @@ def test_two_nodes_train_what_one_process_trains(cluster: Cluster, tmp_path: Pat
     alone.options = LOCAL_PROFILE
     alone.environment["OMP_NUM_THREADS"] = "1"
     alone.run(LORA)
-    place = _on_two_nodes(_study(tmp_path / "place"), cluster, gpus=2)
-    output = place.run(LORA, timeout=300)
-    assert "starting 4 processes on 2 nodes (ddp)" in (place.results / "logs/train/lora.log").read_text(), output
-    expected, found = alone.json("checkpoints/lora/manifest.json"), place.json("checkpoints/lora/manifest.json")
+    workplace = _on_two_nodes(_study(tmp_path / "study"), cluster, gpus=2)
+    output = workplace.run(LORA, timeout=300)
+    assert "starting 4 processes on 2 nodes (ddp)" in (workplace.results / "logs/train/lora.log").read_text(), output
+    expected, found = alone.json("checkpoints/lora/manifest.json"), workplace.json("checkpoints/lora/manifest.json")
     assert (expected["processes"], found["processes"]) == (1, 4)
     assert found["fingerprint"] == expected["fingerprint"]
     assert found["weights_files"].keys() == expected["weights_files"].keys()
-    assert [row[:2] for row in _losses(place)] == [row[:2] for row in _losses(alone)]
-    assert [row[2] for row in _losses(place)] == pytest.approx([row[2] for row in _losses(alone)], rel=1e-4)
+    assert [row[:2] for row in _losses(workplace)] == [row[:2] for row in _losses(alone)]
+    assert [row[2] for row in _losses(workplace)] == pytest.approx([row[2] for row in _losses(alone)], rel=1e-4)
 
 
-def test_a_signal_to_all_nodes_leaves_a_checkpoint_from_which_the_next_attempt_goes_on(
+def test_a_signal_to_all_nodes_leaves_a_checkpoint_from_which_the_next_attempt_resumes(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    place = _on_two_nodes(_study(tmp_path / "place", epochs=10), cluster, gpus=1)
-    started = place.start(LORA)
-    log = place.results / "logs/train/lora.log"
-    wait_until(lambda: place.newest_checkpoint("lora") > 0, started, timeout=100)
+    workplace = _on_two_nodes(_study(tmp_path / "study", epochs=10), cluster, gpus=1)
+    started = workplace.start(LORA)
+    log = workplace.results / "logs/train/lora.log"
+    wait_until(lambda: workplace.newest_checkpoint("lora") > 0, started, timeout=100)
     # What SLURM does some minutes before the time limit (--signal of the profile).
     cluster.command("scancel", "--signal=TERM", "--me")
     wait_until(lambda: "interrupted; finished work is kept" in log.read_text(), started, timeout=100)
-    assert started.wait(300) == 0, place.output
-    assert place.json("checkpoints/lora/manifest.json")["resumed_from_step"] > 0
+    assert started.wait(300) == 0, workplace.output
+    assert workplace.json("checkpoints/lora/manifest.json")["resumed_from_step"] > 0

@@ -1,4 +1,4 @@
-"""Auditing a study in a test, and what is looked for in the outcome."""
+"""Auditing a study in a test, and reading the findings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def audit(study: SyntheticStudy, whole: bool = True) -> Audit:
 
 
 def found(study: SyntheticStudy) -> list[tuple[str, str]]:
-    """Return kind and place of everything that an audit finds."""
+    """Return kind and path of all findings of an audit."""
     return [(finding.kind, finding.path) for finding in audit(study).findings]
 
 
@@ -37,5 +37,5 @@ def touch(*paths: str | Path) -> None:
         os.utime(path, (1, 1))
 
 
-def places(study: SyntheticStudy, *steps: str) -> set[str]:
-    return {place for place, result in study.results.items() if result.step in steps}
+def paths_of(study: SyntheticStudy, *steps: str) -> set[str]:
+    return {path for path, result in study.results.items() if result.step in steps}

@@ -75,8 +75,8 @@ def starts(workplace: Workplace) -> list[dict[str, Any]]:
 
 def _put_into_hub_cache(hub: Path, model: Path) -> None:
     """Lay a model where the hub's client keeps owner/tiny after a download."""
-    place = hub / "hub/models--owner--tiny"
+    cached = hub / "hub/models--owner--tiny"
     commit = "a" * 40
-    (place / "refs").mkdir(parents=True)
-    (place / "refs/main").write_text(commit)
-    shutil.copytree(model, place / "snapshots" / commit)
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs/main").write_text(commit)
+    shutil.copytree(model, cached / "snapshots" / commit)

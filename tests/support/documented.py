@@ -17,7 +17,7 @@ PAGES = (
     *(REPOSITORY / name for name in ("README.md", "results/README.md", "demo/base/README.md")),
     *sorted((REPOSITORY / "docs").glob("*.md")),
 )
-# Where a command stands in a comment.
+# A command in a comment.
 SOURCES = (
     *(REPOSITORY / name for name in ("Snakefile", "config.yaml")),
     *sorted(REPOSITORY.glob("configs/*.yaml")),
@@ -36,7 +36,7 @@ IN_PROSE = re.compile(rf"`({IN_CODE}(?: [^`]+)?)`")
 # Where a sentence may begin with "usertune".
 NAME = IN_CODE.replace("[a-z]", rf"(?:{'|'.join(COMMANDS)})\b")
 IN_COMMENT = re.compile(rf"^(?:#.*?[: ] *|# +)({NAME} .*)$", re.MULTILINE)
-# With the lines that go on with it: after a backslash, or indented more.
+# With its continuation lines: after a backslash, or indented more.
 IN_DOCSTRING = re.compile(rf"^    ((?:make [a-z-]+ && )?{NAME}.*(?:\n      +\S.*)*)", re.MULTILINE)
 
 

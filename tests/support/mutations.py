@@ -98,13 +98,13 @@ def changed_bytes(draw: st.DrawFn, original: bytes) -> bytes:
 
 @st.composite
 def changed_value(draw: st.DrawFn, original: Any, replacements: st.SearchStrategy[Any] = values) -> Any:
-    """Return a copy of nested lists and dicts in which up to three places were replaced, removed, renamed or added."""
+    """Return a copy of nested lists and dicts in which up to three items were replaced, removed, renamed or added."""
     value = copy.deepcopy(original)
     for _ in range(draw(st.integers(1, 3))):
-        places = list(_places(value))
-        if not places:
+        items = list(_items(value))
+        if not items:
             return value
-        container, key = draw(st.sampled_from(places))
+        container, key = draw(st.sampled_from(items))
         match draw(st.sampled_from(["replace", "replace", "remove", "rename", "add", "swap"])):
             case "replace":
                 container[key] = draw(replacements)
@@ -113,7 +113,7 @@ def changed_value(draw: st.DrawFn, original: Any, replacements: st.SearchStrateg
             case "rename" if isinstance(container, dict):
                 container[draw(st.text(max_size=8) | st.sampled_from(_keys(original)))] = container.pop(key)
             case "swap":
-                other, other_key = draw(st.sampled_from(places))
+                other, other_key = draw(st.sampled_from(items))
                 container[key] = copy.deepcopy(other[other_key])
             case _:
                 addition = draw(replacements)
@@ -124,13 +124,13 @@ def changed_value(draw: st.DrawFn, original: Any, replacements: st.SearchStrateg
     return value
 
 
-def _places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield every place of a nested value, as its container and its key or index there."""
+def _items(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield every item of a nested value, as its container and its key or index."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
         yield value, key
-        yield from _places(inner)
+        yield from _items(inner)
 
 
 def _keys(value: Any) -> list[str]:
-    return sorted({key for container, key in _places(value) if isinstance(container, dict)})
+    return sorted({key for container, key in _items(value) if isinstance(container, dict)})

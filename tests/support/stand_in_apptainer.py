@@ -1,4 +1,4 @@
-"""What stands in for Apptainer in tests: `apptainer --version` and `apptainer exec`, by the kernel's own namespaces.
+"""A stand-in for Apptainer in tests: `apptainer --version` and `apptainer exec`, by the kernel's own namespaces.
 
 It follows Apptainer's documentation where a job depends on it: only bound folders and the system's are there, a folder
 that is missing is an error, PATH is the image's, HOME is what --home says, and APPTAINERENV_NAME becomes NAME. There
@@ -58,15 +58,15 @@ def mount_script(binds: list[str]) -> str:
     lines = [f"mount -t tmpfs none {shlex.quote(root)}", f"cd {shlex.quote(root)}", "mkdir -p image/bin tmp"]
     lines.append(f"printf %s {shlex.quote(python)} > image/bin/python && chmod +x image/bin/python")
     for name in SYSTEM:
-        place = Path("/", name)
-        if place.is_symlink():
-            lines.append(f"ln -s {shlex.quote(str(place.readlink()))} {name}")
-        elif place.is_dir():
+        path = Path("/", name)
+        if path.is_symlink():
+            lines.append(f"ln -s {shlex.quote(str(path.readlink()))} {name}")
+        elif path.is_dir():
             lines.append(f"mkdir {name} && mount --rbind /{name} {name}")
     # The packages of the image; a folder before what lies in it.
     for folder in sorted({*binds, sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])}):
-        place = Path(folder).resolve()
-        if not place.is_relative_to("/usr"):
+        path = Path(folder).resolve()
+        if not path.is_relative_to("/usr"):
             inside = shlex.quote(f".{folder}")
             lines.append(f"mkdir -p {inside} && mount --rbind {shlex.quote(folder)} {inside}")
     return "\n".join(lines)

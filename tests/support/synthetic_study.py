@@ -141,7 +141,7 @@ class SyntheticStudy:
         users: the test users; two others are trained on, and one validates.
         samples: how many each user has.
         experiments: some of `MODES`.
-        hostile: text that stands in instructions and answers.
+        hostile: text for instructions and answers.
         users_per_job: how many users a prediction job takes.
         other_versions: package versions of training and prediction, for experiments made with other than today's.
         changes: further sections of the study.
@@ -191,12 +191,12 @@ class SyntheticStudy:
         report = json.loads(self.recipes.report())
         return {key: report[key] for key in ("experiments", "users", "task", "thresholds")}
 
-    def recipe(self, place: str) -> dict[str, Any]:
-        return dict(self.results[place].recipe)
+    def recipe(self, path: str) -> dict[str, Any]:
+        return dict(self.results[path].recipe)
 
     def predictions(self, name: str) -> Path:
-        (place,) = (place for place in self.results if place.startswith(f"predictions/{name}/"))
-        return self.root / place
+        (path,) = (path for path in self.results if path.startswith(f"predictions/{name}/"))
+        return self.root / path
 
     def samples_of(self, user: str) -> Path:
         return self.root / f"data/user_{user}.jsonl"
@@ -229,14 +229,14 @@ class SyntheticStudy:
 
     def make_all(self, *steps: str) -> None:
         """Make all results of some steps, in the order in which they need each other."""
-        for place, result in self.results.items():
+        for path, result in self.results.items():
             if result.step in steps:
-                self.make(place)
+                self.make(path)
 
-    def make(self, place: str, recipe: Mapping[str, Any] | None = None) -> None:
+    def make(self, path: str, recipe: Mapping[str, Any] | None = None) -> None:
         """Make one result as its rule would, by its own recipe unless another is given."""
-        result, out = self.results[place], self.root / place
-        recipe = self.recipe(place) if recipe is None else recipe
+        result, out = self.results[path], self.root / path
+        recipe = self.recipe(path) if recipe is None else recipe
         if result.step == "prepare":
             (user,) = result.users
             prepare_recipe = PrepareRecipe.model_validate(recipe)
@@ -346,7 +346,7 @@ class SyntheticStudy:
             figures=[self.root / f"figures/{name}.svg" for name in FIGURE_NAMES],
             audit=self.audit_file,
             training_manifests=[path.with_name("manifest.json") for path in self.training_logs().values()],
-            predictions=[self.root / place for place in self.results if place.startswith("predictions/")],
+            predictions=[self.root / name for name in self.results if name.startswith("predictions/")],
             samples=[self.samples_of(user) for user in self.users],
             data=self.samples_of(self.users[0]).parent,
             dataset_root=self.dataset,

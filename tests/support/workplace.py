@@ -99,9 +99,9 @@ class Workplace:
         return self.folder / "results"
 
     def replace(self, old: str, new: str) -> int:
-        """Replace one place of the study; return the number of the line where it begins."""
+        """Replace one text in the study; return the number of its first line."""
         text = self.study.read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in the study"
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in the study"
         self.study.write_text(text.replace(old, new))
         return text[: text.index(old)].count("\n") + 1
 
@@ -197,7 +197,7 @@ class Workplace:
         }
 
     def newest_checkpoint(self, experiment: str) -> int:
-        """Return the step of the newest working checkpoint that is whole, 0 where there is none."""
+        """Return the step of the newest complete working checkpoint, 0 if there is none."""
         found = self.results.glob(f"checkpoints/{experiment}/*/checkpoint-*/complete.json")
         return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
 
@@ -232,13 +232,15 @@ class Workplace:
         return {**kept, "TMPDIR": str(self.folder), **self.environment}
 
 
-def refused(places: Sequence[Workplace], *arguments: str) -> list[str]:
-    """Run Snakemake in each place, which must be refused before any job; return what was said."""
-    runs = [place.command(*arguments)[len(SNAKEMAKE) :] for place in places]
+def refused(workplaces: Sequence[Workplace], *arguments: str) -> list[str]:
+    """Run Snakemake in each folder, which must be refused before any job; return the outputs."""
+    runs = [workplace.command(*arguments)[len(SNAKEMAKE) :] for workplace in workplaces]
     said = []
-    for place, (code, output) in zip(places, run_each(runs, places[0].folder, places[0].run_environment), strict=True):
+    for workplace, (code, output) in zip(
+        workplaces, run_each(runs, workplaces[0].folder, workplaces[0].run_environment), strict=True
+    ):
         assert code != 0, output
-        assert not place.results.exists(), output
+        assert not workplace.results.exists(), output
         assert "Traceback" not in output, output
         assert "Building DAG" not in output, output
         said.append(output)

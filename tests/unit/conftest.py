@@ -31,7 +31,7 @@ wait_asleep()
 BASE = Path(__file__).parents[2] / "demo" / "base"
 SOURCE = Path(__file__).parents[2] / "src"
 USERS = ("1", "2", "11", "12", "74")
-WHOLE: dict[str, Any] = {"samples": 3, "users_per_job": 2}
+COMPLETE: dict[str, Any] = {"samples": 3, "users_per_job": 2}
 TRAINING = {
     "epochs": 2,
     "learning_rate": 2e-3,
@@ -64,7 +64,7 @@ for key, value in arguments.items():
         arguments[key] = Path(value)
 """
 
-# Trains as told. After each step it says which, and waits for a line; signals end it as a program.
+# Trains with these arguments. After each step it prints the step and waits for a line; signals end it as a program.
 TRAIN_STEP_BY_STEP = f"""{WITH_ARGUMENTS}
 from usertune.runtime import step_main
 from usertune.training.callbacks import SayProgress
@@ -153,19 +153,19 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture(scope="session")
 def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a study of which everything is made, as far as the report; see `whole`."""
-    folder = tmp_path_factory.mktemp("whole")
+    """The folder of a study with all results up to the report; see `complete`."""
+    folder = tmp_path_factory.mktemp("complete")
     with chdir(folder):
-        SyntheticStudy(Path(), **WHOLE).write().report()
+        SyntheticStudy(Path(), **COMPLETE).write().report()
     return folder
 
 
 @pytest.fixture
-def whole(whole_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SyntheticStudy:
+def complete(whole_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SyntheticStudy:
     """A copy of `whole_study` in the working directory, with the times of its files; all paths are relative."""
     shutil.copytree(whole_study, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    return SyntheticStudy(Path(), **WHOLE)
+    return SyntheticStudy(Path(), **COMPLETE)
 
 
 @pytest.fixture(scope="session")

@@ -49,8 +49,8 @@ def test_shell_commands_quote_everything_but_numbers(path: Path) -> None:
     commands = [match[2] for match in re.finditer(r"^( +)shell:\n((?:\1    .+\n)+)", text, re.MULTILINE)]
     assert len(commands) == text.count("shell:")
     for command in commands:
-        for place in re.findall(r"\{([^{}]+)\}", command):
-            assert place.endswith(":q") or place in NUMBERS, place
+        for field in re.findall(r"\{([^{}]+)\}", command):
+            assert field.endswith(":q") or field in NUMBERS, field
 
 
 class _Touch:

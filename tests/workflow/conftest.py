@@ -1,4 +1,4 @@
-"""A study of which nothing was run, and one that was run whole."""
+"""A study without results, and a complete one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from tests.support.workplace import Workplace, new_workplace, write_otherwise
 
 @pytest.fixture
 def workplace(tmp_path: Path) -> Workplace:
-    """A study of which nothing was run."""
-    return new_workplace(tmp_path / "place")
+    """A study without results."""
+    return new_workplace(tmp_path / "study")
 
 
 @pytest.fixture(scope="session")
 def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A study that was run whole, some of its data written in less usual ways; tests must not change it.
+    """A complete study with some data written in less usual ways; tests must not change it.
 
     Where tests run in several processes, one of them makes it for all.
     """
@@ -32,18 +32,18 @@ def finished_once(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     with FileLock(shared / "finished.lock"):
         if not folder.exists():
             folder.mkdir()
-            workplace = new_workplace(folder / "place")
+            workplace = new_workplace(folder / "study")
             write_otherwise(workplace)
             workplace.run(timeout=400)
             (folder / "complete").touch()
     assert (folder / "complete").exists(), "making it has failed in another process"
-    return Workplace(folder / "place")
+    return Workplace(folder / "study")
 
 
 @pytest.fixture
 def finished(finished_once: Workplace, tmp_path: Path) -> Iterator[Workplace]:
-    """A copy of the study that was run whole, with Snakemake's records and all file times."""
-    folder = tmp_path / "place"
+    """A copy of the complete study, with Snakemake's records and all file times."""
+    folder = tmp_path / "study"
     shutil.copytree(finished_once.folder, folder, symlinks=True)
     yield Workplace(folder)
     shutil.rmtree(folder)

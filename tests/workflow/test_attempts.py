@@ -1,4 +1,4 @@
-"""Further attempts at a job: after memory ran out, and after a scheduler told it to leave."""
+"""Further attempts at a job: after an out-of-memory error, and after a stop request of the scheduler."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ sys.meta_path.insert(0, Finder())
 
 
 @pytest.fixture
-def place(workplace: Workplace) -> Workplace:
-    """A study in which sums come out the same in every attempt: the full mode has no dropout."""
+def workplace(workplace: Workplace) -> Workplace:
+    """A study with the same sums in every attempt: the full mode has no dropout."""
     workplace.options = LOCAL_PROFILE
     return workplace
 
@@ -71,42 +71,42 @@ def _losses(workplace: Workplace) -> str:
     return (workplace.results / "checkpoints/full/training_log.csv").read_text()
 
 
-def test_out_of_memory_is_tried_again_with_a_smaller_micro_batch(place: Workplace) -> None:
-    _with_memory_for(place, rows=2)
-    output = place.run(FULL)
+def test_out_of_memory_is_tried_again_with_a_smaller_micro_batch(workplace: Workplace) -> None:
+    _with_memory_for(workplace, rows=2)
+    output = workplace.run(FULL)
     assert output.count(RETRY) == 1
     assert "out of memory with training.micro_batch_size 4 (CUDA out of memory" in output
     assert "set micro_batch_size lower, or gradient_checkpointing: true" in output
     assert "Traceback" not in output
-    manifest = place.json("checkpoints/full/manifest.json")
+    manifest = workplace.json("checkpoints/full/manifest.json")
     assert manifest["micro_batch_size"] == 2
-    losses = _losses(place)
+    losses = _losses(workplace)
 
-    place.results.rename(place.folder / "second-attempt")
-    place.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
-    assert RETRY not in place.run(FULL)
-    undisturbed = place.json("checkpoints/full/manifest.json")
+    workplace.results.rename(workplace.folder / "second-attempt")
+    workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
+    assert RETRY not in workplace.run(FULL)
+    undisturbed = workplace.json("checkpoints/full/manifest.json")
     assert undisturbed["micro_batch_size"] == 2
-    assert _losses(place) == losses
+    assert _losses(workplace) == losses
     for key in ("weights_fingerprint", "fingerprint", "steps"):
         assert undisturbed[key] == manifest[key], key
 
 
-def test_no_attempt_helps(place: Workplace) -> None:
-    _with_memory_for(place, rows=0)
-    code, output = place.snakemake(FULL)
+def test_no_attempt_helps(workplace: Workplace) -> None:
+    _with_memory_for(workplace, rows=0)
+    code, output = workplace.snakemake(FULL)
     assert code != 0
     assert output.count(RETRY) == 2
     for micro_batch_size in (4, 2, 1):
         assert f"out of memory with training.micro_batch_size {micro_batch_size} (" in output
     assert "lower base_model.max_pixels" in output
     assert "Traceback" not in output
-    assert not (place.folder / FULL).exists()
+    assert not (workplace.folder / FULL).exists()
 
 
-def test_a_training_that_is_not_finite_stops_and_is_not_tried_again_in_the_same_run(place: Workplace) -> None:
-    place.replace("learning_rate: 4e-3", "learning_rate: 1e30")
-    code, output = place.snakemake("results/checkpoints/lora/manifest.json")
+def test_a_training_that_is_not_finite_stops_and_is_not_tried_again_in_the_same_run(workplace: Workplace) -> None:
+    workplace.replace("learning_rate: 4e-3", "learning_rate: 1e30")
+    code, output = workplace.snakemake("results/checkpoints/lora/manifest.json")
     assert code != 0
     assert output.count(RETRY) == 2
     messages = [line for line in output.splitlines() if line.startswith("training stopped ")]
@@ -117,32 +117,32 @@ def test_a_training_that_is_not_finite_stops_and_is_not_tried_again_in_the_same_
         assert again == f"{messages[0]} (the previous attempt failed with this error; this one was not started)"
     assert "Traceback" not in output
     assert "this should not have happened" not in output
-    assert not list(place.results.glob("checkpoints/lora/*/weights"))
+    assert not list(workplace.results.glob("checkpoints/lora/*/weights"))
     # The first attempt of another run does begin.
-    code, output = place.snakemake("results/checkpoints/lora/manifest.json", "--retries", "0")
+    code, output = workplace.snakemake("results/checkpoints/lora/manifest.json", "--retries", "0")
     assert code != 0
     assert "was not started" not in output
     assert messages[0] in output
 
 
-def test_what_can_only_fail_again_is_tried_once(place: Workplace) -> None:
-    (place.data / "user_1.jsonl").write_text("no sample\n")
-    code, output = place.snakemake("results/data/user_1.manifest.json")
+def test_what_can_only_fail_again_is_tried_once(workplace: Workplace) -> None:
+    (workplace.data / "user_1.jsonl").write_text("no sample\n")
+    code, output = workplace.snakemake("results/data/user_1.manifest.json")
     assert code != 0
     assert "user_1.jsonl:1:" in output
     assert RETRY not in output
 
 
-def test_resources_grow_with_the_attempt(place: Workplace) -> None:
+def test_resources_grow_with_the_attempt(workplace: Workplace) -> None:
     # Snakemake prints resources only of jobs without a message.
-    place.repository = place.folder / "repository"
-    place.repository.mkdir()
+    workplace.repository = workplace.folder / "repository"
+    workplace.repository.mkdir()
     for name in ("rules", "scripts", "src"):
-        (place.repository / name).symlink_to(REPOSITORY / name)
+        (workplace.repository / name).symlink_to(REPOSITORY / name)
     without_messages = "\nfor each in workflow.rules:\n    each.message = None\n"
-    (place.repository / "Snakefile").write_text((REPOSITORY / "Snakefile").read_text() + without_messages)
+    (workplace.repository / "Snakefile").write_text((REPOSITORY / "Snakefile").read_text() + without_messages)
     for attempt in (1, 2, 3):
-        output = place.run("--dry-run", "--attempt", str(attempt), "full")
+        output = workplace.run("--dry-run", "--attempt", str(attempt), "full")
         train, predict = (_resources(output, rule) for rule in ("train", "predict"))
         assert train == {"mem_mb": 64_000 * attempt, "runtime": 1440 * attempt}
         assert predict == {"mem_mb": 32_000 * attempt, "runtime": 240 * attempt}
@@ -155,60 +155,60 @@ def _resources(output: str, rule: str) -> dict[str, int]:
     return {name: int(found[name]) for name in ("mem_mb", "runtime")}
 
 
-def test_training_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> None:
+def test_training_resumes_after_a_stop_request(tmp_path: Path) -> None:
     # One long epoch, in the middle of which the loader's worker is needed.
-    place = new_workplace(tmp_path / "place", Counts(train=20, validation=1, test=1))
-    place.options = LOCAL_PROFILE
-    place.replace("  save_every_steps: 2", "  save_every_steps: 3")
-    place.replace("  dataloader_num_workers: 0", "  dataloader_num_workers: 1")
-    run = place.start(FULL)
-    told: list[int] = []
+    workplace = new_workplace(tmp_path / "study", Counts(train=20, validation=1, test=1))
+    workplace.options = LOCAL_PROFILE
+    workplace.replace("  save_every_steps: 2", "  save_every_steps: 3")
+    workplace.replace("  dataloader_num_workers: 0", "  dataloader_num_workers: 1")
+    run = workplace.start(FULL)
+    stopped_at: list[int] = []
     try:
         for number in (signal.SIGUSR1, signal.SIGTERM):
-            before = place.newest_checkpoint("full")
-            wait_until(lambda: place.newest_checkpoint("full") > before and place.programs("train"), run)  # noqa: B023
-            (training,) = place.programs("train")
+            before = workplace.newest_checkpoint("full")
+            wait_until(lambda: workplace.newest_checkpoint("full") > before and workplace.programs("train"), run)  # noqa: B023
+            (training,) = workplace.programs("train")
             command, environment = training.cmdline(), training.environ()
             training.send_signal(number)
             wait_until(lambda: not training.is_running(), run)  # noqa: B023
-            told.append(place.newest_checkpoint("full"))
-        assert run.wait(400) == 0, place.output
+            stopped_at.append(workplace.newest_checkpoint("full"))
+        assert run.wait(400) == 0, workplace.output
     finally:
         kill_group(run)
-    assert place.output.count(RETRY) == 2
+    assert workplace.output.count(RETRY) == 2
     for name in ("SIGUSR1", "SIGTERM"):
-        assert f"{name}: saving a checkpoint after this step" in place.output
-    assert "Traceback" not in place.output
-    manifest = place.json("checkpoints/full/manifest.json")
-    assert 0 < told[0] < told[1] == manifest["resumed_from_step"] < manifest["steps"] == 15
+        assert f"{name}: saving a checkpoint after this step" in workplace.output
+    assert "Traceback" not in workplace.output
+    manifest = workplace.json("checkpoints/full/manifest.json")
+    assert 0 < stopped_at[0] < stopped_at[1] == manifest["resumed_from_step"] < manifest["steps"] == 15
     assert manifest["micro_batch_size"] == 4, "memory was not the reason"
-    after_attempts = _losses(place)
+    after_attempts = _losses(workplace)
 
     # As schedulers do it: the signal reaches the loader's worker, too. The command is that of the second attempt.
     def train(group_signal: signal.Signals | None = None) -> int:
-        process = subprocess.Popen(command, cwd=place.folder, env=environment, start_new_session=True, text=True)
+        process = subprocess.Popen(command, cwd=workplace.folder, env=environment, start_new_session=True, text=True)
         try:
             if group_signal:
-                wait_until(lambda: place.newest_checkpoint("full") > 0, process)
+                wait_until(lambda: workplace.newest_checkpoint("full") > 0, process)
                 os.killpg(process.pid, group_signal)
             return process.wait(300)
         finally:
             kill_group(process)
 
-    shutil.rmtree(place.results / "checkpoints")
+    shutil.rmtree(workplace.results / "checkpoints")
     assert train(signal.SIGTERM) == 75
-    left = place.newest_checkpoint("full")
+    left = workplace.newest_checkpoint("full")
     assert train() == 0
-    assert place.json("checkpoints/full/manifest.json")["resumed_from_step"] == left > 0
-    after_group_signal = _losses(place)
-    shutil.rmtree(place.results / "checkpoints")
+    assert workplace.json("checkpoints/full/manifest.json")["resumed_from_step"] == left > 0
+    after_group_signal = _losses(workplace)
+    shutil.rmtree(workplace.results / "checkpoints")
     assert train() == 0
-    assert place.json("checkpoints/full/manifest.json")["resumed_from_step"] == 0
-    assert _losses(place) == after_group_signal == after_attempts
+    assert workplace.json("checkpoints/full/manifest.json")["resumed_from_step"] == 0
+    assert _losses(workplace) == after_group_signal == after_attempts
 
 
-def test_prediction_that_is_told_to_leave_goes_on_from_there(tmp_path: Path) -> None:
-    workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=30))
+def test_prediction_resumes_after_a_stop_request(tmp_path: Path) -> None:
+    workplace = new_workplace(tmp_path / "study", Counts(train=1, validation=1, test=30))
     workplace.options = LOCAL_PROFILE
     workplace.replace("  batch_size: 10", "  batch_size: 3")
     workplace.replace("  warmup_steps: 1", "  warmup_steps: 0")

@@ -66,9 +66,9 @@ def test_it_explains_itself(name: str, monkeypatch: pytest.MonkeyPatch, capsys: 
     with pytest.raises(SystemExit) as left:
         run(name, monkeypatch, "--help")
     assert left.value.code == 0
-    told = capsys.readouterr().out
-    assert f"python benchmarks/{name}.py" in told
-    assert "--tiny" in told
+    output = capsys.readouterr().out
+    assert f"python benchmarks/{name}.py" in output
+    assert "--tiny" in output
 
 
 def test_a_tiny_result_is_not_stored_among_the_results(

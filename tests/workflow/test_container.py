@@ -1,6 +1,6 @@
 """Jobs with `--sdm apptainer`, on a stand-in for Apptainer that hides everything that was not bound.
 
-What it stands in for, and what that leaves open, is told in stand_in_apptainer.py and docs/slurm.md.
+stand_in_apptainer.py and docs/slurm.md say what the stand-in covers and what it does not.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def test_an_experiment_in_containers_is_that_without(contained: Workplace, tmp_p
     assert json.loads((results(contained) / "base_model/manifest.json").read_text())["folder"].startswith(
         f"{tmp_path}/hub"
     )
-    # The same without a container: nothing is stale, and made anew it is the same.
+    # The same without a container: nothing is stale, and made again it is the same.
     assert "Nothing to be done" in contained.run(target)
     shutil.rmtree(results(contained))
     contained.run(target)

@@ -35,7 +35,7 @@ def _time(line: str) -> datetime:
 
 
 def test_jobs_at_once_hold_different_gpus(tmp_path: Path) -> None:
-    workplace = new_workplace(tmp_path / "place", Counts(train=2, validation=1, test=3), USERS)
+    workplace = new_workplace(tmp_path / "study", Counts(train=2, validation=1, test=3), USERS)
     _with_gpus(workplace, "GPU-one", "GPU-two")
     workplace.replace("  test: 1-2", "  test: 1-4")
     workplace.replace("  users_per_job: 2", "  users_per_job: 1")
@@ -58,7 +58,7 @@ def test_jobs_at_once_hold_different_gpus(tmp_path: Path) -> None:
 
 
 def test_fewer_gpus_by_request(tmp_path: Path) -> None:
-    workplace = new_workplace(tmp_path / "place", Counts(train=2, validation=1, test=1))
+    workplace = new_workplace(tmp_path / "study", Counts(train=2, validation=1, test=1))
     _with_gpus(workplace, "GPU-one", "GPU-two")
     workplace.replace("  users_per_job: 2", "  users_per_job: 1")
     workplace.run("vanilla", "--resources", "gpu=1", cores=16)
@@ -72,7 +72,7 @@ FULL = "results/checkpoints/full/manifest.json"
 
 
 def test_two_gpus_train_one_experiment(tmp_path: Path) -> None:
-    workplace = new_workplace(tmp_path / "place", Counts(train=3, validation=1, test=1))
+    workplace = new_workplace(tmp_path / "study", Counts(train=3, validation=1, test=1))
     _with_gpus(workplace, "GPU-one", "GPU-two")
     workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n    parallel: ddp\n")
     workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
@@ -86,7 +86,7 @@ def test_two_gpus_train_one_experiment(tmp_path: Path) -> None:
 
 
 def test_more_gpus_than_there_are_is_told_before_anything_runs(tmp_path: Path) -> None:
-    workplace = new_workplace(tmp_path / "place", Counts(train=3, validation=1, test=1))
+    workplace = new_workplace(tmp_path / "study", Counts(train=3, validation=1, test=1))
     _with_gpus(workplace, "GPU-one")
     workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n")
     workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
@@ -96,7 +96,7 @@ def test_more_gpus_than_there_are_is_told_before_anything_runs(tmp_path: Path) -
 
 
 def test_what_a_cluster_is_asked_for(tmp_path: Path) -> None:
-    workplace = new_workplace(tmp_path / "place", Counts(train=2, validation=1, test=1))
+    workplace = new_workplace(tmp_path / "study", Counts(train=2, validation=1, test=1))
     workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n    nodes: 2\n")
     workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
     for experiment, expected in (

@@ -63,15 +63,15 @@ HOSTILE_FOLDERS = (
 def test_hostile_users_and_folders_that_the_workflow_cannot_name_are_refused_before_any_job(
     workplace: Workplace,
 ) -> None:
-    places = workplace.variants(len(HOSTILE_USERS) + len(HOSTILE_FOLDERS))
+    variants = workplace.variants(len(HOSTILE_USERS) + len(HOSTILE_FOLDERS))
     expected = []
-    for place, name in zip(places, HOSTILE_USERS, strict=False):
-        line = place.replace("  test: 1-2", f"  test: [1, {json.dumps(name)}]")
+    for variant, name in zip(variants, HOSTILE_USERS, strict=False):
+        line = variant.replace("  test: 1-2", f"  test: [1, {json.dumps(name)}]")
         expected.append(f"study.yaml:{line}: users.test: {name!r} is not a user id")
-    for place, (old, new, key) in zip(places[len(HOSTILE_USERS) :], HOSTILE_FOLDERS, strict=True):
-        expected.append(f"study.yaml:{place.replace(old, new)}: {key}: ")
+    for variant, (old, new, key) in zip(variants[len(HOSTILE_USERS) :], HOSTILE_FOLDERS, strict=True):
+        expected.append(f"study.yaml:{variant.replace(old, new)}: {key}: ")
     for arguments in (("--dry-run",), ()):
-        for output, said in zip(refused(places, *arguments), expected, strict=True):
+        for output, said in zip(refused(variants, *arguments), expected, strict=True):
             assert said in output
     assert not list(workplace.folder.rglob("pwned"))
 

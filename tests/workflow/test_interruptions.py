@@ -22,7 +22,7 @@ def _half_written(workplace: Workplace) -> list[Path]:
     return [path for path in workplace.results.rglob("*") if path.name.endswith(".tmp") or ".tmp." in path.name]
 
 
-@pytest.mark.parametrize("second_folder", ["place", "elsewhere"])
+@pytest.mark.parametrize("second_folder", ["study", "elsewhere"])
 def test_two_runs_at_once(workplace: Workplace, tmp_path: Path, second_folder: str) -> None:
     workplace.options = LOCAL_PROFILE
     workplace.replace("results: results", f"results: {workplace.results}")
@@ -38,15 +38,15 @@ def test_two_runs_at_once(workplace: Workplace, tmp_path: Path, second_folder: s
         (training,) = workplace.programs("train")
         code, output = other.snakemake(target, timeout=60)
         assert code == 1, output
-        refusal = (
+        message = (
             f"{workplace.results}: another snakemake is working on these results (process {first.pid} on "
             f"{socket.gethostname()}, since "
         )
-        assert any(line.startswith(refusal) for line in output.splitlines()), output
+        assert any(line.startswith(message) for line in output.splitlines()), output
         for noise in ("Traceback", "Error", 'File "', "locked"):
             assert noise not in output
         assert first.poll() is None
-        assert training.is_running(), "the first run goes on"
+        assert training.is_running(), "the first run continues"
     finally:
         kill_group(first)
     assert "Training lora" in other.run(target)
@@ -86,7 +86,7 @@ def test_interrupted_training_resumes(workplace: Workplace) -> None:
 
 
 def test_killed_prediction_repeats_at_most_one_batch(tmp_path: Path) -> None:
-    workplace = new_workplace(tmp_path / "place", Counts(train=1, validation=1, test=30))
+    workplace = new_workplace(tmp_path / "study", Counts(train=1, validation=1, test=30))
     workplace.options = LOCAL_PROFILE
     workplace.replace("  batch_size: 10", "  batch_size: 3")
     # Of one step, as many as three samples make.

@@ -153,7 +153,7 @@ def _small_study(folder: Path) -> Workplace:
 
 @pytest.mark.timeout(1800)
 def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
-    workplace = _small_study(tmp_path / "place")
+    workplace = _small_study(tmp_path / "study")
     workplace.run(timeout=900)
     undisturbed = tmp_path / "undisturbed"
     workplace.results.rename(undisturbed)
@@ -172,7 +172,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     assert training["resumed_from_step"] >= killer.checkpoint, "no step before the last checkpoint was repeated"
     # Two experiments, two users with 12 samples each; the line that a kill cut short is not counted.
     assert len([line for line in workplace.stored_lines() if line.endswith("}")]) == 48, "no answer was generated twice"
-    # Killed writers leave hidden files beside the results, which nothing reads.
+    # Killed writers leave hidden files next to the results, which nothing reads.
     left = [path for path in workplace.results.rglob("*") if ".tmp" in path.name]
     assert all(path.name.startswith(".") for path in left)
     code, output = workplace.usertune("audit", "--study", str(workplace.study))
@@ -186,18 +186,18 @@ def _same_results(workplace: Workplace, undisturbed: Path) -> None:
     )
     for key in ("fingerprint", "weights_fingerprint", "weights_files", "losses_sha256", "steps"):
         assert after[key] == before[key], key
-    for name in ("vanilla", "lora"):
-        place = f"predictions/{name}/users_1-2.json"
-        assert workplace.json(place)["predictions"] == json.loads((undisturbed / place).read_text())["predictions"]
+    for experiment in ("vanilla", "lora"):
+        name = f"predictions/{experiment}/users_1-2.json"
+        assert workplace.json(name)["predictions"] == json.loads((undisturbed / name).read_text())["predictions"]
     equal = [*undisturbed.glob("tables/*.csv"), *undisturbed.glob("figures/*.svg"), *undisturbed.glob("data/*.jsonl")]
     assert len(equal) == 4 + 3 + 6
     for path in [*equal, undisturbed / "checkpoints/lora/training_log.csv"]:
-        place = str(path.relative_to(undisturbed))
-        assert (workplace.results / place).read_bytes() == path.read_bytes(), place
+        relative = str(path.relative_to(undisturbed))
+        assert (workplace.results / relative).read_bytes() == path.read_bytes(), relative
 
 
 def test_job_that_outlives_snakemake(tmp_path: Path) -> None:
-    workplace = _small_study(tmp_path / "place")
+    workplace = _small_study(tmp_path / "study")
     runs = [workplace.start(LORA)]
     try:
         wait_until(lambda: "training on" in workplace.output, runs[0])

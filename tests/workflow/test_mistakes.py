@@ -48,12 +48,12 @@ NOT_THERE: list[tuple[str, str, list[str]]] = [
 
 
 def test_mistakes_in_the_study_are_refused_with_file_and_line(workplace: Workplace) -> None:
-    places = workplace.variants(len(TYPOS) + len(NOT_THERE))
+    variants = workplace.variants(len(TYPOS) + len(NOT_THERE))
     expected = []
-    for place, (old, new, said) in zip(places, [*TYPOS, *NOT_THERE], strict=True):
-        line = place.replace(old, new)
+    for variant, (old, new, said) in zip(variants, [*TYPOS, *NOT_THERE], strict=True):
+        line = variant.replace(old, new)
         expected.append([*said, f"study.yaml:{line}: "] if len(expected) < len(TYPOS) else said)
-    for output, said in zip(refused(places), expected, strict=True):
+    for output, said in zip(refused(variants), expected, strict=True):
         for text in said:
             assert text in output
 

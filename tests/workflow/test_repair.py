@@ -1,4 +1,4 @@
-"""Damaged results are mended, and those that do not hold are in no report."""
+"""Damaged results are rebuilt, and stale ones are in no report."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ RESULTS = (
 
 def _edit_by_hand(path: Path) -> None:
     content = path.read_bytes()
-    place = len(content) // 2
-    path.write_bytes(content[:place] + (b"7" if content[place : place + 1] != b"7" else b"8") + content[place + 1 :])
+    offset = len(content) // 2
+    path.write_bytes(
+        content[:offset] + (b"7" if content[offset : offset + 1] != b"7" else b"8") + content[offset + 1 :]
+    )
 
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
@@ -58,8 +60,8 @@ def _stable_results(workplace: Workplace) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("kinds", [("deleted",), ("modified", "truncated")], ids="-".join)
-def test_damaged_results_are_mended(finished: Workplace, kinds: tuple[str, ...]) -> None:
-    """All at once, since every one is mended by its own job; each alone is tested without Snakemake."""
+def test_damaged_results_are_rebuilt(finished: Workplace, kinds: tuple[str, ...]) -> None:
+    """All at once, since a job of its own rebuilds each; each alone is tested without Snakemake."""
     was = _stable_results(finished)
     for name, kind in zip(RESULTS, cycle(kinds), strict=False):
         DAMAGES[kind](finished.results / name)
@@ -81,8 +83,8 @@ def test_result_deleted_that_lies_between_others(finished: Workplace, name: str)
 
 def test_damaged_weights_are_trained_again(finished: Workplace) -> None:
     was, weights = _stable_results(finished), finished.weights()
-    for damage, place in (("deleted", "lora/*/weights/adapter_model"), ("truncated", "full/*/weights/model")):
-        (file,) = finished.results.glob(f"checkpoints/{place}.safetensors")
+    for damage, file_name in (("deleted", "lora/*/weights/adapter_model"), ("truncated", "full/*/weights/model")):
+        (file,) = finished.results.glob(f"checkpoints/{file_name}.safetensors")
         DAMAGES[damage](file)
     work = run(finished)
     assert (work.trained, work.generated) == ({"lora", "full"}, {})

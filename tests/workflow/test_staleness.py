@@ -56,7 +56,7 @@ def own_code(finished: Workplace) -> Workplace:
 def _edit(workplace: Workplace, module: str, old: str, new: str) -> None:
     path = workplace.repository / "src/usertune" / module
     text = path.read_text()
-    assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {module}"
+    assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {module}"
     path.write_text(text.replace(old, new))
 
 

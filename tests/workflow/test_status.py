@@ -1,4 +1,4 @@
-"""The status of a real run, asked for from another shell while it goes on, and after it failed."""
+"""The status of a real run, read from another shell while it is active, and after it failed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_run_watched_from_another_shell(workplace: Workplace) -> None:
     code, status = ask(workplace)
     assert code == 0
     assert {row["state"] for row in status["rows"]} == {"waiting"}
-    assert not workplace.results.exists(), "looking writes nothing"
+    assert not workplace.results.exists(), "reading the status writes nothing"
     seen: list[dict[str, Any]] = []
     run = workplace.start("--resources", "gpu=0", cores=1)
     try:
@@ -38,7 +38,7 @@ def test_a_run_watched_from_another_shell(workplace: Workplace) -> None:
             code, status = ask(workplace)
             assert code == 0, status
             seen.append(status)
-            # Each look costs as much of a core as it takes time.
+            # Each reading occupies a core while it lasts.
             time.sleep(0.5)
     finally:
         kill_group(run)
@@ -119,7 +119,7 @@ def test_a_mistake_in_the_data(workplace: Workplace) -> None:
     assert (failed["step"], failed["users"], failed["attempt"]) == ("prepare", ["1"], 1)
     assert failed["error"] in output
     assert "user_1.jsonl:1" in failed["error"]
-    # Once it is mended the failure is history.
+    # After the fix the failure is no longer shown.
     path.write_text(whole)
     workplace.run("results/data/user_1.manifest.json")
     assert ask(workplace)[0] == 0

@@ -1,4 +1,4 @@
-"""A whole study from raw data to the report, named targets, and what happens when it is run again."""
+"""A complete study from raw data to the report, named targets, and a second run."""
 
 from __future__ import annotations
 
@@ -188,4 +188,4 @@ def test_results_of_another_study_are_refused_when_planning(finished: Workplace)
     command += ["--cores", "1", "--configfile", str(finished.study)]
     done = subprocess.run(command, cwd=finished.folder.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert "results in place/other" in done.stdout
+    assert "results in study/other" in done.stdout

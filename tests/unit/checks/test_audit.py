@@ -1,4 +1,4 @@
-"""The audit of a whole study: it is content with what the steps made, and with nothing else."""
+"""The audit of a complete study: it accepts the results of the steps, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.auditing import LORA, audit, found, places, reasons, touch, with_changes
+from tests.support.auditing import LORA, audit, found, paths_of, reasons, touch, with_changes
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.audit import Audit, in_words, run_audit
 from usertune.checks.explain import explain
@@ -27,44 +27,48 @@ def weights() -> Path:
     return Path(LORA).parent / str(read_result(LORA)["weights_folder"]) / "weights.safetensors"
 
 
-def test_nothing_is_wrong_with_a_study_that_was_just_made(whole: SyntheticStudy) -> None:
-    outcome = audit(whole)
-    assert outcome == Audit(checked=len(whole.results))
-    assert audit(whole, whole=False) == Audit(checked=len(whole.results) - 2)
+def test_nothing_is_wrong_with_a_study_that_was_just_made(complete: SyntheticStudy) -> None:
+    outcome = audit(complete)
+    assert outcome == Audit(checked=len(complete.results))
+    assert audit(complete, whole=False) == Audit(checked=len(complete.results) - 2)
     assert in_words(outcome) == "the audit passed: 34 results match the study"
 
 
-def test_the_outcome_is_written_in_place_of_older_ones(whole: SyntheticStudy) -> None:
-    (whole.audit_file.parent / "0123456789abcdef.json").write_text("{}")
-    place = whole.audit_file.as_posix()
-    run_audit(whole.study, AuditRecipe.model_validate(whole.recipe(place)), whole.audit_file)
-    assert list(whole.audit_file.parent.iterdir()) == [whole.audit_file]
-    written = read_result(whole.audit_file)
+def test_the_outcome_is_written_instead_of_older_ones(complete: SyntheticStudy) -> None:
+    (complete.audit_file.parent / "0123456789abcdef.json").write_text("{}")
+    path = complete.audit_file.as_posix()
+    run_audit(complete.study, AuditRecipe.model_validate(complete.recipe(path)), complete.audit_file)
+    assert list(complete.audit_file.parent.iterdir()) == [complete.audit_file]
+    written = read_result(complete.audit_file)
     assert (written["findings"], written["unreferenced"], written["environment_mismatches"]) == ([], [], [])
-    assert (written["checked"], written["recipe"]) == (32, whole.recipe(place))
-    assert found(whole) == []
+    assert (written["checked"], written["recipe"]) == (32, complete.recipe(path))
+    assert found(complete) == []
 
 
-def test_an_audit_that_fails_says_what_to_do_and_writes_nothing(whole: SyntheticStudy) -> None:
-    whole.audit_file.unlink()
+def test_an_audit_that_fails_says_what_to_do_and_writes_nothing(complete: SyntheticStudy) -> None:
+    complete.audit_file.unlink()
     Path("scores/lora/user_1.csv").unlink()
     with pytest.raises(UserError) as caught:
-        run_audit(whole.study, AuditRecipe.model_validate(whole.recipe(whole.audit_file.as_posix())), whole.audit_file)
+        run_audit(
+            complete.study,
+            AuditRecipe.model_validate(complete.recipe(complete.audit_file.as_posix())),
+            complete.audit_file,
+        )
     first, last = str(caught.value).splitlines()
     assert first == "missing: scores/lora/user_1.csv: the file is missing"
     assert last.startswith("the audit failed: 1 of 32 results are not valid; run snakemake once to make them again")
-    assert not whole.audit_file.exists()
+    assert not complete.audit_file.exists()
 
 
-def test_a_long_list_of_findings_is_cut_short(whole: SyntheticStudy) -> None:
+def test_a_long_list_of_findings_is_cut_short(complete: SyntheticStudy) -> None:
     shutil.rmtree("scores")
-    text = in_words(audit(whole), shown=5)
+    text = in_words(audit(complete), shown=5)
     assert len(text.splitlines()) == 7
     assert "... and 7 more" in text
 
 
 @pytest.mark.parametrize(
-    "place",
+    "path",
     [
         "data/user_2.manifest.json",
         LORA,
@@ -73,13 +77,13 @@ def test_a_long_list_of_findings_is_cut_short(whole: SyntheticStudy) -> None:
         steps.REPORT.manifest,
     ],
 )
-def test_a_missing_result_is_found_once_and_not_at_everything_made_from_it(whole: SyntheticStudy, place: str) -> None:
-    Path(place).unlink()
-    assert found(whole) == [("missing", place)]
+def test_a_missing_result_is_found_once_and_not_at_everything_made_from_it(complete: SyntheticStudy, path: str) -> None:
+    Path(path).unlink()
+    assert found(complete) == [("missing", path)]
 
 
 @pytest.mark.parametrize(
-    ("place", "old", "new"),
+    ("path", "old", "new"),
     [
         ("predictions/lora/users_1-2.json", "icon4", "icon5"),
         ("scores/lora/user_1.csv", ",1", ",0"),
@@ -94,23 +98,23 @@ def test_a_missing_result_is_found_once_and_not_at_everything_made_from_it(whole
         ("base_model/manifest.json", "base", "bass"),
     ],
 )
-def test_an_edited_result_is_found(whole: SyntheticStudy, place: str, old: str, new: str) -> None:
-    path = Path(place)
-    text = path.read_text()
+def test_a_modified_result_is_found(complete: SyntheticStudy, path: str, old: str, new: str) -> None:
+    file = Path(path)
+    text = file.read_text()
     assert old in text
-    path.write_text(text.replace(old, new, 1))
-    assert found(whole) == [("modified", place)]
+    file.write_text(text.replace(old, new, 1))
+    assert found(complete) == [("modified", path)]
 
 
-def test_truncated_results_are_found(whole: SyntheticStudy) -> None:
-    places = ["predictions/lora/users_1-2.json", "tables/samples.csv", "figures/accuracy_by_user.png"]
-    for place in places:
-        os.truncate(place, Path(place).stat().st_size - 10)
-    assert found(whole) == [("modified", place) for place in places]
+def test_truncated_results_are_found(complete: SyntheticStudy) -> None:
+    paths = ["predictions/lora/users_1-2.json", "tables/samples.csv", "figures/accuracy_by_user.png"]
+    for path in paths:
+        os.truncate(path, Path(path).stat().st_size - 10)
+    assert found(complete) == [("modified", path) for path in paths]
 
 
 @pytest.mark.parametrize(
-    ("source", "place"),
+    ("source", "path"),
     [
         ("predictions/lora/users_1-2.json", "predictions/full_tuned/users_1-2.json"),
         ("predictions/lora/users_1-2.json", "predictions/lora/users_10,ana.json"),
@@ -121,58 +125,58 @@ def test_truncated_results_are_found(whole: SyntheticStudy) -> None:
         ("figures/loss_curves.manifest.json", "figures/accuracy_by_user.manifest.json"),
     ],
 )
-def test_a_result_of_another_experiment_or_user_is_found(whole: SyntheticStudy, source: str, place: str) -> None:
-    shutil.copy2(source, place)
-    assert found(whole) == [("mismatched", place)]
+def test_a_result_of_another_experiment_or_user_is_found(complete: SyntheticStudy, source: str, path: str) -> None:
+    shutil.copy2(source, path)
+    assert found(complete) == [("mismatched", path)]
 
 
-def test_predictions_that_were_edited_and_sealed_again_do_not_fit_their_scores(whole: SyntheticStudy) -> None:
-    place = "predictions/lora/users_1-2.json"
-    result = read_result(place)
+def test_predictions_that_were_modified_and_checksummed_again_do_not_fit_their_scores(complete: SyntheticStudy) -> None:
+    path = "predictions/lora/users_1-2.json"
+    result = read_result(path)
     result["predictions"][0]["text"] = "[1, 1]"
-    write_result(place, result)
-    assert found(whole) == [("stale", "scores/lora/user_1.json")]
+    write_result(path, result)
+    assert found(complete) == [("stale", "scores/lora/user_1.json")]
     result["predictions"] = [{**row, "user": "10"} for row in result["predictions"]]
-    write_result(place, result)
-    assert found(whole)[0] == ("stale", place)
-    assert "it contains rows of other users" in reasons(whole)[0]
+    write_result(path, result)
+    assert found(complete)[0] == ("stale", path)
+    assert "it contains rows of other users" in reasons(complete)[0]
 
 
-def test_other_thresholds_make_scores_and_all_after_them_stale(whole: SyntheticStudy) -> None:
-    changed = with_changes(whole, evaluation={"thresholds": [150], "users_per_job": 2})
-    stale = places(whole, "score", "compare", "figure", "report")
-    assert set(found(changed)) == {("stale", place) for place in stale} | {("missing", str(changed.audit_file))}
+def test_other_thresholds_make_scores_and_all_after_them_stale(complete: SyntheticStudy) -> None:
+    changed = with_changes(complete, evaluation={"thresholds": [150], "users_per_job": 2})
+    stale = paths_of(complete, "score", "compare", "figure", "report")
+    assert set(found(changed)) == {("stale", path) for path in stale} | {("missing", str(changed.audit_file))}
     assert "made with other settings: thresholds: [140.0, 70.5] -> [150.0]" in reasons(changed)
 
 
-def test_another_rank_makes_one_training_stale_and_names_the_setting(whole: SyntheticStudy) -> None:
-    changed = with_changes(whole, training={"lora": {"rank": 16}})
+def test_another_rank_makes_one_training_stale_and_names_the_setting(complete: SyntheticStudy) -> None:
+    changed = with_changes(complete, training={"lora": {"rank": 16}})
     assert found(changed)[0] == ("stale", LORA)
     assert reasons(changed)[0] == "made with other settings: training.lora.rank: 8 -> 16"
     # Nothing else says of itself that it was made otherwise, but for what shows the study's own digest.
-    assert {place for _, place in found(changed)} - {LORA} == {
-        *places(whole, "compare", "report"),
+    assert {path for _, path in found(changed)} - {LORA} == {
+        *paths_of(complete, "compare", "report"),
         str(changed.audit_file),
     }
 
 
-def test_another_training_log_makes_its_figure_stale(whole: SyntheticStudy) -> None:
+def test_another_training_log_makes_its_figure_stale(complete: SyntheticStudy) -> None:
     log = Path("checkpoints/lora/training_log.csv")
     log.write_text(log.read_text().replace("0.5", "0.4"))
     write_result(LORA, {**read_result(LORA), "files": {log.name: digest_file(log)}})
-    assert found(whole) == [("stale", "figures/loss_curves.manifest.json")]
+    assert found(complete) == [("stale", "figures/loss_curves.manifest.json")]
 
 
-def test_weights_of_another_base_model_are_found(whole: SyntheticStudy) -> None:
+def test_weights_of_another_base_model_are_found(complete: SyntheticStudy) -> None:
     manifest = read_result(LORA)
     inputs = {**manifest["inputs"], "base_model": "0" * 64}
     write_result(LORA, {**manifest, "inputs": inputs, "fingerprint": step_fingerprint(manifest["recipe"], inputs)})
-    assert found(whole) == [("stale", LORA)]
-    assert reasons(whole) == ["made from other versions of base_model/manifest.json"]
+    assert found(complete) == [("stale", LORA)]
+    assert reasons(complete) == ["made from other versions of base_model/manifest.json"]
 
 
 @pytest.mark.parametrize("kind", ["modified", "missing", "unharmed"])
-def test_weights_are_looked_at(whole: SyntheticStudy, kind: str) -> None:
+def test_weights_are_checked(complete: SyntheticStudy, kind: str) -> None:
     path = weights()
     if kind == "modified":
         os.truncate(path, path.stat().st_size // 2)
@@ -180,33 +184,33 @@ def test_weights_are_looked_at(whole: SyntheticStudy, kind: str) -> None:
         path.unlink()
     else:
         touch(path)
-    assert found(whole) == ([] if kind == "unharmed" else [(kind, path.as_posix())])
+    assert found(complete) == ([] if kind == "unharmed" else [(kind, path.as_posix())])
 
 
-def test_files_that_are_not_part_of_the_study_are_named_and_fail_nothing(whole: SyntheticStudy) -> None:
-    smaller = replace(whole, experiments=["vanilla", "lora"])
+def test_files_that_are_not_part_of_the_study_are_named_and_fail_nothing(complete: SyntheticStudy) -> None:
+    smaller = replace(complete, experiments=["vanilla", "lora"])
     others = ["data/user_99.jsonl", "tables/old.csv", "figures/sub/old.svg", "predictions/mine.json"]
-    for place in [*others, "scores/.hidden.json", str(weights().with_name("extra.bin")), "notes.txt"]:
-        Path(place).parent.mkdir(exist_ok=True)
-        Path(place).write_text("x")
-    outcome = audit(whole)
+    for path in [*others, "scores/.hidden.json", str(weights().with_name("extra.bin")), "notes.txt"]:
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text("x")
+    outcome = audit(complete)
     assert outcome.findings == []
     assert sorted(outcome.unreferenced) == sorted(others)
     assert "note: 4 files are not part of this study (no table uses them): data/user_99.jsonl, " in in_words(outcome)
-    for place in ("checkpoints/full_tuned/manifest.json", "scores/full_tuned/user_1.csv"):
-        assert place in audit(smaller).unreferenced
+    for path in ("checkpoints/full_tuned/manifest.json", "scores/full_tuned/user_1.csv"):
+        assert path in audit(smaller).unreferenced
     assert "figures/loss_curves.png" not in audit(smaller).unreferenced
 
 
-def test_results_made_with_other_packages_stand_and_are_named(whole: SyntheticStudy) -> None:
+def test_results_made_with_other_packages_are_kept_and_named(complete: SyntheticStudy) -> None:
     now = installed_versions()["torch"]
     for name in ("lora", "vanilla"):
         shutil.rmtree(f"predictions/{name}")
     shutil.rmtree("checkpoints/lora")
     shutil.rmtree("store/predictions")
-    other = replace(whole, other_versions={"lora": {"torch": "1.0"}})
+    other = replace(complete, other_versions={"lora": {"torch": "1.0"}})
     other.make_all("train", "predict", "score", "compare", "figure", "audit", "report")
-    outcome = audit(whole)
+    outcome = audit(complete)
     assert outcome.findings == []
     change = [f"torch 1.0 -> {now}"]
     assert outcome.environment_mismatches == [
@@ -214,23 +218,23 @@ def test_results_made_with_other_packages_stand_and_are_named(whole: SyntheticSt
         {"what": "predictions of users 1-2 with lora and 1 more", "changes": change},
     ]
     assert f"note: training of lora: made with torch 1.0 -> {now}" in in_words(outcome)
-    assert read_result(whole.audit_file)["environment_mismatches"] == outcome.environment_mismatches
+    assert read_result(complete.audit_file)["environment_mismatches"] == outcome.environment_mismatches
 
 
-def test_results_made_with_other_code_stand_and_are_named(
-    whole: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
+def test_results_made_with_other_code_are_kept_and_named(
+    complete: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code = {**current_code(whole.study), "prepare": "p" * 16, "predict": "q" * 16}
+    code = {**current_code(complete.study), "prepare": "p" * 16, "predict": "q" * 16}
     monkeypatch.setattr("usertune.checks.audit.current_code", lambda _study: code)
     # The audit and the report name today's code, so that they are made again.
-    outcome = audit(whole, whole=False)
+    outcome = audit(complete, whole=False)
     assert outcome.findings == []
     assert [item["what"] for item in outcome.environment_mismatches] == [
         "samples of user t1 and 6 more",
-        *(f"predictions of users 1-2 with {name} and 1 more" for name in whole.experiments),
+        *(f"predictions of users 1-2 with {name} and 1 more" for name in complete.experiments),
     ]
     assert outcome.environment_mismatches[0]["changes"] == [
-        f"code {current_code(whole.study)['prepare']} -> {'p' * 16}"
+        f"code {current_code(complete.study)['prepare']} -> {'p' * 16}"
     ]
 
 
@@ -244,58 +248,60 @@ def test_results_made_with_other_code_stand_and_are_named(
     ],
 )
 def test_results_of_cheap_steps_made_with_other_code_are_stale(
-    whole: SyntheticStudy, monkeypatch: pytest.MonkeyPatch, step: str, stale: dict[str, int]
+    complete: SyntheticStudy, monkeypatch: pytest.MonkeyPatch, step: str, stale: dict[str, int]
 ) -> None:
-    code = {**current_code(whole.study), step: "n" * 16}
+    code = {**current_code(complete.study), step: "n" * 16}
     monkeypatch.setattr("usertune.checks.audit.current_code", lambda _study: code)
-    findings = [finding for finding in audit(whole).findings if finding.kind == "stale"]
-    steps = Counter(whole.results[finding.path].step for finding in findings)
+    findings = [finding for finding in audit(complete).findings if finding.kind == "stale"]
+    steps = Counter(complete.results[finding.path].step for finding in findings)
     assert steps == {step: count for step, count in stale.items() if step in steps} != {}
     assert any(f'"{"n" * 16}"' in finding.reason for finding in findings)
 
 
-def test_results_of_another_release_are_counted_once_and_made_again(whole: SyntheticStudy) -> None:
-    for place in whole.results:
-        manifest = read_result(place)
+def test_results_of_another_release_are_counted_once_and_made_again(complete: SyntheticStudy) -> None:
+    for path in complete.results:
+        manifest = read_result(path)
         old = {key: value for key, value in manifest.items() if key not in ("format", "inputs", "output")}
-        write_result(place, old)
-    outcome = audit(whole)
+        write_result(path, old)
+    outcome = audit(complete)
     assert {finding.kind for finding in outcome.findings} == {"outdated"}
     first, last = in_words(outcome).splitlines()
-    assert first == f"outdated: 34 results, such as {next(iter(whole.results))}: {OLD_FORMAT}"
+    assert first == f"outdated: 34 results, such as {next(iter(complete.results))}: {OLD_FORMAT}"
     assert last.endswith("run snakemake once to make them again")
-    freshness = Freshness(whole.study, whole.recipes)
-    assert freshness.to_repair() == list(whole.results)
+    freshness = Freshness(complete.study, complete.recipes)
+    assert freshness.to_repair() == list(complete.results)
     assert explain(freshness).causes.keys() == {OLD_FORMAT}
 
 
-def test_an_input_that_changed_is_named(whole: SyntheticStudy) -> None:
-    place = "scores/lora/user_1.json"
-    manifest = read_result(place)
+def test_an_input_that_changed_is_named(complete: SyntheticStudy) -> None:
+    path = "scores/lora/user_1.json"
+    manifest = read_result(path)
     inputs = {**manifest["inputs"], "samples": "0" * 64}
     fingerprint = step_fingerprint(manifest["recipe"], inputs)
-    write_result(place, {**manifest, "inputs": inputs, "fingerprint": fingerprint, "output": fingerprint})
-    (own, tables) = (finding for finding in audit(whole).findings if finding.kind == "stale")
+    write_result(path, {**manifest, "inputs": inputs, "fingerprint": fingerprint, "output": fingerprint})
+    (own, tables) = (finding for finding in audit(complete).findings if finding.kind == "stale")
     assert (own.path, own.reason) == (
-        place, "made from other versions of data/user_1.manifest.json"
+        path, "made from other versions of data/user_1.manifest.json"
     )  # fmt: skip
     assert (tables.path, tables.reason) == (
-        "tables/manifest.json", f"made from other versions of {place}"
+        "tables/manifest.json", f"made from other versions of {path}"
     )  # fmt: skip
-    write_result(place, {**manifest, "inputs": inputs})
-    assert ("stale", place, "its fingerprint does not match its recipe and inputs") in [
-        (finding.kind, finding.path, finding.reason) for finding in audit(whole).findings
+    write_result(path, {**manifest, "inputs": inputs})
+    assert ("stale", path, "its fingerprint does not match its recipe and inputs") in [
+        (finding.kind, finding.path, finding.reason) for finding in audit(complete).findings
     ]
 
 
-def test_a_sealed_result_that_lacks_what_it_should_hold_is_a_finding_and_no_crash(whole: SyntheticStudy) -> None:
-    for place in whole.results:
-        content = Path(place).read_bytes()
-        manifest = read_result(place)
+def test_a_checksummed_result_that_lacks_what_it_should_hold_is_a_finding_and_no_crash(
+    complete: SyntheticStudy,
+) -> None:
+    for path in complete.results:
+        content = Path(path).read_bytes()
+        manifest = read_result(path)
         touch("dataset/images/1_0.png", "base/config.json")
         kept = {"step", "format", "experiment", "user", "users", "files", "recipe"}
         for keys in (kept - {"recipe"}, kept, kept - {"files"}):
-            write_result(place, {key: value for key, value in manifest.items() if key in keys})
-            assert place in {place for _, place in found(whole)}
-        Path(place).write_bytes(content)
-    assert found(whole) == []
+            write_result(path, {key: value for key, value in manifest.items() if key in keys})
+            assert path in {path for _, path in found(complete)}
+        Path(path).write_bytes(content)
+    assert found(complete) == []

@@ -1,4 +1,4 @@
-"""The audit of a whole study after its raw data, its images or its base model changed."""
+"""The audit of a complete study after its raw data, its images or its base model changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.auditing import LORA, audit, found, places, reasons, touch, with_changes
+from tests.support.auditing import LORA, audit, found, paths_of, reasons, touch, with_changes
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.pipeline import steps
 
@@ -20,46 +20,46 @@ def _edit_raw(user: str) -> None:
     path.write_text(path.read_text().replace("Tap", "Press", 1))
 
 
-def test_raw_samples_that_were_edited_are_found(whole: SyntheticStudy) -> None:
+def test_modified_raw_samples_are_found(complete: SyntheticStudy) -> None:
     _edit_raw("1")
-    assert found(whole) == [("stale", "data/user_1.manifest.json")]
-    assert reasons(whole) == ["the raw data dataset/user_1.jsonl changed"]
+    assert found(complete) == [("stale", "data/user_1.manifest.json")]
+    assert reasons(complete) == ["the raw data dataset/user_1.jsonl changed"]
 
 
-def test_what_was_made_from_something_else_is_found_step_by_step(whole: SyntheticStudy) -> None:
+def test_what_was_made_from_something_else_is_found_step_by_step(complete: SyntheticStudy) -> None:
     _edit_raw("1")
-    whole.make("data/user_1.manifest.json")
-    predictions = {f"predictions/{name}/users_1-2.json" for name in whole.experiments}
-    scores = {f"scores/{name}/user_1.json" for name in whole.experiments}
-    assert set(found(whole)) == {("stale", place) for place in predictions | scores}
-    assert "made from other versions of" in reasons(whole)[0]
-    for place in predictions:
-        whole.make(place)
-    assert set(found(whole)) == {("stale", place) for place in scores}
-    for place in scores:
-        whole.make(place)
-    assert found(whole) == [("stale", steps.COMPARE.manifest)]
-    whole.make(steps.COMPARE.manifest)
-    assert set(found(whole)) == {("stale", place) for place in places(whole, "figure", "audit", "report")}
-    whole.make_all("figure", "audit")
-    assert found(whole) == [("stale", steps.REPORT.manifest)]
-    whole.make(steps.REPORT.manifest)
-    assert found(whole) == []
+    complete.make("data/user_1.manifest.json")
+    predictions = {f"predictions/{name}/users_1-2.json" for name in complete.experiments}
+    scores = {f"scores/{name}/user_1.json" for name in complete.experiments}
+    assert set(found(complete)) == {("stale", path) for path in predictions | scores}
+    assert "made from other versions of" in reasons(complete)[0]
+    for path in predictions:
+        complete.make(path)
+    assert set(found(complete)) == {("stale", path) for path in scores}
+    for path in scores:
+        complete.make(path)
+    assert found(complete) == [("stale", steps.COMPARE.manifest)]
+    complete.make(steps.COMPARE.manifest)
+    assert set(found(complete)) == {("stale", path) for path in paths_of(complete, "figure", "audit", "report")}
+    complete.make_all("figure", "audit")
+    assert found(complete) == [("stale", steps.REPORT.manifest)]
+    complete.make(steps.REPORT.manifest)
+    assert found(complete) == []
 
 
-def test_training_data_that_changed_make_the_trainings_stale_and_not_the_answers(whole: SyntheticStudy) -> None:
+def test_training_data_that_changed_make_the_trainings_stale_and_not_the_answers(complete: SyntheticStudy) -> None:
     _edit_raw("t2")
-    whole.make("data/user_t2.manifest.json")
-    assert set(found(whole)) == {("stale", place) for place in places(whole, "train")}
-    whole.make(LORA)
+    complete.make("data/user_t2.manifest.json")
+    assert set(found(complete)) == {("stale", path) for path in paths_of(complete, "train")}
+    complete.make(LORA)
     stale = {"checkpoints/full_tuned/manifest.json"}
     stale |= {f"predictions/lora/users_{batch}.json" for batch in ("1-2", "10,ana")}
-    assert set(found(whole)) == {("stale", place) for place in stale}
+    assert set(found(complete)) == {("stale", path) for path in stale}
 
 
 @pytest.mark.parametrize("watch", ["stat", "content", "never"])
-def test_an_image_replaced_under_the_same_name_and_size_is_found(whole: SyntheticStudy, watch: str) -> None:
-    study = with_changes(whole, dataset={"root": "dataset", "watch_images": watch})
+def test_an_image_replaced_under_the_same_name_and_size_is_found(complete: SyntheticStudy, watch: str) -> None:
+    study = with_changes(complete, dataset={"root": "dataset", "watch_images": watch})
     study.make_all("prepare")
     image = Path("dataset/images/1_0.png")
     before = image.stat()
@@ -76,21 +76,21 @@ def test_an_image_replaced_under_the_same_name_and_size_is_found(whole: Syntheti
     assert found(study) == []
 
 
-def test_sources_that_were_only_touched_or_copied_stand(whole: SyntheticStudy) -> None:
+def test_sources_that_were_only_touched_or_copied_stay_fresh(complete: SyntheticStudy) -> None:
     touch(*Path("dataset/images").iterdir(), *Path("dataset").glob("*.jsonl"), *Path("base").iterdir())
-    assert found(whole) == []
+    assert found(complete) == []
     for folder in ("dataset", "base"):
         shutil.copytree(folder, "aside", copy_function=shutil.copyfile)
         shutil.rmtree(folder)
         Path("aside").rename(folder)
-    assert found(whole) == []
+    assert found(complete) == []
 
 
-def test_a_raw_file_or_image_that_is_gone_is_found(whole: SyntheticStudy) -> None:
+def test_a_raw_file_or_image_that_is_gone_is_found(complete: SyntheticStudy) -> None:
     Path("dataset/user_1.jsonl").unlink()
     Path("dataset/images/2_1.png").unlink()
-    assert found(whole) == [("stale", f"data/user_{user}.manifest.json") for user in ("1", "2")]
-    assert reasons(whole) == [
+    assert found(complete) == [("stale", f"data/user_{user}.manifest.json") for user in ("1", "2")]
+    assert reasons(complete) == [
         "the raw data of user 1 in dataset are missing",
         "the image dataset/images/2_1.png changed",
     ]
@@ -112,25 +112,25 @@ def _replace_keeping_size(path: Path) -> None:
         lambda: shutil.rmtree("base"),
     ],
 )
-def test_a_base_model_that_changed_is_found(whole: SyntheticStudy, change: Callable[[], object]) -> None:
+def test_a_base_model_that_changed_is_found(complete: SyntheticStudy, change: Callable[[], object]) -> None:
     change()
-    assert found(whole) == [("stale", "base_model/manifest.json")]
-    assert reasons(whole) == ["the base model in base changed"]
+    assert found(complete) == [("stale", "base_model/manifest.json")]
+    assert reasons(complete) == ["the base model in base changed"]
 
 
-def test_a_new_description_of_the_base_model_changes_nothing(whole: SyntheticStudy) -> None:
+def test_a_new_description_of_the_base_model_changes_nothing(complete: SyntheticStudy) -> None:
     Path("base/README.md").write_text("new")
-    assert found(whole) == []
+    assert found(complete) == []
 
 
-def test_a_skipped_sample_whose_image_was_mended_is_found(whole: SyntheticStudy) -> None:
-    lenient = with_changes(whole, dataset={"root": "dataset", "on_bad_sample": "skip"})
+def test_a_skipped_sample_with_a_repaired_image_is_found(complete: SyntheticStudy) -> None:
+    lenient = with_changes(complete, dataset={"root": "dataset", "on_bad_sample": "skip"})
     image = Path("dataset/images/1_0.png")
     content = image.read_bytes()
     image.write_bytes(content[:50])
-    place = "data/user_1.manifest.json"
-    lenient.make(place)
-    assert [finding.path for finding in audit(lenient).findings if finding.path == place] == []
+    path = "data/user_1.manifest.json"
+    lenient.make(path)
+    assert [finding.path for finding in audit(lenient).findings if finding.path == path] == []
     image.write_bytes(content)
-    found = [finding.reason for finding in audit(lenient).findings if finding.path == place]
+    found = [finding.reason for finding in audit(lenient).findings if finding.path == path]
     assert found == ["line 1 of dataset/user_1.jsonl was skipped because of an image that is valid now"]

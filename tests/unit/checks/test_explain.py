@@ -28,9 +28,9 @@ def with_changes(study: SyntheticStudy, **changes: object) -> SyntheticStudy:
     return replace(study, changes={**study.changes, **changes})
 
 
-def test_nothing_to_do(whole: SyntheticStudy) -> None:
-    assert explained(whole) == Explanation("report")
-    assert in_words(explained(whole)) == "report: up to date, nothing would run."
+def test_nothing_to_do(complete: SyntheticStudy) -> None:
+    assert explained(complete) == Explanation("report")
+    assert in_words(explained(complete)) == "report: up to date, nothing would run."
 
 
 def test_nothing_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,50 +45,50 @@ def test_nothing_there_yet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "does not exist yet" in in_words(found)
 
 
-def test_changed_setting_is_named_with_both_values(whole: SyntheticStudy) -> None:
-    found = explained(with_changes(whole, training={"epochs": 2}))
-    trainings = [f"training of {name}" for name in whole.training_logs()]
+def test_changed_setting_is_named_with_both_values(complete: SyntheticStudy) -> None:
+    found = explained(with_changes(complete, training={"epochs": 2}))
+    trainings = [f"training of {name}" for name in complete.training_logs()]
     assert found.causes["training.epochs: 1.0 -> 2.0"] == trainings
     assert all(text.endswith("trains from the beginning") for text in found.trainings)
     assert found.jobs["train"] == len(trainings)
     assert "prepare" not in found.jobs
 
 
-def test_only_what_the_target_is_made_from_counts(whole: SyntheticStudy) -> None:
-    changed = with_changes(whole, training={"epochs": 2})
+def test_only_what_the_target_is_made_from_counts(complete: SyntheticStudy) -> None:
+    changed = with_changes(complete, training={"epochs": 2})
     assert explained(changed, ONE_SCORE).jobs == {}
     assert explained(changed, ONE_SCORE.replace(".json", ".csv")).jobs == {}
     with pytest.raises(UserError, match="no such result"):
         explained(changed, "scores/nobody.json")
 
 
-def test_threshold_costs_no_gpu_job(whole: SyntheticStudy) -> None:
-    found = explained(with_changes(whole, evaluation={**whole.study.evaluation.model_dump(), "thresholds": [70]}))
-    assert found.jobs == {"score": len(whole.users) * len(whole.experiments), **AFTER_SCORES}
+def test_threshold_costs_no_gpu_job(complete: SyntheticStudy) -> None:
+    found = explained(with_changes(complete, evaluation={**complete.study.evaluation.model_dump(), "thresholds": [70]}))
+    assert found.jobs == {"score": len(complete.users) * len(complete.experiments), **AFTER_SCORES}
 
 
-def test_stored_answers_and_finished_trainings_are_found(whole: SyntheticStudy) -> None:
+def test_stored_answers_and_finished_trainings_are_found(complete: SyntheticStudy) -> None:
     for path in [*Path("predictions").rglob("*.json"), *Path("checkpoints").glob("*/manifest.json")]:
         path.unlink()
-    found = explained(whole)
+    found = explained(complete)
     assert all(text.endswith("already trained, will be reused") for text in found.trainings)
-    vanilla = explained(whole, ONE_SCORE)
-    assert (vanilla.to_generate, vanilla.stored, vanilla.unknown) == (0, BATCH * whole.samples, 0)
+    vanilla = explained(complete, ONE_SCORE)
+    assert (vanilla.to_generate, vanilla.stored, vanilla.unknown) == (0, BATCH * complete.samples, 0)
     shutil.rmtree("store")
-    vanilla = explained(whole, ONE_SCORE)
-    assert (vanilla.to_generate, vanilla.stored, vanilla.unknown) == (BATCH * whole.samples, 0, 0)
+    vanilla = explained(complete, ONE_SCORE)
+    assert (vanilla.to_generate, vanilla.stored, vanilla.unknown) == (BATCH * complete.samples, 0, 0)
 
 
-def test_working_checkpoint_is_seen(whole: SyntheticStudy) -> None:
-    (complete,) = Path("checkpoints/lora").glob("*/complete.json")
-    complete.unlink()
-    (complete.parent / "checkpoint-10").mkdir()
+def test_working_checkpoint_is_seen(complete: SyntheticStudy) -> None:
+    (marker,) = Path("checkpoints/lora").glob("*/complete.json")
+    marker.unlink()
+    (marker.parent / "checkpoint-10").mkdir()
     Path("checkpoints/lora/manifest.json").unlink()
-    assert explained(whole).trainings == ["training of lora: resumes from a working checkpoint"]
+    assert explained(complete).trainings == ["training of lora: resumes from a working checkpoint"]
 
 
-def test_comparison_with_todays_code_is_a_reason(whole: SyntheticStudy) -> None:
-    found = explained(with_changes(whole, rerun={"on_code_change": True}), "data/user_1.manifest.json")
+def test_comparison_with_todays_code_is_a_reason(complete: SyntheticStudy) -> None:
+    found = explained(with_changes(complete, rerun={"on_code_change": True}), "data/user_1.manifest.json")
     assert found.jobs == {"prepare": 1}
     (reason,) = found.causes
     assert "rerun.on_code_change is set" in reason

@@ -19,42 +19,42 @@ def regrouped(study: SyntheticStudy) -> SyntheticStudy:
     return replace(study, users_per_job=1)
 
 
-def test_nothing_is_collected_where_all_predictions_hold(whole: SyntheticStudy) -> None:
-    assert to_collect(whole) == []
+def test_nothing_is_collected_where_all_predictions_hold(complete: SyntheticStudy) -> None:
+    assert to_collect(complete) == []
 
 
-def test_users_that_are_grouped_otherwise_are_collected(whole: SyntheticStudy) -> None:
-    expected = [f"predictions/{name}/users_{user}.json" for name in whole.experiments for user in whole.users]
-    assert to_collect(regrouped(whole)) == expected
+def test_users_that_are_grouped_otherwise_are_collected(complete: SyntheticStudy) -> None:
+    expected = [f"predictions/{name}/users_{user}.json" for name in complete.experiments for user in complete.users]
+    assert to_collect(regrouped(complete)) == expected
 
 
-def test_a_plan_in_which_answers_are_only_collected_names_no_gpu(whole: SyntheticStudy) -> None:
-    study = regrouped(whole)
+def test_a_plan_in_which_answers_are_only_collected_names_no_gpu(complete: SyntheticStudy) -> None:
+    study = regrouped(complete)
     said = in_words(explain(Freshness(study.study, study.recipes)))
-    jobs = len(whole.experiments) * len(whole.users)
-    assert f"  {jobs} prediction jobs\n    0 samples to generate, {jobs * whole.samples} are stored" in said
+    jobs = len(complete.experiments) * len(complete.users)
+    assert f"  {jobs} prediction jobs\n    0 samples to generate, {jobs * complete.samples} are stored" in said
     assert "GPU" not in said
 
 
-def test_a_prediction_that_was_deleted_or_damaged_is_collected(whole: SyntheticStudy) -> None:
+def test_a_prediction_that_was_deleted_or_damaged_is_collected(complete: SyntheticStudy) -> None:
     Path("predictions/lora/users_1-2.json").unlink()
     with Path("predictions/vanilla/users_1-2.json").open("a") as file:
         file.write(" ")
-    assert to_collect(whole) == ["predictions/vanilla/users_1-2.json", "predictions/lora/users_1-2.json"]
+    assert to_collect(complete) == ["predictions/vanilla/users_1-2.json", "predictions/lora/users_1-2.json"]
 
 
-def test_an_answer_that_is_not_stored_has_to_be_generated(whole: SyntheticStudy) -> None:
-    study = regrouped(whole)
+def test_an_answer_that_is_not_stored_has_to_be_generated(complete: SyntheticStudy) -> None:
+    study = regrouped(complete)
     freshness = Freshness(study.study, study.recipes)
     result = freshness.results["predictions/lora/users_2.json"]
-    assert count_stored(freshness, result, "data/user_2.manifest.json") == (whole.samples, 0)
+    assert count_stored(freshness, result, "data/user_2.manifest.json") == (complete.samples, 0)
     prediction = next(Path("store/predictions").glob("*/user_2/*.jsonl"))
     prediction.write_text("".join(prediction.read_text().splitlines(keepends=True)[1:]))
-    assert len(to_collect(study)) == len(whole.users) * len(whole.experiments) - 1
+    assert len(to_collect(study)) == len(complete.users) * len(complete.experiments) - 1
 
 
-def test_nothing_is_collected_while_what_lies_upstream_may_change(whole: SyntheticStudy) -> None:
-    study = regrouped(whole)
+def test_nothing_is_collected_while_what_lies_upstream_may_change(complete: SyntheticStudy) -> None:
+    study = regrouped(complete)
     assert not any("/lora/" in path for path in to_collect(replace(study, changes={"training": {"epochs": 2}})))
     Path("data/user_2.jsonl").unlink()
     assert not any("users_2.json" in path for path in to_collect(study))
@@ -62,11 +62,11 @@ def test_nothing_is_collected_while_what_lies_upstream_may_change(whole: Synthet
     assert to_collect(study) == []
 
 
-def test_a_setting_that_is_set_back_finds_its_answers(whole: SyntheticStudy) -> None:
-    other = replace(whole, changes={"evaluation": {**whole.study.evaluation.model_dump(), "max_new_tokens": 7}})
+def test_a_setting_that_is_set_back_finds_its_answers(complete: SyntheticStudy) -> None:
+    other = replace(complete, changes={"evaluation": {**complete.study.evaluation.model_dump(), "max_new_tokens": 7}})
     assert to_collect(other) == [], "other answers"
     for path in other.results:
         if path.startswith("predictions/"):
             other.make(path)
     assert to_collect(other) == []
-    assert len(to_collect(whole)) == len([path for path in whole.results if path.startswith("predictions/")])
+    assert len(to_collect(complete)) == len([path for path in complete.results if path.startswith("predictions/")])

@@ -61,16 +61,16 @@ def test_what_is_not_there_is_left_out(folder: Path) -> None:
 
 
 def test_links_are_seen_under_both_names(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder / "place").mkdir()
-    (folder / "place/link").symlink_to(folder / "data")
-    found = binds(study(folder, dataset={"root": f"{folder}/place/link"}), folder)
-    assert {f"{folder}/place/link", f"{folder}/data"} <= set(found)
+    (folder / "study").mkdir()
+    (folder / "study/link").symlink_to(folder / "data")
+    found = binds(study(folder, dataset={"root": f"{folder}/study/link"}), folder)
+    assert {f"{folder}/study/link", f"{folder}/data"} <= set(found)
     # Inside a folder that is seen, only what the link leads to is needed.
-    monkeypatch.chdir(folder / "place")
+    monkeypatch.chdir(folder / "study")
     own = study(folder, dataset={"root": "link"})
-    environment = container_environment(own, "src", [str(folder / "place")], {})
+    environment = container_environment(own, "src", [str(folder / "study")], {})
     assert f"{folder}/data" in environment["APPTAINER_BIND"].split(",")
-    assert f"{folder}/place/link" not in environment["APPTAINER_BIND"].split(",")
+    assert f"{folder}/study/link" not in environment["APPTAINER_BIND"].split(",")
 
 
 def test_what_was_bound_stays_bound_and_is_not_repeated(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The profile for SLURM: what it says is understood by this Snakemake, and what the code relies on stands in it."""
+"""The profile for SLURM: this Snakemake understands it, and it has what the code relies on."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_what_the_code_relies_on(parsed: argparse.Namespace) -> None:
     # usertune's own lock holds the results, and what a killed job wrote is not trusted.
     assert parsed.nolock is True
     assert parsed.rerun_incomplete is True
-    # Results are whole or absent, and an attempt that lives on would remove those of the one in its place.
+    # Results are complete or absent, and an attempt that still runs would remove those of its successor.
     assert parsed.keep_incomplete is True
     assert parsed.slurm_guarded_requeue is True
     # Job arrays lose jobs.
@@ -82,7 +82,7 @@ def test_training_is_warned_before_its_time_is_over(parsed: argparse.Namespace) 
     assert 120 <= int(seconds) <= 600
 
 
-def test_looks_at_the_queue_are_no_burden(parsed: argparse.Namespace) -> None:
+def test_polls_of_the_queue_are_rare(parsed: argparse.Namespace) -> None:
     shortest = parsed.slurm_guarded_init_seconds_before_status_checks
     assert 5 <= shortest <= parsed.slurm_guarded_longest_seconds_between_status_checks <= 60
 
@@ -107,14 +107,14 @@ def test_the_examples_are_options_of_snakemake_too(uncommented: str, tmp_path: P
 
 @pytest.mark.parametrize("with_examples", [False, True])
 def test_what_slurm_is_asked_for(uncommented: str, tmp_path: Path, with_examples: bool) -> None:
-    place = new_workplace(tmp_path / "place")
+    workplace = new_workplace(tmp_path / "study")
     profile = tmp_path / "profile" / "config.yaml"
     profile.parent.mkdir()
     profile.write_text(uncommented if with_examples else PATH.read_text())
     path = os.pathsep.join([str(_slurm_that_refuses(tmp_path / "bin")), os.environ["PATH"]])
-    place.options = ("--profile", str(profile.parent))
+    workplace.options = ("--profile", str(profile.parent))
     # As people start it: --cores would take cores from the SLURM jobs.
-    command = place.command()
+    command = workplace.command()
     assert command.pop(command.index("--cores") + 1) == "2"
     command.remove("--cores")
     done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=120)
@@ -138,7 +138,7 @@ def test_what_slurm_is_asked_for(uncommented: str, tmp_path: Path, with_examples
 
 
 def _slurm_that_refuses(folder: Path) -> Path:
-    """Return a folder of stand-ins: sbatch notes what it is asked, and refuses the jobs of the second rule."""
+    """Return a folder of stand-ins: sbatch records its arguments, and refuses the jobs of the second rule."""
     folder.mkdir()
     programs = {
         "sbatch": f'printf "%s\\37" "$@" >> {folder}/asked; echo >> {folder}/asked\n'

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all; programs show errors as people need them."""
+"""Files appear complete or not at all; programs show errors that people can use."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def test_any_result_comes_back_and_is_plain_json(value: dict[str, Any]) -> None:
         assert path.read_bytes() == content
 
 
-def test_the_seal_is_the_digest_of_all_that_follows_its_line(tmp_path: Path) -> None:
+def test_the_checksum_is_the_digest_of_all_that_follows_its_line(tmp_path: Path) -> None:
     write_result(tmp_path / "a.json", RESULT)
     first, second, rest = (tmp_path / "a.json").read_bytes().split(b"\n", 2)
     assert first == b"{"
@@ -109,7 +109,7 @@ def test_a_missing_result_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [{}, {"content_sha256": "a"}, {"step": "score", "content_sha256": "a"}])
-def test_a_result_that_a_seal_cannot_hold_is_refused(tmp_path: Path, value: dict[str, Any]) -> None:
+def test_a_result_that_a_manifest_cannot_hold_is_refused(tmp_path: Path, value: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="content_sha256"):
         write_result(tmp_path / "a.json", value)
     assert not list(tmp_path.iterdir())

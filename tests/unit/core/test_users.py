@@ -91,7 +91,7 @@ HOSTILE_NAMES = [
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES, ids=lambda name: ascii(name)[:20])
-def test_a_hostile_name_is_refused_in_every_place(name: str) -> None:
+def test_a_hostile_name_is_refused_everywhere(name: str) -> None:
     for value in (name, [name], ["1", name], f"1,{name}", [["1", [name]]]):
         with pytest.raises(UserError, match="is not a user id; ids are numbers, or names of at most 64") as caught:
             parse_users(value)

@@ -69,7 +69,7 @@ def test_an_answer_is_written_in_0_to_1000(frame: str, numbers: list[float], exp
 
 
 @given(st.integers(1, 6000), st.integers(1, 6000), st.floats(0, 1), st.floats(0, 1), st.booleans())
-def test_a_converted_answer_parses_to_its_place(width: int, height: int, x: float, y: float, pixels: bool) -> None:
+def test_a_converted_answer_parses_to_its_point(width: int, height: int, x: float, y: float, pixels: bool) -> None:
     frame, size = ("pixels", (width, height)) if pixels else ("relative_1", (1, 1))
     x, y = round(x * size[0], 3), round(y * size[1], 3)
     text = block(x, y)
@@ -96,7 +96,7 @@ def test_a_point_outside_is_refused(frame: str, numbers: Point, size: tuple[int,
         convert_answer(block(*numbers), numbers, frame, size)
 
 
-# ---- judging a whole set
+# ---- judging a complete set
 
 WRONG = {
     # declared, what the data are, how many samples show it, what is said

@@ -44,8 +44,8 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: b
 def jpeg_header(width: int, height: int) -> bytes:
     """Return a small JPEG whose header claims another size."""
     content = encoded(PHOTO, "JPEG")
-    place = content.index(b"\xff\xc0") + 5
-    return content[:place] + struct.pack(">HH", height, width) + content[place + 4 :]
+    offset = content.index(b"\xff\xc0") + 5
+    return content[:offset] + struct.pack(">HH", height, width) + content[offset + 4 :]
 
 
 def webp_header(width: int, height: int) -> bytes:
@@ -66,7 +66,7 @@ def two_frames(kind: str) -> bytes:
 
 
 def rotated_with_broken_metadata() -> bytes:
-    """Return a rotated JPEG whose description stands under the tag of the image's width, which is a number."""
+    """Return a rotated JPEG with its description under the tag of the image's width, which is a number."""
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a description"
     content = encoded(PHOTO, "JPEG", exif=exif)

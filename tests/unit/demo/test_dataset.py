@@ -184,7 +184,7 @@ def test_other_settings_replace_the_dataset(tmp_path: Path) -> None:
     assert digest_folder(tmp_path / "changed") == digest_folder(tmp_path / "fresh")
 
 
-def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
+def test_another_folder_is_not_changed(tmp_path: Path) -> None:
     (tmp_path / "user_7.jsonl").write_text("my own data\n")
     with pytest.raises(UserError, match="other files than a demo dataset"):
         make_dataset(tmp_path, [7], 0, COUNTS)

@@ -128,7 +128,7 @@ def test_fingerprint_follows_content_and_not_upstream(make_study: Maker) -> None
 
 
 def outputs(study: Any, name: str = "own") -> tuple[Path, Path, Path]:
-    """Return places for rows and metrics, and that of the store."""
+    """Return paths for rows and metrics, and the path of the store."""
     return study.root / f"{name}.csv", study.root / f"{name}.json", study.root / "own_store"
 
 
@@ -222,7 +222,7 @@ def test_predictions_must_match_the_samples(make_study: Maker, change: Any, mess
     assert not (study.root / "scores").exists()
 
 
-def test_foreign_predictions_are_refused(make_study: Maker) -> None:
+def test_mismatched_predictions_are_refused(make_study: Maker) -> None:
     study = make_study()
     with pytest.raises(UserError, match="experiment 'vanilla', not 'lora'"):
         score(RECIPE, "lora", "1", study.samples_of("1"), study.predictions("vanilla"), *outputs(study))

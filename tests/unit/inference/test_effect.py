@@ -66,7 +66,9 @@ def test_an_adapters_effect_is_the_largest_change_of_a_log_probability(
             with torch.no_grad():
                 said.append(model(**batch).logits[0, :-1].log_softmax(-1))
         change = (said[0] - said[1]).abs()
-        expected = max(expected, *(float(change[place, token]) for place, token in enumerate(labels) if token >= 0))
+        expected = max(
+            expected, *(float(change[position, token]) for position, token in enumerate(labels) if token >= 0)
+        )
     assert effect["largest_change"] == pytest.approx(expected, rel=1e-4)
     assert expected > 0.01
 

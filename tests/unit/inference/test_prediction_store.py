@@ -79,21 +79,21 @@ def test_an_appended_batch_is_readable_before_the_writer_closes(tmp_path: Path) 
 @pytest.mark.parametrize("cut", [1, 2, 10, 40])
 def test_a_torn_last_line_is_passed_over(tmp_path: Path, cut: int, caplog: pytest.LogCaptureFixture) -> None:
     segment = _write(tmp_path, "a", "b")
-    whole = segment.read_bytes()
+    content = segment.read_bytes()
     # Cutting only the newline loses nothing; a cut into the line loses that line alone.
-    segment.write_bytes(whole[:-cut])
+    segment.write_bytes(content[:-cut])
     with caplog.at_level(logging.WARNING):
         assert list(_store(tmp_path).read("7")) == (["a", "b"] if cut == 1 else ["a"])
     assert [f"{segment}:2" in message for message in caplog.messages] == ([] if cut == 1 else [True])
 
 
-def test_every_possible_cut_keeps_exactly_the_whole_lines(tmp_path: Path) -> None:
+def test_every_possible_cut_keeps_exactly_the_complete_lines(tmp_path: Path) -> None:
     segment = _write(tmp_path, "a", "b", "c")
-    whole = segment.read_bytes()
-    for length in range(len(whole)):
-        segment.write_bytes(whole[:length])
-        # A line whose newline alone is missing is whole.
-        complete = whole[: length + 1].count(b"\n")
+    content = segment.read_bytes()
+    for length in range(len(content)):
+        segment.write_bytes(content[:length])
+        # A line that lacks only its newline is complete.
+        complete = content[: length + 1].count(b"\n")
         assert list(_store(tmp_path).read("7")) == ["a", "b", "c"][:complete]
 
 
@@ -109,7 +109,7 @@ def test_every_possible_cut_keeps_exactly_the_whole_lines(tmp_path: Path) -> Non
         (b"answer to b", b"answer to \xff"),
     ],
 )
-def test_an_edited_line_is_passed_over_and_its_neighbours_count(tmp_path: Path, old: bytes, new: bytes) -> None:
+def test_an_edited_line_is_skipped_and_its_neighbours_count(tmp_path: Path, old: bytes, new: bytes) -> None:
     segment = _write(tmp_path, "a", "b", "c")
     lines = segment.read_bytes().split(b"\n")
     assert old in lines[1]
@@ -166,7 +166,7 @@ def test_records_of_what_predictions_were_made_with_come_back(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"code": "a"}'])
-def test_a_damaged_record_is_passed_over_and_mended(
+def test_a_damaged_record_is_skipped_and_rewritten(
     tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = _store(tmp_path)

@@ -110,7 +110,7 @@ def test_ordinary_text_gives_the_processors_own_ids(
 
 
 def _check_hostile(question: list[Any], answer: list[Any], images: int) -> None:
-    """Check that only the template's own control tokens are there, and that the answer is the whole answer."""
+    """Check that only the template's own control tokens are there, and that the answer is complete."""
     sample = _sample(("user", question), ("assistant", answer), sizes=SIZES[:images])
     tokens = CONVERSATIONS.conversation(sample)
     ids = tokens.input_ids
@@ -139,7 +139,7 @@ def test_control_tokens_cut_across_neighbouring_parts_stay_text(token: str, cut:
 def test_text_that_uses_every_noncharacter_cannot_smuggle_in_a_control_token() -> None:
     noncharacters = "".join(chr(code) for code in range(0xFDD0, 0xFDF0))
     _check_hostile([noncharacters + FORGED_TURN], [noncharacters + FORGED_TURN], 0)
-    # Leaves two of them free, which must not be mixed up when tokens stand side by side.
+    # Leaves two of them free, which must not be mixed up when tokens are adjacent.
     _check_hostile([noncharacters[2:], "".join(CONTROL)], ["<|im_start|><|im_end|>" * 2], 0)
 
 

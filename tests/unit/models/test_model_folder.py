@@ -38,7 +38,7 @@ def _header(file: Path) -> dict[str, Any]:
 
 
 def _write_tensors(file: Path, shapes: dict[str, list[int]]) -> None:
-    """Write a file of these shapes, in bfloat16, whose data take no place on the disk."""
+    """Write a file of these shapes, in bfloat16, with data that take no space on the disk."""
     header, end = {}, 0
     for name, shape in shapes.items():
         size = 2

@@ -40,9 +40,9 @@ def began(seconds: float = 0, process: int | None = None) -> None:
     Path(".lock-holder").write_text(f"process {process} on {socket.gethostname()}, since {at(seconds).isoformat()}\n")
 
 
-def record(place: str, start: float, end: float, **changes: Any) -> None:
+def record(path: str, start: float, end: float, **changes: Any) -> None:
     times = {"started": at(start).isoformat(), "updated": at(end).isoformat(), "ended": at(end).isoformat()}
-    write_record(place, **{"state": "ended", **times, **changes})
+    write_record(path, **{"state": "ended", **times, **changes})
 
 
 def journal(*entries: dict[str, Any]) -> None:
@@ -100,16 +100,16 @@ def shown(spent: WallTime | None) -> str:
     return capture.get()
 
 
-def test_no_run_is_known(whole: SyntheticStudy) -> None:
-    assert times(whole) is None
+def test_no_run_is_known(complete: SyntheticStudy) -> None:
+    assert times(complete) is None
     assert "no run yet" in shown(None)
 
 
-def test_a_job_on_slurm(whole: SyntheticStudy) -> None:
+def test_a_job_on_slurm(complete: SyntheticStudy) -> None:
     began()
     allocation("7", "train", submitted=10, started=40, ended=205, seen=230)
     record("train/lora", 52, 200, slurm_job="7")
-    found = known(whole)
+    found = known(complete)
     (job,) = found.jobs
     assert (job.queue, job.startup, job.work, job.teardown, job.detection_lag) == (30, 12, 148, 5, 25)
     assert job.seconds == 220
@@ -127,14 +127,14 @@ def test_a_job_on_slurm(whole: SyntheticStudy) -> None:
     }
 
 
-def test_jobs_on_this_machine_have_only_work(whole: SyntheticStudy) -> None:
+def test_jobs_on_this_machine_have_only_work(complete: SyntheticStudy) -> None:
     began()
     record("prepare/user_1", 0, 5, model_loads=0)
     record("train/lora", 10, 100)
     record("predict/vanilla/users_1-2", 20, 50)
     record("predict/lora/users_1-2", 101, 141, model_loads=0)
     record("score/lora/user_1", 142, 144, model_loads=0)
-    found = known(whole)
+    found = known(complete)
     assert [(job.label, job.work, job.seconds) for job in found.jobs] == [
         ("training lora", 90, 90),
         ("predicting vanilla, users 1-2", 30, 30),
@@ -156,7 +156,7 @@ def test_jobs_on_this_machine_have_only_work(whole: SyntheticStudy) -> None:
     assert "Found everything done, and loaded no model: predicting lora, users 1-2" in text
 
 
-def test_earlier_attempts_and_earlier_runs(whole: SyntheticStudy) -> None:
+def test_earlier_attempts_and_earlier_runs(complete: SyntheticStudy) -> None:
     began(100)
 
     def attempt(number: int, start: float, end: float, state: str, **more: Any) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def test_earlier_attempts_and_earlier_runs(whole: SyntheticStudy) -> None:
     gone.wait()
     earlier.append(attempt(3, 131, 140, "running", process=gone.pid, ended=None))
     record("train/lora", 141, 200, attempt=4, earlier=earlier)
-    found = known(whole)
+    found = known(complete)
     assert [(job.attempt, job.outcome, job.work) for job in found.jobs] == [
         (2, "failed", 20),
         (3, "killed", 9),
@@ -179,10 +179,10 @@ def test_earlier_attempts_and_earlier_runs(whole: SyntheticStudy) -> None:
     assert "training lora (attempt 3, killed)" in shown(found)
 
 
-def test_an_allocation_whose_program_never_started(whole: SyntheticStudy) -> None:
+def test_an_allocation_whose_program_never_started(complete: SyntheticStudy) -> None:
     began()
     allocation("8", "predict", submitted=0, started=20, ended=25, seen=60)
-    (job,) = known(whole).jobs
+    (job,) = known(complete).jobs
     assert (job.queue, job.startup, job.work, job.teardown, job.detection_lag, job.outcome) == (
         20,
         5,
@@ -194,57 +194,57 @@ def test_an_allocation_whose_program_never_started(whole: SyntheticStudy) -> Non
     assert not job.found_done
 
 
-def test_times_that_slurm_does_not_know_and_clocks_that_differ(whole: SyntheticStudy) -> None:
+def test_times_that_slurm_does_not_know_and_clocks_that_differ(complete: SyntheticStudy) -> None:
     began()
     allocation("9", "predict", submitted=0, started=None, ended=55, seen=58)
     record("predict/lora/users_1-2", 30, 50, slurm_job="9")
-    (job,) = known(whole).jobs
+    (job,) = known(complete).jobs
     assert (job.queue, job.startup, job.work, job.teardown, job.detection_lag) == (30, 0, 20, 5, 3)
     Path(JOURNAL).unlink()
     allocation("9", "predict", submitted=0, started=35, ended=45, seen=48)
-    (job,) = known(whole).jobs
+    (job,) = known(complete).jobs
     assert (job.queue, job.startup, job.work, job.teardown, job.detection_lag) == (35, 0, 15, 0, 0), (
         "nothing is negative"
     )
 
 
-def test_while_the_run_goes_on(whole: SyntheticStudy) -> None:
+def test_while_the_run_is_active(complete: SyntheticStudy) -> None:
     began(process=os.getpid())
     Path(".lock-holder").write_text(
         f"process {os.getpid()} on {socket.gethostname()}, since {datetime.now().astimezone().isoformat()}\n"
     )
     write_record("train/lora")
-    found = known(whole)
+    found = known(complete)
     assert found.going_on
     (job,) = found.jobs
     assert job.outcome == "running"
     assert "until now" in shown(found)
 
 
-def test_slurm_itself_tells_when_a_running_job_started(whole: SyntheticStudy) -> None:
+def test_slurm_itself_tells_when_a_running_job_started(complete: SyntheticStudy) -> None:
     began(process=os.getpid())
     wildcards = {"experiment": "lora"}
     submitted = {"event": "submitted", "job": "7", "rule": "train", "wildcards": wildcards, "attempt": 1, "log": "x"}
     journal({**submitted, "time": 1})
     record("train/lora", 30, 50, slurm_job="7")
     started, queued = (at(seconds).replace(tzinfo=None).isoformat() for seconds in (12, 0))
-    spent = times(whole, {"7": ListedJob("7", "RUNNING", submitted_at=queued, started_at=started)})
+    spent = times(complete, {"7": ListedJob("7", "RUNNING", submitted_at=queued, started_at=started)})
     assert spent
     (job,) = spent.jobs
     assert (job.queue, job.startup, job.work) == (12, 18, 20)
     expected = at(900).replace(tzinfo=None).isoformat()
-    spent = times(whole, {"7": ListedJob("7", "PENDING", submitted_at=queued, started_at=expected)})
+    spent = times(complete, {"7": ListedJob("7", "PENDING", submitted_at=queued, started_at=expected)})
     assert spent
     assert (spent.jobs[0].queue, spent.jobs[0].startup) == (29, 0), "what SLURM expects has not happened"
 
 
-def test_a_job_that_slurm_started_again_is_one_allocation(whole: SyntheticStudy) -> None:
+def test_a_job_that_slurm_started_again_is_one_allocation(complete: SyntheticStudy) -> None:
     began()
     allocation("7", "train", submitted=0, started=60, ended=100, seen=110)
     times_of_first = {key: at(value).isoformat() for key, value in (("started", 10), ("updated", 50), ("ended", 50))}
     head = {"attempt": 1, "state": "stopped", "error": None, "process": 1, "host": "n0", "slurm_job": "7"}
     record("train/lora", 62, 99, slurm_job="7", attempt=2, earlier=[{**head, **times_of_first, "model_loads": 1}])
-    found = known(whole)
+    found = known(complete)
     assert found.allocations == {"train": 1}
     assert [(job.work, job.startup, job.teardown, job.detection_lag) for job in found.jobs] == [
         (40, 0, 0, 0),
@@ -253,10 +253,10 @@ def test_a_job_that_slurm_started_again_is_one_allocation(whole: SyntheticStudy)
     assert found.shares["work"] == 77
 
 
-def test_json(whole: SyntheticStudy) -> None:
+def test_json(complete: SyntheticStudy) -> None:
     began()
     record("train/lora", 10, 100)
-    value = known(whole).as_dict()
+    value = known(complete).as_dict()
     assert (value["local_jobs"], value["model_loads"], value["seconds"]) == ({"train": 1}, 1, 100)
 
 

@@ -18,9 +18,9 @@ from usertune.pipeline.layout import Finding, Result, audit_path, needed_for, re
 HERE = Path()
 
 
-def finding(study: SyntheticStudy, place: str) -> Finding | None:
+def finding(study: SyntheticStudy, path: str) -> Finding | None:
     """Return what is wrong with one result."""
-    return read_checked(HERE, study.results[place])[1]
+    return read_checked(HERE, study.results[path])[1]
 
 
 def files_of(result: Result) -> list[str]:
@@ -31,15 +31,15 @@ def files_of(result: Result) -> list[str]:
     return [*result.files, *(path.as_posix() for path in sorted(folder.iterdir()))]
 
 
-def test_every_result_of_a_study_is_there_and_whole(whole: SyntheticStudy) -> None:
-    steps = [result.step for result in whole.results.values()]
+def test_every_result_of_a_study_is_there_and_complete(complete: SyntheticStudy) -> None:
+    steps = [result.step for result in complete.results.values()]
     expected = {"prepare": 7, "base_model": 1, "train": 2, "predict": 6, "score": 12, "compare": 1}
     expected |= {"figure": 3, "audit": 1, "report": 1}
     assert {step: steps.count(step) for step in steps} == expected
-    for place, result in whole.results.items():
+    for path, result in complete.results.items():
         manifest, problem = read_checked(HERE, result)
         assert problem is None
-        assert manifest == read_result(place)
+        assert manifest == read_result(path)
         assert manifest["step"] == result.step
         assert manifest["recipe"] == result.recipe
         assert manifest["fingerprint"]
@@ -47,44 +47,44 @@ def test_every_result_of_a_study_is_there_and_whole(whole: SyntheticStudy) -> No
             assert Path(file).name in manifest["files"]
 
 
-def test_every_result_comes_after_what_it_is_made_from(whole: SyntheticStudy) -> None:
+def test_every_result_comes_after_what_it_is_made_from(complete: SyntheticStudy) -> None:
     seen: set[str] = set()
-    for place, result in whole.results.items():
+    for path, result in complete.results.items():
         assert set(result.upstream) <= seen
-        seen.add(place)
+        seen.add(path)
 
 
-def test_what_a_result_needs(whole: SyntheticStudy) -> None:
-    assert needed_for(whole.results, "data/user_1.manifest.json") == ["data/user_1.manifest.json"]
-    vanilla = needed_for(whole.results, "scores/vanilla/user_1.json")
+def test_what_a_result_needs(complete: SyntheticStudy) -> None:
+    assert needed_for(complete.results, "data/user_1.manifest.json") == ["data/user_1.manifest.json"]
+    vanilla = needed_for(complete.results, "scores/vanilla/user_1.json")
     assert vanilla == [
         *("data/user_1.manifest.json", "data/user_2.manifest.json", steps.BASE_MODEL.manifest),
         *("predictions/vanilla/users_1-2.json", "scores/vanilla/user_1.json"),
     ]
-    lora = needed_for(whole.results, "scores/lora/user_1.json")
+    lora = needed_for(complete.results, "scores/lora/user_1.json")
     assert "checkpoints/lora/manifest.json" in lora
     assert {f"data/user_{user}.manifest.json" for user in ("t1", "t2", "v1")} <= set(lora)
-    assert needed_for(whole.results, steps.REPORT.manifest) == list(whole.results)
-    assert set(whole.results) - set(needed_for(whole.results, steps.COMPARE.manifest)) == {
-        *(place for place in whole.results if place.startswith("figures/")),
-        *(audit_path(whole.recipes), steps.REPORT.manifest),
+    assert needed_for(complete.results, steps.REPORT.manifest) == list(complete.results)
+    assert set(complete.results) - set(needed_for(complete.results, steps.COMPARE.manifest)) == {
+        *(path for path in complete.results if path.startswith("figures/")),
+        *(audit_path(complete.recipes), steps.REPORT.manifest),
     }
 
 
-def test_with_other_settings_the_audit_lies_elsewhere(whole: SyntheticStudy) -> None:
+def test_with_other_settings_the_audit_lies_elsewhere(complete: SyntheticStudy) -> None:
     changed = SyntheticStudy(HERE, changes={"evaluation": {"thresholds": [141]}})
-    assert audit_path(changed.recipes) != audit_path(whole.recipes)
+    assert audit_path(changed.recipes) != audit_path(complete.recipes)
 
 
-def test_a_missing_manifest_or_file_is_named(whole: SyntheticStudy) -> None:
-    for place, result in whole.results.items():
-        for file in [place, *files_of(result)]:
+def test_a_missing_manifest_or_file_is_named(complete: SyntheticStudy) -> None:
+    for path, result in complete.results.items():
+        for file in [path, *files_of(result)]:
             aside = Path(file).rename("aside")
-            problem = finding(whole, place)
+            problem = finding(complete, path)
             assert problem is not None
             assert (problem.kind, problem.path) == ("missing", file)
             aside.rename(file)
-        assert finding(whole, place) is None
+        assert finding(complete, path) is None
 
 
 def _flip(content: bytes) -> bytes:
@@ -102,78 +102,78 @@ DAMAGES: list[Callable[[bytes], bytes]] = [
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=["flipped", "half", "all but a byte", "longer", "empty"])
-def test_a_damaged_manifest_or_file_is_named(whole: SyntheticStudy, damage: Callable[[bytes], bytes]) -> None:
-    for place, result in whole.results.items():
-        for file in [place, *files_of(result)]:
-            path = Path(file)
-            content, times = path.read_bytes(), path.stat()
-            path.write_bytes(damage(content))
-            problem = finding(whole, place)
+def test_a_damaged_manifest_or_file_is_named(complete: SyntheticStudy, damage: Callable[[bytes], bytes]) -> None:
+    for path, result in complete.results.items():
+        for file in [path, *files_of(result)]:
+            damaged = Path(file)
+            content, times = damaged.read_bytes(), damaged.stat()
+            damaged.write_bytes(damage(content))
+            problem = finding(complete, path)
             assert problem is not None, file
             assert (problem.kind, problem.path) == ("modified", file)
             assert problem.reason
-            path.write_bytes(content)
-            os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-        assert finding(whole, place) is None
+            damaged.write_bytes(content)
+            os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert finding(complete, path) is None
 
 
-def _foreign(whole: SyntheticStudy) -> Iterator[tuple[str, str]]:
+def _mismatched(complete: SyntheticStudy) -> Iterator[tuple[str, str]]:
     """Yield pairs of results: of the same step, and of the next one in the list."""
-    places = list(whole.results)
-    for place, result in whole.results.items():
-        for other, other_result in whole.results.items():
-            if other != place and other_result.step == result.step:
-                yield place, other
-    yield from pairwise(places)
+    paths = list(complete.results)
+    for path, result in complete.results.items():
+        for other, other_result in complete.results.items():
+            if other != path and other_result.step == result.step:
+                yield path, other
+    yield from pairwise(paths)
 
 
-def test_a_result_that_belongs_elsewhere_is_foreign(whole: SyntheticStudy) -> None:
+def test_a_result_that_belongs_elsewhere_is_mismatched(complete: SyntheticStudy) -> None:
     """Whole results are copied over others, with their files."""
-    for place, other in _foreign(whole):
-        result, foreign = whole.results[place], whole.results[other]
-        before = {file: Path(file).read_bytes() for file in (place, *result.files)}
-        shutil.copy2(other, place)
-        for ours, theirs in zip(result.files, foreign.files, strict=False):
+    for path, other in _mismatched(complete):
+        result, mismatched = complete.results[path], complete.results[other]
+        before = {file: Path(file).read_bytes() for file in (path, *result.files)}
+        shutil.copy2(other, path)
+        for ours, theirs in zip(result.files, mismatched.files, strict=False):
             shutil.copy2(theirs, ours)
-        problem = finding(whole, place)
-        assert problem is not None, (place, other)
-        assert (problem.kind, problem.path) == ("mismatched", place)
+        problem = finding(complete, path)
+        assert problem is not None, (path, other)
+        assert (problem.kind, problem.path) == ("mismatched", path)
         for file, content in before.items():
             Path(file).write_bytes(content)
-    assert all(finding(whole, place) is None for place in whole.results)
+    assert all(finding(complete, path) is None for path in complete.results)
 
 
-def test_a_file_of_another_result_is_no_substitute(whole: SyntheticStudy) -> None:
+def test_a_file_of_another_result_is_no_substitute(complete: SyntheticStudy) -> None:
     shutil.copy2("scores/lora/user_2.csv", "scores/lora/user_1.csv")
-    assert finding(whole, "scores/lora/user_1.json") == Finding(
+    assert finding(complete, "scores/lora/user_1.json") == Finding(
         "modified", "scores/lora/user_1.csv", "the file was edited or cut short after it was written"
     )
     shutil.copy2("data/user_t1.jsonl", "data/user_1.jsonl")
-    problem = finding(whole, "data/user_1.manifest.json")
+    problem = finding(complete, "data/user_1.manifest.json")
     assert problem is not None
     assert (problem.kind, problem.path) == ("modified", "data/user_1.jsonl")
 
 
 @pytest.mark.parametrize("lacking", ["files", "weights_files", "weights_folder", "weights_state"])
-def test_a_sealed_result_that_lacks_a_key_is_refused(whole: SyntheticStudy, lacking: str) -> None:
-    place = "checkpoints/lora/manifest.json"
-    manifest = read_result(place)
-    weights = Path(place).parent / manifest["weights_folder"] / "weights.safetensors"
+def test_a_checksummed_result_that_lacks_a_key_is_refused(complete: SyntheticStudy, lacking: str) -> None:
+    path = "checkpoints/lora/manifest.json"
+    manifest = read_result(path)
+    weights = Path(path).parent / manifest["weights_folder"] / "weights.safetensors"
     os.utime(weights)
-    write_result(place, {key: value for key, value in manifest.items() if key != lacking})
-    problem = finding(whole, place)
+    write_result(path, {key: value for key, value in manifest.items() if key != lacking})
+    problem = finding(complete, path)
     assert problem is not None
-    assert (problem.kind, problem.path) == ("mismatched", place)
+    assert (problem.kind, problem.path) == ("mismatched", path)
     assert lacking in problem.reason
 
 
-def test_weights_that_were_only_touched_or_copied_stand(whole: SyntheticStudy) -> None:
-    place = "checkpoints/lora/manifest.json"
-    folder = Path(place).parent / read_result(place)["weights_folder"]
-    for path in folder.iterdir():
-        os.utime(path, (1, 1))
-    assert finding(whole, place) is None
+def test_weights_that_were_only_touched_or_copied_stay_fresh(complete: SyntheticStudy) -> None:
+    path = "checkpoints/lora/manifest.json"
+    folder = Path(path).parent / read_result(path)["weights_folder"]
+    for file in folder.iterdir():
+        os.utime(file, (1, 1))
+    assert finding(complete, path) is None
     shutil.copytree(folder, "aside")
     shutil.rmtree(folder)
     shutil.copytree("aside", folder, copy_function=shutil.copyfile)
-    assert finding(whole, place) is None
+    assert finding(complete, path) is None

@@ -12,11 +12,11 @@ def _said(study: SyntheticStudy, *targets: str) -> str | None:
     return problem(study.study, study.results, targets)
 
 
-def test_everything_that_can_be_asked_for_is_known(whole: SyntheticStudy) -> None:
-    results = whole.study.results
-    files = [f"{results}/{name}" for item in whole.results.values() for name in (item.manifest, *item.files)]
-    assert _said(whole, *NAMES, *whole.study.experiments, *files, f"{results}/logs/train/lora.log") is None
-    assert _said(whole) is None
+def test_everything_that_can_be_asked_for_is_known(complete: SyntheticStudy) -> None:
+    results = complete.study.results
+    files = [f"{results}/{name}" for item in complete.results.values() for name in (item.manifest, *item.files)]
+    assert _said(complete, *NAMES, *complete.study.experiments, *files, f"{results}/logs/train/lora.log") is None
+    assert _said(complete) is None
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,6 @@ def test_everything_that_can_be_asked_for_is_known(whole: SyntheticStudy) -> Non
         ("train", "ask for an experiment, or a file such as {results}/checkpoints/lora/manifest.json"),
     ],
 )
-def test_what_is_not_there_is_named_with_what_is(target: str, said: str, whole: SyntheticStudy) -> None:
-    results = whole.study.results
-    assert said.format(results=results) in (_said(whole, target.format(results=results)) or "")
+def test_what_is_not_there_is_named_with_what_is(target: str, said: str, complete: SyntheticStudy) -> None:
+    results = complete.study.results
+    assert said.format(results=results) in (_said(complete, target.format(results=results)) or "")

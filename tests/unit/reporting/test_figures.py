@@ -39,7 +39,7 @@ def recipe_of(study: Any, **keys: Any) -> FigureRecipe:
 
 
 def outputs(folder: Path, name: str = "own") -> tuple[Path, Path, Path]:
-    """Return places for a figure as SVG, as PNG, and for its manifest."""
+    """Return paths for a figure as SVG and as PNG, and for its manifest."""
     return folder / f"{name}.svg", folder / f"{name}.png", folder / f"{name}.manifest.json"
 
 

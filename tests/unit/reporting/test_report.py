@@ -98,7 +98,7 @@ def test_the_manifest_of_the_report_has_its_lineage(make_study: Maker) -> None:
     outputs = [page, study.root / "study.yaml", study.root / "provenance.json"]
     assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
     figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
-    data = [read_result(study.root / place) for place in study.results if place.startswith("data/")]
+    data = [read_result(study.root / result_path) for result_path in study.results if result_path.startswith("data/")]
     assert manifest["fingerprint"] == step_fingerprint(study.recipe(steps.REPORT.manifest), manifest["inputs"])
     assert manifest["inputs"] == {
         "audit": read_result(study.audit_file)["fingerprint"],
@@ -109,9 +109,11 @@ def test_the_manifest_of_the_report_has_its_lineage(make_study: Maker) -> None:
     assert [record["code"] for record in manifest["provenance"]] == [
         code_version("report", ("usertune.tasks.grounding",))
     ]
-    for place in study.results:
-        if place.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(place):
-            assert f'title="{read_result(study.root / place)["fingerprint"]}"' in text, place
+    for result_path in study.results:
+        if result_path.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(
+            result_path
+        ):
+            assert f'title="{read_result(study.root / result_path)["fingerprint"]}"' in text, result_path
     assert f'title="{manifest["fingerprint"]}"' in text
 
 
@@ -119,8 +121,8 @@ def test_the_time_of_the_answers_outlives_a_rerun_that_finds_them_all(make_study
     study = make_study()
     cells = "<td>12.0 s</td>\n        <td>4.00</td>"
     assert study.report().read_text(encoding="utf-8").count(cells) == 3
-    for place in [place for place in study.results if place.startswith("predictions/")]:
-        (study.root / place).unlink()
+    for result_path in [result_path for result_path in study.results if result_path.startswith("predictions/")]:
+        (study.root / result_path).unlink()
     before = StandInEngine.generated
     study.make_all("predict", "score", "compare", "figure", "audit")
     assert StandInEngine.generated == before
@@ -174,7 +176,11 @@ def test_a_sample_of_text_alone_is_shown_without_a_screenshot(make_study: Maker)
 def test_skipped_samples_are_shown_with_their_reasons(make_study: Maker) -> None:
     study = make_study()
     text = study.report().read_text(encoding="utf-8")
-    count = sum(read_result(study.root / place)["samples"] for place in study.results if place.startswith("data/"))
+    count = sum(
+        read_result(study.root / result_path)["samples"]
+        for result_path in study.results
+        if result_path.startswith("data/")
+    )
     assert f"No sample was skipped: all {count} samples of" in text
     assert 'id="skipped"' not in text
     trained = study.study.users.train[0]

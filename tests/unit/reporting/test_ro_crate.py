@@ -1,4 +1,4 @@
-"""The provenance for machines is an RO-Crate that its own library reads back, whole and without anything private."""
+"""The provenance for machines is an RO-Crate; its own library reads it completely, and nothing in it is private."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from usertune.runtime.provenance import UNKNOWN, current_provenance
 DATE = datetime(2026, 11, 23, 18, 30, tzinfo=UTC)
 MODES = {"vanilla": "vanilla", "lora": "lora", "full": "full"}
 FIGURES = ("accuracy_by_user", "loss_curves")
-PLACES = (
+PATHS = (
     "report.html",
     *(f"tables/{name}" for name in table_names.TABLES),
     *(f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png")),
@@ -85,7 +85,7 @@ def study(names: list[str], users: list[str]) -> tuple[ReportRecipe, dict[str, A
 
 
 def digests() -> dict[str, str]:
-    return {place: digest_bytes(place.encode()) for place in PLACES}
+    return {path: digest_bytes(path.encode()) for path in PATHS}
 
 
 def entities(metadata: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -100,16 +100,16 @@ def ids(value: Any) -> list[str]:
 
 def values(found: dict[str, dict[str, Any]], owner: dict[str, Any], key: str = "additionalProperty") -> dict[str, Any]:
     """Return the properties that an entity refers to, as {name: value}."""
-    return {found[place]["name"]: found[place]["value"] for place in ids(owner[key])}
+    return {found[entity_id]["name"]: found[entity_id]["value"] for entity_id in ids(owner[key])}
 
 
 @pytest.fixture
 def results(tmp_path: Path) -> Path:
     """Return a folder of results with the metadata of a study and its files."""
-    for place in PLACES:
-        path = tmp_path / place
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(place)
+    for path in PATHS:
+        file = tmp_path / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(path)
     write_json(tmp_path / "provenance.json", crate_of(*study(list(MODES), ["1", "2", "10"]), digests()))
     link_as_crate(tmp_path / "provenance.json")
     return tmp_path
@@ -123,12 +123,12 @@ def test_the_base_model_is_named_with_its_commit() -> None:
         "about": {"model_type": "qwen3_vl", "commit": "0" * 40, "parameters": 8_767_123_696},
     }
     plain, named = (entities(crate_of(recipe, origin, digests(), DATE, model)) for model in (None, base))
-    place = ids(named["#model/lora"]["isBasedOn"])[0]
-    assert named[place]["name"] == "Base model Qwen/Qwen3-VL-8B-Instruct"
-    assert named[place]["version"] == "0" * 40
-    assert values(named, named[place]) == {"model type": "qwen3_vl", "parameters": 8_767_123_696}
-    assert named[place]["identifier"] == plain[place]["identifier"]
-    assert place in ids(named["#action/predict/vanilla"]["object"])
+    entity_id = ids(named["#model/lora"]["isBasedOn"])[0]
+    assert named[entity_id]["name"] == "Base model Qwen/Qwen3-VL-8B-Instruct"
+    assert named[entity_id]["version"] == "0" * 40
+    assert values(named, named[entity_id]) == {"model type": "qwen3_vl", "parameters": 8_767_123_696}
+    assert named[entity_id]["identifier"] == plain[entity_id]["identifier"]
+    assert entity_id in ids(named["#action/predict/vanilla"]["object"])
 
 
 def test_actions_say_when_they_were() -> None:
@@ -142,7 +142,7 @@ def test_actions_say_when_they_were() -> None:
 
 def test_the_folder_of_results_opens_as_a_crate_with_every_file(results: Path) -> None:
     crate = ROCrate(results)
-    assert sorted(unquote(entity.id) for entity in crate.data_entities) == sorted(PLACES)
+    assert sorted(unquote(entity.id) for entity in crate.data_entities) == sorted(PATHS)
     for entity in crate.data_entities:
         path = results / unquote(entity.id)
         assert entity["sha256"] == digest_file(path)
@@ -164,15 +164,15 @@ def test_every_reference_leads_to_an_entity(results: Path) -> None:
     def references(value: Any) -> list[str]:
         if isinstance(value, dict):
             return [value["@id"]]
-        return [place for item in value for place in references(item)] if isinstance(value, list) else []
+        return [entity_id for item in value for entity_id in references(item)] if isinstance(value, list) else []
 
-    named = {place for entity in found.values() for value in entity.values() for place in references(value)}
+    named = {entity_id for entity in found.values() for value in entity.values() for entity_id in references(value)}
     assert named - found.keys() == {"https://w3id.org/ro/crate/1.1"}
     # Nothing hangs loose either, but for the descriptor, which nothing refers to.
     assert found.keys() - named == {METADATA_NAME}
 
 
-def test_the_chain_of_an_experiment_and_user_is_found(results: Path) -> None:
+def test_the_lineage_of_an_experiment_and_user_is_found(results: Path) -> None:
     crate = ROCrate(results)
     score = crate.get("#score/lora/10")
     assert score["value"] == fingerprint_of("score", "lora", "10")
@@ -191,7 +191,7 @@ def test_the_chain_of_an_experiment_and_user_is_found(results: Path) -> None:
 
 def test_each_experiment_has_its_actions_and_the_comparison_made_the_files() -> None:
     found = entities(crate_of(*study(list(MODES), ["1", "2"]), digests(), DATE))
-    actions = [place for place, entity in found.items() if entity["@type"] == "CreateAction"]
+    actions = [entity_id for entity_id, entity in found.items() if entity["@type"] == "CreateAction"]
     assert sorted(actions) == sorted(ids(found["./"]["mentions"]))
     assert sorted(actions) == [
         "#action/compare",
@@ -201,7 +201,7 @@ def test_each_experiment_has_its_actions_and_the_comparison_made_the_files() -> 
         "#action/train/full",
         "#action/train/lora",
     ]
-    assert sorted(ids(found["#action/compare"]["result"])) == sorted(PLACES)
+    assert sorted(ids(found["#action/compare"]["result"])) == sorted(PATHS)
     assert values(found, found["#action/compare"])["comparison"] == fingerprint_of("compare")
     assert values(found, found["#action/train/full"])["training of full"] == fingerprint_of("train", "full")
     first_of = {name: ids(found[f"#action/predict/{name}"]["object"])[0] for name in MODES}
@@ -220,7 +220,7 @@ def test_software_and_machine_of_an_action_are_told() -> None:
     origin["experiments"]["lora"]["provenance"]["train"] = [record(), record("NVIDIA A100", revision=dirty)]
     found = entities(crate_of(recipe, origin, digests(), DATE))
 
-    clean, changed = (found[place] for place in ids(found["#action/train/lora"]["instrument"]))
+    clean, changed = (found[entity_id] for entity_id in ids(found["#action/train/lora"]["instrument"]))
     assert clean["@type"] == changed["@type"] == "SoftwareApplication"
     assert (clean["name"], clean["softwareVersion"]) == ("usertune", "0.1.0")
     assert values(found, clean) == {"git commit": "c" * 40, "uncommitted changes": False}
@@ -229,14 +229,17 @@ def test_software_and_machine_of_an_action_are_told() -> None:
         "uncommitted changes": True,
         "files that differ from the commit": ["src/usertune/train.py", "rules/train.smk"],
     }
-    packages = {found[place]["name"]: found[place]["softwareVersion"] for place in ids(clean["softwareRequirements"])}
+    packages = {
+        found[entity_id]["name"]: found[entity_id]["softwareVersion"]
+        for entity_id in ids(clean["softwareRequirements"])
+    }
     assert packages == {"python": "3.11.9", "torch": "2.14.1+cu128", "numpy": "2.4.6"}
     assert "pkg:pypi/torch@2.14.1%2Bcu128" in ids(clean["softwareRequirements"])
     # One entity for each package and version, whoever used it.
     software = [entity["name"] for entity in found.values() if entity["@type"] == "SoftwareApplication"]
     assert sorted(software) == ["numpy", "python", "torch", "usertune", "usertune"]
 
-    made = [found[place] for place in ids(found["#action/train/lora"]["additionalProperty"])]
+    made = [found[entity_id] for entity_id in ids(found["#action/train/lora"]["additionalProperty"])]
     machines = [values(found, entity, "valueReference") for entity in made if entity["name"] == "made with"]
     assert [machine["device"] for machine in machines] == ["NVIDIA H200", "NVIDIA A100"]
     assert machines[0] == {
@@ -299,7 +302,7 @@ def test_names_that_run_into_each_other_stay_apart() -> None:
 def test_a_study_without_trained_experiments() -> None:
     found = entities(crate_of(*study(["vanilla"], ["1"]), digests(), DATE))
     assert sorted(ids(found["./"]["mentions"])) == ["#action/compare", "#action/predict/vanilla"]
-    assert not any(place.startswith(("#model", "#train")) for place in found)
+    assert not any(entity_id.startswith(("#model", "#train")) for entity_id in found)
 
 
 def test_what_is_unknown_is_left_out_but_every_action_has_a_software() -> None:

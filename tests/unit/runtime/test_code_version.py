@@ -72,7 +72,7 @@ def test_a_step_that_does_not_exist_has_no_version() -> None:
 
 
 def _change_layout(path: Path) -> None:
-    """Write a module anew from its syntax tree: without comments, with other quotes, line breaks and brackets."""
+    """Write a module again from its syntax tree: without comments, with other quotes, line breaks and brackets."""
     path.write_text(ast.unparse(ast.parse(path.read_text())))
 
 
@@ -103,7 +103,7 @@ def test_comments_docstrings_and_layout_give_no_new_version(package: Path, chang
 
 
 @pytest.mark.parametrize(
-    ("place", "steps"),
+    ("path", "steps"),
     [
         ("training/finetune.py", {"train"}),
         ("training/train.py", {"train"}),
@@ -145,15 +145,13 @@ def test_comments_docstrings_and_layout_give_no_new_version(package: Path, chang
         ),
     ],
 )
-def test_an_edit_reaches_the_steps_that_use_the_module_and_no_others(
-    package: Path, place: str, steps: set[str]
-) -> None:
-    path = package / place
-    assert changed_by(lambda: path.write_text(path.read_text() + "\nEXTRA = 1\n")) == steps
+def test_an_edit_reaches_the_steps_that_use_the_module_and_no_others(package: Path, path: str, steps: set[str]) -> None:
+    file = package / path
+    assert changed_by(lambda: file.write_text(file.read_text() + "\nEXTRA = 1\n")) == steps
 
 
 @pytest.mark.parametrize(
-    ("place", "affected", "unaffected"),
+    ("path", "affected", "unaffected"),
     [
         (
             "tasks/grounding.py",
@@ -167,10 +165,10 @@ def test_an_edit_reaches_the_steps_that_use_the_module_and_no_others(
     ],
 )
 def test_an_edit_reaches_at_least_and_at_most(
-    package: Path, place: str, affected: set[str], unaffected: set[str]
+    package: Path, path: str, affected: set[str], unaffected: set[str]
 ) -> None:
-    path = package / place
-    changed = changed_by(lambda: path.write_text(path.read_text() + "\nEXTRA = 1\n"))
+    file = package / path
+    changed = changed_by(lambda: file.write_text(file.read_text() + "\nEXTRA = 1\n"))
     assert affected <= changed
     assert not changed & unaffected
 

@@ -24,7 +24,7 @@ def test_an_older_python_is_named() -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
-def test_every_program_looks_at_its_environment_first(program: Path) -> None:
+def test_every_program_checks_its_environment_first(program: Path) -> None:
     lines = [line for line in program.read_text().splitlines() if line.startswith(("import ", "from "))]
     first = next(number for number, line in enumerate(lines) if "usertune" in line)
     assert "import environment  # noqa: F401" in lines[:first]

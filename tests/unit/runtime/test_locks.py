@@ -38,7 +38,7 @@ print("holding", flush=True)
 sys.stdin.read()
 """
 
-# Takes a lock file and a count, and raises the number in a file beside it so many times.
+# Takes a lock file and a count, and increments the number in a file next to it that many times.
 COUNTER = """
 import json, sys, time
 from pathlib import Path

@@ -86,7 +86,7 @@ def test_a_program_that_ends_well(log: Path) -> None:
     times = [datetime.fromisoformat(found[key]) for key in ("started", "updated", "ended")]
     assert all(moment.tzinfo for moment in times)
     assert times[0] <= times[2]
-    assert not list(log.parent.glob(".*")), "nothing is left beside it"
+    assert not list(log.parent.glob(".*")), "nothing is left next to it"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_killed_attempt_is_remembered_by_the_next(log: Path) -> None:
     assert (found["process"] != process.pid, "model_loads" in found) == (True, False)
     assert run("pass", log)[1]["attempt"] == 3
     _, found = run("pass", log)
-    assert (found["attempt"], len(found["earlier"])) == (1, 3), "after a good end they are counted anew"
+    assert (found["attempt"], len(found["earlier"])) == (1, 3), "after a success the count starts again"
 
 
 def test_earlier_attempts_are_bounded(log: Path) -> None:

@@ -30,7 +30,7 @@ def _run(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     ("body", "code", "said"),
     [
-        ("raise UserError('study.yaml:3: mend this')", 2, "study.yaml:3: mend this\n"),
+        ("raise UserError('study.yaml:3: fix this')", 2, "study.yaml:3: fix this\n"),
         (
             "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), 'data/user_1.jsonl')",
             1,

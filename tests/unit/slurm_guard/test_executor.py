@@ -110,7 +110,7 @@ class Run:
         return {path.name: path.read_text().split()[0] for path in files}
 
     def submitted(self, count: int) -> list[str]:
-        """Wait until so many jobs were submitted in all, and stand in the journal; return their numbers."""
+        """Wait until that many jobs were submitted in total and are in the journal; return their numbers."""
         self.wait_for(lambda: len(submissions(self.journal.read())) == count)
         return sorted(submissions(self.journal.read()))
 
@@ -191,7 +191,7 @@ def test_a_controller_that_stays_away_ends_the_run_and_no_job(run: Run) -> None:
     assert "SLURM has not answered for 0 minutes (squeue: Unable to contact slurm controller)" in run.output
     assert "when it answers again, the same command re-attaches to them" in run.output
     assert set(run.states().values()) == {"PENDING"}
-    # Jobs that wait will look for this folder when they begin.
+    # Jobs that wait need this folder when they begin.
     assert len(list((run.folder / ".snakemake").glob("tmp.*"))) == 1
     (run.cluster / "away").unlink()
     run.start()
@@ -212,8 +212,8 @@ def test_jobs_of_a_run_that_was_killed_are_re_attached(run: Run, meanwhile: str)
         run.set(meanwhile, *jobs)
     run.start()
     run.wait_for(lambda: run.output.count("of an earlier run.") == 2)
-    told = f"SLURM jobs of an earlier run: {', '.join(jobs)}."
-    assert (told in run.output) == (meanwhile != "COMPLETED"), "of what has ended nothing can be ended"
+    message = f"SLURM jobs of an earlier run: {', '.join(jobs)}."
+    assert (message in run.output) == (meanwhile != "COMPLETED"), "a job that has ended cannot be cancelled"
     run.complete(*jobs)
     assert run.exit_code() == 0, run.output
     assert run.submissions() == 2
@@ -232,9 +232,9 @@ def test_jobs_whose_work_has_changed_are_ended_before_others_begin(run: Run, fil
     run.start("a.txt")
     run.says(f"Cancelling SLURM jobs of an earlier run: {old}; their work has changed.")
     run.wait_for(lambda: run.states()[old] == "COMPLETING")
-    # Some looks later it still waits.
-    looks = len(run.asked("squeue"))
-    run.wait_for(lambda: len(run.asked("squeue")) > looks + 2)
+    # Some polls later it still waits.
+    polls = len(run.asked("squeue"))
+    run.wait_for(lambda: len(run.asked("squeue")) > polls + 2)
     assert run.submissions() == 1
     (run.cluster / "lingers").unlink()
     new = run.submitted(2)[1]
@@ -250,8 +250,8 @@ def test_jobs_that_a_run_could_not_write_down_are_ended_first(run: Run) -> None:
     run.start()
     run.says("Cancelling SLURM jobs of an earlier run: 7, 8; the run that submitted them died before")
     run.wait_for(lambda: run.states()["8"] == "COMPLETING")
-    looks = len(run.asked("squeue"))
-    run.wait_for(lambda: len(run.asked("squeue")) > looks + 2)
+    polls = len(run.asked("squeue"))
+    run.wait_for(lambda: len(run.asked("squeue")) > polls + 2)
     assert run.submissions() == 0
     (run.cluster / "lingers").unlink()
     run.complete(*run.submitted(2))
@@ -260,7 +260,7 @@ def test_jobs_that_a_run_could_not_write_down_are_ended_first(run: Run) -> None:
     assert run.states()["9"] == "RUNNING"
 
 
-def test_ctrl_c_cancels_by_name_and_the_next_run_begins_anew(run: Run) -> None:
+def test_ctrl_c_cancels_by_name_and_the_next_run_starts_again(run: Run) -> None:
     run.start()
     jobs = run.submitted(2)
     (run.cluster / "lingers").touch()
@@ -298,7 +298,7 @@ def test_a_job_that_cannot_be_submitted_for_an_unforeseen_reason_fails(run: Run)
     assert run.submissions() == 0
 
 
-def test_what_slurm_would_refuse_is_told_before_anything_runs(run: Run) -> None:
+def test_what_slurm_would_refuse_is_reported_before_anything_runs(run: Run) -> None:
     (run.cluster / "refuses").write_text("allocation failure: No partition specified or system default partition")
     run.start()
     assert run.exit_code() == 1
@@ -309,7 +309,7 @@ def test_what_slurm_would_refuse_is_told_before_anything_runs(run: Run) -> None:
     assert run.submissions() == 0
 
 
-def test_what_may_pass_is_told_and_tried(run: Run) -> None:
+def test_what_may_pass_is_reported_and_tried(run: Run) -> None:
     (run.cluster / "refuses").write_text("allocation failure: Requested nodes are busy")
     run.start()
     run.complete(*run.submitted(2))
@@ -317,7 +317,7 @@ def test_what_may_pass_is_told_and_tried(run: Run) -> None:
     assert "SLURM says of the jobs of rule work: allocation failure: Requested nodes are busy" in run.output
 
 
-def test_a_machine_without_slurm_is_told_from_one_that_does_not_answer(run: Run) -> None:
+def test_a_machine_without_slurm_differs_from_one_that_does_not_answer(run: Run) -> None:
     shutil.rmtree(run.cluster / "bin")
     (run.cluster / "bin").mkdir()
     for name in ("which", "git", "uname"):

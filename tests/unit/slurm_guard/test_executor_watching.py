@@ -54,7 +54,7 @@ class Guard(guarded.Executor):
         self.ended.append((str(job_info.external_jobid), msg or ""))
 
     def inspect(self, *jobs: str) -> list[str]:
-        """Look at the queue once, and return the jobs that go on."""
+        """Poll the queue once, and return the jobs that continue."""
 
         async def still_active() -> list[str]:
             infos = [SubmittedJobInfo(SimpleNamespace(), job) for job in jobs]
@@ -102,7 +102,7 @@ def test_a_long_silence_ends_the_run(guard: Guard, listed: dict[str, str], monke
     guard.inspect("1")
     now += 59
     guard.inspect("1")
-    # An answer in between: the silence begins anew.
+    # An answer in between: the silence starts again.
     del listed["away"]
     guard.inspect("1")
     listed["away"] = ""
@@ -116,7 +116,7 @@ def test_a_long_silence_ends_the_run(guard: Guard, listed: dict[str, str], monke
     assert guard.ended == []
 
 
-def test_looks_become_rarer_and_frequent_again_when_something_happens(guard: Guard, listed: dict[str, str]) -> None:
+def test_polls_become_rarer_and_frequent_again_when_something_happens(guard: Guard, listed: dict[str, str]) -> None:
     listed.update({"1": "RUNNING", "2": "RUNNING"})
     guard.inspect()
     waits = []
@@ -164,7 +164,7 @@ class Clock:
 
 
 @pytest.mark.parametrize("before", [None, "an earlier result"])
-def test_a_job_that_has_written_its_results_is_looked_at_soon(
+def test_a_job_that_has_written_its_results_is_polled_soon(
     guard: Guard, listed: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None
 ) -> None:
     clock = Clock(monkeypatch)
@@ -186,8 +186,8 @@ def test_a_job_that_has_written_its_results_is_looked_at_soon(
         first.write_text("new")
         assert clock.of(guard) == pytest.approx(30, abs=0.5), "the other one is missing"
     second.write_text("new")
-    looks = [clock.of(guard) for _ in range(LOOKS)]
-    assert looks == pytest.approx([2] * len(looks), abs=0.5)
+    polls = [clock.of(guard) for _ in range(LOOKS)]
+    assert polls == pytest.approx([2] * len(polls), abs=0.5)
     assert clock.of(guard) == pytest.approx(30, abs=0.5), "SLURM takes its time; it is not asked all the time"
     listed["7"] = "COMPLETED"
     assert guard.inspect("7") == []
@@ -207,7 +207,7 @@ def test_nodes_that_fail_are_not_asked_again(
     assert guard.inspect("1") == []
     assert guard.ended == [("1", "SLURM job 1 ended as NODE_FAIL and was not requeued. ")]
     assert guard._failed_nodes == {"n3"}
-    # So that it does not come back beside the next attempt.
+    # So that it does not come back next to the next attempt.
     assert cancelled == ["1"]
     assert [entry["event"] for entry in guard._journal.read()] == ["cancelled", "ended"]
 

@@ -70,7 +70,7 @@ def cluster() -> Cluster:
     return Cluster()
 
 
-def test_every_state_has_a_place() -> None:
+def test_every_state_is_classified() -> None:
     assert set(STATES) == {*FAILED_AT_ONCE, *MAY_COME_BACK, "COMPLETED", *MAY_LAST, *HELD, *PASSING}
 
 
@@ -106,7 +106,7 @@ def _fails_in_the_end(cluster: Cluster, state: str, reason: str, patience: float
     assert ended.outcome == "failed"
     # Whoever waits for it no longer must know that it does not come back.
     assert ended.cancel
-    # A job of the same number would begin anew.
+    # A job of the same number would start again.
     assert cluster.show(state, reason) == JobState("active")
     return ended.message
 
@@ -198,7 +198,7 @@ def test_a_job_that_is_listed_again(cluster: Cluster) -> None:
     assert cluster.show(None, after=59) == JobState("active")
 
 
-def test_one_look_never_decides_however_long_ago_the_last_was(cluster: Cluster) -> None:
+def test_one_poll_never_decides_however_long_ago_the_last_was(cluster: Cluster) -> None:
     cluster.show("RUNNING")
     for state in (None, "PREEMPTED", "REQUEUE_HOLD", "COMPLETING"):
         assert cluster.show(state, after=1e6) == JobState("active")

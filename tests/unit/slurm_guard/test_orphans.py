@@ -74,13 +74,13 @@ def test_each_is_taken_once_by_threads_too(study: Study) -> None:
     assert sorted(int(orphan.id) for found in taken for orphan in found) == list(range(50))
 
 
-def test_jobs_that_completed_while_nobody_looked_count(study: Study) -> None:
+def test_jobs_that_completed_while_no_run_was_active_count(study: Study) -> None:
     study.submitted("7", state="COMPLETED")
     assert study.orphans().take(LORA) == [Orphan("7", "key 7", "7.log", adoptable=True)]
 
 
 @pytest.mark.parametrize("state", sorted(ENDED - {"COMPLETED", "NODE_FAIL", "PREEMPTED"}))
-def test_jobs_that_failed_while_nobody_looked_are_done_anew(study: Study, state: str) -> None:
+def test_jobs_that_failed_while_no_run_was_active_run_again(study: Study, state: str) -> None:
     study.submitted("7", state=state)
     study.lists("8", state)
     orphans = study.orphans()

@@ -1,4 +1,4 @@
-"""What is asked of SLURM, and how its answers are read, with stand-ins for its commands."""
+"""Queries to SLURM and the parsing of its answers, with stand-ins for its commands."""
 
 from __future__ import annotations
 

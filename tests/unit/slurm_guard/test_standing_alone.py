@@ -22,7 +22,7 @@ from tests.support.workplace import REPOSITORY
 
 PACKAGE = Path(slurm_guard.__file__).parent
 # Names of snakemake-executor-plugin-slurm and of the executors it inherits from, most of them no public interface. A
-# new release of it needs a look at each: is it still there, and does it still do what the guard expects?
+# new release of it needs a check of each: is it still there, and does it still do what the guard expects?
 OF_THE_MODULE = {"Executor", "ExecutorSettings", "common_settings", "get_submit_command", "set_gres_string"}
 USED = {
     "_failed_nodes", "_job_submission_executor", "_report_job_error_threadsafe", "active_jobs", "dag",

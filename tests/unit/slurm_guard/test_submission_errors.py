@@ -61,7 +61,7 @@ MAY_PASS = (
 
 
 @pytest.mark.parametrize("said", REFUSED)
-def test_refusals_come_with_what_to_do_and_where(said: str) -> None:
+def test_submission_errors_say_what_to_do_and_where(said: str) -> None:
     what_to_do = advice(said)
     assert what_to_do is not None
     assert what_to_do.startswith(REFUSED[said])

@@ -31,11 +31,11 @@ def same(copy: Study, study: Study) -> bool:
     paths = [[one.results, one.dataset.root, one.base_model.path, one.container or ""] for one in (copy, study)]
     for after, before in zip(*paths, strict=True):
         assert after in (before, str(Path(before).absolute()))
-    place = {"results": "r", "container": None}
+    no_paths = {"results": "r", "container": None}
     first, second = (
         one.model_copy(
             update={
-                **place,
+                **no_paths,
                 "dataset": one.dataset.model_copy(update={"root": "d"}),
                 "base_model": one.base_model.model_copy(update={"path": "b"}),
             }

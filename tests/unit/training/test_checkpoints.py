@@ -1,4 +1,4 @@
-"""Sharded working checkpoints are looked at before torch unpickles their description."""
+"""Sharded working checkpoints are checked before torch unpickles their description."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_harmful_description_is_refused_and_not_executed(checkpoint: Path, tmp
         check_shards(checkpoint)
     assert not executed.exists()
     pickle.loads(harmful)
-    assert executed.exists(), "without the look it would have been"
+    assert executed.exists(), "without the check it would have been"
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle"])

@@ -34,7 +34,7 @@ ALONE = Processes()
 # Seconds, on a machine that others use, too.
 PATIENCE = 200
 
-# Trains as told, as scripts/train.py does.
+# Trains with these arguments, as scripts/train.py does.
 TRAIN = f"""{WITH_ARGUMENTS}
 from usertune.runtime import step_main
 from usertune.training.processes import Processes
@@ -222,7 +222,7 @@ def _start(
     return process
 
 
-def _tell_to_leave(process: subprocess.Popen[str]) -> str:
+def _request_stop(process: subprocess.Popen[str]) -> str:
     """Send a training SIGTERM, and return what it said on standard error."""
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=PATIENCE)
@@ -231,7 +231,7 @@ def _tell_to_leave(process: subprocess.Popen[str]) -> str:
 
 
 def _finish(prepared: Prepared, out: Path, undisturbed: Path, processes: Processes) -> None:
-    """Let the same training go on from its checkpoint, and compare what comes out."""
+    """Resume the same training from its checkpoint, and compare the results."""
     checkpoint = newest_checkpoint(_work(out))
     assert checkpoint is not None
     step = int(checkpoint.name.rpartition("-")[2])
@@ -251,12 +251,12 @@ def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
     ]
 
 
-def test_a_run_goes_on_with_more_and_with_fewer_processes(
+def test_a_run_resumes_with_more_and_with_fewer_processes(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
     """One process, then two, again two, and at last one: what comes out is as if nothing had been stopped."""
-    _tell_to_leave(_start(run_python, prepared, tmp_path, nproc_per_node=1))
-    error = _tell_to_leave(_start(run_python, prepared, tmp_path, nproc_per_node=2))
+    _request_stop(_start(run_python, prepared, tmp_path, nproc_per_node=1))
+    error = _request_stop(_start(run_python, prepared, tmp_path, nproc_per_node=2))
     assert "interrupted; finished work is kept" in error
     assert "Traceback" not in error
     # Signals to every process again and again leave a checkpoint, too.
@@ -327,25 +327,25 @@ def _sharded(prepared: Prepared, out: Path, stop_after: int | None = None, **tas
 
 
 @pytest.fixture(scope="module")
-def whole(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unsharded(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process makes of the training that others share."""
-    out = tmp_path_factory.mktemp("whole")
+    out = tmp_path_factory.mktemp("unsharded")
     train(**_arguments(prepared, out, "full"))
     return out
 
 
 @pytest.mark.parametrize("gradient_checkpointing", [False, True])
 def test_sharded_processes_train_what_one_trains(
-    prepared: Prepared, tmp_path: Path, whole: Path, gradient_checkpointing: bool
+    prepared: Prepared, tmp_path: Path, unsharded: Path, gradient_checkpointing: bool
 ) -> None:
     # The validation loss falls to the end, so that the best weights are the last.
     training = {"keep": "best"} if gradient_checkpointing else {}
     _sharded(prepared, tmp_path, gradient_checkpointing=gradient_checkpointing, training=training)
     assert bool(training) == any(tmp_path.glob("work/best-*"))
-    _assert_same_losses(tmp_path / "log.csv", whole / "log.csv")
-    _assert_same_weights(tmp_path / "weights", _weights(whole))
-    assert (tmp_path / "weights/config.json").read_bytes() == (_weights(whole) / "config.json").read_bytes()
-    measured, alone = json.loads((tmp_path / "measured.json").read_text()), read_result(whole / "manifest.json")
+    _assert_same_losses(tmp_path / "log.csv", unsharded / "log.csv")
+    _assert_same_weights(tmp_path / "weights", _weights(unsharded))
+    assert (tmp_path / "weights/config.json").read_bytes() == (_weights(unsharded) / "config.json").read_bytes()
+    measured, alone = json.loads((tmp_path / "measured.json").read_text()), read_result(unsharded / "manifest.json")
     assert (measured["processes"], measured["parallel"]) == (2, "fsdp")
     assert measured["trainable_parameters"] == alone["trainable_parameters"]
     units, _, kinds = json.loads((tmp_path / "units.json").read_text())
@@ -372,35 +372,37 @@ def test_sharded_processes_compute_in_bfloat16_and_keep_and_add_up_in_float32(
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
 
 
-def test_a_sharded_run_goes_on_whole_and_a_whole_one_sharded(prepared: Prepared, tmp_path: Path, whole: Path) -> None:
+def test_a_sharded_run_resumes_unsharded(prepared: Prepared, tmp_path: Path, unsharded: Path) -> None:
     out = tmp_path / "run"
     _sharded(prepared, out, stop_after=3)
     assert newest_checkpoint(out / "work") == out / "work/checkpoint-3"
     _sharded(prepared, out, stop_after=5)
-    place = tmp_path / "place"
-    arguments = _arguments(prepared, place, "full")
-    work = place / _work(whole).name
+    other = tmp_path / "other"
+    arguments = _arguments(prepared, other, "full")
+    work = other / _work(unsharded).name
     work.parent.mkdir()
     (out / "work").rename(work)
     manifest = train(**arguments)
     assert manifest["resumed_from_step"] == 5
-    _assert_same_losses(place / "log.csv", whole / "log.csv")
-    _assert_same_weights(_weights(place), _weights(whole))
+    _assert_same_losses(other / "log.csv", unsharded / "log.csv")
+    _assert_same_weights(_weights(other), _weights(unsharded))
 
 
-def test_a_whole_run_goes_on_sharded(prepared: Prepared, tmp_path: Path, whole: Path, run_python: Start) -> None:
-    place = tmp_path / "place"
-    process = _start(run_python, prepared, place, nproc_per_node=1, mode="full", epochs=2)
-    _tell_to_leave(process)
+def test_an_unsharded_run_resumes_sharded(
+    prepared: Prepared, tmp_path: Path, unsharded: Path, run_python: Start
+) -> None:
+    other = tmp_path / "other"
+    process = _start(run_python, prepared, other, nproc_per_node=1, mode="full", epochs=2)
+    _request_stop(process)
     out = tmp_path / "run"
     out.mkdir()
-    _work(place).rename(out / "work")
+    _work(other).rename(out / "work")
     checkpoint = newest_checkpoint(out / "work")
     assert checkpoint is not None
     _sharded(prepared, out, gradient_checkpointing=True)
     assert json.loads((out / "measured.json").read_text())["resumed_from_step"] > 0
-    _assert_same_losses(out / "log.csv", whole / "log.csv")
-    _assert_same_weights(out / "weights", _weights(whole))
+    _assert_same_losses(out / "log.csv", unsharded / "log.csv")
+    _assert_same_weights(out / "weights", _weights(unsharded))
 
 
 def test_weights_of_two_processes_are_complete_when_they_are_there(prepared: Prepared, tmp_path: Path) -> None:

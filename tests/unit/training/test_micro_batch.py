@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from usertune.core.errors import LackOfMemoryError, StopRequested
 from usertune.training.micro_batch import NOTE, micro_batch_of_attempt, smaller
 
-MEMORY, TOLD_TO_LEAVE, BUG = LackOfMemoryError("out of memory"), StopRequested(15), RuntimeError("a bug")
+MEMORY, STOP_REQUESTED, BUG = LackOfMemoryError("out of memory"), StopRequested(15), RuntimeError("a bug")
 
 
 def _attempt(work: Path, attempt: int, end: BaseException | None, asked: int = 8, share: int = 8) -> int:
@@ -51,7 +51,7 @@ def test_a_process_that_is_killed_may_have_lacked_memory(tmp_path: Path) -> None
     assert [_killed(tmp_path, number) for number in (1, 2, 3)] == [8, 4, 2]
 
 
-@pytest.mark.parametrize("end", [TOLD_TO_LEAVE, BUG, KeyboardInterrupt()], ids=["told to leave", "bug", "Ctrl-C"])
+@pytest.mark.parametrize("end", [STOP_REQUESTED, BUG, KeyboardInterrupt()], ids=["stop requested", "bug", "Ctrl-C"])
 def test_any_other_end_leaves_it_as_it_was(tmp_path: Path, end: BaseException) -> None:
     assert [_attempt(tmp_path, number, end) for number in (1, 2, 3)] == [8, 8, 8]
     _attempt(tmp_path, 2, MEMORY)

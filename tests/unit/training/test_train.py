@@ -21,7 +21,7 @@ from usertune.core.manifest import read_result, write_result
 from usertune.runtime.provenance import UNKNOWN, current_provenance
 from usertune.training.train import COMPLETE
 
-# Trains as told, where torch cannot be imported.
+# Trains with these arguments, without torch.
 WITHOUT_TORCH = f"""{WITH_ARGUMENTS}
 import logging
 sys.modules["torch"] = None
@@ -30,7 +30,7 @@ logging.basicConfig(level=logging.INFO)
 train(**arguments)
 """
 
-# Trains as told, as a program with a log.
+# Trains with these arguments, as a program with a log.
 TRAIN = f"""{WITH_ARGUMENTS}
 from usertune.runtime import step_main
 from tests.support.calls import train
