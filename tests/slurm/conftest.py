@@ -51,14 +51,14 @@ class ClusterWorkplace(Workplace):
     """A study that is run on the cluster."""
 
     def command(self, *arguments: str, cores: int = 2) -> list[str]:
-        """Return the command line of Snakemake; ``cores`` would limit the jobs on the cluster, and is left out."""
+        """Return the command line of Snakemake; ``cores`` is left out: it would limit the jobs on the cluster."""
         command = super().command(*arguments, cores=cores)
         where = command.index("--cores")
         return command[:where] + command[where + 2 :]
 
 
 def on_cluster(workplace: Workplace, cluster: Cluster) -> ClusterWorkplace:
-    """Let a study run on the cluster."""
+    """Return a study that runs on the cluster."""
     workplace = ClusterWorkplace(workplace.folder)
     # One thread, for the same sums everywhere. The GPUs are SLURM's to choose.
     workplace.environment = {**cluster.environment, "OMP_NUM_THREADS": "1"}
@@ -67,12 +67,12 @@ def on_cluster(workplace: Workplace, cluster: Cluster) -> ClusterWorkplace:
 
 
 def long_study(folder: Path) -> Workplace:
-    """Make a study whose training and prediction take long enough to be disturbed, and give the same in any attempt."""
+    """Make a study that trains and predicts long enough to be disturbed, with the same results in any attempt."""
     workplace = new_workplace(folder, Counts(train=5, validation=2, test=12))
     workplace.replace("  epochs: 1", "  epochs: 13")
     workplace.replace("  batch_size: 4", "  batch_size: 2")
     workplace.replace("  save_every_steps: 2", "  save_every_steps: 10")
-    # After a kill an attempt takes smaller micro-batches, whose sums differ in their last digits.
+    # After a kill an attempt uses smaller micro-batches; their sums differ in the last digits.
     workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
     workplace.replace("  batch_size: 10", "  batch_size: 2")
     return workplace
@@ -80,7 +80,7 @@ def long_study(folder: Path) -> Workplace:
 
 @dataclass(frozen=True)
 class Undisturbed:
-    """What `long_study` gives on this machine, where nothing disturbs it."""
+    """The results of `long_study` on this machine, undisturbed."""
 
     training: dict[str, Any]
     predictions: list[dict[str, Any]]
@@ -103,7 +103,7 @@ class Undisturbed:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
-    """What `long_study` gives with the local profile."""
+    """The results of `long_study` with the local profile."""
     workplace = long_study(tmp_path_factory.mktemp("undisturbed") / "study")
     workplace.options = LOCAL_PROFILE
     workplace.environment["OMP_NUM_THREADS"] = "1"

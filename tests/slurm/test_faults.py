@@ -24,7 +24,7 @@ Run = subprocess.Popen[str]
 
 @contextmanager
 def running(workplace: Workplace, *arguments: str) -> Iterator[Run]:
-    """Run Snakemake, which must succeed, and let it be disturbed meanwhile."""
+    """Run Snakemake, which must succeed, while the caller disturbs it."""
     run = workplace.start(*arguments)
     try:
         yield run
@@ -54,7 +54,7 @@ def job_of(cluster: Cluster, rule: str) -> dict[str, str]:
 
 
 def start_again_at_once(cluster: Cluster, job: str, run: Run) -> None:
-    """Let a requeued job start, for which SLURM otherwise takes two minutes."""
+    """Start a requeued job at once; SLURM would wait two minutes."""
     wait_until(lambda: any(one["id"] == job for one in cluster.jobs("pending")), run)
     cluster.command("scontrol", "update", f"JobId={job}", "StartTime=now")
 

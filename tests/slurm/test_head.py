@@ -22,7 +22,7 @@ WAITING_OR_RUNNING = "pending,running,completing,suspended,configuring"
 
 
 def events(workplace: Workplace) -> list[tuple[str, str]]:
-    """Return what the journal says: event and job."""
+    """Return the entries of the journal: event and job."""
     lines = (workplace.results / JOURNAL).read_text().splitlines()
     return [(entry["event"], entry["job"]) for entry in map(json.loads, lines)]
 
@@ -37,7 +37,7 @@ def run(long_workplace: Workplace) -> Iterator[subprocess.Popen[str]]:
 
 @pytest.fixture
 def left(cluster: Cluster, long_workplace: Workplace, run: subprocess.Popen[str]) -> str:
-    """The number of a job that trains, and whose run was killed."""
+    """The number of a job that trains after its run was killed."""
     number: str = training_job(cluster, long_workplace, run)["id"]
     run.kill()
     run.wait()
@@ -53,7 +53,7 @@ def test_interrupted(
     wait_until_all_ended(cluster)
     assert not long_workplace.programs("train")
     assert not list((long_workplace.results / "checkpoints/full").glob("*.json")), "no partial result"
-    # Its jobs were cancelled, so the next run submits one of its own.
+    # Its jobs were cancelled, so the next run submits another.
     long_workplace.run(FULL)
     assert undisturbed.same_training(long_workplace)["resumed_from_step"] > 0
 

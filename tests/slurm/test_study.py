@@ -1,4 +1,4 @@
-"""A complete study on the cluster: the same results as on one machine, few jobs, and GPUs that no two jobs share."""
+"""A complete study on the cluster: the same results as on one machine, few jobs, and no GPU that two jobs share."""
 
 from __future__ import annotations
 

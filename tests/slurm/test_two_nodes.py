@@ -16,7 +16,7 @@ LORA = "results/checkpoints/lora/manifest.json"
 
 
 def _study(folder: Path, epochs: int = 2) -> Workplace:
-    """Make a study whose lora has no dropout, which falls differently on every number of processes."""
+    """Make a study without dropout in lora: dropout depends on the number of processes."""
     workplace = new_workplace(folder)
     workplace.replace("    rank: 2\n", "    rank: 2\n    dropout: 0\n")
     workplace.replace("  epochs: 1", f"  epochs: {epochs}")

@@ -28,7 +28,7 @@ def reasons(study: SyntheticStudy) -> list[str]:
 
 
 def with_changes(study: SyntheticStudy, **changes: Any) -> SyntheticStudy:
-    """Return the same results under a study in which some sections differ."""
+    """Return the same results under a study with other values in some sections."""
     return replace(study, changes=changes)
 
 

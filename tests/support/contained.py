@@ -1,4 +1,4 @@
-"""A study whose jobs run in a container, on a stand-in for Apptainer."""
+"""A study with jobs in a container, on a stand-in for Apptainer."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def contain(workplace: Workplace, folder: Path) -> None:
 
 
 def put_stand_in_on_path(workplace: Workplace, folder: Path) -> None:
-    """Let a study find the stand-in, in ``bin`` of a folder, under the name of Apptainer."""
+    """Put the stand-in into ``bin`` of a folder under the name of Apptainer, so that a study finds it."""
     stand_in = Path(__file__).with_name("stand_in_apptainer.py")
     program = folder / "bin" / "apptainer"
     program.parent.mkdir()

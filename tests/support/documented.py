@@ -53,7 +53,7 @@ class Command:
 
 
 def commands() -> list[Command]:
-    """Return every command line that a person may copy, in the order in which it is shown."""
+    """Return every command line that a person may copy, in the order of the documents."""
     found = []
     for page in PAGES:
         name = page.relative_to(REPOSITORY).as_posix()

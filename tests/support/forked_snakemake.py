@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# What takes longest to import of that which every run imports.
+# The slowest imports of every run.
 MODULES = ("snakemake.cli", "snakemake.report", "smart_open", "usertune.pipeline.targets", "usertune.checks.explain")
 
 

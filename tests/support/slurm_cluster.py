@@ -117,7 +117,7 @@ class Cluster:
         }
 
     def start(self) -> None:
-        """Start all daemons and wait until every node is idle; what already runs is left alone."""
+        """Start all daemons that do not run yet, and wait until every node is idle."""
         missing = [program for program in PROGRAMS if shutil.which(program, path=SYSTEM_PATH) is None]
         if missing:
             raise RuntimeError(f"{', '.join(missing)} not found; apt-get install --no-install-recommends {PACKAGES}")
@@ -137,7 +137,7 @@ class Cluster:
         self.wait_until_idle()
 
     def stop(self) -> None:
-        """End all jobs and daemons, and whatever outlived a node that was killed; their state is of no use any more."""
+        """End all jobs and daemons, and the processes that outlived a killed node; their state is then useless."""
         if self._alive("slurmctld"):
             with suppress(RuntimeError):
                 self._run("scancel", "--user", getuser())
@@ -193,7 +193,7 @@ class Cluster:
 
     @staticmethod
     def wait_for(what: str, condition: Callable[[], object], seconds: float) -> None:
-        """Wait until a condition holds; that a command fails meanwhile counts as not yet.
+        """Wait until a condition holds; a command that fails meanwhile counts as not yet.
 
         Raises:
             RuntimeError: it does not hold in time.
@@ -229,7 +229,7 @@ class Cluster:
                     _make_device(device, number)
                 gres.append(f"NodeName=n{node} Name=gpu Type=fake File={device}")
         (etc / "gres.conf").write_text("\n".join(gres) + "\n")
-        # The jobstep plugin takes SLURM_CONF out of the environment before it calls srun.
+        # The jobstep plugin removes SLURM_CONF from the environment before it calls srun.
         for client in CLIENTS:
             wrapper = self.root / "bin" / client
             wrapper.write_text(f'#!/bin/sh\nexport SLURM_CONF={etc}/slurm.conf\nexec /usr/bin/{client} "$@"\n')
@@ -280,7 +280,7 @@ class Cluster:
 
 
 def free_ports(count: int) -> int:
-    """Return the first of so many neighbouring ports that nobody uses."""
+    """Return the first of that many adjacent free ports."""
     for first in range(20_000, 32_000, count):
         with ExitStack() as held, suppress(OSError):
             for port in range(first, first + count):

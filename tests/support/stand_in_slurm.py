@@ -1,4 +1,4 @@
-"""A stand-in for SLURM's commands whose cluster is a folder: jobs do nothing, their states are what tests write.
+"""A stand-in for SLURM's commands with a folder as the cluster: jobs do nothing, tests write their states.
 
 The folder of the program holds it; each command is a link to this file. Files that tell it how to behave:
 

@@ -1,4 +1,4 @@
-"""A small synthetic study, whose results the package's own steps make, as the rules call them.
+"""A small synthetic study; the package's own steps make its results, as the rules call them.
 
 Only the model, which would need torch, has a stand-in.
 """
@@ -61,7 +61,7 @@ MEASURED = {
 
 
 class StandInEngine:
-    """Answers as `SKILL` says of the mode; every tenth vanilla answer cannot be parsed."""
+    """Answers with the mode's `SKILL`; every tenth vanilla answer cannot be parsed."""
 
     generated = 0
 
@@ -228,7 +228,7 @@ class SyntheticStudy:
         write_text(self.dataset / f"user_{user}.jsonl", "\n".join(lines) + "\n")
 
     def make_all(self, *steps: str) -> None:
-        """Make all results of some steps, in the order in which they need each other."""
+        """Make all results of some steps, each after its inputs."""
         for path, result in self.results.items():
             if result.step in steps:
                 self.make(path)
@@ -284,7 +284,7 @@ class SyntheticStudy:
         return [self.root / f"figures/{name}.svg" for name in FIGURE_NAMES]
 
     def report(self, **recipe: Any) -> Path:
-        """Write the report, after whatever of comparison, figures and audit is not there yet; return its file."""
+        """Write the report, after the missing ones of comparison, figures and audit; return its file."""
         if not self.audit_file.exists():
             self.make_all("score", "compare", "figure", "audit")
         self.make(steps.REPORT.manifest, {**self.recipe(steps.REPORT.manifest), **recipe})
@@ -323,7 +323,7 @@ class SyntheticStudy:
         )
 
     def _draw(self, result: Result, recipe: Mapping[str, Any], out: Path) -> None:
-        # Drawing takes seconds to import, which most tests can do without.
+        # Drawing takes seconds to import; most tests do not need it.
         from usertune.reporting.figures.sheet import Sources
         from usertune.reporting.make_figure import make_figure
         from usertune.reporting.recipe import FigureRecipe

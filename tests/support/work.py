@@ -70,12 +70,12 @@ def run(workplace: Workplace, *arguments: str) -> Work:
 
 
 def audit(workplace: Workplace) -> str:
-    """Return what an audit of the study says."""
+    """Return the output of an audit of the study."""
     return workplace.usertune("audit", "--study", "study.yaml")[1]
 
 
 def _lines(workplace: Workplace) -> dict[Path, int]:
-    """Return how many answers every segment of the store holds."""
+    """Return the number of answers in every segment of the store."""
     segments = workplace.results.glob("store/predictions/*/user_*/*.jsonl")
     return {path: len(path.read_text().splitlines()) for path in segments}
 

@@ -75,13 +75,13 @@ report:
 
 @dataclass
 class Workplace:
-    """A folder with a dataset, a study and whatever Snakemake makes there."""
+    """A folder with a dataset, a study and the results of Snakemake."""
 
     folder: Path
     # On the CPU wherever the tests run.
     environment: dict[str, str] = field(default_factory=lambda: {"CUDA_VISIBLE_DEVICES": ""})
     runs: int = 0
-    # Where the workflow's code is; tests that edit it have a copy of their own.
+    # The folder of the workflow's code; tests that edit it use a copy.
     repository: Path = REPOSITORY
     # Given to every run.
     options: tuple[str, ...] = ()
@@ -113,7 +113,7 @@ class Workplace:
         return [*head, *arguments, *self.options, *where]
 
     def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen[str]:
-        """Start Snakemake in a process group of its own; see `output` for what it says."""
+        """Start Snakemake in a separate process group; see `output`."""
         self.runs += 1
         with self._output_file.open("w") as output:
             return subprocess.Popen(
@@ -152,7 +152,7 @@ class Workplace:
         return output
 
     def variants(self, count: int) -> list[Workplace]:
-        """Return so many copies of a study of which nothing was run, which share its data."""
+        """Return that many copies of a study without results; they share its data."""
         copies = []
         for number in range(count):
             folder = self.folder / f"variant-{number}"
@@ -207,7 +207,7 @@ class Workplace:
         return [line for segment in segments for line in segment.read_text().splitlines()]
 
     def programs(self, step: str) -> list[psutil.Process]:
-        """Return the processes that work at a step here, also those whose Snakemake is gone; the newest last."""
+        """Return the processes of a step in this folder, also after the end of their Snakemake; the newest last."""
         script = str(self.repository / f"scripts/{step}.py")
         found: dict[psutil.Process, int] = {}
         for process in psutil.process_iter():
@@ -220,7 +220,7 @@ class Workplace:
         return sorted(own, key=lambda process: process.create_time())
 
     def add_to_path(self, folder: Path) -> None:
-        """Let programs of a folder come before those of the system."""
+        """Put a folder of programs before those of the system."""
         self.environment["PATH"] = os.pathsep.join([str(folder), os.environ["PATH"]])
 
     @property

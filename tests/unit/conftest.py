@@ -170,7 +170,7 @@ def complete(whole_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., subprocess.Popen[str]]:
-    """Return a function that starts a program text with a JSON argument in a process of its own."""
+    """Return a function that starts a program text with a JSON argument in a separate process."""
 
     def start(program: str, argument: Any = None, **environment: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", program, json.dumps(argument, default=str)]

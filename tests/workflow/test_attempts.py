@@ -17,7 +17,7 @@ pytestmark = pytest.mark.workflow
 FULL = "results/checkpoints/full/manifest.json"
 RETRY = "Trying to restart job"
 
-# Python imports this module by itself. Memory runs out as on a GPU: in the first layer that sees too large a batch.
+# Python imports this module itself. Memory runs out as on a GPU: in the first layer that gets too large a batch.
 SMALL_MEMORY = """\
 import importlib.machinery, os, sys
 
@@ -156,7 +156,7 @@ def _resources(output: str, rule: str) -> dict[str, int]:
 
 
 def test_training_resumes_after_a_stop_request(tmp_path: Path) -> None:
-    # One long epoch, in the middle of which the loader's worker is needed.
+    # One long epoch; the loader's worker is needed in the middle of it.
     workplace = new_workplace(tmp_path / "study", Counts(train=20, validation=1, test=1))
     workplace.options = LOCAL_PROFILE
     workplace.replace("  save_every_steps: 2", "  save_every_steps: 3")

@@ -1,4 +1,4 @@
-"""Every benchmark runs, on next to nothing, and says so."""
+"""Every benchmark runs on tiny data, and says so."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
 # They run real Snakemake, or take longest.
 SLOW = {"busy_machine", "demo", "dry_run", "one_edit", "reproducibility"}
-# What a tiny run must have found, whatever the speed.
+# Results that a tiny run must have at any speed.
 FOUND: dict[str, dict[str, Any]] = {
     "batched_generation": {"samples": 4, "same_answers": True},
     "busy_machine": {"same_losses": True},

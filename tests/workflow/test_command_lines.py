@@ -39,7 +39,7 @@ def test_no_command_grows_with_the_users(tmp_path: Path) -> None:
     assert steps == {"prepare", "base_model", "train", "predict", "score", "compare", "figure", "audit", "report"}
     for line in lines:
         users = set(re.findall(r"\b(?:train|test)-\d+\b", line.replace("test-0_", " ")))
-        # A batch of data is called by its users, of whom there are 10 unless the study says otherwise.
+        # A batch of data is named by its users: 10, unless the study sets another number.
         assert len(users) <= 10, f"a command names {len(users)} users: {line}"
         assert len(line) < 2_000, line
     assert not (tmp_path / "results" / "logs" / "job_files").exists(), "planning writes nothing"

@@ -24,7 +24,7 @@ VANILLA = "results/predictions/vanilla/users_1.json"
 
 
 class Disk:
-    """A disk of its own for the results of a study."""
+    """A separate disk for the results of a study."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ def workplace(tmp_path: Path) -> Workplace:
 def disk(workplace: Workplace, tmp_path: Path) -> Iterator[Disk]:
     problem = _why_not_mount(tmp_path)
     if problem:
-        # CI says where a disk must be mountable.
+        # CI declares where a disk must be mountable.
         (pytest.fail if os.environ.get("USERTUNE_REQUIRE_MOUNT") else pytest.skip)(problem)
     disk = Disk(workplace.results)
     yield disk

@@ -23,7 +23,7 @@ PREDICTIONS = tuple(f"results/predictions/{name}/users_1-2.json" for name in ("v
 
 @dataclass(frozen=True)
 class Step:
-    """A step to be disturbed: how often, what asks for it, and which result, once deleted, gives it work again."""
+    """A step to be disturbed: how often, its target, and the result to delete so that it runs again."""
 
     name: str
     kills: int
@@ -52,7 +52,7 @@ class Killer:
     Attributes:
         usual: seconds that a step's job usually takes.
         killed: how often a step's job or Snakemake was killed, by (step, "job" or "snakemake").
-        checkpoint: the newest whole checkpoint when training last stood still.
+        checkpoint: the newest complete checkpoint when training was last suspended.
     """
 
     workplace: Workplace
@@ -64,7 +64,7 @@ class Killer:
     _expected_to_fail: bool = False
 
     def kill_once(self, step: Step) -> None:
-        """Let a step run, and kill one of its processes within its usual time."""
+        """Run a step, and kill one of its processes within its usual time."""
         longest = self.usual[step.name]
         while True:
             jobs = self._jobs_of(step)
@@ -145,7 +145,7 @@ def _small_study(folder: Path) -> Workplace:
     workplace.options = LOCAL_PROFILE
     workplace.replace("  full:\n    mode: full\n", "")
     workplace.replace("  epochs: 1", "  epochs: 8")
-    # After a kill an attempt takes smaller micro-batches, whose sums differ in their last digits.
+    # After a kill an attempt uses smaller micro-batches; their sums differ in the last digits.
     workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 1")
     workplace.replace("  batch_size: 10", "  batch_size: 4")
     return workplace

@@ -1,4 +1,4 @@
-"""Mistakes of the person who writes the study or the data: each is named, and no job is started in vain."""
+"""Mistakes in the study or the data: each is reported before a job is started in vain."""
 
 from __future__ import annotations
 

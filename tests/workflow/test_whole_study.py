@@ -108,7 +108,7 @@ def test_users_from_the_command_line(finished: Workplace) -> None:
     assert finished.json("predictions/lora/users_1.json")["generated"] == 0, "the store has them"
     assert "Scoring user 2" not in output
     assert finished.weights() == weights
-    # A report of their own, with its own copy of the study, next to that of all users.
+    # A separate report, with its own copy of the study, next to that of all users.
     for folder, users, count in ((finished.results / "subsets/test_1", "1", "1"), (finished.results, "1-2", "2")):
         assert {row["users"] for row in _rows(folder / "tables/summary.csv")} == {count}
         assert yaml.safe_load((folder / "study.yaml").read_text())["users"]["test"] == users
@@ -166,7 +166,7 @@ def test_other_test_users_have_a_report_of_their_own(finished: Workplace) -> Non
     subset = finished.results / "subsets/test_1"
     assert _outcomes(subset).keys() >= {"report.html", "study.yaml", "tables/summary.csv", "figures/loss_curves.svg"}
     assert {row["samples"] for row in _rows(subset / "tables/summary.csv")} == {"5"}
-    # Neither report is left over for the other, nor what only one of them uses.
+    # Neither report is unreferenced for the other, nor are the files that only one of them uses.
     for settings in ((), finished.options):
         code, said = finished.usertune("audit", "--study", "study.yaml", *settings)
         assert (code, said.count("\n")) == (0, 1), said
@@ -182,7 +182,7 @@ def test_results_of_another_study_are_refused_when_planning(finished: Workplace)
     assert "results belongs to the study 'tiny'" in output
     (finished.results / "study.json").unlink()
     assert "report" in finished.run("--dry-run")
-    # Elsewhere it is as good, from whatever directory.
+    # It works elsewhere too, from any directory.
     finished.replace("results: results", "results: other")
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--snakefile", str(REPOSITORY / "Snakefile")]
     command += ["--cores", "1", "--configfile", str(finished.study)]

@@ -153,7 +153,7 @@ def test_another_rank_makes_one_training_stale_and_names_the_setting(complete: S
     changed = with_changes(complete, training={"lora": {"rank": 16}})
     assert found(changed)[0] == ("stale", LORA)
     assert reasons(changed)[0] == "made with other settings: training.lora.rank: 8 -> 16"
-    # Nothing else says of itself that it was made otherwise, but for what shows the study's own digest.
+    # No other result is stale, except those that show the study's digest.
     assert {path for _, path in found(changed)} - {LORA} == {
         *paths_of(complete, "compare", "report"),
         str(changed.audit_file),

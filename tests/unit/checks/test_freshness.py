@@ -179,7 +179,7 @@ def test_results_of_other_code_or_settings_are_distinguished_from_damaged_ones(c
     assert reason == f'code: "{complete.recipes.code["score"]}" -> "{"n" * 16}"'
     scores = [path for path in complete.results if path.startswith("scores/")]
     assert [path for path in made_with_other_settings(found) if path in scores] == scores
-    # What lies upstream is no reason of their own.
+    # A stale input is not a reason for results made from it.
     assert list(found.reasons(steps.COMPARE.manifest)) == []
 
 

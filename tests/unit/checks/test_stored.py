@@ -1,4 +1,4 @@
-"""Which prediction jobs only have to collect what the store has, and so need no GPU and no allocation."""
+"""Prediction jobs that only collect stored answers, and need neither a GPU nor an allocation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Shell completion: what bash really completes, and that each shell gets a script of every command."""
+"""Shell completion: what bash completes, and a script of every command for each shell."""
 
 from __future__ import annotations
 

@@ -56,7 +56,7 @@ def test_what_the_code_relies_on(parsed: argparse.Namespace) -> None:
     assert parsed.executor == "slurm-guarded"
     # Attempts get more time and memory, or a smaller micro_batch_size; preempted and lost jobs need them too.
     assert parsed.retries == 2
-    # usertune's own lock holds the results, and what a killed job wrote is not trusted.
+    # usertune locks the results itself, and the outputs of a killed job are not trusted.
     assert parsed.nolock is True
     assert parsed.rerun_incomplete is True
     # Results are complete or absent, and an attempt that still runs would remove those of its successor.

@@ -18,7 +18,7 @@ from usertune.tasks.catalogue import TASKS
 
 @pytest.fixture
 def catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Catalogue:
-    """A catalogue of one plug-in, in a module of its own that cannot be imported."""
+    """A catalogue of one plug-in, in a separate module that cannot be imported."""
     module = f"plug_in_{abs(hash(request.node.name))}"
     (tmp_path / f"{module}.py").write_text(
         "import nowhere\nREADS = ('logs', 'tables')\nTITLE = (\n    'One '\n    'two'\n)\nNOW = time()\n"

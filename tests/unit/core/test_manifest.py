@@ -1,4 +1,4 @@
-"""Sealed results come back as they were written, and no change to them goes unnoticed."""
+"""Checksummed results are read as they were written, and every change to them is detected."""
 
 from __future__ import annotations
 

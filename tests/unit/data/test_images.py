@@ -1,4 +1,4 @@
-"""Which image files are accepted, and what comes out of them."""
+"""Which image files are accepted, and how they are decoded."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def png(width: int, height: int, bits: int, colour: int, rows: bytes, *chunks: b
 
 
 def jpeg_header(width: int, height: int) -> bytes:
-    """Return a small JPEG whose header claims another size."""
+    """Return a small JPEG with another size in its header."""
     content = encoded(PHOTO, "JPEG")
     offset = content.index(b"\xff\xc0") + 5
     return content[:offset] + struct.pack(">HH", height, width) + content[offset + 4 :]
@@ -97,7 +97,7 @@ GOOD = {
 GREY_16 = b"\0" + struct.pack(">2H", 0xABCD, 0x1234)
 LONG_TEXT = zlib.compress(bytes(100_000_000), 9)
 BOMBS = {
-    # The one whose pixels could really be decoded: 12 kB that would become 400 MB.
+    # Its pixels could be decoded: 12 kB would become 400 MB.
     "png": png(10_001, 10_001, 1, 0, bytes(1252 * 10_001)),
     "huge png": png(2**31 - 1, 2**31 - 1, 8, 2, b""),
     "jpeg": jpeg_header(12_000, 12_000),

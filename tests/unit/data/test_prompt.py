@@ -1,4 +1,4 @@
-"""The study's prompt is put around every sample, and nothing else about the sample changes."""
+"""The study's prompt is added to every sample; nothing else in the sample changes."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_texts_are_kept_in_order_between_what_comes_before_and_after(
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """User 7 with two samples, the second of which has a system turn."""
+    """User 7 with two samples; the second has a system turn."""
     (tmp_path / "images").mkdir()
     Image.new("RGB", (96, 160), "red").save(tmp_path / "images" / "a.png")
     system = {"role": "system", "content": "Be brief."}

@@ -182,7 +182,7 @@ def test_a_damaged_score_in_the_store_is_computed_again(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # The bytes are compared, and hold the time of scoring.
+    # The bytes are compared; they include the time of scoring.
     monkeypatch.setattr("usertune.evaluation.score.utc_now", lambda: "2026-11-27T12:00:00+00:00")
     study = make_study()
     inputs = "lora", "1", study.samples_of("1"), study.predictions("lora")

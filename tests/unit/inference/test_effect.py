@@ -1,4 +1,4 @@
-"""Trained weights are shown to change what the base model says, before their answers count."""
+"""Trained weights must change the outputs of the base model before their answers count."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from usertune.models.recipe import LoraSettings
 
 @pytest.fixture
 def save_adapter(tmp_path: Path) -> Callable[[float], Path]:
-    """Return a maker of saved adapters whose B matrices have this size."""
+    """Return a function that saves adapters with B matrices of this size."""
 
     def save(size: float) -> Path:
         adapted: Any = prepare_for_training(load_model(BASE, "float32"), LoraSettings(**LORA))

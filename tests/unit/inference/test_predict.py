@@ -21,7 +21,7 @@ from usertune.core.manifest import read_result, write_result
 from usertune.runtime.provenance import UNKNOWN, current_provenance
 
 ENGINE = ("usertune.inference.engines.transformers",)
-# Predicts as the JSON argument says; argument "stop" kills the process by SIGKILL as that batch begins.
+# Predicts with the JSON argument; "stop" kills the process by SIGKILL at the beginning of that batch.
 PREDICT = """
 import json, os, signal, sys
 from pathlib import Path
@@ -87,7 +87,7 @@ def test_a_killed_job_repeats_at_most_one_batch(prepared: Prepared, tmp_path: Pa
     assert process.returncode == -9
     assert not arguments["predictions_file"].exists()
     again = predict(**arguments)
-    # Two batches of two were done; the batch in flight is all that is left.
+    # Two batches of two were done; only the current batch is left.
     assert (again["generated"], again["reused"]) == (1, 4)
     assert again["predictions"] == undisturbed["predictions"]
 

@@ -1,4 +1,4 @@
-"""The prediction store: what was stored comes back, whatever happens to the files."""
+"""The prediction store returns what was stored, whatever happens to the files."""
 
 from __future__ import annotations
 

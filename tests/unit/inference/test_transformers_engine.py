@@ -34,7 +34,7 @@ def _generator(prepared: Prepared, max_new_tokens: int = 48) -> TransformersEngi
 
 
 def _uneven(prepared: Prepared) -> list[Sample]:
-    """Return samples whose prompts differ in length."""
+    """Return samples with prompts of different lengths."""
     samples = prepared.samples("1", "2")
     for number, sample in enumerate(samples):
         sample["messages"][0]["content"][1]["text"] += " please" * number
@@ -73,7 +73,7 @@ END, OTHER_END = "<|im_end|>", "<|endoftext|>"
 
 
 def _ending_otherwise(folder: Path, ends: Any) -> Path:
-    """Copy the base model so that it gives the same answers, but ends them with the other token."""
+    """Copy the base model; the copy gives the same answers, but ends them with the other token."""
     shutil.copytree(BASE, folder)
     tokens = ConversationTokenizer(load_processor(folder, NO_LIMITS)).tokenizer.get_vocab()
     weights = load_file(folder / "model.safetensors")
@@ -100,7 +100,7 @@ def test_the_base_models_own_ends_end_an_answer(prepared: Prepared, tmp_path: Pa
 
 
 def test_other_ends_make_another_base_model(tmp_path: Path) -> None:
-    # Whose stored answers are others.
+    # Answers are stored separately for each.
     found = set()
     for number, ends in enumerate([(OTHER_END, END), (END,)]):
         folder = _ending_otherwise(tmp_path / str(number), ends)
@@ -130,7 +130,7 @@ def test_answers_that_are_cut_short_say_so(prepared: Prepared) -> None:
 
 
 def _limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) -> list[int]:
-    """Let batches of more than ``most`` samples run out of memory, and note the sizes of all."""
+    """Make batches of more than ``most`` samples run out of memory, and record all batch sizes."""
     sizes = []
 
     def answer(self: TransformersEngine, samples: Any, prompts: Any) -> list[Prediction]:

@@ -74,7 +74,7 @@ HYBRID = f"""{CONTENT}{THINKING_TURNS}{{%- if add_generation_prompt %}}
         {{{{- '<think>\\n\\n</think>\\n\\n' }}}}
     {{%- endif %}}
 {{%- endif %}}"""
-# A template for training, which marks what the model says.
+# A template for training; it marks the model's turns.
 MARKED = DEMO.replace(
     "{{- render(message.content) -}}", "{%- generation -%}{{- render(message.content) -}}{%- endgeneration -%}"
 )

@@ -57,7 +57,7 @@ def base(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained_adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved adapter whose matrices are all random."""
+    """A saved adapter with random matrices."""
     folder = tmp_path_factory.mktemp("adapter")
     adapted: Any = prepare_for_training(load_model(BASE, "float32"), LoraSettings(**LORA))
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Where the wall time of a run went, on runs that are made up by the second."""
+"""The wall time of a run, for made-up runs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def at(seconds: float) -> datetime:
 
 
 def began(seconds: float = 0, process: int | None = None) -> None:
-    """Let the newest run be one that is over, unless its process is given."""
+    """Make the newest run one that has ended, unless its process is given."""
     if process is None:
         gone = subprocess.Popen(["true"])
         gone.wait()
@@ -52,7 +52,7 @@ def journal(*entries: dict[str, Any]) -> None:
 
 
 def allocation(job: str, rule: str, submitted: float, started: float | None, ended: float, seen: float) -> None:
-    """Write what the journal says of a job; SLURM's times have no zone, as it writes them."""
+    """Write the journal's entries on a job; SLURM's times have no zone."""
     wildcards = {"experiment": "lora", **({"batch": "1-2"} if rule == "predict" else {})}
 
     def local(seconds: float | None) -> str | None:

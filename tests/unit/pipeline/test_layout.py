@@ -24,7 +24,7 @@ def finding(study: SyntheticStudy, path: str) -> Finding | None:
 
 
 def files_of(result: Result) -> list[str]:
-    """Return every file of a result but its manifest, weights included."""
+    """Return every file of a result except its manifest, weights included."""
     if result.step != "train":
         return list(result.files)
     folder = Path(result.manifest).parent / read_result(result.manifest)["weights_folder"]

@@ -91,7 +91,7 @@ def test_a_change_reaches_the_steps_below_it_and_no_others(changes: dict[str, An
 @pytest.mark.parametrize(
     ("step", "expected"),
     [
-        # Dear work is not done again, but the audit names it and so is made again.
+        # Expensive work is not repeated, but the audit names it, so the audit is made again.
         *((step, {"audit", "report"}) for step in RECORDED_STEPS),
         ("score", {*SCORES, "compare", *LAST}),
         ("compare", {"compare", *LAST}),

@@ -71,7 +71,7 @@ def test_results_that_are_a_file() -> None:
 def test_results_that_cannot_be_written(folder: str) -> None:
     Path("out").mkdir()
     check_writable(_study(results=folder))
-    # Root may write anywhere, whatever the permissions say.
+    # Root can write anywhere, regardless of permissions.
     with (
         patch.object(os, "access", lambda path, _mode: Path(path).name != "out"),
         pytest.raises(UserError, match="out cannot be written to"),

@@ -46,7 +46,7 @@ def fingerprint_of(step: str, *parts: str) -> str:
 
 
 def study(names: list[str], users: list[str]) -> tuple[ReportRecipe, dict[str, Any]]:
-    """Return recipe and origin of a study in which every two users were predicted together."""
+    """Return recipe and lineage of a study with predictions for two users at a time."""
     experiments = {}
     for name in names:
         batches = {user: str(number // 2) for number, user in enumerate(users)}

@@ -1,4 +1,4 @@
-"""A report says where a result was computed in several ways."""
+"""The report names results that were computed in several ways."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the report says of the study: settings as people write them, dates as results recorded them."""
+"""The report on the study: settings as people write them, dates as recorded in the results."""
 
 from __future__ import annotations
 

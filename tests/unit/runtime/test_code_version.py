@@ -36,7 +36,7 @@ def _clear_caches() -> None:
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of the package, of which versions are taken."""
+    """A copy of the package; tests take the versions of its code."""
     copy = tmp_path / "usertune"
     shutil.copytree(module.ROOT, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(module, "ROOT", copy)
@@ -52,7 +52,7 @@ def versions() -> Versions:
 
 
 def changed_by(edit: Callable[[], object]) -> set[str]:
-    """Return the steps to which an edit gives another version."""
+    """Return the steps with another version after an edit."""
     before = versions()
     edit()
     after = versions()

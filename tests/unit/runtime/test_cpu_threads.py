@@ -25,7 +25,7 @@ def test_the_openmp_library_of_a_program_knows_how_to_wait(said: dict[str, str],
         [sys.executable, "-c", PROGRAM], env={**kept, **said, "OMP_DISPLAY_ENV": "TRUE"}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    # The library says so itself, when torch loads it.
+    # The library prints its settings when torch loads it.
     assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
 
 

@@ -1,4 +1,4 @@
-"""What is said where packages are missing, by every program."""
+"""The message of every program if packages are missing."""
 
 from __future__ import annotations
 

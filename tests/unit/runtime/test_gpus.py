@@ -18,7 +18,7 @@ from usertune.runtime import gpus
 GPUS = ["GPU-aaaa", "GPU-bbbb", "GPU-cccc"]
 CHOICE = "CUDA_VISIBLE_DEVICES"
 
-# Takes [count, folder], says which GPUs it got, and holds them until its standard input is closed.
+# Takes [count, folder], prints the GPUs that it got, and keeps them until its standard input is closed.
 HOLDER = """
 import json, os, sys
 from pathlib import Path
@@ -30,7 +30,7 @@ with gpus.lease(count, Path(folder)) as taken:
     sys.stdin.read()
 """
 
-# Takes [folder, count, rounds]: again and again takes GPUs, and marks each with a file that no other may have made.
+# Takes [folder, count, rounds]: takes GPUs repeatedly, and marks each with a file that must not exist before.
 CONTENDER = """
 import json, sys, time
 from pathlib import Path
@@ -52,7 +52,7 @@ Start = Callable[..., subprocess.Popen[str]]
 
 @pytest.fixture(autouse=True)
 def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a program nvidia-smi on PATH that answers the one question asked of it, with three GPUs."""
+    """Put a program nvidia-smi on PATH that answers the one query with three GPUs."""
     program = tmp_path / "bin" / "nvidia-smi"
     program.parent.mkdir()
     listing = "\\n".join(GPUS)
@@ -66,7 +66,7 @@ def three_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def hold(tmp_path: Path, run_python: Start) -> Iterator[Callable[[int], tuple[subprocess.Popen[str], list[str]]]]:
-    """Return a function that starts a process which holds GPUs, and tells which."""
+    """Return a function that starts a process that takes GPUs and returns their numbers."""
     started = []
 
     def start(count: int) -> tuple[subprocess.Popen[str], list[str]]:

@@ -17,7 +17,7 @@ from usertune.core.errors import UserError
 from usertune.runtime import locks
 from usertune.runtime.locks import hold_results, one_at_a_time
 
-# Takes a lock file, says when it has it, and keeps it until its standard input is closed.
+# Locks a file, prints when it has the lock, and keeps it until its standard input is closed.
 WORKER = """
 import json, logging, sys
 from pathlib import Path
@@ -28,7 +28,7 @@ with one_at_a_time(Path(json.loads(sys.argv[1])), "training lora"):
     sys.stdin.read()
 """
 
-# Takes a folder, says that it holds it, and does so until its standard input is closed.
+# Locks a folder, prints when it has the lock, and keeps it until its standard input is closed.
 HOLDER = """
 import json, sys
 from pathlib import Path
@@ -77,7 +77,7 @@ def says(process: subprocess.Popen[str]) -> str:
 
 
 def waits(process: subprocess.Popen[str]) -> str:
-    """Return what a process says when it begins to wait."""
+    """Return the message of a process when it begins to wait."""
     assert process.stderr is not None
     return process.stderr.readline().strip()
 

@@ -1,4 +1,4 @@
-"""A lack of memory is recognised by every name under which it is reported; nothing else is."""
+"""Out-of-memory errors of every kind are recognised, and no other errors."""
 
 from __future__ import annotations
 

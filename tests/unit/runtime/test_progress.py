@@ -1,4 +1,4 @@
-"""Progress as log lines, and the record in which a job tells how it is going."""
+"""Progress as log lines and in the record of a job."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_signs_of_life(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_signals_stay_with_the_main_thread(log: Path) -> None:
-    """A program that blocks a signal, to wait for it, gets it: no other thread takes it."""
+    """A program that blocks a signal to wait for it receives it: no other thread does."""
     body = (
         "signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM]); os.kill(os.getpid(), signal.SIGTERM); "
         "time.sleep(0.2); sys.exit(signal.sigtimedwait([signal.SIGTERM], 5) is None)"

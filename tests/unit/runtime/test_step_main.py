@@ -103,7 +103,7 @@ step_main.run(parser, main, record=False)
 
 
 def _run_users(body: str, folder: Path) -> tuple[subprocess.CompletedProcess[str], dict[str, str], dict[str, str]]:
-    """Return the program's end, the texts of its logs, and the state in every user's record."""
+    """Return the program's exit status, the texts of its logs, and the state in every user's record."""
     arguments = ["--users", "1-3,ana", "--user-log", f"{folder}/user_{{user}}.log", "--log", f"{folder}/all.log"]
     command = [sys.executable, "-c", USERS.format(body=body), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)

@@ -78,7 +78,7 @@ class Run:
             )  # fmt: skip
 
     def end(self) -> None:
-        """Kill Snakemake, as a machine that goes down."""
+        """Kill Snakemake, as if its machine failed."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -93,7 +93,7 @@ class Run:
         return (self.folder / "output").read_text()
 
     def says(self, text: str) -> None:
-        """Wait until Snakemake says something."""
+        """Wait until Snakemake prints something."""
         self.wait_for(lambda: text in self.output)
 
     def wait_for(self, condition: Callable[[], object]) -> None:
@@ -115,12 +115,12 @@ class Run:
         return sorted(submissions(self.journal.read()))
 
     def set(self, state: str, *jobs: str) -> None:
-        """Let jobs have a state."""
+        """Set the state of jobs."""
         for job in jobs:
             stand_in_slurm.write(self.cluster / "jobs" / job, f"{state} {NAME}")
 
     def complete(self, *jobs: str) -> None:
-        """Let jobs do their work and end."""
+        """Complete jobs."""
         submitted = submissions(self.journal.read())
         for job in jobs:
             (self.folder / f"{submitted[job]['wildcards']['name']}.txt").touch()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from slurm_guard.journal import Journal, submissions
 
-# Takes [journal, name, count]: writes so many events.
+# Takes [journal, name, count]: writes that many events.
 WRITER = """
 import json, sys
 from pathlib import Path

@@ -126,7 +126,7 @@ def test_several_that_do_the_same_come_together_the_newest_first(study: Study) -
         study.submitted(job)
     study.submitted("50", PREDICT)
     orphans = study.orphans()
-    # SLURM lists by priority, and text sorts otherwise.
+    # SLURM lists by priority; text has another order.
     assert ids(orphans) == ["100", "99", "9"]
     assert ids(orphans, PREDICT) == ["50"]
 

@@ -38,7 +38,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 
 @pytest.fixture
 def lists(program: Program, tmp_path: Path) -> Callable[[bytes], None]:
-    """Return a function that lets squeue list something, to the one question that is asked of it."""
+    """Return a function that sets the answer of squeue to the one query."""
 
     def write(listing: bytes) -> None:
         (tmp_path / "listing").write_bytes(listing)
@@ -163,7 +163,7 @@ def test_no_answer_where_the_command_fails_without_a_word(program: Program, ask:
 @pytest.mark.parametrize("ask", ASK)
 def test_no_answer_where_it_takes_too_long(program: Program, monkeypatch: pytest.MonkeyPatch, ask: str) -> None:
     monkeypatch.setattr(queue, "TIMEOUT_SECONDS", 0.2)
-    # As a program that was asked for in vain: a child of it must not keep the pipe open.
+    # As a program that times out: a child of it must not keep the pipe open.
     program(ask.split()[0], "exec sleep 100")
     with pytest.raises(NoAnswerError, match="no answer within 0 s"):
         ASK[ask]()

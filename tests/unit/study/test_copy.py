@@ -27,7 +27,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 def same(copy: Study, study: Study) -> bool:
-    """Whether two studies are the same but for paths, of which the copy's are absolute."""
+    """Whether two studies are the same except for paths, which are absolute in the copy."""
     paths = [[one.results, one.dataset.root, one.base_model.path, one.container or ""] for one in (copy, study)]
     for after, before in zip(*paths, strict=True):
         assert after in (before, str(Path(before).absolute()))

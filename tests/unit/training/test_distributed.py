@@ -254,12 +254,12 @@ def _workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
 def test_a_run_resumes_with_more_and_with_fewer_processes(
     prepared: Prepared, tmp_path: Path, undisturbed: Path, run_python: Start
 ) -> None:
-    """One process, then two, again two, and at last one: what comes out is as if nothing had been stopped."""
+    """One process, then two, two again, and finally one: the result is that of an undisturbed training."""
     _request_stop(_start(run_python, prepared, tmp_path, nproc_per_node=1))
     error = _request_stop(_start(run_python, prepared, tmp_path, nproc_per_node=2))
     assert "interrupted; finished work is kept" in error
     assert "Traceback" not in error
-    # Signals to every process again and again leave a checkpoint, too.
+    # Repeated signals to every process leave a checkpoint, too.
     process = _start(run_python, prepared, tmp_path, nproc_per_node=2)
     children = _children(process)
     assert len(children) == 3, "torchrun and two training processes"

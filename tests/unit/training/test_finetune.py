@@ -34,7 +34,7 @@ from usertune.training.trainer import answer_loss_sum
 
 
 def _uneven(prepared: Prepared, *users: str) -> Any:
-    """Return samples whose answers differ much in length."""
+    """Return samples with answers of very different lengths."""
     samples = prepared.samples(*users)
     for number, sample in enumerate(samples):
         sample["messages"][-1]["content"] = [{"type": "text", "text": "yes " * (1 + 9 * (number % 3))}]
@@ -244,7 +244,7 @@ def test_an_unfinished_or_damaged_checkpoint_is_removed_and_not_resumed_from(tmp
 
 
 def _never_again(prepared: Prepared, tmp_path: Path, run: FineTuning) -> str:
-    """Let a training stop for numbers that are not finite, and return its message."""
+    """Return the message of a training that stops because of numbers that are not finite."""
     with pytest.raises(FinalError) as stopped:
         _train(run, tmp_path)
     assert not (tmp_path / "weights").exists()
@@ -257,7 +257,7 @@ NO_WARM_UP = {"learning_rate": 1e30, "warmup_steps": 0}
 @pytest.mark.parametrize(
     ("mode", "settings", "validated", "expected"),
     [
-        # The first update makes weights of 1e30, of which the next loss is nan.
+        # The first update makes weights of 1e30, so the next loss is nan.
         ("lora", {}, False, r"at step 2 of 6, .*: the loss is nan, the gradient norm nan \(samples: 1[12]-"),
         ("full", {"validate_every_steps": 1}, True, r"after step 1 of 6, .*: the validation loss is nan \(samples: 74"),
         # A single step, after which no loss is computed.
@@ -392,7 +392,7 @@ def test_the_cost_is_that_of_all_attempts(prepared: Prepared, tmp_path: Path, mo
     def die(*_: Any) -> Any:
         raise RuntimeError("killed")
 
-    # Dies in step 4, whose predecessor is lost: the checkpoint is that of step 2.
+    # Killed in step 4; step 3 is lost too: the checkpoint is that of step 2.
     with monkeypatch.context() as patch:
         steps = iter([*[answer_loss_sum] * 3, die])
         patch.setattr("usertune.training.trainer.answer_loss_sum", lambda *arguments: next(steps)(*arguments))

@@ -84,7 +84,7 @@ def test_processes_that_say_nothing_are_no_success(tmp_path: Path, exit_code: in
 
 @pytest.mark.parametrize(
     ("processes", "threads", "given", "expected"),
-    # The fourth is what Snakemake gives a job of 8 threads.
+    # Snakemake sets the fourth for a job of 8 threads.
     [(1, 8, None, "8"), (4, 8, None, "2"), (4, 2, None, "1"), (4, 8, "8", "2"), (4, 8, "1", "1"), (4, 8, "?", "2")],
 )
 def test_processes_share_the_threads_of_a_node(

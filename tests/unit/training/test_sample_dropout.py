@@ -1,4 +1,4 @@
-"""Dropout is that of the sample, whatever else is in the micro-batch."""
+"""Dropout depends on the sample, not on the rest of the micro-batch."""
 
 from __future__ import annotations
 
