@@ -82,7 +82,7 @@ def test_a_finished_study_stays_finished(finished: Workplace, tmp_path: Path) ->
         assert "Nothing to be done" in finished.run("-n", *profile)
 
 
-def test_a_study_without_image_is_told_so(contained: Workplace, tmp_path: Path) -> None:
+def test_a_study_without_image_is_reported(contained: Workplace, tmp_path: Path) -> None:
     (tmp_path / "usertune.sif").unlink()
     code, output = contained.snakemake(*CONTAINER_PROFILE)
     assert code != 0

@@ -85,7 +85,7 @@ def test_two_gpus_train_one_experiment(tmp_path: Path) -> None:
     assert "step 3 of 3: validation loss" in log, "what the processes say is in the log of the job"
 
 
-def test_more_gpus_than_there_are_is_told_before_anything_runs(tmp_path: Path) -> None:
+def test_more_gpus_than_there_are_is_reported_before_anything_runs(tmp_path: Path) -> None:
     workplace = new_workplace(tmp_path / "study", Counts(train=3, validation=1, test=1))
     _with_gpus(workplace, "GPU-one")
     workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n")

@@ -101,7 +101,7 @@ def test_settings_that_change_no_result(finished: Workplace) -> None:
     assert NOTHING in finished.run("--dry-run", "--executor", "slurm", "--jobs", "2")
 
 
-def test_users_grouped_otherwise_take_no_gpu_job(finished: Workplace) -> None:
+def test_users_in_other_groups_need_no_gpu_job(finished: Workplace) -> None:
     finished.replace("  users_per_job: 2", "  users_per_job: 1")
     plan = finished.run("--dry-run", "--executor", "slurm", "--jobs", "2")
     started = set(re.findall(r"^(\w+)(?: users \S+)? +\d+$", plan, re.MULTILINE))

@@ -37,7 +37,7 @@ def test_a_training_takes_the_gpus_it_asks_for_or_none_where_there_are_none(
         ({"gpus": 2}, 0, "experiments.one shares one model between 2 GPUs .parallel: auto., but this machine has none"),
     ],
 )
-def test_what_this_machine_cannot_do_is_told_before_anything_runs(
+def test_what_this_machine_cannot_do_is_reported_before_anything_runs(
     settings: dict[str, Any], available: int, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):

@@ -23,7 +23,7 @@ def test_nothing_is_collected_where_all_predictions_hold(complete: SyntheticStud
     assert to_collect(complete) == []
 
 
-def test_users_that_are_grouped_otherwise_are_collected(complete: SyntheticStudy) -> None:
+def test_users_in_other_groups_are_collected(complete: SyntheticStudy) -> None:
     expected = [f"predictions/{name}/users_{user}.json" for name in complete.experiments for user in complete.users]
     assert to_collect(regrouped(complete)) == expected
 

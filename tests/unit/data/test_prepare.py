@@ -212,7 +212,7 @@ def test_a_bad_sample_can_be_skipped_and_is_counted(prepare: Prepare, bad: Any, 
     assert (manifest["skipped_samples"][0]["line"], manifest["skipped_samples"][0]["field"]) == (2, field)
 
 
-def test_an_id_that_stands_twice_is_refused(prepare: Prepare) -> None:
+def test_an_id_that_occurs_twice_is_refused(prepare: Prepare) -> None:
     sample = {"id": "a", "messages": [QUESTION, ANSWER]}
     with pytest.raises(UserError, match="2: id: 'a' was already used in line 1"):
         prepare(sample, sample)

@@ -221,7 +221,7 @@ def test_while_the_run_is_active(complete: SyntheticStudy) -> None:
     assert "until now" in shown(found)
 
 
-def test_slurm_itself_tells_when_a_running_job_started(complete: SyntheticStudy) -> None:
+def test_slurm_reports_when_a_running_job_started(complete: SyntheticStudy) -> None:
     began(process=os.getpid())
     wildcards = {"experiment": "lora"}
     submitted = {"event": "submitted", "job": "7", "rule": "train", "wildcards": wildcards, "attempt": 1, "log": "x"}

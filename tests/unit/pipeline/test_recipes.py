@@ -126,7 +126,7 @@ STRICT: dict[str, Any] = {"rerun": {"on_code_change": True}}
         ({"versions": {"torch": "3"}}, ALL_BUT_SOURCES | {"prepare", "base_model"}),
     ],
 )
-def test_other_code_and_packages_reach_the_dear_steps_if_the_study_says_so(
+def test_other_code_and_packages_reach_the_expensive_steps_if_the_study_says_so(
     changed: dict[str, Any], expected: set[str]
 ) -> None:
     before, after = all_recipes(**STRICT), all_recipes(**STRICT, **changed)

@@ -336,7 +336,7 @@ def test_a_large_study_is_small_and_quick_to_describe() -> None:
     assert len(json.dumps(metadata, indent=2)) < 1_000_000
 
 
-def test_of_the_machine_only_what_results_depend_on_is_told() -> None:
+def test_only_facts_of_the_machine_that_results_depend_on_are_published() -> None:
     recipe, origin = study(["vanilla"], ["1"])
     private = {**record()["machine"], "host": "node-of-the-institute", "folder": "/home/somebody"}
     origin["provenance"] = [current_provenance("report"), record(machine=private)]
@@ -363,7 +363,7 @@ def test_the_link_follows_new_metadata_and_replaces_what_was_there(results: Path
     assert [path.name for path in results.iterdir() if path.name.endswith(".tmp")] == []
 
 
-def test_a_link_that_cannot_be_made_is_told_and_fails_nothing(
+def test_a_link_that_cannot_be_made_is_reported_and_fails_nothing(
     results: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (results / METADATA_NAME).unlink()

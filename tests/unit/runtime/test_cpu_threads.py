@@ -19,7 +19,7 @@ step_main.run(step_main.argument_parser("imports torch"), main)
 
 
 @pytest.mark.parametrize(("said", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_the_openmp_library_of_a_program_knows_how_to_wait(said: dict[str, str], policy: str) -> None:
+def test_the_openmp_library_of_a_program_has_the_wait_policy(said: dict[str, str], policy: str) -> None:
     kept = {name: value for name, value in os.environ.items() if name not in WAITING}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env={**kept, **said, "OMP_DISPLAY_ENV": "TRUE"}, capture_output=True, text=True

@@ -95,7 +95,7 @@ def test_the_second_waits_until_the_first_is_done(tmp_path: Path, start: Start) 
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_nobody_waits_for_the_dead(tmp_path: Path, start: Start, how: signal.Signals) -> None:
+def test_nobody_waits_for_a_dead_process(tmp_path: Path, start: Start, how: signal.Signals) -> None:
     first, lock = start(WORKER, tmp_path / ".lock"), tmp_path / ".lock"
     assert says(first) == "working"
     second = start(WORKER, lock)

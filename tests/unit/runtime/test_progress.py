@@ -170,12 +170,12 @@ def test_no_record_without_a_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.iterdir())
 
 
-def test_a_worker_tells_the_programs_record(log: Path) -> None:
+def test_the_first_training_process_updates_the_programs_record(log: Path) -> None:
     body = f"subprocess.run([sys.executable, '-c', {WORKER!r}], check=True); job_record.note_progress"
     _, found = run(body, log, RANK="0", **{PARENT: "1"})
     assert (found["state"], found["model_loads"], found["progress"]["done"]) == ("ended", 1, 4)
     _, found = run(body, log, RANK="1", **{PARENT: "1"})
-    assert "model_loads" not in found, "only the first worker tells it"
+    assert "model_loads" not in found, "only the first process records it"
     assert "progress" not in found
     _, found = run(body, log, RANK="1")
     assert found["model_loads"] == 1, "a number that another launcher left behind"

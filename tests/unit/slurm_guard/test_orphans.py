@@ -90,7 +90,7 @@ def test_jobs_that_failed_while_no_run_was_active_run_again(study: Study, state:
 
 
 @pytest.mark.parametrize("state", ["NODE_FAIL", "PREEMPTED"])
-def test_jobs_that_slurm_may_bring_back_are_no_matter_of_the_past(study: Study, state: str) -> None:
+def test_jobs_that_slurm_may_bring_back_are_not_over(study: Study, state: str) -> None:
     study.submitted("7", state=state)
     study.lists("8", state)
     orphans = study.orphans()
@@ -107,7 +107,7 @@ def test_jobs_that_were_seen_ending_are_done_with(study: Study, state: str) -> N
     assert orphans.unknown == []
 
 
-def test_the_end_of_a_job_that_was_cancelled_stands_for_nothing(study: Study) -> None:
+def test_the_end_of_a_job_that_was_cancelled_is_ignored(study: Study) -> None:
     study.submitted("7", state="COMPLETING")
     study.journal.append("cancelled", "7", message="the run was ended")
     assert [orphan.adoptable for orphan in study.orphans().take(LORA)] == [False]

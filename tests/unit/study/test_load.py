@@ -236,7 +236,7 @@ def test_the_line_of_a_wrong_colour_is_named(tmp_path: Path, name: str, colour: 
         load_study([file])
 
 
-def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_key_that_occurs_twice_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "study.yaml"
     file.write_text(yaml.safe_dump(GOOD) + "name: again\n")
     with pytest.raises(UserError, match="name was already set in line"):

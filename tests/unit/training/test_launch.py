@@ -53,9 +53,7 @@ def test_a_full_disk_is_named_with_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
-def test_a_stop_is_told_by_the_signal_that_this_process_got_or_else_by_theirs(
-    tmp_path: Path, own: int | None, expected: int
-) -> None:
+def test_a_stop_has_the_signal_of_this_process_or_else_theirs(tmp_path: Path, own: int | None, expected: int) -> None:
     with pytest.raises(StopRequested) as stopped:
         _outcome(tmp_path, 0, STOPPED, STOPPED, STOPPED, own=own)
     assert stopped.value.signal == expected
