@@ -213,7 +213,8 @@ def _completed(work: Path) -> dict[str, Any] | None:
         losses = (work / LOSS_TABLE).read_bytes()
         if digest_bytes(losses) == result["losses_sha256"] and digest_folder(work / WEIGHTS) == result["weights_files"]:
             old = result.pop(OLD_PROVENANCE, [UNKNOWN])
-            return {"provenance": old, **result}
+            result.setdefault("provenance", old)
+            return result
     except (UserError, OSError, KeyError) as problem:
         logger.warning("%s", problem)
     logger.warning("%s: the weights or the losses are missing or damaged; training again", work)
