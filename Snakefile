@@ -59,13 +59,3 @@ for experiment in STUDY.experiments:
 for target in workflow.rules:
     if target.name in STUDY.experiments:
         target.docstring = f"The experiment {target.name}, as far as its scores."
-
-
-# `snakemake --list` shows what can be asked for: rules that make a file for each user or experiment cannot, by name.
-def list_targets(only_targets):
-    for batch in DATA_BATCHES:
-        del workflow._rules[rule_of_batch(steps.PREPARE, batch)]
-    type(workflow).list_rules(workflow, True)
-
-
-workflow.list_rules = list_targets

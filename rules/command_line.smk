@@ -64,3 +64,13 @@ def end_quietly_on_ctrl_c():
 # `snakemake check --profile local` needs no base model. Snakemake has not parsed its targets yet.
 DATA_ALONE = getattr(command_line(), "targets", None) == [CHECK]
 end_quietly_on_ctrl_c()
+
+
+def list_targets(only_targets):
+    """Show what can be asked for by `snakemake --list`: rules that make many files are no targets by name."""
+    for batch in DATA_BATCHES:
+        del workflow._rules[rule_of_batch(steps.PREPARE, batch)]
+    type(workflow).list_rules(workflow, True)
+
+
+workflow.list_rules = list_targets

@@ -10,7 +10,7 @@ SOURCE = str(Path(workflow.basedir) / "src")
 sys.path.insert(0, SOURCE)
 for variable, folder in {"PYTHONPATH": SOURCE, "PATH": str(Path(sys.executable).parent)}.items():
     os.environ[variable] = os.pathsep.join(filter(None, [folder, os.environ.get(variable)]))
-os.environ["USERTUNE_SCRIPTS"] = str(Path(workflow.basedir) / "scripts")
+os.environ.update(USERTUNE_SCRIPTS=str(Path(workflow.basedir) / "scripts"))
 
 from usertune.runtime import environment
 
