@@ -2,7 +2,7 @@ r"""Check users' raw samples, and write canonical samples and a manifest for eac
 
 Users with an up-to-date manifest are skipped. In paths, {user} stands for the user's id. Example:
 
-    python scripts/prepare.py --recipe '{"format": "messages", "task": "grounding", "on_bad_sample": "error"}' \
+    python scripts/prepare.py --recipe '{"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}' \
         --root demo/dataset --users 1-3 --samples 'out/user_{user}.jsonl' --manifest 'out/user_{user}.manifest.json'
 """
 

@@ -148,6 +148,10 @@ def test_every_script_takes_its_arguments(
     monkeypatch.chdir(checkout)
     monkeypatch.setattr(sys, "argv", list(words))
     monkeypatch.syspath_prepend(REPOSITORY / "scripts")
+    for word in words:
+        if word.endswith(".txt"):
+            # A list file, which the arguments are read from.
+            Path(word).touch()
     monkeypatch.setattr(step_main, "run", lambda parser, main, **_: parser.parse_args())
     runpy.run_path(words[0], run_name="__main__")
     assert capsys.readouterr().err == ""

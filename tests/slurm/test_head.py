@@ -71,7 +71,7 @@ def test_terminated(
 
 def test_killed_and_started_again(long_workplace: Workplace, undisturbed: Undisturbed, left: str) -> None:
     output = long_workplace.run(FULL)
-    assert f"SLURM jobs of an earlier run of this study: {left}." in output
+    assert f"SLURM jobs of an earlier run: {left}." in output
     assert f"re-attaches to SLURM job {left} of an earlier run" in output
     assert events(long_workplace) == [("submitted", left), ("adopted", left), ("ended", left)], "and no other"
     assert undisturbed.same_training(long_workplace)["resumed_from_step"] == 0

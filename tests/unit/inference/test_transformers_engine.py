@@ -184,7 +184,7 @@ def test_a_model_that_does_not_fit_is_reported_as_such(prepared: Prepared, monke
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
     monkeypatch.setattr("usertune.inference.engines.transformers.load_for_prediction", load)
-    with pytest.raises(LackOfMemoryError, match=r"while the model was loaded \(CUDA out of memory\. Tried"):
+    with pytest.raises(LackOfMemoryError, match=r"while loading the model \(CUDA out of memory\. Tried"):
         _generator(prepared)
 
 
