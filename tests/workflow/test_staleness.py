@@ -278,7 +278,7 @@ def _upgrade_package(workplace: Workplace) -> None:
 
 
 def _edit_training(workplace: Workplace) -> None:
-    _edit(workplace, "finetune.py", "def _loss_table(", "OTHER_CODE = 1\n\n\ndef _loss_table(")
+    _edit(workplace, "training/finetune.py", "def _loss_table(", "OTHER_CODE = 1\n\n\ndef _loss_table(")
 
 
 @pytest.mark.parametrize(
