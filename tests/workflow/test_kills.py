@@ -132,11 +132,13 @@ class Killer:
 
 
 def _usual_seconds(workplace: Workplace) -> dict[str, float]:
-    """Return the longest time that a job of each rule took, by Snakemake's records."""
+    """Return the longest time that a job of each step took, by Snakemake's records."""
     found: dict[str, float] = {}
     for path in (workplace.folder / ".snakemake/metadata").iterdir():
         record = json.loads(path.read_text())
-        found[record["rule"]] = max(found.get(record["rule"], 0), record["endtime"] - record["starttime"])
+        # Rules of batches are called by their step and their users.
+        step = record["rule"].split()[0]
+        found[step] = max(found.get(step, 0), record["endtime"] - record["starttime"])
     return found
 
 
