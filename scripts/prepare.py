@@ -2,8 +2,9 @@ r"""Check users' raw samples, and write canonical samples and a manifest for eac
 
 Users with an up-to-date manifest are skipped. In paths, {user} stands for the user's id. Example:
 
-    python scripts/prepare.py --recipe '{"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}' \
-        --root demo/dataset --users 1-3 --samples 'out/user_{user}.jsonl' --manifest 'out/user_{user}.manifest.json'
+    python scripts/prepare.py --root demo/dataset --users 1-3 \
+        --recipe '{"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}' \
+        --samples 'out/user_{user}.jsonl' --manifest 'out/user_{user}.manifest.json'
 """
 
 from __future__ import annotations
