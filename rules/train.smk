@@ -30,7 +30,6 @@ rule train:
         mem_mb=for_each_gpu(64000),
         runtime=lambda wildcards, attempt: 1440 * attempt,
         # Not params, because a changed param starts the job again.
-        micro_batch_size=of_experiment("training.micro_batch_size"),
         execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
         attempt=lambda wildcards, attempt: attempt,
     params:
@@ -42,7 +41,7 @@ rule train:
         "Training {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/train.py --recipe {params.recipe:q} --execution {resources.execution:q}'
-        " --micro-batch-size {resources.micro_batch_size} --attempt {resources.attempt}"
+        " --attempt {resources.attempt}"
         " --experiment {wildcards.experiment:q}"
         " --base-model {input.base_model:q} --train {params.train:q} --validation {params.validation:q}"
         " --root {params.root:q} --gpus {resources.gpu} --processes {resources.gpus_per_node}"

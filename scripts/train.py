@@ -26,18 +26,14 @@ def main(arguments: argparse.Namespace) -> None:
         losses=arguments.losses,
     )
     processes = Processes(arguments.processes, arguments.nodes, arguments.parallel, arguments.threads)
-    execution = arguments.execution.model_copy(update={"micro_batch_size": arguments.micro_batch_size})
     allotment = Allotment(arguments.gpus, processes, arguments.attempt)
-    train_experiment(arguments.recipe, execution, arguments.experiment, files, allotment)
+    train_experiment(arguments.recipe, arguments.execution, arguments.experiment, files, allotment)
 
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(parser, TrainRecipe)
     step_main.add_settings(parser, "--execution", Execution)
-    parser.add_argument(
-        "--micro-batch-size", type=int, required=True, help="samples in memory at once, in each process"
-    )
     parser.add_argument(
         "--attempt", type=int, default=1, help="1, 2, ...; after an out-of-memory attempt, the next takes fewer samples"
     )

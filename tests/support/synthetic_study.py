@@ -296,7 +296,7 @@ class SyntheticStudy:
         out = self.root / result.manifest
         calls.train(
             recipe=recipe,
-            execution={**json.loads(self.recipes.execution(str(result.experiment))), "micro_batch_size": 1},
+            execution=json.loads(self.recipes.execution(str(result.experiment))),
             experiment=str(result.experiment),
             base_manifest=base,
             train_manifests=users[:count],

@@ -32,6 +32,7 @@ class Freshness:
         self.results = results_of(study, recipes)
         self.raw_data = RawData(study)
         self._holds: dict[str, bool] = {}
+        self._valid: dict[str, bool] = {}
         self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
 
     def inspect(self, path: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
@@ -102,18 +103,20 @@ class Freshness:
 
         Snakemake's own records are not enough: after ``--touch``, or without records, it considers them valid.
         """
-        return [path for path in self.results if (self.folder / path).exists() and not self._holds_itself(path)]
+        return [path for path in self.results if (self.folder / path).exists() and not self._is_valid(path)]
 
     def holds(self, path: str) -> bool:
         """Whether a result and everything upstream of it exist and would not be made again."""
-        return self._holds_itself(path) and all(map(self.holds, self.results[path].upstream))
-
-    def _holds_itself(self, path: str) -> bool:
         if path not in self._holds:
+            self._holds[path] = self._is_valid(path) and all(map(self.holds, self.results[path].upstream))
+        return self._holds[path]
+
+    def _is_valid(self, path: str) -> bool:
+        if path not in self._valid:
             try:
                 reason = next(chain(self.reasons(path), self.not_from_upstream(path)), None)
-                self._holds[path] = reason is None
+                self._valid[path] = reason is None
             except (KeyError, TypeError, ValueError, OSError, UserError):
                 # Made by another release of usertune, or its source is missing.
-                self._holds[path] = False
-        return self._holds[path]
+                self._valid[path] = False
+        return self._valid[path]

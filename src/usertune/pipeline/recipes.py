@@ -36,7 +36,7 @@ from usertune.tasks.catalogue import TASKS
 from usertune.training.recipe import Execution, SplitUsers, TrainingSettings, TrainRecipe
 
 # `training` keys that change speed or fault tolerance, but only the last digits of results (docs/reproducibility.md).
-EXECUTION_KEYS = frozenset({"micro_batch_size", "gradient_checkpointing", "save_every_steps", "dataloader_num_workers"})
+EXECUTION_KEYS = frozenset(Execution.model_fields)
 
 _ABSENT = object()
 
@@ -99,7 +99,7 @@ class Recipes:
         """Training settings that change only the last digits; not part of the recipe."""
         training = self.study.experiments[experiment].training
         assert training is not None
-        return Execution(**training.model_dump(include=set(EXECUTION_KEYS - {"micro_batch_size"}))).text()
+        return Execution(**training.model_dump(include=set(EXECUTION_KEYS))).text()
 
     def audit(self) -> str:
         """Recipe of the audit, with the current code and packages, to which the audit compares those of the results."""
