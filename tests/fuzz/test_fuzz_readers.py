@@ -26,10 +26,12 @@ from usertune.data.reader import BadSampleError
 from usertune.data.readers.messages import MessagesReader, parse_line
 from usertune.data.samples import read_samples, read_user, request_digest
 from usertune.evaluation.answers import Answer
+from usertune.evaluation.recipe import ScoreRecipe
 from usertune.evaluation.score import score_samples
 from usertune.study.load import study_from_config
 
 USER = "7"
+METRICS = ScoreRecipe(step="score", task="grounding", thresholds=[140]).metrics
 STUDY = {
     "name": "small",
     "users": {"test": USER},
@@ -178,7 +180,7 @@ def test_canonical_samples_are_read_or_refused(content: bytes) -> None:
         assert {sample["user"] for sample in samples} == {USER}
         answers = {sample["id"]: Answer("[1, 2]") for sample in samples}
         try:
-            rows = score_samples("grounding", samples, answers, [140], path)
+            rows = score_samples("grounding", METRICS, samples, answers, path)
         except UserError as error:
             assert "the target is" in str(error)
         else:

@@ -126,7 +126,7 @@ def score_samples(
     for sample in samples:
         try:
             target = task.read_target(sample["target"])
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             raise UserError(
                 f"{samples_file}: sample {sample['id']!r}: {error}; "
                 "check the dataset's answer for it, then prepare the user again"
