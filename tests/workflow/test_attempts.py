@@ -155,7 +155,7 @@ def _resources(output: str, rule: str) -> dict[str, int]:
     return {name: int(found[name]) for name in ("mem_mb", "runtime")}
 
 
-def test_stopped_training_resumes(tmp_path: Path) -> None:
+def test_stop_requests(tmp_path: Path) -> None:
     # The name is short: a loader's worker opens a socket below the folder, whose path has at most 107 characters.
     # One long epoch; the loader's worker is needed in the middle of it.
     workplace = new_workplace(tmp_path / "study", Counts(train=20, validation=1, test=1))
