@@ -30,7 +30,7 @@ def check_sources(study: Study, base_model: bool = True) -> None:
     if not root.is_dir():
         hint = " (make demo-data draws the demo's screens)" if study.name == "demo" else ""
         raise UserError(f"dataset.root: the folder {root} does not exist{hint}")
-    reader = get_reader(study.dataset.format, root)
+    reader = get_reader(study.dataset.format, root, study.dataset.options)
     there = set(reader.users())
     missing = {split: [user for user in getattr(study.users, split) if user not in there] for split in SPLITS}
     lines = [

@@ -22,7 +22,7 @@ class RawData:
 
     def __init__(self, study: Study) -> None:
         self.root = Path(study.dataset.root)
-        self.reader = get_reader(study.dataset.format, self.root)
+        self.reader = get_reader(study.dataset.format, self.root, study.dataset.options)
         self._watch_images = study.dataset.watch_images
         self._states: dict[str, str] = {}
         self._folders: dict[Path, dict[str, tuple[int, int]]] = {}

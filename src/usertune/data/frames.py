@@ -16,10 +16,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
-Point = tuple[float, float]
+from usertune.tasks.truth import Point, Truth
+
 Parse = Callable[[str], Point | None]
 
 BEYOND = {"relative_1000": "1000", "relative_1": "1", "pixels": "their image"}
@@ -90,14 +92,8 @@ def convert_answer(text: str, point: Point, frame: str, size: tuple[int, int] | 
     Raises:
         ValueError: the point lies outside the image, or the frame is ``pixels`` and there is no image.
     """
-    if frame == "relative_1":
-        limits, extent = (1.0, 1.0), "0-1, the range of dataset.frame: relative_1"
-    elif size is None:
-        raise ValueError("dataset.frame is pixels, but the sample has no image")
-    else:
-        limits, extent = (float(size[0]), float(size[1])), f"the image of {size[0]} x {size[1]} pixels"
-    if not all(0 <= value <= limit for value, limit in zip(point, limits, strict=True)):
-        raise ValueError(f"the answer's point {_shown(point)} lies outside {extent}")
+    limits = _limits(frame, size)
+    _require_inside(point, "the answer's point", frame, size)
     box = _box(text, point)
     values = [value / limits[index % 2] * SCALE for index, value in enumerate(box or point)]
     # Fractions of 1 in an answer look like another frame.
@@ -105,6 +101,38 @@ def convert_answer(text: str, point: Point, frame: str, size: tuple[int, int] | 
     numbers = ", ".join(f"{round(value, digits):g}" for value in values)
     referring = _REFERRING.search(text)
     return (f"{referring[0]}\n" if referring else "") + f"```grounding\n[{numbers}]\n```"
+
+
+def convert_truth(truth: Truth, frame: str, size: tuple[int, int] | None) -> Truth:
+    """Return an action with its coordinates converted to 0-1000, rounded to `DECIMALS`.
+
+    Args:
+        truth: the action, in the raw data's frame.
+        frame: the declared frame.
+        size: width and height of the image in pixels; None without an image.
+
+    Raises:
+        ValueError: point or box lie outside the image, the box is empty, or the frame is ``pixels`` and there is no
+            image.
+    """
+    if truth.point is None and truth.box is None:
+        return truth
+    limits = _limits(frame, size)
+
+    def converted(values: Sequence[float]) -> tuple[float, ...]:
+        return tuple(round(value / limits[index % 2] * SCALE, DECIMALS) for index, value in enumerate(values))
+
+    point, box = truth.point, truth.box
+    if point is not None:
+        _require_inside(point, "the point", frame, size)
+        point = converted(point)[:2]  # type: ignore[assignment]
+    if box is not None:
+        if box[0] > box[2] or box[1] > box[3]:
+            raise ValueError(f"the box {list(box)} is not left, top, right, bottom")
+        _require_inside(box[:2], "the box's left top corner", frame, size)
+        _require_inside(box[2:], "the box's right bottom corner", frame, size)
+        box = converted(box)[:4]  # type: ignore[assignment]
+    return replace(truth, point=point, box=box)
 
 
 def frame_problem(readings: Sequence[Reading], frame: str) -> str | None:
@@ -221,6 +249,27 @@ def _exceeds(reading: Reading, limits: tuple[float, float]) -> bool:
 
 def _size(reading: Reading) -> tuple[float, float]:
     return reading.size or (math.inf, math.inf)
+
+
+def _limits(frame: str, size: tuple[int, int] | None) -> tuple[float, float]:
+    """Return the largest x and y of a frame.
+
+    Raises:
+        ValueError: the frame is ``pixels`` and there is no image.
+    """
+    if frame == "pixels":
+        if size is None:
+            raise ValueError("dataset.frame is pixels, but the sample has no image")
+        return float(size[0]), float(size[1])
+    return (1.0, 1.0) if frame == "relative_1" else (float(SCALE), float(SCALE))
+
+
+def _require_inside(point: Sequence[float], name: str, frame: str, size: tuple[int, int] | None) -> None:
+    if all(0 <= value <= limit for value, limit in zip(point, _limits(frame, size), strict=True)):
+        return
+    screen = f"the image of {size[0]} x {size[1]} pixels" if size else "the image"
+    extents = {"relative_1000": "0-1000", "relative_1": "0-1, the range of dataset.frame: relative_1", "pixels": screen}
+    raise ValueError(f"{name} {_shown((point[0], point[1]))} lies outside {extents[frame]}")
 
 
 def _box(text: str, point: Point) -> list[float] | None:

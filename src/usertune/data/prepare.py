@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,24 +16,15 @@ from usertune.core.files import write_text
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import PREPARE
-from usertune.data.frames import (
-    DEFAULT_FRAME,
-    Parse,
-    Reading,
-    convert_answer,
-    frame_problem,
-    looks_like_fraction,
-    read_point,
-)
-from usertune.data.images import BadImageError, describe_image
-from usertune.data.prompt import put_prompt
-from usertune.data.reader import BadSampleError, Location, RawSample, Reader, describe_available, digest_sources
+from usertune.data.canonical import Canonical
+from usertune.data.frames import Reading, frame_problem
+from usertune.data.reader import BadSampleError, Location, Reader, describe_available, digest_sources
 from usertune.data.readers.catalogue import READERS, get_reader
 from usertune.data.recipe import PrepareRecipe
-from usertune.data.samples import Image, Sample
-from usertune.data.turns import text_of
+from usertune.data.samples import Sample
 from usertune.runtime.provenance import current_provenance
-from usertune.tasks.catalogue import TASKS, get_task
+from usertune.tasks.catalogue import TASKS
+from usertune.tasks.truth import NotAskedError
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +34,23 @@ ADVICE = "fix these samples, or set dataset.on_bad_sample: skip to leave bad sam
 
 @dataclass(frozen=True)
 class Checked:
-    """A user's good samples, the problems of the others, and the raw files with the digest of their content."""
+    """A user's raw samples after the checks.
+
+    Attributes:
+        samples: the good ones, in canonical form.
+        problems: the problems of the bad ones.
+        not_asked: kind of action -> number of samples that the task does not ask for.
+        readings: the targets in the frame of the raw data.
+        sources: the raw files.
+        raw_sha256: digest of their content.
+    """
 
     samples: list[Sample]
     problems: list[Problem]
-    sources: Sequence[Path]
-    raw_sha256: str
+    not_asked: Mapping[str, int]
+    readings: list[Reading]
+    sources: Sequence[Path] = ()
+    raw_sha256: str = ""
 
 
 class Problem(NamedTuple):
@@ -87,6 +90,10 @@ def prepare_user(
     samples, problems = checked.samples, checked.problems
     for problem in problems:
         logger.warning("%s: skipped: %s: %s", problem.location, problem.field, problem.text)
+    if checked.not_asked:
+        logger.info(
+            "user %s: left out, since the task %s does not ask for them: %s", user, recipe.task, _counts(checked)
+        )
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     samples_sha256 = digest_bytes(text.encode("utf-8"))
     manifest = {
@@ -97,6 +104,7 @@ def prepare_user(
         "images": len({image["sha256"] for sample in samples for image in sample["images"]}),
         "skipped": len(problems),
         "skipped_samples": _records(checked, Path(root)),
+        **({"not_asked": dict(checked.not_asked)} if checked.not_asked else {}),
         "raw_sha256": checked.raw_sha256,
         "sources_state": sources_state,
         "provenance": [current_provenance(PREPARE, plug_ins=_plug_ins(recipe))],
@@ -140,7 +148,7 @@ def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
         UserError: see `prepare_user`.
     """
     root = Path(root)
-    reader = get_reader(recipe.format, root)
+    reader = get_reader(recipe.format, root, recipe.options)
     sources = reader.sources(user)
     if not sources:
         raise UserError(
@@ -148,9 +156,10 @@ def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
         )
     # Digest first: a file that changes while it is read then differs from its digest and is prepared again.
     raw_sha256 = digest_sources(sources, root)
-    samples, problems, readings = _check_samples(reader, root, user, recipe)
+    checked = _check_samples(reader, root, user, recipe)
+    samples, problems = checked.samples, checked.problems
     source = str(sources[0]) if len(sources) == 1 else f"{root}, user {user}"
-    if wrong := frame_problem(readings, recipe.frame):
+    if wrong := frame_problem(checked.readings, recipe.frame):
         # The frame likely causes the problems of answers; list only the others.
         others = [problem for problem in problems if not problem.field.endswith(".content")]
         also = f"\n{_problem_list(others)}" if others and recipe.on_bad_sample == "error" else ""
@@ -158,23 +167,21 @@ def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
     if problems and recipe.on_bad_sample == "error":
         raise UserError(_problem_list(problems))
     if not samples:
-        raise UserError(f"{source}: no good sample of user {user} ({len(problems)} bad ones)")
-    return Checked(samples, problems, sources, raw_sha256)
+        left_out = f"; the task {recipe.task} does not ask for {_counts(checked)}" if checked.not_asked else ""
+        raise UserError(f"{source}: no good sample of user {user} ({len(problems)} bad ones{left_out})")
+    return replace(checked, sources=sources, raw_sha256=raw_sha256)
 
 
 def _plug_ins(recipe: PrepareRecipe) -> tuple[str, ...]:
     return READERS.module(recipe.format), TASKS.module(recipe.task)
 
 
-def _check_samples(
-    reader: Reader, root: Path, user: str, recipe: PrepareRecipe
-) -> tuple[list[Sample], list[Problem], list[Reading]]:
-    """Return the good samples, the problems of the others, and all targets in the raw data's frame."""
+def _check_samples(reader: Reader, root: Path, user: str, recipe: PrepareRecipe) -> Checked:
+    canonical = Canonical(recipe, root, user)
     samples: list[Sample] = []
     problems: list[Problem] = []
-    readings: list[Reading] = []
+    not_asked: Counter[str] = Counter()
     known_ids: dict[str, Location] = {}
-    known_images: dict[str, Image] = {}
     for location, raw in reader.read(user):
         try:
             if isinstance(raw, BadSampleError):
@@ -184,10 +191,16 @@ def _check_samples(
                 where = f"line {first.line}" if first.file == location.file else str(first)
                 raise BadSampleError("id", f"{raw.id!r} was already used in {where}")
             known_ids[raw.id] = location
-            samples.append(_canonical(raw, location.line, root, user, recipe, known_images, readings))
+            samples.append(canonical.sample(raw, location.line))
+        except NotAskedError as kind:
+            not_asked[str(kind)] += 1
         except BadSampleError as problem:
             problems.append(Problem(location, problem.field, str(problem)))
-    return samples, problems, readings
+    return Checked(samples, problems, dict(sorted(not_asked.items())), canonical.readings)
+
+
+def _counts(checked: Checked) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in checked.not_asked.items())
 
 
 def _records(checked: Checked, root: Path) -> list[dict[str, Any]]:
@@ -202,73 +215,6 @@ def _records(checked: Checked, root: Path) -> list[dict[str, Any]]:
         }
         for problem in checked.problems
     ]
-
-
-def _canonical(
-    raw: RawSample,
-    number: int,
-    root: Path,
-    user: str,
-    recipe: PrepareRecipe,
-    known_images: dict[str, Image],
-    readings: list[Reading],
-) -> Sample:
-    frame, task = recipe.frame, get_task(recipe.task)
-    answer = text_of(raw.messages[-1])
-    point = read_point(answer, task.parse, frame)
-    problem = _describe_images(raw, root, known_images)
-    images = [known_images[path] for path in raw.image_paths if path in known_images]
-    if point:
-        # The last image is the current screen; earlier ones, if any, are history.
-        size = (images[-1]["width"], images[-1]["height"]) if images and not problem else None
-        readings.append(Reading(number, point, size))
-    if problem:
-        raise problem
-    _convert(raw, images, frame, task.parse)
-    where = f"messages[{raw.numbers[-1]}].content"
-    if frame == DEFAULT_FRAME and point and looks_like_fraction(point):
-        raise BadSampleError(where, f"the point {list(point)} looks like fractions of 1, but dataset.frame is {frame}")
-    try:
-        target = task.target_from_answer(text_of(raw.messages[-1]))
-    except ValueError as error:
-        raise BadSampleError(where, str(error)) from None
-    put_prompt(raw, recipe.prompt.system, recipe.prompt.user)
-    return {
-        "id": raw.id,
-        "user": user,
-        "episode": raw.episode,
-        "step": raw.step,
-        "messages": raw.messages,
-        "images": images,
-        "target": target,
-    }
-
-
-def _describe_images(raw: RawSample, root: Path, known_images: dict[str, Image]) -> BadSampleError | None:
-    """Add a sample's images to ``known_images``; return the problem of the first bad one."""
-    for image_path in raw.image_paths:
-        if image_path not in known_images:
-            try:
-                known_images[image_path] = describe_image(root, image_path)
-            except BadImageError as error:
-                return BadSampleError("image", str(error))
-    return None
-
-
-def _convert(raw: RawSample, images: list[Image], frame: str, parse: Parse) -> None:
-    """Convert the points of all assistant turns to 0-1000, in place, each by the size of the screen before it."""
-    if frame == DEFAULT_FRAME:
-        return
-    seen = 0
-    for index, turn in enumerate(raw.messages):
-        seen += sum(part["type"] == "image" for part in turn["content"])
-        if turn["role"] != "assistant" or not (point := read_point(text_of(turn), parse, frame)):
-            continue
-        size = (images[seen - 1]["width"], images[seen - 1]["height"]) if seen else None
-        try:
-            turn["content"] = [{"type": "text", "text": convert_answer(text_of(turn), point, frame, size)}]
-        except ValueError as error:
-            raise BadSampleError(f"messages[{raw.numbers[index]}].content", str(error)) from None
 
 
 def _problem_list(problems: Sequence[Problem]) -> str:

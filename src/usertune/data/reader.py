@@ -6,11 +6,13 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from usertune.core.hashing import digest, digest_file
+from usertune.core.recipe import Settings
 from usertune.core.users import format_users
-from usertune.data.samples import Turn
+from usertune.data.samples import About, Turn
+from usertune.tasks.truth import Truth
 
 
 class Location(NamedTuple):
@@ -39,9 +41,12 @@ class RawSample:
         id: its name, unique among the user's samples.
         episode: name of its episode.
         step: its number in the episode.
-        messages: the turns; the last one is the answer. ``{"type": "image"}`` means the next of ``image_paths``.
+        messages: the turns; the last one is the answer. ``{"type": "image"}`` means the next of ``image_paths``. With a
+            ``truth``, the turns end with the question, and the task writes the answer.
         image_paths: relative to the dataset's root, in the order of the turns.
         numbers: the index of each turn in the raw data, for messages.
+        truth: the right action, for data with actions instead of answers; its coordinates are in the raw data's frame.
+        about: what else is known, such as ``{"app": "Mail", "scenario": "work"}``. Prompts and tables can use it.
     """
 
     id: str
@@ -50,6 +55,12 @@ class RawSample:
     messages: list[Turn]
     image_paths: list[str] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
+    truth: Truth | None = None
+    about: About = field(default_factory=dict)
+
+
+class NoOptions(Settings):
+    """The options of a reader that has none."""
 
 
 class Reader(Protocol):
@@ -58,17 +69,23 @@ class Reader(Protocol):
     The raw data may be one file per user, a tree of files per user, or one file for all users; `sources` names them.
     Images are files below the root, and samples name their paths; unpack data with embedded images first.
 
-    A reader's module also has the constant ``FRAME``: the format's coordinate frame (see `usertune.data.frames`), for
-    studies without ``dataset.frame``. Planning reads it without importing the module.
+    A reader's module also has two constants, which are read without importing the module:
+
+    - ``FRAME``: the format's coordinate frame (see `usertune.data.frames`), for studies without ``dataset.frame``; None
+      if the format does not decide it, so that the study must.
+    - ``BARE``: whether samples are bare instructions ("open the mail"). Then the default of ``dataset.prompt.user`` is
+      the ``PROMPT`` of the task, which asks for an answer in the form that the task reads.
 
     Planning calls every method but `read` for every user, so these must be quick and import no image library.
     """
 
     looks_for: str
     """What the reader looks for in the root, for messages: ``user_<id>.jsonl``."""
+    Options: type[Settings]
+    """The keys of ``dataset.options`` that the format has, with defaults; `NoOptions` if none."""
 
-    def __init__(self, root: Path) -> None:
-        """Take the folder ``root``, which exists; the methods read from it."""
+    def __init__(self, root: Path, options: Any) -> None:
+        """Take the folder ``root``, which exists, and ``options``, an object of `Options`; the methods read from it."""
 
     def users(self) -> list[str]:
         """Return the users who have raw data, numbers first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from usertune.core.recipe import Recipe, Settings
 
@@ -13,7 +13,7 @@ class PromptSettings(Settings):
     system: str | None = None
     """Text of the system turn; None keeps each sample's own."""
     user: str = "{text}"
-    """Text of the last user turn, with ``{text}`` in place of the sample's own."""
+    """Text of the last user turn, with ``{text}`` in place of the sample's own, see `usertune.data.prompt`."""
 
 
 class PrepareRecipe(Recipe):
@@ -21,6 +21,8 @@ class PrepareRecipe(Recipe):
 
     format: str = "messages"
     """Format of the raw data, the name of a reader."""
+    options: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    """Options of the format, see ``Options`` of its reader."""
     task: str
     """Name of the task, which reads targets from answers."""
     frame: Literal["relative_1000", "relative_1", "pixels"] = "relative_1000"

@@ -11,6 +11,7 @@ from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file
 from usertune.core.manifest import read_manifest
 
+About = dict[str, str | int | float]
 SAMPLE_FIELDS = {"id": str, "user": str, "episode": str, "step": int, "messages": list, "images": list, "target": dict}
 LONGEST_PATH = 1000
 # Control characters, surrogates (names that are not UTF-8), line and paragraph separators.
@@ -41,7 +42,7 @@ class Turn(TypedDict):
 
 
 class Sample(TypedDict):
-    """One conversation of one user, ending in the expected answer."""
+    """One conversation of one user, ending in the expected answer; ``about`` has what else is known, if anything."""
 
     id: str
     user: str
@@ -50,6 +51,7 @@ class Sample(TypedDict):
     messages: list[Turn]
     images: list[Image]
     target: dict[str, Any]
+    about: NotRequired[About]
 
 
 def path_problem(path: str) -> str | None:

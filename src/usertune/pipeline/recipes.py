@@ -144,9 +144,12 @@ class Recipes:
     @cached_property
     def _prepare(self) -> PrepareRecipe:
         dataset = self.study.dataset
+        # Left out if empty, as in recipes of older releases.
+        options: dict[str, Any] = {"options": dataset.options} if dataset.options else {}
         return PrepareRecipe(
             step=names.PREPARE,
             format=dataset.format,
+            **options,
             task=dataset.task,
             frame=dataset.frame,
             prompt=PromptSettings(**dataset.prompt.model_dump()),

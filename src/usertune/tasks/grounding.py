@@ -18,14 +18,23 @@ treated as a point such as (0, 0), which could be near a target.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from usertune.tasks.metrics import AtThresholds, Metric, threshold_label
 from usertune.tasks.points.forms import FORMS, REASONS, Reading, read
-from usertune.tasks.points.text import Point
 from usertune.tasks.points.values import SCALE
 from usertune.tasks.task import Marks, Task
+from usertune.tasks.truth import CLICK, NotAskedError, Point, Truth
+
+PROMPT = """\
+Point to the element of the screenshot that this instruction asks for: {text}
+Answer with its position, each coordinate from 0 to 1000, in this form:
+```grounding
+[x, y]
+```"""
+# A tenth of a unit is a tenth of a pixel on a screen 1000 pixels wide.
+DECIMALS = 1
 
 
 def distance(point: Point, target: Point) -> float:
@@ -82,6 +91,25 @@ class GroundingTask(Task):
             )
         return {"point": list(reading.point)}
 
+    def answer(self, truth: Truth) -> str:
+        """Return the two fenced blocks for a click on ``truth.place``; without the first one if no element is named.
+
+        Raises:
+            NotAskedError: the action is no click.
+            ValueError: the click has no point.
+        """
+        if truth.action != CLICK:
+            raise NotAskedError(truth.action)
+        if truth.place is None:
+            raise ValueError("the click has neither a point nor a box")
+        referring = f"```referring\n{truth.element}\n```\n" if truth.element and "```" not in truth.element else ""
+        return f"{referring}```grounding\n[{_numbers(truth.place)}]\n```"
+
+    def target_from_truth(self, truth: Truth) -> dict[str, list[float]]:
+        """Return ``{"point": [x, y]}``, with ``"box": [left, top, right, bottom]`` if the data has it, in 0-1000."""
+        target = self.target_from_answer(self.answer(truth))
+        return target if truth.box is None else {**target, "box": [round(value, DECIMALS) for value in truth.box]}
+
     def read(self, text: str, ended: bool = True) -> Reading:
         """Return the point (x, y) that an answer names and its form, or None and the reason why it is unparsed.
 
@@ -136,6 +164,12 @@ class GroundingTask(Task):
             f"The cross is the target; the dashed line is the distance of {threshold_label(threshold)} within which a "
             "click is a hit."
         )
+
+
+def _numbers(values: Sequence[float]) -> str:
+    # Fractions of 1 in an answer look like another frame.
+    digits = 0 if all(value <= 1 for value in values) else DECIMALS
+    return ", ".join(f"{round(value, digits):g}" for value in values)
 
 
 def _on_screen(x: float, y: float) -> bool:

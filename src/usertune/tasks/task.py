@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from usertune.tasks.metrics import Metric, at_thresholds
-
-Point = tuple[float, float]
+from usertune.tasks.truth import NotAskedError, Point, Truth
 
 
 class Marks(NamedTuple):
@@ -40,6 +39,25 @@ class Task(Protocol):
         Raises:
             ValueError: the answer holds no target; the message says why.
         """
+
+    def answer(self, truth: Truth) -> str:
+        """Return the answer that a model should give, for data with actions instead of answers.
+
+        Coordinates of ``truth`` are in the 0-1000 space.
+
+        Raises:
+            NotAskedError: the task does not ask for such an action; the message is the kind of action.
+            ValueError: the action lacks something; the message says what.
+        """
+        raise NotAskedError(truth.action)
+
+    def target_from_truth(self, truth: Truth) -> dict[str, Any]:
+        """Return the target of a data sample from its action, if `answer` wrote the answer; see `target_from_answer`.
+
+        Raises:
+            ValueError: see `answer`.
+        """
+        return self.target_from_answer(self.answer(truth))
 
     def read_target(self, target: Mapping[str, Any]) -> Any:
         """Return a sample's target as the metrics take it.

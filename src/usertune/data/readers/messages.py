@@ -24,11 +24,12 @@ from pathlib import Path
 from usertune.core.errors import UserError, shown
 from usertune.core.files import other_unicode
 from usertune.core.users import sort_key
-from usertune.data.reader import BadSampleError, Location, RawSample
+from usertune.data.reader import BadSampleError, Location, NoOptions, RawSample
 from usertune.data.samples import path_problem
 from usertune.data.turns import checked_name, read_turns
 
 FRAME = "relative_1000"
+BARE = False
 
 SAMPLE_KEYS = frozenset({"id", "episode", "step", "user", "messages"})
 LARGEST_STEP = 10**18 - 1
@@ -39,8 +40,9 @@ class MessagesReader:
     """Reads a folder of ``user_<id>.jsonl``, see `usertune.data.reader.Reader`."""
 
     looks_for = "user_<id>.jsonl"
+    Options = NoOptions
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, options: NoOptions | None = None) -> None:
         self.root = root
 
     def users(self) -> list[str]:

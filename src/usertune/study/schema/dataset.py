@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
+from usertune.data.frames import FRAMES
 from usertune.data.prompt import PROMPT_TEXT, placeholder_problem
 from usertune.data.readers.catalogue import READERS
 from usertune.study.schema.base import ConfigModel, Folder
@@ -25,7 +27,9 @@ class Prompt(ConfigModel):
     system: Annotated[str, Field(min_length=1)] | None = None
     """Text of the system turn; null: the system turn of each sample."""
     user: str = PROMPT_TEXT
-    """Text of the last user turn; ``{text}`` stands for the text of the sample."""
+    """Text of the last user turn; ``{text}`` stands for the text of the sample, and ``{about.KEY}``, such as
+    ``{about.app}``, for what else is known of it. Default: ``{text}``, or the task's prompt for formats with bare
+    instructions."""
 
     @model_validator(mode="after")
     def _check(self) -> Prompt:
@@ -42,6 +46,8 @@ class Dataset(ConfigModel):
 
     format: ReaderName = "messages"
     """Format of the raw data; messages: a folder of ``user_<id>.jsonl``."""
+    options: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    """Options of the format (docs/data.md)."""
     root: Folder
     """Folder of the raw data; image paths in the data are relative to it."""
     task: TaskName = "grounding"
@@ -60,7 +66,36 @@ class Dataset(ConfigModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _fill_in_frame(cls, raw: Any) -> Any:
-        if not isinstance(raw, dict) or "frame" in raw or (name := raw.get("format", "messages")) not in list(READERS):
+    def _fill_in_defaults_of_format(cls, raw: Any) -> Any:
+        """Add the frame of the format, and the prompt of the task if samples are bare instructions."""
+        if not isinstance(raw, dict):
             return raw
-        return {**raw, "frame": READERS.constant(name, "FRAME")}
+        name, task = raw.get("format", "messages"), raw.get("task", "grounding")
+        if name not in list(READERS) or task not in list(TASKS):
+            return raw
+        if "frame" not in raw:
+            frame = READERS.constant(name, "FRAME")
+            if frame is None:
+                raise ValueError(
+                    f"frame is missing: data in the format {name} come in several coordinate frames, so set the one "
+                    f"that yours have: {', '.join(FRAMES)} (usertune import SOURCE shows what they look like)"
+                )
+            raw = {**raw, "frame": frame}
+        prompt = raw.get("prompt") or {}
+        if READERS.constant(name, "BARE") and isinstance(prompt, dict) and "user" not in prompt:
+            raw = {**raw, "prompt": {**prompt, "user": TASKS.constant(task, "PROMPT")}}
+        return raw
+
+    @model_validator(mode="after")
+    def _check_options(self) -> Dataset:
+        try:
+            READERS.load(self.format).Options.model_validate(self.options)
+        except ValidationError as error:
+            problems = [
+                InitErrorDetails(
+                    type=one["type"], loc=("options", *one["loc"]), input=one["input"], ctx=one.get("ctx", {})
+                )
+                for one in error.errors(include_url=False)
+            ]
+            raise ValidationError.from_exception_data("Dataset", problems) from None
+        return self

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from usertune.tasks.points.text import Point
+from usertune.tasks.truth import Point
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from typing import NamedTuple
 from usertune.tasks.points.actions import another_action, in_calls, read_tags
 from usertune.tasks.points.keys import QUOTED_VALUE, in_keys, in_percentages
 from usertune.tasks.points.prose import in_lines, in_words
-from usertune.tasks.points.text import Finding, Point, groups_of, joined, numbers_only, plain, without_quotations
+from usertune.tasks.points.text import Finding, groups_of, joined, numbers_only, plain, without_quotations
 from usertune.tasks.points.values import order_of
+from usertune.tasks.truth import Point
 
 FORMS = {
     "grounding_block": "A fenced block called `grounding`; nothing else counts.",

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field, replace
 
-Point = tuple[float, float]
+from usertune.tasks.truth import Point
+
 Finding = Point | str
 """A point, or the reason (a key of `REASONS`) why there is none."""
 

@@ -1,0 +1,57 @@
+"""What was done on a screen, as readers give it to a task that writes the answer and the target from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+
+CLICK, LONG_PRESS, TYPE, SCROLL, PRESS, WAIT, FINISH, OPEN_APP = ACTIONS = (
+    "click",
+    "long_press",
+    "type",
+    "scroll",
+    "press",
+    "wait",
+    "finish",
+    "open_app",
+)
+DIRECTIONS = ("up", "down", "left", "right")
+
+
+class NotAskedError(ValueError):
+    """A task does not ask for this kind of action, so the sample is left out and counted; the message is the kind."""
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The right action for a sample.
+
+    Coordinates are in the frame of the raw data when a reader gives them, and in 0-1000 when a task gets them.
+
+    Args:
+        action: one of `ACTIONS`.
+        point: where it was done: x to the right, y downwards, from the top left; None if unknown or nowhere.
+        box: left, top, right and bottom of the element that was meant, if the data has it.
+        text: typed text, name of the opened app, or the final answer of ``finish``.
+        direction: where a scroll moves the finger: one of `DIRECTIONS`.
+        key: the pressed key: ``back``, ``home``, ``recent``, ``enter``, ...
+        element: content or description of the element that was meant.
+    """
+
+    action: str = CLICK
+    point: Point | None = None
+    box: Box | None = None
+    text: str | None = None
+    direction: str | None = None
+    key: str | None = None
+    element: str | None = None
+
+    @property
+    def place(self) -> Point | None:
+        """The point, or the centre of the box; None without either."""
+        if self.point is not None or self.box is None:
+            return self.point
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
