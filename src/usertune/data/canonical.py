@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ class Canonical:
         size = (images[-1]["width"], images[-1]["height"]) if images and not problem else None
         answer = text_of(raw.messages[-1])
         point = raw.truth.place if raw.truth else read_point(answer, self.task.parse, self.recipe.frame)
-        if point:
+        if point and all(map(math.isfinite, point)):
             self.readings.append(Reading(number, point, size))
         if problem:
             raise problem

@@ -355,3 +355,8 @@ def test_an_experiments_own_warm_up_counts(
 ) -> None:
     config = {**changed("training", shared), "experiments": {"lora": {"mode": "lora", "training": own}}}
     assert (_training(config).warmup, _training(config).warmup_steps) == expected
+
+
+def test_options_that_the_format_does_not_have_are_refused() -> None:
+    message = message_of(changed("dataset.options", {"colum": "user"}))
+    assert "dataset.options.colum: unknown option; those of the format messages are: none" in message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
-from pydantic_core import InitErrorDetails
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from usertune.data.frames import FRAMES
 from usertune.data.prompt import PROMPT_TEXT, placeholder_problem
@@ -88,14 +88,21 @@ class Dataset(ConfigModel):
 
     @model_validator(mode="after")
     def _check_options(self) -> Dataset:
+        options = READERS.load(self.format).Options
         try:
-            READERS.load(self.format).Options.model_validate(self.options)
+            options.model_validate(self.options)
         except ValidationError as error:
-            problems = [
-                InitErrorDetails(
-                    type=one["type"], loc=("options", *one["loc"]), input=one["input"], ctx=one.get("ctx", {})
-                )
-                for one in error.errors(include_url=False)
-            ]
+            known = ", ".join(options.model_fields) or "none"
+            problems = [_problem_of_option(problem, self.format, known) for problem in error.errors()]
             raise ValidationError.from_exception_data("Dataset", problems) from None
         return self
+
+
+def _problem_of_option(problem: ErrorDetails, format_name: str, known: str) -> InitErrorDetails:
+    text = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "extra_forbidden":
+        text = f"unknown option; those of the format {format_name} are: {known}"
+    elif problem["type"] == "missing":
+        text = f"the format {format_name} needs this option"
+    kind = PydanticCustomError("value_error", "{error}", {"error": text})
+    return InitErrorDetails(type=kind, loc=("options", *problem["loc"]), input=problem["input"])
