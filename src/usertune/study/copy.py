@@ -27,6 +27,8 @@ def study_text(study: Study, written: Mapping[str, str]) -> str:
     """
     values = _with_absolute_paths(study.model_dump(mode="json", include=set(Study.model_json_schema()["properties"])))
     values["users"] = {split: format_users(getattr(study.users, split)) or [] for split in SPLITS}
+    if study.users.seed:
+        values["users"]["seed"] = study.users.seed
     parts = [
         f"# The study {study.name} as it was run, with all defaults and the changes from the command line.",
         "# Paths are absolute, so this file is a valid study in any folder.",

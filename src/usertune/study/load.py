@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from usertune.core.errors import UserError, shown
-from usertune.core.users import batch_label, parse_users
+from usertune.core.users import batch_label
 from usertune.study.files import (
     USER_OVERRIDES,
     KeyPath,
@@ -28,6 +28,7 @@ from usertune.study.paths import with_resolved_paths
 from usertune.study.renamed_keys import with_latest_keys
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.study import Origin, Study
+from usertune.study.splits import Problem, Resolved, resolve_users
 
 
 def load_study(files: Sequence[str | Path], settings: Sequence[str] = ()) -> Study:
@@ -73,12 +74,18 @@ def study_from_config(
         raise UserError(
             f"{_place(('origin',), lines)}origin: unknown key; the keys here are: {', '.join(_allowed_keys(()))}"
         )
-    raw = with_resolved_paths(_with_user_overrides(config), lines, command_line)
+    raw = {key: value for key, value in config.items() if key not in USER_OVERRIDES}
+    raw = with_resolved_paths(raw, lines, command_line)
+    resolved = resolve_users(config, raw.get("dataset"), lines, command_line)
+    if resolved.users is not None:
+        raw["users"] = resolved.users
+    problems = [_in_words(problem, lines) for problem in resolved.problems]
     try:
         study = Study.model_validate(raw)
-        return study.model_copy(update={"origin": _origin(config, study)})
     except ValidationError as error:
-        problems = list(_problems(error, config, lines))
+        problems += _problems(error, config, lines)
+    if not problems:
+        return study.model_copy(update={"origin": _origin(config, study, resolved)})
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     raise UserError(f"{name} is not a valid study ({count}):\n" + "\n".join(f"  {problem}" for problem in problems))
 
@@ -89,33 +96,20 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _origin(config: Mapping[str, Any], study: Study) -> Origin:
+def _origin(config: Mapping[str, Any], study: Study, resolved: Resolved) -> Origin:
     """Return the origin of a study (see `Origin`)."""
-    users = config.get("users") or {}
     # Splits with other users than in the file.
     others = {
         split: getattr(study.users, split)
         for key, split in USER_OVERRIDES.items()
-        if key in config and _users_or_none(users.get(split)) != getattr(study.users, split)
+        if key in config and resolved.written.get(split) != getattr(study.users, split)
     }
     label = "_".join(f"{split}_{batch_label(chosen) if chosen else 'none'}" for split, chosen in others.items())
     return Origin(outcomes=f"subsets/{label}/" if label else "", base_model=config["base_model"]["path"])
 
 
-def _users_or_none(value: Any) -> tuple[str, ...] | None:
-    try:
-        return tuple(parse_users(value)) if value is not None else ()
-    except UserError:
-        return None
-
-
-def _with_user_overrides(config: Mapping[str, Any]) -> dict[str, Any]:
-    raw = {key: value for key, value in config.items() if key not in USER_OVERRIDES}
-    overrides = {split: config[key] for key, split in USER_OVERRIDES.items() if key in config}
-    if overrides:
-        users = raw.get("users")
-        raw["users"] = {**(users if isinstance(users, dict) else {}), **overrides}
-    return raw
+def _in_words(problem: Problem, lines: dict[KeyPath, str]) -> str:
+    return f"{_place(problem.path, lines)}{'.'.join(problem.path)}: {problem.text}"
 
 
 def _problems(error: ValidationError, config: Mapping[str, Any], lines: dict[KeyPath, str]) -> Iterator[str]:

@@ -95,6 +95,14 @@ def _folder_of(path: KeyPath, lines: Mapping[KeyPath, str]) -> Path:
     return Path(location.rpartition(":")[0]).parent if location else Path()
 
 
+def folder_of(path: KeyPath, lines: Mapping[KeyPath, str], command_line: Sequence[str]) -> Path:
+    """Return the folder to which a path under a key is relative.
+
+    It is that of the file that sets the key, or the working directory if the command line does.
+    """
+    return Path() if _typed(path, command_line) else _folder_of(path, lines)
+
+
 def _typed(path: KeyPath, command_line: Sequence[str]) -> bool:
     """Whether the command line sets a key."""
     for entry in command_line:

@@ -1,10 +1,10 @@
-"""The section `users`: the users of each split."""
+"""The section `users`: the users of each split, as lists; `usertune.study.splits` makes lists of shares and files."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from usertune.core.errors import UserError
 from usertune.core.users import parse_users
@@ -27,7 +27,11 @@ UserList = Annotated[
 
 
 class Users(ConfigModel):
-    """The users of each split."""
+    """The users of each split.
+
+    A split is a list of numbers, ranges and names (1-3,7,alice), a share of the users that no list names (80 %), rest,
+    or a file with one id a line ("@ids.txt").
+    """
 
     train: UserList = ()
     """Users for training."""
@@ -35,6 +39,8 @@ class Users(ConfigModel):
     """Users for the validation loss; choose settings on these."""
     test: UserList
     """Users for the evaluation of all experiments."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed by which shares are drawn. It has no effect on lists."""
 
     @model_validator(mode="after")
     def _check(self) -> Users:
