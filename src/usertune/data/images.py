@@ -12,7 +12,7 @@ import stat
 import warnings
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from usertune.core.errors import shown
 from usertune.data.samples import Image as ImageRecord
@@ -24,6 +24,8 @@ MAX_PIXELS = 100_000_000
 # The limit of Qwen3-VL's image processor, which would refuse the image hours later, in a GPU job.
 MAX_ASPECT_RATIO = 200
 LONGEST_NAME_SHOWN = 100
+# The EXIF orientation of an image that is stored as it is seen.
+UPRIGHT = 1
 
 
 class BadImageError(ValueError):
@@ -57,14 +59,36 @@ def load_image(root: str | Path, record: ImageRecord) -> Image.Image:
     Raises:
         BadImageError: the file is missing, unreadable, or no longer has the recorded bytes.
     """
-    path = resolve_inside(Path(root), record["path"])
+    return _decode(read_checked(Path(root), record), _shorten(record["path"]))
+
+
+def read_checked(root: Path, record: ImageRecord) -> bytes:
+    """Return the bytes of an image's file.
+
+    Raises:
+        BadImageError: the file is missing, unreadable, or no longer has the recorded bytes.
+    """
+    path = resolve_inside(root, record["path"])
     try:
         content = _read_file(path, str(path))
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != record["sha256"]:
         raise BadImageError(f"{path}: changed since its user's data were prepared; run snakemake again")
-    return _decode(content, _shorten(record["path"]))
+    return content
+
+
+def is_turned(path: Path) -> bool:
+    """Whether an image's EXIF orientation says that it is to be turned or mirrored. Reads the header alone.
+
+    Raises:
+        BadImageError: the file is missing or is not an image.
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return bool(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT)
+    except OSError as error:
+        raise BadImageError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def resolve_inside(root: Path, relative_path: str) -> Path:
