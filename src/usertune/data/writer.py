@@ -33,7 +33,7 @@ class Writer(Protocol):
 
         Args:
             name: name of the study.
-            splits: split -> its file.
+            splits: split -> its file, at least one; what is learned comes first.
         """
 
     def usage(self, name: str, splits: Mapping[str, str]) -> str:

@@ -47,7 +47,10 @@ class LlamaFactoryWriter:
 
     def usage(self, name: str, splits: Mapping[str, str]) -> str:
         """Return the settings of a training that uses the files."""
-        lines = ["dataset_dir: .  # image paths are relative to it, or absolute", f"dataset: {name}_train"]
+        lines = [
+            "dataset_dir: .  # image paths are relative to it, or absolute",
+            f"dataset: {name}_{next(iter(splits))}",
+        ]
         if "validation" in splits:
             lines.append(f"eval_dataset: {name}_validation")
         lines.append("template: qwen3_vl_nothink  # qwen3_vl for a model that thinks")

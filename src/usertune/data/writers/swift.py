@@ -35,7 +35,6 @@ class SwiftWriter:
             "ms-swift learns every assistant turn, as usertune does. Image paths are relative to `ROOT_IMAGE_DIR` or "
             "absolute.\n\n"
             "```bash\n"
-            f"ROOT_IMAGE_DIR=$PWD swift sft --model BASE_MODEL --dataset {splits.get('train', 'train.jsonl')}"
-            f"{validation}\n"
+            f"ROOT_IMAGE_DIR=$PWD swift sft --model BASE_MODEL --dataset {next(iter(splits.values()))}{validation}\n"
             "```\n"
         )
