@@ -15,6 +15,7 @@ import pytest
 
 from usertune.pipeline.recipes import current_code
 from usertune.study.load import study_from_config
+from usertune.tasks.catalogue import TASKS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "extending.md"
@@ -161,7 +162,7 @@ def test_a_figure_of_the_page_is_drawn_and_reported_with_its_own_words(made: dic
 def test_the_schema_names_the_plug_ins_of_the_page(made: dict[str, Any]) -> None:
     schema = json.loads(made["schema"])["$defs"]
     assert schema["Dataset"]["properties"]["format"]["enum"] == ["messages", "clicks"]
-    assert schema["Dataset"]["properties"]["task"]["enum"] == ["grounding", "tap"]
+    assert schema["Dataset"]["properties"]["task"]["enum"] == [*TASKS, "tap"]
     assert schema["Evaluation"]["properties"]["engine"]["enum"] == ["transformers", "middle"]
     assert list(schema["Figures"]["properties"])[-1] == "samples_by_user"
 

@@ -20,7 +20,7 @@ from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import CompareRecipe, ComparisonDesign
 from usertune.evaluation.statistics.intervals import estimate, paired_difference
 from usertune.evaluation.tables import read_texts, records, with_numbers
-from usertune.tasks.metrics import Metric, threshold_label
+from usertune.tasks.metrics import Metric, mean_over_users, threshold_label
 
 PROVENANCE_DIGITS = 16
 RESCORE = "delete the file and run snakemake again so that the user is scored again"
@@ -42,11 +42,12 @@ def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path) -
         fingerprint.
 
     Raises:
-        UserError: a score is missing, foreign, given twice, damaged, or of another task or other thresholds.
+        UserError: a score is missing, foreign, given twice, damaged, or of other tasks or thresholds; or the primary
+            metric applies to no sample.
     """
     scores = _read_grid(recipe, scores_files)
     texts, samples = _all_samples(recipe, scores)
-    design, metrics, confidence = recipe, recipe.metrics, recipe.confidence
+    design, metrics, confidence = recipe, _applying(recipe.metrics, samples), recipe.confidence
     summary = summary_table(design, metrics, confidence, samples)
     results = [scores[name, user][0] for name in design.names for user in design.users]
     said = step_manifest(
@@ -72,10 +73,27 @@ def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path) -
     write_result(folder / table_names.MANIFEST, {**said, **lineage, "files": files})
 
 
+def _applying(metrics: Sequence[Metric], samples: pd.DataFrame) -> list[Metric]:
+    """Return the metrics without those that no sample has a value of, such as the share in boxes of data without boxes.
+
+    Raises:
+        UserError: the primary metric is one of those.
+    """
+    found = [metric for metric in metrics if not metric.partial or samples[metric.column].notna().any()]
+    if metrics[0] not in found:
+        raise UserError(
+            f"evaluation.primary: {metrics[0].name} is over {metrics[0].over or 'samples of its task'}, and the test "
+            "users have no such sample; choose another metric"
+        )
+    return found
+
+
 def summary_table(
     design: ComparisonDesign, metrics: Sequence[Metric], confidence: float, samples: pd.DataFrame
 ) -> pd.DataFrame:
     """Return one row an experiment, over all samples of all users, with equal weight for each sample.
+
+    Metrics that need not apply to every sample also have the number of samples with a value, in ``<name>_samples``.
 
     The interval of the primary metric (the first) is at level ``confidence`` and robust to users (see
     `usertune.evaluation.statistics.intervals`). ``difference_to_vanilla`` is that of the primary metric, paired on the
@@ -99,7 +117,7 @@ def summary_table(
             f"{primary.name}_low": found.low,
             f"{primary.name}_high": found.high,
         }
-        others = {metric.name: own[metric.column].agg(metric.aggregate) for metric in metrics[1:]}
+        others = {metric.name: _over_all(metric, own) for metric in metrics[1:]}
         further = {metric.name for metric in metrics if metric.further}
         row |= {name: value for name, value in others.items() if name not in further}
         row |= {"difference_to_vanilla": None, "difference_low": None, "difference_high": None}
@@ -107,8 +125,18 @@ def summary_table(
             baseline = by_name[design.baseline][primary.column]
             gain = paired_difference(values, baseline, own, confidence, primary.bounds)
             row |= {"difference_to_vanilla": gain.mean, "difference_low": gain.low, "difference_high": gain.high}
-        rows.append(row | {name: others[name] for name in others if name in further})
+        row |= {name: others[name] for name in others if name in further}
+        partial = [metric for metric in metrics if metric.partial and not metric.further]
+        rows.append(row | {f"{metric.name}_samples": int(own[metric.column].count()) for metric in partial})
     return pd.DataFrame(rows)
+
+
+def _over_all(metric: Metric, samples: pd.DataFrame) -> float | None:
+    """Return the aggregate of a metric over the samples of all users, or the mean of the users' own aggregates."""
+    if metric.across == "samples":
+        return float(samples[metric.column].agg(metric.aggregate))
+    by_user = samples.groupby("user", sort=False)[metric.column].agg(metric.aggregate).dropna()
+    return mean_over_users([value] for value in by_user)
 
 
 def differences_table(
@@ -126,7 +154,9 @@ def differences_table(
         own = by_name[later]
         values, baseline = own[primary.column], by_name[earlier][primary.column]
         gain = paired_difference(values, baseline, own, confidence, primary.bounds)
-        rows.append((later, earlier, own["user"].nunique(), len(own), confidence, gain.mean, gain.low, gain.high))
+        counted = own[values.notna() & baseline.notna()]
+        users, count = counted["user"].nunique(), len(counted)
+        rows.append((later, earlier, users, count, confidence, gain.mean, gain.low, gain.high))
     names = ["experiment", "baseline", "users", "samples", "confidence", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=names)
 
@@ -165,7 +195,7 @@ def latex(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str:
 
 def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     """Return the summary as people read it: every cell a text."""
-    primary, *others = metrics
+    primary, *others = (metric for metric in metrics if metric.name in summary)
     header = ["experiment", "mode", "users", "samples", "parsed %", primary.heading, "difference to vanilla"]
     header += [metric.heading for metric in others]
     rows = []
@@ -194,9 +224,12 @@ def _read_grid(
             raise UserError(f"{path}: experiment {key[0]!r}, user {key[1]!r} is not part of this study; leave it out")
         if key in grid:
             raise UserError(f"{path}: experiment {key[0]!r}, user {key[1]!r} is given twice; leave one out")
-        if (score["recipe"]["task"], tuple(score["recipe"]["thresholds"])) != (design.task, design.thresholds):
+        said = score["recipe"]
+        tasks = said["task"], *said.get("further_tasks", ())
+        if (tasks, tuple(said["thresholds"])) != (design.tasks, design.thresholds):
             labels = ", ".join(threshold_label(threshold) for threshold in design.thresholds)
-            raise UserError(f"{path}: not scored for {design.task} at the thresholds {labels}; {RESCORE}")
+            names = ", ".join(design.tasks)
+            raise UserError(f"{path}: not scored for {names} at the thresholds {labels}; {RESCORE}")
         rows_file = path.with_suffix(".csv")
         if not rows_file.exists() or digest_file(rows_file) != score["files"].get(rows_file.name):
             raise UserError(f"{rows_file}: missing, or not the rows that {path.name} was made from; {RESCORE}")

@@ -8,7 +8,6 @@ from typing import Any
 from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.runtime.provenance import current_provenance, describe_revision, distinct
-from usertune.tasks.catalogue import TASKS
 
 SHOWN_DIGITS = 16
 # The packages that matter most for the numbers, for notes that must be short.
@@ -44,7 +43,7 @@ def lineage_of(recipe: CompareRecipe, fingerprint: str, metrics: Sequence[Mappin
         "fingerprint": fingerprint,
         "study_sha256": recipe.study_sha256,
         "experiments": experiments,
-        "provenance": [current_provenance(COMPARE, plug_ins=(TASKS.module(recipe.task),))],
+        "provenance": [current_provenance(COMPARE, plug_ins=recipe.task_modules)],
     }
 
 

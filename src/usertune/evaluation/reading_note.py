@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.tasks.catalogue import get_task
+from usertune.tasks.metrics import Metric
 
 
 def reading_note(recipe: ComparisonDesign, summary: pd.DataFrame) -> str:
@@ -16,9 +19,25 @@ def reading_note(recipe: ComparisonDesign, summary: pd.DataFrame) -> str:
     unit = "in percentage points" if primary.unit == "%" else f"of {primary.title}"
     parts = (
         f"{samples:,} samples of {users} user{'' if users == 1 else 's'}.",
-        get_task(recipe.task).note(recipe.thresholds[0]),
+        *(get_task(task).note(recipe.thresholds[0]) for task in recipe.tasks),
+        _of_parts(recipe.metrics, summary, samples),
         f"In brackets: {level} confidence intervals, robust to clusters of samples by user (CR1, t with users - 1 "
         f"degrees of freedom). Differences are {unit}, paired on the same samples, and not adjusted for several "
         "comparisons.",
     )
     return " ".join(part for part in parts if part)
+
+
+def _of_parts(metrics: Sequence[Metric], summary: pd.DataFrame, samples: int) -> str:
+    """Return the sentence on metrics that do not cover all samples: which ones, and how many samples they are over."""
+    titles: dict[str, list[str]] = {}
+    for metric in metrics:
+        column = f"{metric.name}_samples"
+        # Unparsed answers may have no value too, so the experiment with the fewest of them says how many it applies to.
+        if column in summary and (count := int(summary[column].max())) < samples:
+            over = metric.over or f"samples to which {metric.task} applies"
+            titles.setdefault(f"{count:,} {over}", []).append(metric.title)
+    if not titles:
+        return ""
+    found = "; ".join(f"{', '.join(names)}: over {over}" for over, names in titles.items())
+    return f"{found[0].upper()}{found[1:]}."

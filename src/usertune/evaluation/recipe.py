@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from usertune.core.recipe import Recipe, Settings
-from usertune.tasks.catalogue import get_task
-from usertune.tasks.metrics import Metric, at_thresholds, threshold_label
+from usertune.tasks.catalogue import TASKS, get_task
+from usertune.tasks.metrics import Metric, at_thresholds, of_further_task, threshold_label
 
 
 def _each_once(thresholds: tuple[float, ...]) -> tuple[float, ...]:
@@ -23,6 +24,22 @@ Thresholds = Annotated[
 """Distances in the 0-1000 space within which a click counts; the first is the primary one."""
 
 
+def measured(tasks: Sequence[str], thresholds: Sequence[float], primary: str | None = None) -> tuple[Metric, ...]:
+    """Return the metrics of a study, the primary one first.
+
+    Args:
+        tasks: the dataset's task, then the further ones that measure the same answers.
+        thresholds: see `Thresholds`.
+        primary: name of the primary metric; None: the first of the dataset's task.
+
+    Raises:
+        UserError: there is no such task.
+        ValueError: two tasks have metrics of one name, or the primary one cannot be it; see `at_thresholds`.
+    """
+    further = [metric for task in tasks[1:] for metric in of_further_task(get_task(task).metrics, task)]
+    return at_thresholds([*get_task(tasks[0]).metrics, *further], thresholds, primary)
+
+
 class Measured(Recipe):
     """A recipe of results that are measured."""
 
@@ -30,16 +47,28 @@ class Measured(Recipe):
     """Version of the code of the step."""
     task: str
     """What the model is asked for."""
+    further_tasks: tuple[str, ...] = ()
+    """Further tasks that read and measure the same answers."""
     thresholds: Thresholds
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The metrics of the task at the thresholds, the primary one first.
+    def tasks(self) -> tuple[str, ...]:
+        """The task, then the further ones."""
+        return (self.task, *self.further_tasks)
+
+    @property
+    def task_modules(self) -> tuple[str, ...]:
+        """The modules of the tasks, for code versions.
 
         Raises:
             UserError: there is no such task.
         """
-        return at_thresholds(get_task(self.task).metrics, self.thresholds)
+        return tuple(TASKS.module(task) for task in self.tasks)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of the tasks at the thresholds, the primary one first; see `measured`."""
+        return measured(self.tasks, self.thresholds)
 
 
 class ScoreRecipe(Measured):
@@ -58,6 +87,13 @@ class ComparisonDesign(Measured):
 
     experiments: Annotated[tuple[Experiment, ...], Field(min_length=1)]
     users: Annotated[tuple[str, ...], Field(min_length=1)]
+    primary: str | None = None
+    """Name of the primary metric; None: the first of the task."""
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of the tasks at the thresholds, the primary one first; see `measured`."""
+        return measured(self.tasks, self.thresholds, self.primary)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

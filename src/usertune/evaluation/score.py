@@ -25,6 +25,7 @@ from usertune.evaluation.answers import REMAKE_PREDICTIONS, Answer, answers_dige
 from usertune.evaluation.recipe import ScoreRecipe
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import Metric, aggregates, combine_episodes, sample_values
+from usertune.tasks.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -116,30 +117,49 @@ def score_samples(
 
     A row has id, user, episode, step, parsed (0 or 1), form (the form of the answer, or why it is unparsed), the
     details of the task (for grounding x, y, target_x and target_y, 0-1000) and one column for each distinct column of
-    the metrics; None where a sample has no value.
+    the metrics; None where a sample has no value. The metrics of further tasks follow those of the task; a further task
+    reads the answers by its own rules, and its metrics have no value where it does not apply to a sample.
 
     Raises:
         UserError: the task is unknown or a sample's target is not one of this task.
     """
     task = get_task(task_name)
+    own = [metric for metric in metrics if not metric.task]
+    names = dict.fromkeys(metric.task for metric in metrics if metric.task)
+    further = [(get_task(name), [metric for metric in metrics if metric.task == name]) for name in names]
     rows: list[Row] = []
     for sample in samples:
         try:
-            target = task.read_target(sample["target"])
+            target = task.target_of(sample)
         except ValueError as error:
             raise UserError(
                 f"{samples_file}: sample {sample['id']!r}: {error}; "
                 "check the dataset's answer for it, then prepare the user again"
             ) from None
-        answer, form = task.read(*answers[sample["id"]])
+        given = answers[sample["id"]]
+        answer, form = task.read(*given)
         row: Row = {name: sample[name] for name in ("id", "user", "episode", "step")}
         row |= {"parsed": int(answer is not None), "form": form, **task.details(answer, target)}
-        values = sample_values(metrics, answer, target)
+        values = sample_values(own, answer, target)
+        for other, others in further:
+            values |= _further_values(other, others, sample, given)
         if taken := sorted(row.keys() & values.keys()):
             raise ValueError(f"METRICS of {task_name}: the column {taken[0]} is taken; choose another name")
         rows.append(row | values)
     combine_episodes(metrics, rows)
     return rows
+
+
+def _further_values(
+    task: Task, metrics: Sequence[Metric], sample: Mapping[str, Any], given: Answer
+) -> dict[str, float | None]:
+    """Return the values of a further task; None where it does not apply to the sample."""
+    try:
+        target = task.target_of(sample)
+    except ValueError:
+        return {metric.column: None for metric in metrics}
+    answer, _ = task.read(*given)
+    return sample_values(metrics, answer, target)
 
 
 def summarise(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:

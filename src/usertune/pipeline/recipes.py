@@ -213,6 +213,7 @@ class Recipes:
             step=names.SCORE,
             code=self.code.get(names.SCORE, ""),
             task=self.study.dataset.task,
+            **self._further_tasks,
             thresholds=self.study.evaluation.thresholds,
             upstream={names.PREDICT: _digest(self._predict(name))},
         )
@@ -244,8 +245,16 @@ class Recipes:
             "experiments": [{"name": name, "mode": value.mode} for name, value in study.experiments.items()],
             "users": list(study.users.test),
             "task": study.dataset.task,
+            **self._further_tasks,
             "thresholds": list(study.evaluation.thresholds),
+            **({"primary": study.evaluation.primary} if study.evaluation.primary else {}),
         }
+
+    @cached_property
+    def _further_tasks(self) -> dict[str, Any]:
+        """Empty unless the study has some, so that other recipes do not change."""
+        further = self.study.evaluation.further_tasks
+        return {"further_tasks": list(further)} if further else {}
 
     @cached_property
     def _numbers(self) -> dict[str, Any]:
@@ -279,16 +288,17 @@ def current_code(study: Study) -> dict[str, str]:
 def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the step and the plug-in modules for each code version: one per step, and one per figure."""
     reader, task = READERS.module(study.dataset.format), TASKS.module(study.dataset.task)
+    tasks = (task, *(TASKS.module(further) for further in study.evaluation.further_tasks))
     plug_ins = {
         names.PREPARE: (reader, task),
         names.PREDICT: (ENGINES.module(study.evaluation.engine),),
-        names.SCORE: (task,),
-        names.COMPARE: (task,),
-        names.REPORT: (task,),
+        names.SCORE: tasks,
+        names.COMPARE: tasks,
+        names.REPORT: tasks,
         names.AUDIT: (reader,),
     }
     of_steps = {step: (step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
-    return of_steps | {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), task)) for name in FIGURES}
+    return of_steps | {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), *tasks)) for name in FIGURES}
 
 
 def recipe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -22,7 +22,8 @@ from usertune.data.samples import read_samples
 from usertune.evaluation.tables import records
 from usertune.reporting.recipe import ReportRecipe
 from usertune.tasks.catalogue import get_task
-from usertune.tasks.task import Task
+from usertune.tasks.task import Marks
+from usertune.tasks.truth import Box
 
 THUMBNAIL_SIZE = (480, 960)
 MARKER_RADIUS = 6
@@ -56,6 +57,8 @@ class Example:
     height: int
     target: tuple[float, float] | None
     radii: tuple[float, float] | None
+    box: tuple[float, float, float, float] | None
+    """Left, top, width and height of the element that was meant."""
     answers: tuple[Answer, ...]
 
     @property
@@ -101,8 +104,8 @@ def collect_examples(
                     f"sample {sample['id']!r} of user {user}: no prediction or score of experiment {name!r}; "
                     "run snakemake again"
                 )
-            answers.append(_answer(name, texts[key], rows[key], task, threshold, size))
-        marks = task.marks(rows[recipe.names[0], user, sample["id"]], threshold)
+            marks = task.marks(rows[key], task.target_of(sample), threshold)
+            answers.append(_answer(name, texts[key], task.outcome(rows[key], threshold), marks, size))
         examples.append(
             Example(
                 user=user,
@@ -114,6 +117,7 @@ def collect_examples(
                 height=size[1],
                 target=_pixels(marks.target, size) if marks else None,
                 radii=_pixels((marks.radius, marks.radius), size) if marks else None,
+                box=_box(marks.box, size) if marks and marks.box else None,
                 answers=tuple(answers),
             )
         )
@@ -130,17 +134,20 @@ def for_html(text: str) -> str:
     return f"{shown}\n… and {rest:,} more characters" if rest > 0 else shown
 
 
-def _answer(
-    name: str, text: str, row: Mapping[str, Any], task: Task, threshold: float, size: tuple[int, int]
-) -> Answer:
-    marks = task.marks(row, threshold)
+def _answer(name: str, text: str, outcome: str, marks: Marks | None, size: tuple[int, int]) -> Answer:
     shown = _pixels(marks.point, size) if marks and marks.point and any(size) else None
-    return Answer(name, for_html(text), task.outcome(row, threshold), shown)
+    return Answer(name, for_html(text), outcome, shown)
 
 
 def _pixels(point: tuple[float, float], size: tuple[int, int]) -> tuple[float, float]:
     """Return relative coordinates (0-1000 on each axis) in pixels of an image of ``size``."""
     return round(point[0] / 1000 * size[0], 1), round(point[1] / 1000 * size[1], 1)
+
+
+def _box(box: Box, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Return a box (left, top, right, bottom; 0-1000) as left, top, width and height in pixels of an image."""
+    left, top, right, bottom = box
+    return *_pixels((left, top), size), *_pixels((right - left, bottom - top), size)
 
 
 def _thumbnail(root: Path, sample: Mapping[str, Any], samples_file: Path) -> Image.Image | None:

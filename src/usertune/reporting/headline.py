@@ -39,7 +39,8 @@ def headline(design: ComparisonDesign, primary: Metric, summary: pd.DataFrame, d
         summary, differences: the tables of those names, see `usertune.evaluation.compare`.
     """
     rows = summary.set_index("experiment").loc[design.names]
-    users, samples = int(rows["users"].iloc[0]), int(rows["samples"].iloc[0])
+    column = f"{primary.name}_samples" if f"{primary.name}_samples" in rows else "samples"
+    users, samples = int(rows["users"].iloc[0]), int(rows[column].iloc[0])
     start = f"On {samples:,} samples of {users} user{'' if users == 1 else 's'}, "
     ascending = primary.better == "lower"
     ranked = [str(name) for name in rows[primary.name].sort_values(ascending=ascending, kind="stable").index]

@@ -12,7 +12,6 @@ from usertune.reporting.figures.catalogue import FIGURES
 from usertune.reporting.figures.sheet import Sources, subject_of, write_figure
 from usertune.reporting.recipe import FigureRecipe
 from usertune.runtime.provenance import current_provenance
-from usertune.tasks.catalogue import TASKS
 
 
 def make_figure(recipe: FigureRecipe, name: str, sources: Sources, svg: Path, png: Path, manifest_file: Path) -> None:
@@ -39,7 +38,7 @@ def make_figure(recipe: FigureRecipe, name: str, sources: Sources, svg: Path, pn
         "title": FIGURES.constant(name, "TITLE"),
         "alternative": FIGURES.constant(name, "ALTERNATIVE"),
         "caption": FIGURES.constant(name, "CAPTION"),
-        "provenance": [current_provenance(FIGURE, plug_ins=(FIGURES.module(name), TASKS.module(recipe.task)))],
+        "provenance": [current_provenance(FIGURE, plug_ins=(FIGURES.module(name), *recipe.task_modules))],
         "files": {path.name: digest_file(path) for path in (svg, png)},
     }
     write_result(manifest_file, manifest)

@@ -40,7 +40,7 @@ from usertune.reporting.sections.study import base_model_rows, data_rows, date_r
 from usertune.reporting.skipped import read_data, skipped, skipped_digest, skipped_note
 from usertune.reporting.style import styles
 from usertune.runtime.provenance import current_provenance
-from usertune.tasks.catalogue import TASKS, get_task
+from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import Metric, threshold_label
 
 # With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
@@ -143,7 +143,7 @@ def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs
     link_as_crate(outputs.provenance)
     manifest = {
         **said,
-        "provenance": [current_provenance(REPORT, plug_ins=(TASKS.module(recipe.task),))],
+        "provenance": [current_provenance(REPORT, plug_ins=recipe.task_modules)],
         "files": {**digests, outputs.provenance.name: digest_file(outputs.provenance)},
     }
     write_result(outputs.manifest, manifest)
@@ -174,12 +174,14 @@ def _read_manifests(recipe: ReportRecipe, files: ReportFiles) -> Manifests:
 
 def _results(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests) -> dict[str, Any]:
     """Return what the template shows of the results: tables, figures, trainings, answers and examples."""
-    design, task, metrics, threshold = recipe, get_task(recipe.task), recipe.metrics, recipe.thresholds[0]
+    design, task, threshold = recipe, get_task(recipe.task), recipe.thresholds[0]
     trainings, predictions = made_from.trainings, made_from.predictions
     summary, differences, users, samples = (
         _table(files.tables / name, design)
         for name in (table_names.SUMMARY, table_names.DIFFERENCES, table_names.USERS, table_names.SAMPLES)
     )
+    # The comparison leaves out metrics that apply to no sample.
+    metrics = [metric for metric in recipe.metrics if metric.name in summary]
     examples = collect_examples(
         design,
         {path.stem.removeprefix("user_"): path for path in files.samples},
@@ -226,6 +228,8 @@ def _study(recipe: ReportRecipe, made_from: Manifests) -> dict[str, Any]:
         "shared": [
             *base_model_rows(made_from.base_model),
             *data_rows(recipe.dataset, thresholds, confidence),
+            *([("evaluation.further_tasks", ", ".join(recipe.further_tasks))] if recipe.further_tasks else []),
+            *([("evaluation.primary", recipe.primary)] if recipe.primary else []),
         ],
         "dates": date_rows(recipe.names, trainings, times_of(trainings, predictions), lineage),
     }

@@ -11,6 +11,7 @@ TASKS = Catalogue(
     "task",
     {
         "grounding": "usertune.tasks.grounding:GroundingTask",
+        "pigg_compatible": "usertune.tasks.pigg_compatible:PiggCompatibleTask",
     },
 )
 

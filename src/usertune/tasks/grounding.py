@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from usertune.tasks.metrics import AtThresholds, Metric, threshold_label
 from usertune.tasks.points.forms import FORMS, REASONS, Reading, read
 from usertune.tasks.points.values import SCALE
 from usertune.tasks.task import Marks, Task
-from usertune.tasks.truth import CLICK, NotAskedError, Point, Truth
+from usertune.tasks.truth import CLICK, Box, NotAskedError, Point, Truth
 
 PROMPT = """\
 Point to the element of the screenshot that this instruction asks for: {text}
@@ -37,14 +37,38 @@ Answer with its position, each coordinate from 0 to 1000, in this form:
 DECIMALS = 1
 
 
-def distance(point: Point, target: Point) -> float:
+class Target(NamedTuple):
+    """The point to click, and the box (left, top, right, bottom) of the element where the data has it, in 0-1000."""
+
+    x: float
+    y: float
+    box: Box | None = None
+
+
+def distance(point: Point, target: Sequence[Any]) -> float:
     """Return the Euclidean (L2) distance between two points in the 0-1000 space, not in pixels."""
     return math.hypot(point[0] - target[0], point[1] - target[1])
 
 
-def hit(point: Point, target: Point, threshold: float) -> int:
+def hit(point: Point, target: Sequence[Any], threshold: float) -> int:
     """Return 1 where a click is within the threshold of the target or at it, else 0."""
     return int(distance(point, target) <= threshold)
+
+
+def has_box(target: Target) -> bool:
+    """Whether the data has the box of the element."""
+    return target.box is not None
+
+
+def in_box(point: Point, target: Target) -> int:
+    """Return 1 where a click is inside the element's box or on its edge, else 0.
+
+    This is the rule of ScreenSpot (Cheng et al. 2024, arXiv:2401.10935, section 4.2) and ScreenSpot-Pro (Li et al.
+    2025, arXiv:2504.07981). Where the answer is a box, its centre is the click.
+    """
+    assert target.box is not None
+    left, top, right, bottom = target.box
+    return int(left <= point[0] <= right and top <= point[1] <= bottom)
 
 
 METRICS = (
@@ -60,6 +84,17 @@ METRICS = (
     ),
     Metric("mean_l2", title="mean L2", column="distance", measure=distance, better="lower"),
     Metric("median_l2", title="median L2", column="distance", measure=distance, aggregate="median", better="lower"),
+    Metric(
+        "in_box",
+        title="in box",
+        column="in_box",
+        measure=in_box,
+        unit="%",
+        unparsed=0,
+        bounds=(0, 1),
+        applies=has_box,
+        over="samples with the box of the element",
+    ),
 )
 
 
@@ -122,21 +157,26 @@ class GroundingTask(Task):
             return Reading(None, "cut_off")
         return reading
 
-    def read_target(self, target: Mapping[str, Any]) -> Point:
-        """Return a sample's target as (x, y).
+    def read_target(self, target: Mapping[str, Any]) -> Target:
+        """Return a sample's target; of data with actions, only clicks are targets.
 
         Raises:
-            ValueError: the target is not ``{"point": [x, y]}`` with two finite numbers.
+            ValueError: the target is not ``{"point": [x, y]}`` with two finite numbers, or its ``box`` not four.
         """
-        value = target.get("point") if isinstance(target, Mapping) else None
-        if not (isinstance(value, list) and len(value) == 2 and all(_is_finite(part) for part in value)):
+        found = target if isinstance(target, Mapping) else {}
+        if found.get("action", CLICK) != CLICK:
+            raise ValueError(f"the target is the action {found['action']!r}; only a click is a target of grounding")
+        point, box = found.get("point"), found.get("box")
+        if not _are_numbers(point, 2) or (box is not None and not _are_numbers(box, 4)):
             raise ValueError(f'the target is {target!r}; expected {{"point": [x, y]}}')
-        return float(value[0]), float(value[1])
+        assert isinstance(point, list)
+        left, top, right, bottom = map(float, box or (0, 0, 0, 0))
+        return Target(float(point[0]), float(point[1]), (left, top, right, bottom) if box else None)
 
-    def details(self, answer: Point | None, target: Point) -> dict[str, float | None]:
+    def details(self, answer: Point | None, target: Target) -> dict[str, float | None]:
         """Return what the rows of scores hold beside the metrics: the point, empty where unparsed, and the target."""
         x, y = answer or (None, None)
-        return {"x": x, "y": y, "target_x": target[0], "target_y": target[1]}
+        return {"x": x, "y": y, "target_x": target.x, "target_y": target.y}
 
     def note(self, threshold: float) -> str:
         """Return the sentence that explains the metrics below a table; ``threshold`` is the first one."""
@@ -150,19 +190,20 @@ class GroundingTask(Task):
         if not row["parsed"]:
             return f"not parsed ({row['form']}), a miss"
         kind = "hit" if row["distance"] <= threshold else "miss"
+        boxed = {0: ", outside the box", 1: ", in the box"}.get(row.get("in_box", math.nan), "")
         outside = "" if _on_screen(row["x"], row["y"]) else ", outside the screenshot"
-        return f"{kind}, {row['distance']:,.0f} from the target{outside}"
+        return f"{kind}, {row['distance']:,.0f} from the target{boxed}{outside}"
 
-    def marks(self, row: Mapping[str, Any], threshold: float) -> Marks:
+    def marks(self, row: Mapping[str, Any], target: Target, threshold: float) -> Marks:
         """Return what is drawn of one answer; ``row`` is that of the table of samples."""
         shown = row["parsed"] and _on_screen(row["x"], row["y"])
-        return Marks((row["target_x"], row["target_y"]), (row["x"], row["y"]) if shown else None, threshold)
+        return Marks((target.x, target.y), (row["x"], row["y"]) if shown else None, threshold, target.box)
 
     def marks_note(self, threshold: float) -> str:
         """Return the sentence that explains the marks."""
         return (
             f"The cross is the target; the dashed line is the distance of {threshold_label(threshold)} within which a "
-            "click is a hit."
+            "click is a hit. Where the data has the box of the element, it is drawn too."
         )
 
 
@@ -174,6 +215,10 @@ def _numbers(values: Sequence[float]) -> str:
 
 def _on_screen(x: float, y: float) -> bool:
     return 0 <= x <= SCALE and 0 <= y <= SCALE
+
+
+def _are_numbers(values: object, count: int) -> bool:
+    return isinstance(values, list) and len(values) == count and all(_is_finite(value) for value in values)
 
 
 def _is_finite(value: object) -> bool:

@@ -49,13 +49,19 @@ class Metric:
         at: set where the metric is measured at every threshold of the study.
         episode: combines the values of an episode's samples into one (``min``: every sample counts). The aggregate is
             then over episodes, and the column holds the value in the last row of each episode only.
+        applies: whether the metric applies to a sample with this target; the others have no value, whatever the answer.
+            None: it applies to all samples.
+        over: the samples that it applies to, in words: ``samples with a box``.
+        across: how several users are aggregated: ``samples``: over all their samples; ``users``: as the mean of the
+            users' own aggregates.
         threshold, family: set by `at_thresholds`: the threshold, and the name that the task declares.
+        task: name of the further task that measures it (see `of_further_task`); empty for the dataset's own task.
     """
 
     name: str
     title: str
     column: str
-    measure: Callable[..., float]
+    measure: Callable[..., float | None]
     aggregate: Literal["mean", "median"] = "mean"
     better: Literal["higher", "lower"] = "higher"
     unit: str = ""
@@ -64,8 +70,12 @@ class Metric:
     bounds: tuple[float, float] = (float("-inf"), float("inf"))
     at: AtThresholds | None = None
     episode: Callable[[Sequence[float]], float] | None = None
+    applies: Callable[[Any], bool] | None = None
+    over: str = ""
+    across: Literal["samples", "users"] = "samples"
     threshold: float | None = None
     family: str = ""
+    task: str = ""
 
     @property
     def heading(self) -> str:
@@ -77,8 +87,15 @@ class Metric:
         """What counts at the metric's threshold; empty where it has none."""
         return self.at.condition.format(threshold_label(self.threshold)) if self.at and self.threshold else ""
 
+    @property
+    def partial(self) -> bool:
+        """Whether there may be samples that the metric does not apply to."""
+        return self.applies is not None or bool(self.task)
+
     def value(self, answer: Any, target: Any) -> float | None:
         """Return the value of one sample; ``answer`` is None where it is unparsed."""
+        if self.applies is not None and not self.applies(target):
+            return None
         if answer is None:
             return self.unparsed
         return self.measure(answer, target) if self.threshold is None else self.measure(answer, target, self.threshold)
@@ -115,21 +132,35 @@ class Metric:
         return 100 if self.unit == "%" else 1
 
 
-def at_thresholds(metrics: Sequence[Metric], thresholds: Sequence[float]) -> tuple[Metric, ...]:
+def at_thresholds(
+    metrics: Sequence[Metric], thresholds: Sequence[float], primary: str | None = None
+) -> tuple[Metric, ...]:
     """Return a task's metrics as a study measures them: those of the first threshold, then those of the further ones.
 
-    The first of ``metrics`` is the primary one: it is compared, with intervals, and makes the headline.
+    The primary one comes first: it is compared, with intervals, and makes the headline.
+
+    Args:
+        metrics: the metrics of the task, and of further ones.
+        thresholds: the thresholds of the study.
+        primary: name of the primary metric; None: the first of ``metrics``.
 
     Raises:
-        ValueError: two metrics have one name, or share a column without sharing ``measure``; the primary one is no mean
-            over all samples; one of episodes leaves samples out.
+        ValueError: two metrics have one name, or share a column without sharing ``measure``; the primary one does not
+            exist, or is no mean over all samples that it applies to; one of episodes leaves unparsed answers out.
     """
+    if primary is not None:
+        metrics = _with_first(metrics, primary)
     _check(metrics)
     found = [_at(metric, thresholds[0], further=False) if metric.at else metric for metric in metrics]
     for metric in metrics:
         if metric.at:
             found += [_at(metric, threshold, further=True) for threshold in thresholds[1:]]
     return tuple(found)
+
+
+def of_further_task(metrics: Sequence[Metric], task: str) -> tuple[Metric, ...]:
+    """Return the metrics of a task that measures the answers to another one; see `Metric.task`."""
+    return tuple(replace(metric, task=task) for metric in metrics)
 
 
 def sample_values(metrics: Iterable[Metric], answer: Any, target: Any) -> dict[str, float | None]:
@@ -146,7 +177,8 @@ def combine_episodes(metrics: Iterable[Metric], rows: Sequence[dict[str, Any]]) 
     for metric in metrics:
         if metric.episode:
             for own in episodes.values():
-                value = metric.episode([row[metric.column] for row in own])
+                known = [row[metric.column] for row in own if row[metric.column] is not None]
+                value = metric.episode(known) if known else None
                 for row in own:
                     row[metric.column] = None
                 own[-1][metric.column] = value
@@ -166,6 +198,18 @@ def aggregates(metrics: Iterable[Metric], rows: Sequence[Mapping[str, Any]]) -> 
         if metric.threshold is not None:
             found.setdefault(f"{metric.family}_at", {})[threshold_label(metric.threshold)] = value
     return found
+
+
+def mean_over_users(values: Iterable[Sequence[float]]) -> float | None:
+    """Return the mean over users of each user's mean over folds; None without users.
+
+    Every user has the same weight, and so has every fold of a user, however many samples they have.
+
+    Args:
+        values: for each user, the aggregate of a metric in each fold; a user without folds has one value.
+    """
+    means = [fmean(folds) for folds in values]
+    return fmean(means) if means else None
 
 
 def threshold_label(threshold: float) -> str:
@@ -191,12 +235,25 @@ def _check(metrics: Sequence[Metric]) -> None:
     names: set[str] = set()
     for metric in metrics:
         first = columns.setdefault(metric.column, metric)
-        if (first.measure, first.unparsed, first.episode) != (metric.measure, metric.unparsed, metric.episode):
+        if _measured(first) != _measured(metric):
             raise ValueError(f"METRICS: {first.name} and {metric.name} measure differently; give each its own column")
         if metric.name in names:
             raise ValueError(f"METRICS: {metric.name} is listed twice; give each metric its own name")
         if metric.episode and metric.unparsed is None:
             raise ValueError(f"METRICS: {metric.name} is over episodes; give the value of an unparsed answer")
         names.add(metric.name)
-    if metrics[0].aggregate != "mean" or metrics[0].unparsed is None:
+    if metrics[0].aggregate != "mean" or metrics[0].unparsed is None or metrics[0].across != "samples":
         raise ValueError(f"METRICS: {metrics[0].name} comes first, so it must be a mean over all samples")
+
+
+def _measured(metric: Metric) -> tuple[Any, ...]:
+    """Return what metrics with one column have in common."""
+    return metric.task, metric.measure, metric.unparsed, metric.episode, metric.applies
+
+
+def _with_first(metrics: Sequence[Metric], name: str) -> list[Metric]:
+    first = [metric for metric in metrics if metric.name == name]
+    if not first:
+        able = [metric.name for metric in metrics if metric.aggregate == "mean" and metric.unparsed is not None]
+        raise ValueError(f"{name!r} is no metric of this study; use one of: {', '.join(able)}")
+    return [*first, *(metric for metric in metrics if metric.name != name)]

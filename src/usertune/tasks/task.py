@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from usertune.tasks.metrics import Metric, at_thresholds
-from usertune.tasks.truth import NotAskedError, Point, Truth
+from usertune.tasks.truth import Box, NotAskedError, Point, Truth
 
 
 class Marks(NamedTuple):
@@ -16,6 +16,8 @@ class Marks(NamedTuple):
     point: Point | None
     """None where the answer names no point on the screenshot."""
     radius: float
+    box: Box | None = None
+    """The element that was meant, where the data has its box."""
 
 
 class Task(Protocol):
@@ -66,6 +68,17 @@ class Task(Protocol):
             ValueError: it is not a target of this task.
         """
 
+    def target_of(self, sample: Mapping[str, Any]) -> Any:
+        """Return the target of a canonical sample as the metrics take it.
+
+        A task that measures the answers to another one (``evaluation.further_tasks``) can read another target than that
+        of the dataset's task.
+
+        Raises:
+            ValueError: the sample has no target of this task. A further task does not apply to such a sample.
+        """
+        return self.read_target(sample["target"])
+
     def read(self, text: str, ended: bool = True) -> tuple[Any, str]:
         """Read a model's answer.
 
@@ -99,7 +112,7 @@ class Task(Protocol):
         primary = at_thresholds(self.metrics, [threshold])[0]
         return f"{primary.title}: {primary.text(row[primary.column])} {primary.unit}".rstrip()
 
-    def marks(self, row: Mapping[str, Any], threshold: float) -> Marks | None:
+    def marks(self, row: Mapping[str, Any], target: Any, threshold: float) -> Marks | None:
         """Return what is drawn of one answer on the screenshot; None where the task has nothing to draw."""
         return None
 

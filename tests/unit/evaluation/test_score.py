@@ -106,7 +106,7 @@ def test_files_hold_rows_and_metrics(make_study: Maker) -> None:
     assert len(rows) == metrics["samples"] == study.samples
     assert list(rows[0]) == [
         *("id", "user", "episode", "step", "parsed", "form", "x", "y", "target_x", "target_y", "distance"),
-        *("hit_140", "hit_70.5"),
+        *("in_box", "hit_140", "hit_70.5"),
     ]
     assert rows[0]["episode"] == "007"
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -16,14 +17,14 @@ from usertune.evaluation import table_names
 from usertune.reporting.figures.sheet import Subject, legend_above, new_figure, percent_scale
 from usertune.tasks.metrics import threshold_label
 
-TITLE = "Click accuracy by user"
+TITLE = "Accuracy by user"
 ALTERNATIVE = (
-    "Dot plot of every test user's click accuracy in each experiment, beside the accuracy over all users with its "
-    "interval. The numbers are in the tables Summary and Users."
+    "Dot plot of every test user's accuracy (the primary metric) in each experiment, beside the accuracy over all "
+    "users with its interval. The numbers are in the tables Summary and Users."
 )
 CAPTION = (
-    "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is the share of "
-    "that user's samples that one experiment hit. On the right, the same over all samples, with confidence intervals "
+    "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is one "
+    "experiment's mean over that user's samples. On the right, the same over all samples, with confidence intervals "
     "that treat users, not samples, as independent."
 )
 READS = ()
@@ -83,7 +84,7 @@ def draw(subject: Subject) -> Figure:
     _name_experiments(right, design.names)
     right.set_xlabel(f"all users, {100 * summary['confidence'].iloc[0]:g} % interval")
     if primary.unit == "%":
-        highest = max(grid.to_numpy().max(), summary[f"{primary.name}_high"].max())
+        highest = max(np.nanmax(grid.to_numpy()), summary[f"{primary.name}_high"].max())
         left.set_ylim(0, min(1.0, math.ceil(10 * highest + 0.5) / 10))
         percent_scale(left)
     within = "" if primary.threshold is None else f" (within {threshold_label(primary.threshold)})"

@@ -8,13 +8,15 @@ from pydantic import Field, model_validator
 
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.study.schema.base import ConfigModel
+from usertune.tasks.catalogue import TASKS
 from usertune.tasks.metrics import threshold_label
 
-# Names come from the catalogue, so one line there adds an engine.
+# Names come from the catalogues, so one line there adds a plug-in.
 if TYPE_CHECKING:
     EngineName = str
+    TaskName = str
 else:
-    EngineName = Literal[tuple(ENGINES)]
+    EngineName, TaskName = (Literal[tuple(catalogue)] for catalogue in (ENGINES, TASKS))
 
 
 class Evaluation(ConfigModel):
@@ -30,6 +32,10 @@ class Evaluation(ConfigModel):
     """Maximum length of an answer in tokens; generation stops at the end-of-turn token."""
     thresholds: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (140,)
     """Distances (0-1000 space) within which a click is a hit; the comparison uses the first."""
+    primary: str | None = None
+    """Name of the metric that is compared and makes the headline, such as ``in_box``; null: the first of the task."""
+    further_tasks: tuple[TaskName, ...] = ()
+    """Further tasks that read and measure the same answers, each by its own rules, such as ``pigg_compatible``."""
     expected_parse_rate: Annotated[float, Field(ge=0, le=1)] = 0.5
     """If less than this share of a user's answers can be parsed, a warning shows examples. Changes no result."""
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95

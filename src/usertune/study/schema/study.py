@@ -14,6 +14,7 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, STEP_NAMES
+from usertune.evaluation.recipe import measured
 from usertune.study.files import merge
 from usertune.study.renamed_keys import with_new_keys
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
@@ -124,6 +125,23 @@ class Study(ConfigModel):
                     f"users: validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
                     "add validation users, or remove the key"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_metrics(self) -> Study:
+        asked, task = self.evaluation, self.dataset.task
+        tasks = (task, *asked.further_tasks)
+        if repeated := next((name for name in tasks if tasks.count(name) > 1), None):
+            raise ValueError(
+                f"evaluation.further_tasks: {repeated} is listed twice, or is dataset.task; name each task once"
+            )
+        # Tasks are imported for this only where the study says something that can be wrong.
+        if asked.primary is not None or asked.further_tasks:
+            try:
+                measured(tasks, asked.thresholds, asked.primary)
+            except ValueError as error:
+                key = "primary" if asked.primary is not None else "further_tasks"
+                raise ValueError(f"evaluation.{key}: {error}") from None
         return self
 
     @model_validator(mode="after")
