@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.core.hashing import digest, digest_file, file_states
+from usertune.data.reader import ScansFiles
 from usertune.data.readers.catalogue import get_reader
 from usertune.models.base_folder import is_local, model_files
 from usertune.study.schema.study import Study
@@ -30,11 +31,7 @@ class RawData:
     def state(self, user: str) -> str:
         """Return a digest of a user's raw data: size and time of each file, and the state of the images."""
         if user not in self._states:
-            files = self.reader.sources(user)
-            states = [
-                [os.path.relpath(path, self.root), path.stat().st_size, path.stat().st_mtime_ns] for path in files
-            ]
-            self._states[user] = digest([states, self._state_of_images(user)])
+            self._states[user] = digest(self._state(user))
         return self._states[user]
 
     def image_stats(self, user: str) -> list[tuple[str, int, int]]:
@@ -48,6 +45,14 @@ class RawData:
             size, modified = self._folder(path.parent).get(path.name, (-1, -1))
             stats.append((name, size, modified))
         return stats
+
+    def _state(self, user: str) -> Any:
+        if self._watch_images != "content" and isinstance(self.reader, ScansFiles):
+            files = self.reader.scan(user)
+            return [files.sources, files.images if self._watch_images == "stat" else "not watched"]
+        stats = [(path, path.stat()) for path in self.reader.sources(user)]
+        sources = [[os.path.relpath(path, self.root), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+        return [sources, self._state_of_images(user)]
 
     def _state_of_images(self, user: str) -> Any:
         if self._watch_images == "never":

@@ -22,6 +22,7 @@ COMMANDS = {
     "audit": "usertune.cli.audit",
     "check": "usertune.cli.check",
     "export": "usertune.cli.export",
+    "users": "usertune.cli.users",
     "schema": "usertune.cli.schema",
     "demo": "usertune.cli.demo",
     "completion": "usertune.cli.completion",

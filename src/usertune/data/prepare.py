@@ -18,7 +18,14 @@ from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import PREPARE
 from usertune.data.canonical import Canonical
 from usertune.data.frames import Reading, frame_problem
-from usertune.data.reader import BadSampleError, Location, Reader, describe_available, digest_sources
+from usertune.data.reader import (
+    BadSampleError,
+    Location,
+    Reader,
+    RenumbersUsers,
+    describe_available,
+    digest_sources,
+)
 from usertune.data.readers.catalogue import READERS, get_reader
 from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Sample
@@ -43,6 +50,7 @@ class Checked:
         readings: the targets in the frame of the raw data.
         sources: the raw files.
         raw_sha256: digest of their content.
+        raw_id: the user's id in the data, if it may be another one.
     """
 
     samples: list[Sample]
@@ -51,6 +59,7 @@ class Checked:
     readings: list[Reading]
     sources: Sequence[Path] = ()
     raw_sha256: str = ""
+    raw_id: str | None = None
 
 
 class Problem(NamedTuple):
@@ -99,6 +108,7 @@ def prepare_user(
     manifest = {
         **step_manifest(recipe, {"samples": samples_sha256}, output=samples_sha256),
         "user": user,
+        **({"raw_id": checked.raw_id} if checked.raw_id else {}),
         "samples": len(samples),
         "episodes": len({sample["episode"] for sample in samples}),
         "images": len({image["sha256"] for sample in samples for image in sample["images"]}),
@@ -112,7 +122,8 @@ def prepare_user(
     }
     write_text(samples_file, text)
     write_result(manifest_file, manifest)
-    logger.info("user %s: %d samples, %d skipped", user, len(samples), len(problems))
+    raw_id = f" (in the data: {checked.raw_id})" if checked.raw_id not in (None, user) else ""
+    logger.info("user %s%s: %d samples, %d skipped", user, raw_id, len(samples), len(problems))
     return manifest
 
 
@@ -169,7 +180,8 @@ def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
     if not samples:
         left_out = f"; the task {recipe.task} does not ask for {_counts(checked)}" if checked.not_asked else ""
         raise UserError(f"{source}: no good sample of user {user} ({len(problems)} bad ones{left_out})")
-    return replace(checked, sources=sources, raw_sha256=raw_sha256)
+    raw_id = reader.raw_id(user) if isinstance(reader, RenumbersUsers) else None
+    return replace(checked, sources=sources, raw_sha256=raw_sha256, raw_id=raw_id)
 
 
 def _plug_ins(recipe: PrepareRecipe) -> tuple[str, ...]:

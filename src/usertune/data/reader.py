@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from usertune.core.hashing import digest, digest_file
 from usertune.core.recipe import Settings
@@ -31,6 +31,21 @@ class BadSampleError(ValueError):
     def __init__(self, field: str, problem: str) -> None:
         super().__init__(problem)
         self.field = field
+
+
+class FileState(NamedTuple):
+    """A file, as a scan of its folder shows it: path relative to the root, bytes, modification time in ns."""
+
+    path: str
+    size: int
+    modified: int
+
+
+class UserFiles(NamedTuple):
+    """The files of one user, each list sorted by path: `Reader.sources`, and the images."""
+
+    sources: list[FileState]
+    images: list[FileState]
 
 
 @dataclass
@@ -115,6 +130,29 @@ class Reader(Protocol):
         Raises:
             UserError: a file cannot be read at all; the message names it and says what to do.
         """
+
+
+@runtime_checkable
+class ScansFiles(Protocol):
+    """A further method of readers of trees with many small files per user.
+
+    Planning asks for the state of all raw data. `Reader.images` would read every file, and each image then takes a call
+    of its own; a scan lists folders.
+    """
+
+    def scan(self, user: str) -> UserFiles:
+        """Return the user's files with size and time; `Reader.images` returns the same images.
+
+        Files that cannot be seen are left out: `Reader.read` reports them.
+        """
+
+
+@runtime_checkable
+class RenumbersUsers(Protocol):
+    """A further method of readers that give users other ids than the data."""
+
+    def raw_id(self, user: str) -> str:
+        """Return the id that a user has in the data; it is recorded in the user's manifest."""
 
 
 def describe_available(reader: Reader) -> str:

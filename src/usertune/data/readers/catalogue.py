@@ -16,6 +16,7 @@ READERS = Catalogue(
     "dataset.format",
     {
         "messages": "usertune.data.readers.messages:MessagesReader",
+        "fingertip": "usertune.data.readers.fingertip:FingerTipReader",
     },
 )
 
