@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from usertune.data.readers.catalogue import READERS
 from usertune.pipeline.recipes import current_code
 from usertune.study.load import study_from_config
 from usertune.tasks.catalogue import TASKS
@@ -161,7 +162,7 @@ def test_a_figure_of_the_page_is_drawn_and_reported_with_its_own_words(made: dic
 
 def test_the_schema_names_the_plug_ins_of_the_page(made: dict[str, Any]) -> None:
     schema = json.loads(made["schema"])["$defs"]
-    assert schema["Dataset"]["properties"]["format"]["enum"] == ["messages", "clicks"]
+    assert schema["Dataset"]["properties"]["format"]["enum"] == [*READERS, "clicks"]
     assert schema["Dataset"]["properties"]["task"]["enum"] == [*TASKS, "tap"]
     assert schema["Evaluation"]["properties"]["engine"]["enum"] == ["transformers", "middle"]
     assert list(schema["Figures"]["properties"])[-1] == "samples_by_user"
