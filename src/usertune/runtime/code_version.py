@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
+import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 from usertune.core import step_names as names
-from usertune.core.hashing import digest, digest_bytes
+from usertune.core.files import write_text
+from usertune.core.hashing import digest, digest_bytes, digest_file
 
 PACKAGE = "usertune"
 ROOT = Path(__file__).parents[1]
@@ -61,6 +65,10 @@ STEP_FOLDERS = {names.REPORT: "reporting/templates"}
 
 VERSION_DIGITS = 16
 
+# Parsing all modules takes half a second, so what they contain is kept where Python keeps what it compiled. Python's
+# version and this module decide what a syntax tree looks like.
+_PARSED = ROOT / "__pycache__" / f"syntax_trees.{digest([sys.version, digest_file(Path(__file__))])[:16]}.json"
+
 
 @cache
 def code_version(step: str, plug_ins: tuple[str, ...] = ()) -> str:
@@ -76,7 +84,11 @@ def code_version(step: str, plug_ins: tuple[str, ...] = ()) -> str:
         KeyError: there is no such step.
         SyntaxError: a module cannot be parsed.
     """
+    known = len(_parsed())
     parts = {module: _module(module)[0] for module in code_of(step, plug_ins)}
+    if len(_parsed()) > known:
+        with suppress(OSError):
+            write_text(_PARSED, json.dumps(_parsed()))
     if step in STEP_FOLDERS:
         templates = sorted((ROOT / STEP_FOLDERS[step]).iterdir())
         parts |= {path.name: digest_bytes(path.read_bytes()) for path in templates}
@@ -100,13 +112,29 @@ def _module(name: str) -> tuple[str, frozenset[str]]:
     """Return the digest of a module's syntax tree, and the modules of this package that it imports."""
     path = _file_of(name)
     assert path is not None, name
-    tree = ast.parse(path.read_bytes())
-    imported = frozenset(_imports(tree))
-    _remove_docstrings(tree)
-    return hashlib.sha256(ast.dump(tree).encode("utf-8")).hexdigest(), imported
+    source = path.read_bytes()
+    parsed, key = _parsed(), digest_bytes(source)
+    if key not in parsed:
+        tree = ast.parse(source)
+        imported = sorted(set(_imported_names(tree)))
+        _remove_docstrings(tree)
+        parsed[key] = [hashlib.sha256(ast.dump(tree).encode("utf-8")).hexdigest(), *imported]
+    version, *imported = parsed[key]
+    return version, frozenset(module for name in imported for module in _modules_of(name))
 
 
-def _imports(tree: ast.Module) -> Iterator[str]:
+@cache
+def _parsed() -> dict[str, list[str]]:
+    """Return what earlier processes parsed: digest of a source -> digest of its syntax tree, and imported names."""
+    try:
+        found: dict[str, list[str]] = json.loads(_PARSED.read_bytes())
+    except (OSError, ValueError):
+        found = {}
+    return found
+
+
+def _imported_names(tree: ast.Module) -> Iterator[str]:
+    """Yield what a module imports of this package, in full: ``usertune.core.hashing.digest``."""
     for node in _statements(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -114,13 +142,16 @@ def _imports(tree: ast.Module) -> Iterator[str]:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        for name in names:
-            parts = name.split(".")
-            # Importing a module runs the __init__ of every parent package.
-            above = [".".join(parts[:length]) for length in range(2, len(parts) + 1)] if parts[0] == PACKAGE else []
-            found = [module for module in above if _file_of(module)]
-            if found and found[-1] not in WITHOUT_EFFECT:
-                yield from found
+        yield from (name for name in names if name.split(".")[0] == PACKAGE)
+
+
+def _modules_of(name: str) -> Iterator[str]:
+    """Yield the modules that run when a name is imported: its own, and the __init__ of every parent package."""
+    parts = name.split(".")
+    above = (".".join(parts[:length]) for length in range(2, len(parts) + 1))
+    found = [module for module in above if _file_of(module)]
+    if found and found[-1] not in WITHOUT_EFFECT:
+        yield from found
 
 
 def _statements(node: ast.AST) -> Iterator[ast.AST]:

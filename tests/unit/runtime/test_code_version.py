@@ -247,3 +247,21 @@ def test_a_module_that_cannot_be_parsed_is_an_error(package: Path) -> None:
     with pytest.raises(SyntaxError):
         code_version("train")
     assert code_version("score")
+
+
+def test_a_later_process_finds_the_same_versions_without_parsing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def versions() -> dict[str, str]:
+        _clear_caches()
+        module._parsed.cache_clear()
+        return {step: code_version(step) for step in module.STEP_ENTRIES}
+
+    usual = versions()
+    monkeypatch.setattr(module, "_PARSED", tmp_path / "__pycache__" / "trees.json")
+    assert versions() == usual
+    monkeypatch.setattr(module.ast, "parse", lambda source: pytest.fail("parsed again"))
+    assert versions() == usual
+    monkeypatch.undo()
+    _clear_caches()
+    module._parsed.cache_clear()
