@@ -16,6 +16,7 @@ import environment  # noqa: F401
 
 from usertune.core.errors import UserError
 from usertune.data.prepare import is_prepared, prepare_user
+from usertune.data.readers.catalogue import get_reader
 from usertune.data.recipe import PrepareRecipe
 from usertune.runtime import step_main
 from usertune.runtime.step_main import of_user
@@ -33,10 +34,12 @@ def main(arguments: argparse.Namespace) -> None:
     left = [user for user in users if not is_prepared(arguments.recipe, user, *files(user), states[user])]
     if len(left) < len(users):
         step_main.logger.info("%d of %d users are already prepared", len(users) - len(left), len(users))
+    # One reader, which looks through a file of many users once.
+    reader = get_reader(arguments.recipe.format, arguments.root, arguments.recipe.options)
     step_main.for_each_user(
         left,
         arguments.user_log,
-        lambda user: prepare_user(arguments.recipe, arguments.root, user, *files(user), states[user]),
+        lambda user: prepare_user(arguments.recipe, arguments.root, user, *files(user), states[user], reader),
     )
 
 

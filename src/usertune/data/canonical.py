@@ -11,6 +11,7 @@ from usertune.data.frames import (
     DEFAULT_FRAME,
     Reading,
     convert_answer,
+    convert_numbers,
     convert_truth,
     looks_like_fraction,
     read_point,
@@ -35,12 +36,14 @@ class Canonical:
 
     Attributes:
         readings: the targets so far, in the raw data's frame, of bad samples too.
+        stated: frame -> the targets so far of samples that state this frame, see `RawSample.objects`.
     """
 
     def __init__(self, recipe: PrepareRecipe, root: Path, user: str) -> None:
         self.recipe, self.root, self.user = recipe, root, user
         self.task = get_task(recipe.task)
         self.readings: list[Reading] = []
+        self.stated: dict[str, list[Reading]] = {}
         self._images: dict[str, Image] = {}
 
     def sample(self, raw: RawSample, number: int) -> Sample:
@@ -61,9 +64,13 @@ class Canonical:
         images = [self._images[path] for path in raw.image_paths if path in self._images]
         # The last image is the current screen; earlier ones, if any, are history.
         size = (images[-1]["width"], images[-1]["height"]) if images and not problem else None
+        if raw.objects:
+            self._note_stated(raw, number, images)
+            if problem is None:
+                _write_objects(raw, images)
         answer = text_of(raw.messages[-1])
-        point = raw.truth.place if raw.truth else read_point(answer, self.task.parse, self.recipe.frame)
-        if point and all(map(math.isfinite, point)):
+        point = raw.truth.place if raw.truth else read_point(answer, self.task.parse, self._frame(raw))
+        if point and all(map(math.isfinite, point)) and not raw.objects:
             self.readings.append(Reading(number, point, size))
         if problem:
             raise problem
@@ -111,9 +118,9 @@ class Canonical:
             raise BadSampleError("action", str(error)) from None
 
     def _target_of_answer(self, raw: RawSample, images: list[Image], point: Point | None) -> dict[str, Any]:
-        frame = self.recipe.frame
+        frame = self._frame(raw)
         self._convert_answers(raw, images)
-        where = f"messages[{raw.numbers[-1]}].content"
+        where = raw.turn_field.format(raw.numbers[-1])
         if frame == DEFAULT_FRAME and point and looks_like_fraction(point):
             raise BadSampleError(
                 where, f"the point {list(point)} looks like fractions of 1, but dataset.frame is {frame}"
@@ -125,7 +132,7 @@ class Canonical:
 
     def _convert_answers(self, raw: RawSample, images: list[Image]) -> None:
         """Convert the points of all assistant turns to 0-1000, in place, each by the size of the screen before it."""
-        frame, seen = self.recipe.frame, 0
+        frame, seen = self._frame(raw), 0
         if frame == DEFAULT_FRAME:
             return
         for index, turn in enumerate(raw.messages):
@@ -136,4 +143,36 @@ class Canonical:
             try:
                 turn["content"] = [{"type": "text", "text": convert_answer(text_of(turn), point, frame, size)}]
             except ValueError as error:
-                raise BadSampleError(f"messages[{raw.numbers[index]}].content", str(error)) from None
+                raise BadSampleError(raw.turn_field.format(raw.numbers[index]), str(error)) from None
+
+    def _frame(self, raw: RawSample) -> str:
+        """Return the frame of the numbers in a sample's answers."""
+        return DEFAULT_FRAME if raw.objects else self.recipe.frame
+
+    def _note_stated(self, raw: RawSample, number: int, images: list[Image]) -> None:
+        """Note the first point of the answer, in the frame that the sample states."""
+        answer = text_of(raw.messages[-1])
+        for one in raw.objects:
+            if one.token in answer:
+                point = Truth(box=one.values).place if len(one.values) == 4 else one.values
+                assert point is not None
+                reading = Reading(number, (point[0], point[1]), _size_of(images, one.image))
+                self.stated.setdefault(one.frame, []).append(reading)
+                return
+
+
+def _size_of(images: list[Image], index: int) -> tuple[int, int] | None:
+    return (images[index]["width"], images[index]["height"]) if index < len(images) else None
+
+
+def _write_objects(raw: RawSample, images: list[Image]) -> None:
+    """Put the points and boxes of a sample into its texts, in 0-1000."""
+    for index, one in enumerate(raw.objects):
+        try:
+            text = convert_numbers(one.values, one.frame, _size_of(images, one.image))
+        except ValueError as error:
+            raise BadSampleError(f"objects.bbox[{index}]", str(error)) from None
+        for turn in raw.messages:
+            for part in turn["content"]:
+                if part["type"] == "text":
+                    part["text"] = part["text"].replace(one.token, text)

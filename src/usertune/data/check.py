@@ -5,11 +5,13 @@ from __future__ import annotations
 import signal
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from usertune.core.errors import UserError
 from usertune.data.prepare import ADVICE, check_user
+from usertune.data.reader import Reader
+from usertune.data.readers.catalogue import get_reader
 from usertune.data.recipe import PrepareRecipe
 
 LINES_OF_A_USER = 6
@@ -59,10 +61,17 @@ def in_words(bad: Mapping[str, str], checked: int) -> str:
 
 def _problem(recipe: PrepareRecipe, root: Path, user: str) -> str:
     try:
-        check_user(recipe, root, user)
+        check_user(recipe, root, user, _reader(recipe.text(), root))
     except UserError as error:
         return str(error)
     return ""
+
+
+@lru_cache(maxsize=1)
+def _reader(recipe: str, root: Path) -> Reader:
+    """Return the reader that a process uses for all its users."""
+    settings = PrepareRecipe.parse(recipe)
+    return get_reader(settings.format, root, settings.options)
 
 
 def _die_of_signals() -> None:

@@ -96,11 +96,25 @@ def convert_answer(text: str, point: Point, frame: str, size: tuple[int, int] | 
     _require_inside(point, "the answer's point", frame, size)
     box = _box(text, point)
     values = [value / limits[index % 2] * SCALE for index, value in enumerate(box or point)]
-    # Fractions of 1 in an answer look like another frame.
-    digits = 0 if all(value <= 1 for value in values) else DECIMALS
-    numbers = ", ".join(f"{round(value, digits):g}" for value in values)
     referring = _REFERRING.search(text)
-    return (f"{referring[0]}\n" if referring else "") + f"```grounding\n[{numbers}]\n```"
+    return (f"{referring[0]}\n" if referring else "") + f"```grounding\n[{_in_words(values)}]\n```"
+
+
+def convert_numbers(values: Sequence[float], frame: str, size: tuple[int, int] | None) -> str:
+    """Return a point or a box as text in 0-1000, such as ``[311.5, 541]``.
+
+    Args:
+        values: x and y, or left, top, right and bottom.
+        frame: their frame.
+        size: width and height of the image in pixels; None without an image.
+
+    Raises:
+        ValueError: they lie outside the image, or the frame is ``pixels`` and there is no image.
+    """
+    limits = _limits(frame, size)
+    for at in range(0, len(values), 2):
+        _require_inside(values[at : at + 2], "the point", frame, size)
+    return f"[{_in_words([value / limits[index % 2] * SCALE for index, value in enumerate(values)])}]"
 
 
 def convert_truth(truth: Truth, frame: str, size: tuple[int, int] | None) -> Truth:
@@ -280,6 +294,12 @@ def _box(text: str, point: Point) -> list[float] | None:
         return None
     centre = (numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2
     return numbers if all(map(math.isclose, centre, point)) else None
+
+
+def _in_words(values: Sequence[float]) -> str:
+    # Fractions of 1 in an answer look like another frame.
+    digits = 0 if all(value <= 1 for value in values) else DECIMALS
+    return ", ".join(f"{round(value, digits):g}" for value in values)
 
 
 def _plain(number: Decimal) -> str:

@@ -7,7 +7,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,6 +48,7 @@ class Checked:
         problems: the problems of the bad ones.
         not_asked: kind of action -> number of samples that the task does not ask for.
         readings: the targets in the frame of the raw data.
+        stated: frame -> the targets of samples that state it.
         sources: the raw files.
         raw_sha256: digest of their content.
         raw_id: the user's id in the data, if it may be another one.
@@ -57,6 +58,7 @@ class Checked:
     problems: list[Problem]
     not_asked: Mapping[str, int]
     readings: list[Reading]
+    stated: Mapping[str, list[Reading]] = field(default_factory=dict)
     sources: Sequence[Path] = ()
     raw_sha256: str = ""
     raw_id: str | None = None
@@ -77,6 +79,7 @@ def prepare_user(
     samples_file: str | Path,
     manifest_file: str | Path,
     sources_state: str = "",
+    reader: Reader | None = None,
 ) -> dict[str, Any]:
     """Check one user's raw samples and write them in canonical form.
 
@@ -87,6 +90,7 @@ def prepare_user(
         samples_file: JSON Lines to write, one canonical sample per line.
         manifest_file: JSON object to write: counts, digests, and the skipped samples.
         sources_state: `usertune.checks.sources.sources_state` of the raw data at planning, for the audit.
+        reader: the recipe's reader, if several users share it; None makes one.
 
     Returns:
         The manifest.
@@ -95,7 +99,7 @@ def prepare_user(
         UserError: the user has no raw file, no good sample, a bad sample (with ``on_bad_sample: error``), or targets
             outside the declared frame; the message names file, line and field of each problem.
     """
-    checked = check_user(recipe, root, user)
+    checked = check_user(recipe, root, user, reader)
     samples, problems = checked.samples, checked.problems
     for problem in problems:
         logger.warning("%s: skipped: %s: %s", problem.location, problem.field, problem.text)
@@ -147,19 +151,20 @@ def is_prepared(recipe: PrepareRecipe, user: str, samples_file: Path, manifest_f
     return bool(sources_state) and written and same
 
 
-def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
+def check_user(recipe: PrepareRecipe, root: str | Path, user: str, reader: Reader | None = None) -> Checked:
     """Check one user's raw samples without writing anything.
 
     Args:
         recipe: how the samples are read and checked.
         root: folder of the raw data.
         user: the user's id.
+        reader: see `prepare_user`.
 
     Raises:
         UserError: see `prepare_user`.
     """
     root = Path(root)
-    reader = get_reader(recipe.format, root, recipe.options)
+    reader = reader or get_reader(recipe.format, root, recipe.options)
     sources = reader.sources(user)
     if not sources:
         raise UserError(
@@ -170,11 +175,11 @@ def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
     checked = _check_samples(reader, root, user, recipe)
     samples, problems = checked.samples, checked.problems
     source = str(sources[0]) if len(sources) == 1 else f"{root}, user {user}"
-    if wrong := frame_problem(checked.readings, recipe.frame):
+    if wrong := _frame_problem(checked, recipe.frame):
         # The frame likely causes the problems of answers; list only the others.
-        others = [problem for problem in problems if not problem.field.endswith(".content")]
+        others = [problem for problem in problems if not problem.field.endswith((".content", ".value"))]
         also = f"\n{_problem_list(others)}" if others and recipe.on_bad_sample == "error" else ""
-        raise UserError(f"{source}: the targets of user {user} are not in dataset.frame: {recipe.frame}: {wrong}{also}")
+        raise UserError(f"{source}: the targets of user {user} are not in {wrong}{also}")
     if problems and recipe.on_bad_sample == "error":
         raise UserError(_problem_list(problems))
     if not samples:
@@ -182,6 +187,17 @@ def check_user(recipe: PrepareRecipe, root: str | Path, user: str) -> Checked:
         raise UserError(f"{source}: no good sample of user {user} ({len(problems)} bad ones{left_out})")
     raw_id = reader.raw_id(user) if isinstance(reader, RenumbersUsers) else None
     return replace(checked, sources=sources, raw_sha256=raw_sha256, raw_id=raw_id)
+
+
+def _frame_problem(checked: Checked, frame: str) -> str | None:
+    """Say how the targets contradict the study's frame, or one that samples state; None if they do not."""
+    if wrong := frame_problem(checked.readings, frame):
+        return f"dataset.frame: {frame}: {wrong}"
+    for stated, readings in checked.stated.items():
+        if wrong := frame_problem(readings, stated):
+            # No key of the study can help.
+            return f"the frame that the data state, {stated}: {wrong.split('; it looks like')[0]}; correct the data"
+    return None
 
 
 def _plug_ins(recipe: PrepareRecipe) -> tuple[str, ...]:
@@ -208,7 +224,7 @@ def _check_samples(reader: Reader, root: Path, user: str, recipe: PrepareRecipe)
             not_asked[str(kind)] += 1
         except BadSampleError as problem:
             problems.append(Problem(location, problem.field, str(problem)))
-    return Checked(samples, problems, dict(sorted(not_asked.items())), canonical.readings)
+    return Checked(samples, problems, dict(sorted(not_asked.items())), canonical.readings, canonical.stated)
 
 
 def _counts(checked: Checked) -> str:

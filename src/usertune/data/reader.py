@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -48,6 +49,22 @@ class UserFiles(NamedTuple):
     images: list[FileState]
 
 
+class Numbers(NamedTuple):
+    """A point or box of a sample that states its frame; ``token`` stands for it in the sample's texts.
+
+    Args:
+        token: occurs once in the texts of the turns.
+        values: x and y, or left, top, right and bottom.
+        frame: their coordinate frame, whatever ``dataset.frame`` says.
+        image: the index of their image among the sample's.
+    """
+
+    token: str
+    values: tuple[float, ...]
+    frame: str
+    image: int = 0
+
+
 @dataclass
 class RawSample:
     """One raw sample, in role/content messages, with images by path and not yet opened.
@@ -62,6 +79,8 @@ class RawSample:
         numbers: the index of each turn in the raw data, for messages.
         truth: the right action, for data with actions instead of answers; its coordinates are in the raw data's frame.
         about: what else is known, such as ``{"app": "Mail", "scenario": "work"}``. Prompts and tables can use it.
+        objects: points and boxes that are put into the texts in 0-1000. Other numbers of such a sample are in 0-1000.
+        turn_field: the field of a turn in the raw data by its index, for messages.
     """
 
     id: str
@@ -72,6 +91,8 @@ class RawSample:
     numbers: list[int] = field(default_factory=list)
     truth: Truth | None = None
     about: About = field(default_factory=dict)
+    objects: list[Numbers] = field(default_factory=list)
+    turn_field: str = "messages[{}].content"
 
 
 class NoOptions(Settings):
@@ -82,7 +103,7 @@ class Reader(Protocol):
     """Reads the raw data of one dataset.
 
     The raw data may be one file per user, a tree of files per user, or one file for all users; `sources` names them.
-    Images are files below the root, and samples name their paths; unpack data with embedded images first.
+    Images are files below the root, and samples name their paths.
 
     A reader's module also has two constants, which are read without importing the module:
 
@@ -91,7 +112,9 @@ class Reader(Protocol):
     - ``BARE``: whether samples are bare instructions ("open the mail"). Then the default of ``dataset.prompt.user`` is
       the ``PROMPT`` of the task, which asks for an answer in the form that the task reads.
 
-    Planning calls every method but `read` for every user, so these must be quick and import no image library.
+    Planning calls every method but `read` for every user, so these must be quick and import no image library. A planner
+    and a job use one reader for all their users, so that it can look through a file of many users once and keep where
+    each of them is.
     """
 
     looks_for: str
@@ -103,7 +126,11 @@ class Reader(Protocol):
         """Take the folder ``root``, which exists, and ``options``, an object of `Options`; the methods read from it."""
 
     def users(self) -> list[str]:
-        """Return the users who have raw data, numbers first."""
+        """Return the users who have raw data, numbers first.
+
+        Raises:
+            UserError: users are named in files that cannot be read, or no sample names one.
+        """
 
     def sources(self, user: str) -> Sequence[Path]:
         """Return the files of a user's raw samples, without images; they may hold other users' samples too.
@@ -166,5 +193,16 @@ def describe_available(reader: Reader) -> str:
 def digest_sources(paths: Sequence[Path], root: Path) -> str:
     """Return the digest of a user's files: of the content of one file, or of the paths and contents of several."""
     if len(paths) == 1:
-        return digest_file(paths[0])
-    return digest({os.path.relpath(path, root): digest_file(path) for path in paths})
+        return _digest_file(paths[0])
+    return digest({os.path.relpath(path, root): _digest_file(path) for path in paths})
+
+
+def _digest_file(path: Path) -> str:
+    status = path.stat()
+    return _digest_of_state(path, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of_state(path: Path, _inode: int, _size: int, _modified: int) -> str:
+    """Return the digest of a file, which a job reads once for all its users."""
+    return digest_file(path)

@@ -67,6 +67,26 @@ def read_turns(raw: Any, sample: RawSample) -> None:
         raise BadSampleError("messages", "the answer is empty")
 
 
+def question(text: Any, key: str, images: int = 1) -> list[Turn]:
+    """Return the turn of a bare instruction, after its images.
+
+    Args:
+        text: the instruction.
+        key: its key in the sample, for the error.
+        images: number of images.
+
+    Raises:
+        BadSampleError: the instruction is no text, is empty, or holds a placeholder of another format.
+    """
+    words = checked_text(text, key)
+    if not words.strip():
+        raise BadSampleError(key, "the text is empty")
+    if problem := placeholder_problem(words):
+        raise BadSampleError(key, problem)
+    pictures: list[Part] = [{"type": "image"}] * images
+    return [{"role": "user", "content": [*pictures, {"type": "text", "text": words}]}]
+
+
 def _read_parts(content: Any, where: str, sample: RawSample) -> Iterator[Part]:
     if isinstance(content, str):
         content = [{"type": "text", "text": content}]

@@ -17,6 +17,8 @@ READERS = Catalogue(
     {
         "messages": "usertune.data.readers.messages:MessagesReader",
         "fingertip": "usertune.data.readers.fingertip:FingerTipReader",
+        "qwen": "usertune.data.readers.qwen:QwenReader",
+        "screenspot": "usertune.data.readers.screenspot:ScreenSpotReader",
     },
 )
 

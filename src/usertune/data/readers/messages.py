@@ -10,6 +10,8 @@ A line looks like this (``id``, ``episode`` and ``step`` are optional)::
 ``content`` is a text or a list of parts; an image part has the file's path under ``image`` or ``path``, relative to the
 dataset's root. The conversation ends with the answer. Earlier assistant turns are context in prediction; training
 learns them like the last one.
+
+With the option ``file``, one file holds the samples of all users, and ``user`` is needed in every line.
 """
 
 from __future__ import annotations
@@ -17,14 +19,20 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from usertune.core.errors import UserError, shown
 from usertune.core.files import other_unicode
+from usertune.core.recipe import Settings
 from usertune.core.users import sort_key
-from usertune.data.reader import BadSampleError, Location, NoOptions, RawSample
+from usertune.data.entry_reader import EntryOptions, EntryReader, InsideRoot, Place, about_of
+from usertune.data.json_entries import parsed
+from usertune.data.reader import BadSampleError, Location, RawSample
 from usertune.data.samples import path_problem
 from usertune.data.turns import checked_name, read_turns
 
@@ -36,50 +44,72 @@ LARGEST_STEP = 10**18 - 1
 _FILE = re.compile(r"user_([A-Za-z0-9_.-]+)\.jsonl")
 
 
+class MessagesOptions(Settings):
+    """Options of ``dataset.format: messages``."""
+
+    file: InsideRoot | None = None
+    """One file below the root with the samples of all users; null: a file ``user_<id>.jsonl`` for each."""
+    user: Annotated[str, Field(min_length=1)] = "user"
+    """With ``file``, who a sample belongs to: the key that names the user, or ``all``, ``folder`` or ``file``."""
+    about: list[str] = []  # noqa: RUF012 (pydantic copies it)
+    """Further keys that samples may have, which are kept for prompts (``{about.KEY}``) and tables."""
+
+
 class MessagesReader:
-    """Reads a folder of ``user_<id>.jsonl``, see `usertune.data.reader.Reader`."""
+    """Reads a folder of ``user_<id>.jsonl``, or one file, see `usertune.data.reader.Reader`."""
 
     looks_for = "user_<id>.jsonl"
-    Options = NoOptions
+    Options = MessagesOptions
 
-    def __init__(self, root: Path, options: NoOptions | None = None) -> None:
-        self.root = root
+    def __init__(self, root: Path, options: MessagesOptions | None = None) -> None:
+        self.root, self.options = root, options or MessagesOptions()
+        self._table: _Table | None = None
+        if self.options.file:
+            self.looks_for = self.options.file
+            named = EntryOptions(files=self.options.file, user=self.options.user, about=self.options.about)
+            self._table = _Table(root, named)
 
     def users(self) -> list[str]:
         """Return the users with a file, numbers first."""
+        if self._table:
+            return self._table.users()
         found = (_FILE.fullmatch(path.name) for path in self.root.iterdir())
         return sorted((match[1] for match in found if match and self._file(match[1]).is_file()), key=sort_key)
 
     def sources(self, user: str) -> list[Path]:
         """Return the user's file."""
+        if self._table:
+            return self._table.sources(user)
         path = self._file(user)
         return [path] if path.is_file() else []
 
     def images(self, user: str) -> set[str]:
         """Return the image paths in the user's file; lines that cannot be parsed are skipped."""
+        if self._table:
+            return self._table.images(user)
         references: set[str] = set()
         for _, line in self._lines_or_none(user):
-            try:
-                turns = json.loads(line.decode("utf-8"))["messages"]
-                parts = [part for turn in turns for part in turn["content"] if isinstance(part, dict)]
-                named = {part[key] for part in parts for key in ("image", "path") if isinstance(part.get(key), str)}
-            except (ValueError, KeyError, TypeError, RecursionError):
-                continue
-            references.update(reference for reference in named if not path_problem(reference))
-        return references
+            with suppress(ValueError, RecursionError):
+                references.update(_image_names(json.loads(line.decode("utf-8"))))
+        return {reference for reference in references if not path_problem(reference)}
 
     def count(self, user: str) -> int:
         """Return the number of lines in the user's file that are not blank."""
+        if self._table:
+            return self._table.count(user)
         return sum(1 for _ in self._lines_or_none(user))
 
     def read(self, user: str) -> Iterator[tuple[Location, RawSample | BadSampleError]]:
         """Yield the samples of the user's file, line by line."""
+        if self._table:
+            yield from self._table.read(user)
+            return
         path = self._file(user)
         try:
             for number, line in raw_lines(path.read_bytes()):
                 location = Location(path, number)
                 try:
-                    yield location, parse_line(line, user, number)
+                    yield location, parse_line(line, user, number, self.options.about)
                 except BadSampleError as problem:
                     yield location, problem
         except UserError as error:
@@ -111,32 +141,57 @@ def raw_lines(content: bytes) -> Iterator[tuple[int, bytes]]:
             yield number, line
 
 
-def parse_line(line: bytes | str, user: str, number: int) -> RawSample:
-    """Parse and check one line of a raw file (1-based ``number``), without opening its images.
+def parse_line(line: bytes | str, user: str, number: int, about: Collection[str] = ()) -> RawSample:
+    """Parse and check one line of a user's raw file (1-based ``number``), without opening its images.
+
+    Args:
+        line: the line.
+        user: the user of the file.
+        number: number of the line, from 1.
+        about: further keys that the sample may have.
 
     Raises:
         BadSampleError: the line does not have the format of this module.
     """
-    try:
-        raw = json.loads(line if isinstance(line, str) else line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise BadSampleError("line", f"not valid UTF-8 (save the file as UTF-8): {error}") from None
-    # A ValueError that is not a JSONDecodeError is a number with more digits than Python reads.
-    except (ValueError, RecursionError) as error:
-        raise BadSampleError("line", f"not valid JSON: {error}") from None
+    raw = parsed(line)
     if not isinstance(raw, dict):
         raise BadSampleError("line", f"expected a JSON object, found {type(raw).__name__}")
-    unknown = sorted(set(raw) - SAMPLE_KEYS)
-    if unknown:
-        raise BadSampleError(
-            shown(unknown[0])[1:-1] or "''", f"unknown key; the keys are {', '.join(sorted(SAMPLE_KEYS))}"
-        )
     if "user" in raw and not (isinstance(raw["user"], str | int) and str(raw["user"]) == user):
         raise BadSampleError("user", f"{shown(raw['user'])} in the file of user {user}")
-    sample_id = checked_name(raw, "id", f"{user}-line-{number}")
+    return _sample(raw, f"{user}-line-{number}", {*SAMPLE_KEYS, *about}, about)
+
+
+class _Table(EntryReader):
+    """Reads one file with the samples of all users."""
+
+    def image_names(self, entry: Mapping[str, Any]) -> Iterable[Any]:
+        return _image_names(entry)
+
+    def sample(self, entry: Mapping[str, Any], place: Place) -> RawSample:
+        keys = {*SAMPLE_KEYS, *self.options.about, *([self.user_of.key] if self.user_of.key else [])}
+        return _sample(entry, f"{place.user}-{place.name}", keys, self.options.about)
+
+
+def _sample(raw: Mapping[str, Any], name: str, keys: Collection[str], about: Iterable[str]) -> RawSample:
+    """Return a sample; ``name`` is the default of its id, and ``keys`` are those that it may have."""
+    unknown = sorted(set(raw) - set(keys))
+    if unknown:
+        key = shown(unknown[0])[1:-1] or "''"
+        raise BadSampleError(
+            key, f"unknown key; the keys are {', '.join(sorted(keys))} (to keep it, add it to dataset.options.about)"
+        )
+    sample_id = checked_name(raw, "id", name)
     step = raw.get("step", 0)
     if isinstance(step, bool) or not isinstance(step, int) or abs(step) > LARGEST_STEP:
         raise BadSampleError("step", f"{shown(step)} is not an integer of at most 18 digits")
-    sample = RawSample(sample_id, checked_name(raw, "episode", sample_id), step, [])
+    sample = RawSample(sample_id, checked_name(raw, "episode", sample_id), step, [], about=about_of(raw, about))
     read_turns(raw.get("messages"), sample)
     return sample
+
+
+def _image_names(raw: Any) -> set[str]:
+    try:
+        parts = [part for turn in raw["messages"] for part in turn["content"] if isinstance(part, dict)]
+        return {part[key] for part in parts for key in ("image", "path") if isinstance(part.get(key), str)}
+    except (KeyError, TypeError):
+        return set()
