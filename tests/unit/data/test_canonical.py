@@ -148,6 +148,6 @@ def test_a_converted_box_keeps_its_order_and_its_centre_is_the_point_of_the_answ
     assert found.box[1] <= found.box[3]
     task = GroundingTask()
     target = task.target_from_truth(found)
-    assert task.read_target(target) == pytest.approx(
+    assert task.read_target(target)[:2] == pytest.approx(
         found.place, abs=0.51 if max(found.place or (0, 0)) <= 1 else 0.051
     )

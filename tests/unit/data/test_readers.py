@@ -71,7 +71,8 @@ def with_image(sample: Any, name: str) -> Any:
 
 
 def test_every_reader_has_a_layout() -> None:
-    assert {layout.format for layout in LAYOUTS.values()} == set(READERS)
+    # FingerTip is a tree of folders and has tests of its own.
+    assert {layout.format for layout in LAYOUTS.values()} == set(READERS) - {"fingertip"}
 
 
 @PARAMETERS
