@@ -359,4 +359,4 @@ def test_an_experiments_own_warm_up_counts(
 
 def test_options_that_the_format_does_not_have_are_refused() -> None:
     message = message_of(changed("dataset.options", {"colum": "user"}))
-    assert "dataset.options.colum: unknown option; those of the format messages are: none" in message
+    assert "dataset.options.colum: unknown option; those of the format messages are: file, " in message
