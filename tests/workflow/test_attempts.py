@@ -155,10 +155,9 @@ def _resources(output: str, rule: str) -> dict[str, int]:
     return {name: int(found[name]) for name in ("mem_mb", "runtime")}
 
 
-def test_stop_requests(tmp_path: Path) -> None:
-    # The name is short: a loader's worker opens a socket below the folder, whose path has at most 107 characters.
-    # One long epoch; the loader's worker is needed in the middle of it.
-    workplace = new_workplace(tmp_path / "study", Counts(train=20, validation=1, test=1))
+def test_training_resumes_after_a_stop_request(tmp_path: Path) -> None:
+    # One long epoch; the loader's worker is needed in the middle of it. TMPDIR is too long for its socket.
+    workplace = new_workplace(tmp_path / ("study" * 20), Counts(train=20, validation=1, test=1))
     workplace.options = LOCAL_PROFILE
     workplace.replace("  save_every_steps: 2", "  save_every_steps: 3")
     workplace.replace("  dataloader_num_workers: 0", "  dataloader_num_workers: 1")

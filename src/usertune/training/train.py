@@ -32,6 +32,7 @@ from usertune.runtime.provenance import UNKNOWN, Provenance, current_provenance,
 from usertune.training import effort
 from usertune.training.attempts import final_failures_kept
 from usertune.training.distributed import launch
+from usertune.training.loader_workers import socket_folder
 from usertune.training.micro_batch import micro_batch_of_attempt
 from usertune.training.processes import ALONE, Processes
 from usertune.training.recipe import Execution, TrainRecipe, TrainTask
@@ -121,8 +122,10 @@ def train_experiment(
             _discard_mismatched(work)
         result = _completed(work)
         if result is None:
-            # Raises before waiting for a GPU if the training settings do not fit the samples.
+            # These raise before waiting for a GPU if the settings fit neither the samples nor the machine.
             warm_up(recipe.training, len(train), experiment)
+            if execution.dataloader_num_workers:
+                socket_folder()
             result = _attempt(_task(recipe, execution, files, base, work), allotment)
         else:
             logger.info("%s is already trained (fingerprint %s); nothing to do", experiment, fingerprint[:16])

@@ -26,6 +26,7 @@ from usertune.training.checkpoints import (
     load_whole_model,
     load_whole_optimizer,
 )
+from usertune.training.loader_workers import worker_setup
 from usertune.training.sample_dropout import Draw
 
 # For each micro-batch: its part of the loss, and the numbers of its samples.
@@ -98,12 +99,14 @@ class SparseLossTrainer(Trainer):
     def _loader(self, samples: Samples, micro_batch_size: int, accumulated: int, seed: int | None) -> DataLoaderShard:
         # accelerate's own sharding gives some samples to two processes at the end of an epoch.
         share = Share(self.args.process_index, self.args.world_size)
+        workers = self.args.dataloader_num_workers
         return DataLoaderShard(
             samples,
             device=self.accelerator.device,
             batch_sampler=StepBatches(samples, micro_batch_size * accumulated, micro_batch_size, share, seed),
             collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
+            num_workers=workers,
+            worker_init_fn=worker_setup() if workers else None,
             pin_memory=self.args.dataloader_pin_memory,
         )
 
