@@ -16,6 +16,7 @@ import pytest
 from snakemake.cli import parse_args
 
 from tests.support.documented import REPOSITORY, Command, commands, run_snakemake
+from tests.support.fingertip_tree import write_actions_alone
 from usertune.cli.main import main
 from usertune.runtime import step_main
 
@@ -91,6 +92,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (data / f"user_{user}.jsonl").write_text("")
     (study,) = re.findall(r"^```yaml\n(name: mine\n.*?)^```$", (REPOSITORY / "README.md").read_text(), re.M | re.S)
     (folder / "configs/mine.yaml").write_text(study)
+    # As many as the dataset has, with more steps of training than the warm-up of the reference.
+    write_actions_alone(folder / "data/fingertip-20k", range(1, 84), actions=6)
     for name in STUDIES:
         path = folder / name
         text = re.sub(r"root: [^\s}]+", f"root: {data}", path.read_text())
@@ -114,6 +117,12 @@ def test_every_program_is_known() -> None:
             assert (REPOSITORY / words[1]).is_file(), command
         else:
             assert words[0] in {*OUTSIDE, "snakemake", "usertune"}, command
+
+
+def test_every_shipped_study_is_planned() -> None:
+    planned = {word for words in SNAKEMAKE for word in words if "-n" in words or "--dry-run" in words}
+    for study in REPOSITORY.glob("configs/*.yaml"):
+        assert f"configs/{study.name}" in planned
 
 
 def test_targets_come_first_and_are_understood(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

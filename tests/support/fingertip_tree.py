@@ -54,6 +54,13 @@ def write_screenshot(file: Path) -> None:
     file.with_suffix(".xml").write_text("<hierarchy/>")
 
 
+def write_actions_alone(root: Path, users: Sequence[int], actions: int) -> None:
+    """Write one episode for each user, without screenshots: all that planning needs."""
+    line = json.dumps({"1741498279844.jpg": CLICK}, ensure_ascii=False) + "\n"
+    for user in users:
+        write_episode(root / f"{user}/20250309_220811", (line * actions).encode())
+
+
 def write_users(root: Path, users: Sequence[int], episodes: int = 1) -> None:
     """Write users with some episodes of one click each; every second user's folder is nested."""
     for number, user in enumerate(users):

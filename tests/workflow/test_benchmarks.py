@@ -19,13 +19,14 @@ HELPERS = {"common", "write_figures"}
 ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
 # They run real Snakemake, or take longest.
-SLOW = {"busy_machine", "demo", "dry_run", "one_edit", "reproducibility"}
+SLOW = {"busy_machine", "demo", "dry_run", "fingertip_scale", "one_edit", "reproducibility"}
 # Results that a tiny run must have at any speed.
 FOUND: dict[str, dict[str, Any]] = {
     "batched_generation": {"samples": 4, "same_answers": True},
     "busy_machine": {"same_losses": True},
     "demo": {"accuracy.vanilla.click_accuracy_low": None, "times.model_loads": 1},
     "dry_run": {"users": 3},
+    "fingertip_scale": {"samples": 480, "not_asked": 120, "skipped": 0},
     "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
     "weight_checks": {"tensors_of_the_folder": 732},

@@ -45,7 +45,9 @@ def same(copy: Study, study: Study) -> bool:
     return first.model_dump() == second.model_dump()
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "configs/qwen3-vl-8b.yaml", "configs/reference.yaml"])
+@pytest.mark.parametrize(
+    "file", ["config.yaml", "configs/qwen3-vl-8b.yaml", "configs/fingertip.yaml", "configs/fingertip-corrected.yaml"]
+)
 def test_the_copy_of_a_study_is_that_study_and_holds_what_was_written(
     file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
