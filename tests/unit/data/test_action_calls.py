@@ -7,7 +7,7 @@ import pathlib
 import re
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from usertune.data.action_calls import parse_call
@@ -77,6 +77,7 @@ def test_another_form_is_refused_and_nothing_is_executed(
     assert pathlib.Path("canary").exists()
 
 
+@settings(deadline=None)
 @given(TEXT, st.integers(-(10**8), 10**8), st.integers(-(10**8), 10**8))
 def test_a_text_that_python_quotes_comes_back(text: str, x: int, y: int) -> None:
     truth = parse_call(f"click(coordinates=({x}, {y}), content={text!r})")
@@ -84,12 +85,14 @@ def test_a_text_that_python_quotes_comes_back(text: str, x: int, y: int) -> None
     assert parse_call(f"type(text={text!r})").text == text
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(exclude_characters="\\"), max_size=30), st.sampled_from("'\""))
 @example("'), content=('", "'")
 def test_a_text_between_bare_quotes_comes_back(text: str, quote: str) -> None:
     assert parse_call(f"click(coordinates=(1, 2), content={quote}{text}{quote})").element == text
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=60) | st.text("click(ordnates=12, )'\"\\ypep_bsrolwfhd", max_size=60))
 @example("click(" + "(" * 50)
 def test_any_text_is_an_action_or_is_refused(text: str) -> None:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from tests.support.fingertip_tree import CLICK, SURVEY, write_episode, write_screenshot, write_users
-from tests.support.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, values
+from tests.support.fingertip_tree import CLICK, write_episode, write_screenshot, write_users
 from usertune.checks.sources import RawData
 from usertune.core.errors import UserError
 from usertune.data.prepare import prepare_user
@@ -411,30 +405,3 @@ def test_planning_opens_no_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
     files = reader.scan("3")
     assert [len(files.sources), len(files.images)] == [6, 3]
     assert [file.path for file in files.sources] == sorted(str(path.relative_to(root)) for path in reader.sources("3"))
-
-
-EPISODES = st.sampled_from([json.dumps({SHOT: CLICK}, ensure_ascii=False).encode(), b'{"1.jpg": "wait()"}'])
-LINES = EPISODES | EPISODES.flatmap(changed_bytes) | st.sampled_from(FRAGMENTS) | st.binary(max_size=20)
-SURVEYS = st.just(json.dumps(dict(SURVEY)).encode()) | values.map(lambda value: json.dumps({"app": value}).encode())
-NAMES = st.sampled_from([name for name in HOSTILE_TEXTS if name and len(name) < 60 and not {"/", "\0"} & set(name)])
-
-
-@given(st.lists(LINES, max_size=4), SURVEYS, st.sampled_from(["content", "intent"]), NAMES)
-def test_any_tree_is_prepared_or_refused(lines: list[bytes], survey: bytes, instruction: str, name: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "data"
-        episode = write_episode(root / "3" / FIRST, b"\n".join(lines), survey)
-        write_screenshot(episode / "Screenshots" / SHOT)
-        with suppress(OSError, ValueError):
-            (episode / name).mkdir()
-        reader = reader_of(root, instruction=instruction)
-        found = list(reader.read("3"))
-        watched = set(reader.images("3"))
-        assert len(found) == reader.count("3")
-        try:
-            manifest, kept = prepared(root, Path(folder) / "out", on_bad_sample="skip", instruction=instruction)
-        except UserError as error:
-            str(error).encode()
-            return
-        assert manifest["samples"] + manifest["skipped"] + sum(manifest.get("not_asked", {}).values()) == len(found)
-        assert {image["path"] for sample in kept for image in sample["images"]} <= watched

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from usertune.core.errors import UserError
@@ -203,6 +203,7 @@ def test_lists_import_no_data_and_read_no_folder() -> None:
 SHARES = st.lists(st.integers(0, 100), min_size=1, max_size=3).filter(lambda parts: 0 < sum(parts) <= 100)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), SHARES, st.integers(0, 99))
 def test_numbers_of_users_are_the_shares_rounded(count: int, parts: list[int], seed: int) -> None:
     users = [str(number) for number in range(count)]
