@@ -21,6 +21,7 @@ COMMANDS = {
     "explain": "usertune.cli.explain",
     "audit": "usertune.cli.audit",
     "check": "usertune.cli.check",
+    "import": "usertune.cli.import_",
     "export": "usertune.cli.export",
     "users": "usertune.cli.users",
     "schema": "usertune.cli.schema",
@@ -30,8 +31,8 @@ COMMANDS = {
 DESCRIPTION = """\
 See how far a study is, why a result is stale, and whether results and data hold.
 
-Snakemake runs a study (snakemake --profile local); these commands read it. They write nothing, but for export, schema
-and demo. Each has a --help of its own:
+Snakemake runs a study (snakemake --profile local); these commands read it. They write nothing, but for import,
+export, schema and demo. Each has a --help of its own:
 
     usertune status --help
 """

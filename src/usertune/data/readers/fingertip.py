@@ -30,6 +30,7 @@ from usertune.core.users import parse_users, sort_key
 from usertune.data.action_calls import parse_call
 from usertune.data.prompt import placeholder_problem
 from usertune.data.reader import BadSampleError, FileState, Location, RawSample, UserFiles
+from usertune.data.recognise import Found
 from usertune.data.samples import About, Part, path_problem
 from usertune.data.turns import checked_name, checked_text
 from usertune.tasks.truth import CLICK, LONG_PRESS
@@ -64,6 +65,15 @@ class FingerTipReader:
 
     def __init__(self, root: Path, options: FingerTipOptions) -> None:
         self.root, self.options = root, options
+
+    @classmethod
+    def recognise(cls, source: Path) -> Found | None:
+        """Return what a folder holds in this format, see `usertune.data.recognise`."""
+        found = (path for depth in ("*/*/", "*/*/*/") for path in source.glob(depth + ACTIONS))
+        first = next((path for path in found if _EPISODE.fullmatch(path.parent.name)), None)
+        if first is None:
+            return None
+        return Found(source, f"{first.relative_to(source).as_posix()}: the raw tree of FingerTip-20K", frame=FRAME)
 
     def users(self) -> list[str]:
         """Return the users who have an episode, numbers first.

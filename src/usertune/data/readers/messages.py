@@ -33,8 +33,10 @@ from usertune.core.users import sort_key
 from usertune.data.entry_reader import EntryOptions, EntryReader, InsideRoot, Place, about_of
 from usertune.data.json_entries import parsed
 from usertune.data.reader import BadSampleError, Location, RawSample
+from usertune.data.recognise import FILES, USER_KEYS, Found, first_entries
 from usertune.data.samples import path_problem
 from usertune.data.turns import checked_name, read_turns
+from usertune.data.user_of import ALL
 
 FRAME = "relative_1000"
 BARE = False
@@ -68,6 +70,26 @@ class MessagesReader:
             self.looks_for = self.options.file
             named = EntryOptions(files=self.options.file, user=self.options.user, about=self.options.about)
             self._table = _Table(root, named)
+
+    @classmethod
+    def recognise(cls, source: Path) -> Found | None:
+        """Return what a file or folder holds in this format, see `usertune.data.recognise`."""
+        folder = source.is_dir()
+        files = sorted(path for path in source.iterdir() if _FILE.fullmatch(path.name)) if folder else [source]
+        if not files:
+            found = map(cls.recognise, sorted(source.glob("*.jsonl"))[:FILES])
+            return next((one for one in found if one), None)
+        entries = [entry for path in files[:FILES] for entry in first_entries(path)]
+        if not entries or not all(map(_is_sample, entries)):
+            return None
+        scalar = {key for entry in entries for key, value in entry.items() if isinstance(value, str | int | float)}
+        options: dict[str, Any] = {"about": sorted(scalar - SAMPLE_KEYS)} if scalar - SAMPLE_KEYS else {}
+        if folder:
+            return Found(source, f"{len(files)} files user_<id>.jsonl with messages", options)
+        options = {"file": source.name, **options}
+        if not all("user" in entry for entry in entries):
+            options["user"] = next((key for key in USER_KEYS if all(key in entry for entry in entries)), ALL)
+        return Found(source.parent, f"{source.name}: messages of all users", options)
 
     def users(self) -> list[str]:
         """Return the users with a file, numbers first."""
@@ -195,3 +217,13 @@ def _image_names(raw: Any) -> set[str]:
         return {part[key] for part in parts for key in ("image", "path") if isinstance(part.get(key), str)}
     except (KeyError, TypeError):
         return set()
+
+
+def _is_sample(entry: Mapping[str, Any]) -> bool:
+    """Whether a sample looks as in this format; in that of ms-swift, images have a key of their own."""
+    turns = entry.get("messages")
+    return (
+        isinstance(turns, list)
+        and all(isinstance(turn, dict) and "role" in turn for turn in turns)
+        and (not {"images", "image", "objects"} & entry.keys())
+    )
