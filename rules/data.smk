@@ -1,5 +1,8 @@
 """Checks of raw data and base model, which write small manifests, on the CPU."""
 
+# Perceptual hashes of the images. The prepare jobs have the images decoded, and the comparison of the splits reads the hashes.
+HASH_STORE = f"{STUDY.results}/store/image_hashes"
+
 # One rule per batch of users, because the files of a batch share no wildcard. repair_what_does_not_hold decides which
 # users to check, from raw data and images, and the job checks this again. So the params are not recorded, and a change
 # of the batches starts no job.
@@ -32,13 +35,14 @@ for batch, users in DATA_BATCHES.items():
             sources=sources_of_users(users),
             samples=for_each_user(steps.PREPARE.files["samples"]),
             manifest=for_each_user(steps.PREPARE.manifest),
+            hashes=unrecorded(HASH_STORE),
             log=for_each_user(steps.PREPARE.log),
         message:
             f"Checking the samples of users {batch}"
         shell:
             'python "$USERTUNE_SCRIPTS"/prepare.py --recipe {params.recipe:q} --root {params.root:q}'
             " --users {params.users:q} --sources-states {params.sources:q}"
-            " --samples {params.samples:q} --manifest {params.manifest:q} --user-log {params.log:q} --log {log:q}"
+            " --samples {params.samples:q} --manifest {params.manifest:q} --hashes {params.hashes:q} --user-log {params.log:q} --log {log:q}"
 
 
 rule check:
@@ -48,6 +52,36 @@ rule check:
     localrule: True
     message:
         "The data of all users passed the checks"
+
+
+rule leakage:
+    """Compare the samples of the splits: identical and nearly identical screenshots, questions and answers."""
+    input:
+        user_manifests(STUDY.all_users),
+    output:
+        table=file_of(steps.LEAKAGE, "table"),
+        manifest=manifest_of(steps.LEAKAGE),
+    log:
+        log_of(steps.LEAKAGE),
+    # No GPU job waits for it, and it must not take their cores.
+    priority: 0
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        mem_mb=2000,
+        runtime="2h",
+    params:
+        recipe=recipe_of(steps.LEAKAGE),
+        samples=lambda wildcards, input: JOB_FILES.lines("samples.txt", input),
+        root=STUDY.dataset.root,
+        hashes=HASH_STORE,
+    message:
+        "Comparing the samples of the splits"
+    shell:
+        'python "$USERTUNE_SCRIPTS"/leakage.py --recipe {params.recipe:q} --samples {params.samples:q}'
+        " --root {params.root:q} --hashes {params.hashes:q} --out {output.manifest:q} --log {log:q}"
 
 
 rule base_model:

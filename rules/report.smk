@@ -34,6 +34,7 @@ rule figure:
 rule audit:
     """Audit tables, figures and everything upstream of them."""
     input:
+        leakage=rules.leakage.output,
         tables=rules.compare.output,
         figures=expand(rules.figure.output.manifest, figure=FIGURE_NAMES),
     output:
@@ -62,6 +63,7 @@ rule report:
     """Write the report."""
     input:
         audit=rules.audit.output,
+        leakage=rules.leakage.output.manifest,
         base_model=rules.base_model.output,
         tables=rules.compare.output,
         figures=expand(rules.figure.output.svg, figure=FIGURE_NAMES),
@@ -95,7 +97,7 @@ rule report:
         "Writing the report"
     shell:
         'python "$USERTUNE_SCRIPTS"/report.py --recipe {params.recipe:q} --tables {params.tables:q}'
-        " --figures {input.figures:q} --audit {input.audit:q} --training-manifests {input.training:q}"
+        " --figures {input.figures:q} --audit {input.audit:q} --leakage {input.leakage:q} --training-manifests {input.training:q}"
         " --predictions {params.predictions:q} --samples {params.samples:q}"
         " --study {params.study:q} --base-model {input.base_model:q} --data {params.data:q}"
         " --dataset-root {params.root:q} --out {output.report:q} --study-copy {output.study:q}"

@@ -12,6 +12,8 @@ rule train:
         losses=file_of(steps.TRAIN, "losses"),
     log:
         log_of(steps.TRAIN),
+    # Before what only the report needs.
+    priority: 1
     conda:
         "../envs/gpu.yaml"
     threads: lambda wildcards: 8 * STUDY.experiments[wildcards.experiment].gpus

@@ -15,7 +15,8 @@ from pathlib import Path
 import environment  # noqa: F401
 
 from usertune.core.errors import UserError
-from usertune.data.prepare import is_prepared, prepare_user
+from usertune.data.perceptual_hash import HashStore
+from usertune.data.prepare import Shared, is_prepared, prepare_user
 from usertune.data.readers.catalogue import get_reader
 from usertune.data.recipe import PrepareRecipe
 from usertune.runtime import step_main
@@ -35,11 +36,14 @@ def main(arguments: argparse.Namespace) -> None:
     if len(left) < len(users):
         step_main.logger.info("%d of %d users are already prepared", len(users) - len(left), len(users))
     # One reader, which looks through a file of many users once.
-    reader = get_reader(arguments.recipe.format, arguments.root, arguments.recipe.options)
+    shared = Shared(
+        get_reader(arguments.recipe.format, arguments.root, arguments.recipe.options),
+        HashStore(arguments.hashes) if arguments.hashes else None,
+    )
     step_main.for_each_user(
         left,
         arguments.user_log,
-        lambda user: prepare_user(arguments.recipe, arguments.root, user, *files(user), states[user], reader),
+        lambda user: prepare_user(arguments.recipe, arguments.root, user, *files(user), states[user], shared),
     )
 
 
@@ -52,5 +56,8 @@ if __name__ == "__main__":
     parser.add_argument("--manifest", required=True, metavar="JSON", help="output for each user: the manifest")
     parser.add_argument(
         "--sources-states", nargs="+", metavar="DIGEST", help="state of each user's raw data, for the manifest"
+    )
+    parser.add_argument(
+        "--hashes", type=Path, metavar="FOLDER", help="store of perceptual hashes of images (default: not computed)"
     )
     step_main.run(parser, main, record=False)

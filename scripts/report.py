@@ -11,8 +11,9 @@ Example:
         --tables results/tables --figures results/figures/accuracy_by_user.svg \
         --predictions predictions.txt --samples samples.txt --data results/data --dataset-root data \
         --study results/logs/study.yaml --base-model results/base_model/manifest.json \
-        --audit results/audit/0123456789abcdef.json --out results/report.html --study-copy results/study.yaml \
-        --provenance results/provenance.json --manifest results/report.manifest.json
+        --audit results/audit/0123456789abcdef.json --leakage results/data/leakage.json \
+        --out results/report.html --study-copy results/study.yaml --provenance results/provenance.json \
+        --manifest results/report.manifest.json
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def main(arguments: argparse.Namespace) -> None:
         tables=arguments.tables,
         figures=arguments.figures,
         audit=arguments.audit,
+        leakage=arguments.leakage,
         training_manifests=arguments.training_manifests,
         predictions=arguments.predictions,
         samples=arguments.samples,
@@ -60,6 +62,9 @@ if __name__ == "__main__":
     parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="manifests of all users' samples")
     parser.add_argument(
         "--dataset-root", required=True, type=Path, metavar="FOLDER", help="folder to which image paths are relative"
+    )
+    parser.add_argument(
+        "--leakage", required=True, type=Path, metavar="JSON", help="what the samples of the splits have in common"
     )
     parser.add_argument("--audit", required=True, type=Path, metavar="JSON", help="the passed audit")
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="output: the report")

@@ -24,8 +24,9 @@ from tests.support import calls
 from usertune.checks.audit import run_audit
 from usertune.checks.sources import RawData
 from usertune.core.files import write_text
+from usertune.data.measure_leakage import measure_leakage
 from usertune.data.prepare import prepare_user
-from usertune.data.recipe import PrepareRecipe
+from usertune.data.recipe import LeakageRecipe, PrepareRecipe
 from usertune.data.samples import Sample
 from usertune.evaluation.compare import compare
 from usertune.evaluation.recipe import CompareRecipe
@@ -242,6 +243,9 @@ class SyntheticStudy:
             prepare_recipe = PrepareRecipe.model_validate(recipe)
             state = RawData(self.study).state(user)
             prepare_user(prepare_recipe, self.dataset, user, self.samples_of(user), out, state)
+        elif result.step == "leakage":
+            above = [self.root / path for path in result.upstream]
+            measure_leakage(LeakageRecipe.model_validate(recipe), above, self.dataset, self.root / "store/hashes", out)
         elif result.step == "base_model":
             describe_base_model(BaseModelRecipe.model_validate(recipe), out)
         elif result.step in ("train", "predict"):
@@ -286,7 +290,7 @@ class SyntheticStudy:
     def report(self, **recipe: Any) -> Path:
         """Write the report, after the missing ones of comparison, figures and audit; return its file."""
         if not self.audit_file.exists():
-            self.make_all("score", "compare", "figure", "audit")
+            self.make_all("leakage", "score", "compare", "figure", "audit")
         self.make(steps.REPORT.manifest, {**self.recipe(steps.REPORT.manifest), **recipe})
         return self.root / "report.html"
 
@@ -345,6 +349,7 @@ class SyntheticStudy:
             tables=(self.root / steps.COMPARE.manifest).parent,
             figures=[self.root / f"figures/{name}.svg" for name in FIGURE_NAMES],
             audit=self.audit_file,
+            leakage=self.root / steps.LEAKAGE.manifest,
             training_manifests=[path.with_name("manifest.json") for path in self.training_logs().values()],
             predictions=[self.root / name for name in self.results if name.startswith("predictions/")],
             samples=[self.samples_of(user) for user in self.users],

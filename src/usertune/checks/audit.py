@@ -111,8 +111,14 @@ def _inputs(study: Study, step: str) -> dict[str, Any]:
     results = results_of(study, Recipes(study, current_code(study), installed_versions())).values()
     paths = next(result.inputs for result in results if result.step == step)
     folder = Path(study.results)
-    (tables,), figures = ([read_manifest(folder / path) for path in paths[role]] for role in ("tables", "figures"))
-    return {"tables": tables["output"], "figures": {figure["name"]: figure["output"] for figure in figures}}
+    (tables,), figures, (leakage,) = (
+        [read_manifest(folder / path) for path in paths[role]] for role in ("tables", "figures", "leakage")
+    )
+    return {
+        "leakage": leakage["output"],
+        "tables": tables["output"],
+        "figures": {figure["name"]: figure["output"] for figure in figures},
+    }
 
 
 def in_words(audit: Audit, shown: int = 20) -> str:
@@ -250,7 +256,8 @@ def _unreferenced(study: Study, results: Mapping[str, Result]) -> list[str]:
                 users = _users_in(path.name)
                 if not users or not users <= others:
                     found.append(name)
-    return found
+    # Two steps can have a folder in common.
+    return list(dict.fromkeys(found))
 
 
 def _users_of_subsets(folder: Path) -> set[str]:

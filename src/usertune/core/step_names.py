@@ -5,6 +5,7 @@ and results of each step.
 """
 
 PREPARE = "prepare"
+LEAKAGE = "leakage"
 BASE_MODEL = "base_model"
 TRAIN = "train"
 PREDICT = "predict"
@@ -19,4 +20,4 @@ ALL, CHECK = "all", "check"
 # The rule for predictions if the store has every answer.
 PREDICT_FROM_STORE = "predict_from_store"
 
-STEP_NAMES = (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)
+STEP_NAMES = (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)

@@ -16,7 +16,7 @@ from usertune.data.frames import (
     looks_like_fraction,
     read_point,
 )
-from usertune.data.images import BadImageError, describe_image
+from usertune.data.images import BadImageError, Look, describe_image
 from usertune.data.prompt import put_prompt
 from usertune.data.reader import BadSampleError, RawSample
 from usertune.data.recipe import PrepareRecipe
@@ -33,14 +33,15 @@ class Canonical:
         recipe: how the samples are read and checked.
         root: folder of the raw data.
         user: the user's id.
+        look: see `usertune.data.images.describe_image`.
 
     Attributes:
         readings: the targets so far, in the raw data's frame, of bad samples too.
         stated: frame -> the targets so far of samples that state this frame, see `RawSample.objects`.
     """
 
-    def __init__(self, recipe: PrepareRecipe, root: Path, user: str) -> None:
-        self.recipe, self.root, self.user = recipe, root, user
+    def __init__(self, recipe: PrepareRecipe, root: Path, user: str, look: Look | None = None) -> None:
+        self.recipe, self.root, self.user, self._look = recipe, root, user, look
         self.task = get_task(recipe.task)
         self.readings: list[Reading] = []
         self.stated: dict[str, list[Reading]] = {}
@@ -93,7 +94,7 @@ class Canonical:
         for path in raw.image_paths:
             if path not in self._images:
                 try:
-                    self._images[path] = describe_image(self.root, path)
+                    self._images[path] = describe_image(self.root, path, self._look)
                 except BadImageError as error:
                     return BadSampleError("image", str(error))
         return None

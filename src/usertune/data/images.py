@@ -10,6 +10,7 @@ import hashlib
 import io
 import stat
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -27,13 +28,20 @@ LONGEST_NAME_SHOWN = 100
 # The EXIF orientation of an image that is stored as it is seen.
 UPRIGHT = 1
 
+Look = Callable[[str, Image.Image], None]
+
 
 class BadImageError(ValueError):
     """A sample may not use this image file; the message says why."""
 
 
-def describe_image(root: Path, relative_path: str) -> ImageRecord:
+def describe_image(root: Path, relative_path: str, look: Look | None = None) -> ImageRecord:
     """Open and decode one image, and return its record with the SHA-256 of the file's bytes.
+
+    Args:
+        root: folder of the raw data.
+        relative_path: path of the image below it.
+        look: called with the SHA-256 and the decoded image, for what else is measured of an image.
 
     Raises:
         BadImageError: `resolve_inside` refuses the path; the path is missing, a folder, a pipe or a device; or the file
@@ -48,8 +56,11 @@ def describe_image(root: Path, relative_path: str) -> ImageRecord:
         raise BadImageError(f"the image {name} does not exist below {root}") from None
     except OSError as error:
         raise BadImageError(f"the image {name} cannot be read: {error.strerror}") from None
-    width, height = _decode(content, name).size
+    image = _decode(content, name)
     sha256 = hashlib.sha256(content).hexdigest()
+    if look is not None:
+        look(sha256, image)
+    width, height = image.size
     return {"path": relative_path, "sha256": sha256, "width": width, "height": height}
 
 

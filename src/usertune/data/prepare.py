@@ -8,8 +8,11 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from PIL import Image
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
@@ -18,6 +21,8 @@ from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import PREPARE
 from usertune.data.canonical import Canonical
 from usertune.data.frames import Reading, frame_problem
+from usertune.data.images import Look
+from usertune.data.perceptual_hash import HashStore, perceptual_hash
 from usertune.data.reader import (
     BadSampleError,
     Location,
@@ -72,6 +77,19 @@ class Problem(NamedTuple):
     text: str
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What the users of one job share.
+
+    Attributes:
+        reader: the reader of the recipe, which looks through a file of many users once; None: each user has its own.
+        hashes: where the perceptual hashes of images are stored; None: they are not computed.
+    """
+
+    reader: Reader | None = None
+    hashes: HashStore | None = None
+
+
 def prepare_user(
     recipe: PrepareRecipe,
     root: str | Path,
@@ -79,7 +97,7 @@ def prepare_user(
     samples_file: str | Path,
     manifest_file: str | Path,
     sources_state: str = "",
-    reader: Reader | None = None,
+    shared: Shared | None = None,
 ) -> dict[str, Any]:
     """Check one user's raw samples and write them in canonical form.
 
@@ -90,7 +108,7 @@ def prepare_user(
         samples_file: JSON Lines to write, one canonical sample per line.
         manifest_file: JSON object to write: counts, digests, and the skipped samples.
         sources_state: `usertune.checks.sources.sources_state` of the raw data at planning, for the audit.
-        reader: the recipe's reader, if several users share it; None makes one.
+        shared: what the users of the job share; None: nothing, and images are not hashed.
 
     Returns:
         The manifest.
@@ -99,7 +117,10 @@ def prepare_user(
         UserError: the user has no raw file, no good sample, a bad sample (with ``on_bad_sample: error``), or targets
             outside the declared frame; the message names file, line and field of each problem.
     """
-    checked = check_user(recipe, root, user, reader)
+    found: dict[str, str | None] = {}
+    shared = shared or Shared()
+    look = None if shared.hashes is None else partial(_look, found)
+    checked = check_user(recipe, root, user, shared.reader, look)
     samples, problems = checked.samples, checked.problems
     for problem in problems:
         logger.warning("%s: skipped: %s: %s", problem.location, problem.field, problem.text)
@@ -124,6 +145,8 @@ def prepare_user(
         "provenance": [current_provenance(PREPARE, plug_ins=_plug_ins(recipe))],
         "files": {Path(samples_file).name: samples_sha256},
     }
+    if shared.hashes is not None:
+        shared.hashes.write(user, found)
     write_text(samples_file, text)
     write_result(manifest_file, manifest)
     raw_id = f" (in the data: {checked.raw_id})" if checked.raw_id not in (None, user) else ""
@@ -151,14 +174,17 @@ def is_prepared(recipe: PrepareRecipe, user: str, samples_file: Path, manifest_f
     return bool(sources_state) and written and same
 
 
-def check_user(recipe: PrepareRecipe, root: str | Path, user: str, reader: Reader | None = None) -> Checked:
+def check_user(
+    recipe: PrepareRecipe, root: str | Path, user: str, reader: Reader | None = None, look: Look | None = None
+) -> Checked:
     """Check one user's raw samples without writing anything.
 
     Args:
         recipe: how the samples are read and checked.
         root: folder of the raw data.
         user: the user's id.
-        reader: see `prepare_user`.
+        reader: see `Shared`.
+        look: see `usertune.data.images.describe_image`.
 
     Raises:
         UserError: see `prepare_user`.
@@ -172,7 +198,7 @@ def check_user(recipe: PrepareRecipe, root: str | Path, user: str, reader: Reade
         )
     # Digest first: a file that changes while it is read then differs from its digest and is prepared again.
     raw_sha256 = digest_sources(sources, root)
-    checked = _check_samples(reader, root, user, recipe)
+    checked = _check_samples(reader, Canonical(recipe, root, user, look), user)
     samples, problems = checked.samples, checked.problems
     source = str(sources[0]) if len(sources) == 1 else f"{root}, user {user}"
     if wrong := _frame_problem(checked, recipe.frame):
@@ -204,8 +230,12 @@ def _plug_ins(recipe: PrepareRecipe) -> tuple[str, ...]:
     return READERS.module(recipe.format), TASKS.module(recipe.task)
 
 
-def _check_samples(reader: Reader, root: Path, user: str, recipe: PrepareRecipe) -> Checked:
-    canonical = Canonical(recipe, root, user)
+def _look(hashes: dict[str, str | None], sha256: str, image: Image.Image) -> None:
+    if sha256 not in hashes:
+        hashes[sha256] = perceptual_hash(image)
+
+
+def _check_samples(reader: Reader, canonical: Canonical, user: str) -> Checked:
     samples: list[Sample] = []
     problems: list[Problem] = []
     not_asked: Counter[str] = Counter()

@@ -1,8 +1,10 @@
-"""The recipe of the prepare step."""
+"""The recipes of the steps that read samples: prepare and leakage."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
+
+from pydantic import Field
 
 from usertune.core.recipe import Recipe, Settings
 
@@ -30,3 +32,14 @@ class PrepareRecipe(Recipe):
     prompt: PromptSettings = PromptSettings()
     on_bad_sample: Literal["error", "skip"] = "error"
     """Stop at a sample that does not pass the checks, or skip and count it."""
+
+
+class LeakageRecipe(Recipe):
+    """Which samples are compared, and how."""
+
+    code: str = ""
+    """Version of the code of the step."""
+    splits: dict[str, str]
+    """The users of each split, in the short notation."""
+    within: int = Field(default=24, ge=0, le=31)
+    """Number of the 256 bits in which the perceptual hashes of nearly identical screenshots may differ."""

@@ -19,7 +19,7 @@ from usertune.core.hashing import NOT_IN_FINGERPRINT, digest
 from usertune.core.recipe import Recipe
 from usertune.core.users import format_users
 from usertune.data.readers.catalogue import READERS
-from usertune.data.recipe import PrepareRecipe, PromptSettings
+from usertune.data.recipe import LeakageRecipe, PrepareRecipe, PromptSettings
 from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.inference.recipe import PredictRecipe
@@ -71,6 +71,10 @@ class Recipes:
         """Recipe for preparing a user's data (the same for all users)."""
         return self._prepare.text()
 
+    def leakage(self) -> str:
+        """Recipe for comparing the samples of the splits."""
+        return self._leakage.text()
+
     def base_model(self) -> str:
         """Recipe for finding the base model and its digests."""
         return self._base_model.text()
@@ -110,6 +114,7 @@ class Recipes:
             users=self._splits,
             now={"code": recorded, "versions": dict(self.versions)},
             upstream={
+                names.LEAKAGE: _digest(self._leakage),
                 names.COMPARE: _digest(self._compare),
                 **{f"figure {name}": _digest(self._figure(name)) for name in FIGURE_NAMES},
             },
@@ -128,7 +133,11 @@ class Recipes:
             splits=self._splits,
             dataset={key: value for key, value in self._prepare.as_json().items() if key not in NOT_IN_FINGERPRINT},
             **self._design,
-            upstream={names.COMPARE: _digest(self._compare), names.AUDIT: digest(self.audit())},
+            upstream={
+                names.LEAKAGE: _digest(self._leakage),
+                names.COMPARE: _digest(self._compare),
+                names.AUDIT: digest(self.audit()),
+            },
         ).text()
 
     @cached_property
@@ -156,6 +165,15 @@ class Recipes:
             on_bad_sample=dataset.on_bad_sample,
             **self._made_with(names.PREPARE),
             upstream={},
+        )
+
+    @cached_property
+    def _leakage(self) -> LeakageRecipe:
+        return LeakageRecipe(
+            step=names.LEAKAGE,
+            code=self.code.get(names.LEAKAGE, ""),
+            splits=self._splits,
+            upstream={names.PREPARE: _digest(self._prepare)},
         )
 
     @cached_property

@@ -162,6 +162,24 @@ PREPARE = Step(
     results="data",
     ask_for=names.CHECK,
 )
+LEAKAGE = Step(
+    name=names.LEAKAGE,
+    items=_once,
+    manifest="data/leakage.json",
+    files={"table": "data/leakage.csv"},
+    log="logs/leakage.log",
+    inputs=(
+        Input("train", names.PREPARE, users=lambda study: study.users.train),
+        Input("validation", names.PREPARE, users=lambda study: study.users.validation),
+        Input("test", names.PREPARE, users=lambda study: study.users.test),
+    ),
+    label="leakage between the splits",
+    doing="comparing the samples of the splits",
+    counted=("comparison of the splits", "comparisons of the splits"),
+    results="leakage",
+    follows_code=True,
+    of_comparison=True,
+)
 BASE_MODEL = Step(
     name=names.BASE_MODEL,
     items=_once,
@@ -258,7 +276,7 @@ AUDIT = Step(
     # records are lost.
     manifest="audit/{settings}.json",
     log="logs/audit.log",
-    inputs=(Input("tables", names.COMPARE), Input("figures", names.FIGURE)),
+    inputs=(Input("leakage", names.LEAKAGE), Input("tables", names.COMPARE), Input("figures", names.FIGURE)),
     label="audit",
     counted=("audit", "audits"),
     results="audit",
@@ -273,6 +291,7 @@ REPORT = Step(
     log="logs/report.log",
     inputs=(
         Input("audit", names.AUDIT),
+        Input("leakage", names.LEAKAGE),
         Input("tables", names.COMPARE),
         Input("figures", names.FIGURE),
         Input("data", names.PREPARE),
@@ -284,7 +303,9 @@ REPORT = Step(
     of_comparison=True,
 )
 
-STEPS = {step.name: step for step in (PREPARE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)}
+STEPS = {
+    step.name: step for step in (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)
+}
 
 # Steps that the audit checks before the report is written.
 BEFORE_AUDIT = tuple(STEPS.values())[: list(STEPS).index(AUDIT.name)]

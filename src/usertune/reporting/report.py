@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from usertune.core.errors import UserError
 from usertune.core.files import write_json, write_text
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
-from usertune.core.step_names import AUDIT, REPORT
+from usertune.core.step_names import AUDIT, LEAKAGE, REPORT
 from usertune.evaluation import table_names
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import ComparisonDesign
@@ -34,6 +35,7 @@ from usertune.reporting.recipe import ReportRecipe
 from usertune.reporting.ro_crate import crate_of, link_as_crate
 from usertune.reporting.sections.answers import form_rows
 from usertune.reporting.sections.computation import computation_notes
+from usertune.reporting.sections.leakage import leakage_note
 from usertune.reporting.sections.lineage import fingerprint_rows, provenance_rows, version_rows
 from usertune.reporting.sections.runs import answer_row, cautions, training_row
 from usertune.reporting.sections.study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
@@ -51,9 +53,9 @@ FEW_USERS = 30
 class ReportFiles:
     """What the report is made from.
 
-    ``samples`` are files called ``user_<id>.jsonl``; each of ``figures`` (SVG) has its manifest beside it; ``study`` is
-    the text of the study (see `usertune.study.copy`), ``base_model`` the manifest of its base model, and ``data`` the
-    folder with the manifests of all users' prepared data.
+    ``leakage`` is what the splits have in common; ``samples`` are files called ``user_<id>.jsonl``; each of ``figures``
+    (SVG) has its manifest beside it; ``study`` is the text of the study (see `usertune.study.copy`), ``base_model`` the
+    manifest of its base model, and ``data`` the folder with the manifests of all users' prepared data.
     """
 
     study: Path
@@ -61,6 +63,7 @@ class ReportFiles:
     tables: Path
     figures: Sequence[Path]
     audit: Path
+    leakage: Path
     training_manifests: Sequence[Path]
     predictions: Sequence[Path]
     samples: Sequence[Path]
@@ -90,12 +93,13 @@ class ReportOutputs:
 class Manifests:
     """The manifests of what the report is made from.
 
-    ``lineage`` is that of the tables, ``trainings`` are by experiment, and ``data`` holds (split, manifest of the
-    prepared data) of all users.
+    ``lineage`` is that of the tables, ``leakage`` what the splits have in common; ``trainings`` are by experiment, and
+    ``data`` holds (split, manifest of the prepared data) of all users.
     """
 
     lineage: Mapping[str, Any]
     audit: Mapping[str, Any]
+    leakage: Mapping[str, Any]
     base_model: Mapping[str, Any]
     figures: Sequence[Mapping[str, Any]]
     trainings: Mapping[str, Mapping[str, Any]]
@@ -124,6 +128,7 @@ def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs
             **_study(recipe, made_from),
             "skipped_note": skipped_note(data),
             "skipped": list(skipped(data)),
+            "leakage_note": leakage_note(made_from.leakage, _beside(outputs.report, files.leakage)),
             "study_file": outputs.study.name,
             "fingerprint": said["fingerprint"],
             "lineage": lineage,
@@ -153,6 +158,7 @@ def _inputs(made_from: Manifests) -> dict[str, Any]:
     """Return the digests of what the report is made from, by role."""
     return {
         AUDIT: made_from.audit["output"],
+        LEAKAGE: made_from.leakage["output"],
         "tables": made_from.lineage["output"],
         "figures": {figure["name"]: figure["output"] for figure in made_from.figures},
         "data": {manifest["user"]: skipped_digest(manifest) for _, manifest in made_from.data},
@@ -164,6 +170,7 @@ def _read_manifests(recipe: ReportRecipe, files: ReportFiles) -> Manifests:
     return Manifests(
         lineage=read_manifest(files.tables / table_names.MANIFEST),
         audit=read_manifest(files.audit),
+        leakage=read_manifest(files.leakage),
         base_model=read_manifest(files.base_model),
         figures=[read_manifest(path.with_suffix(".manifest.json")) for path in files.figures],
         trainings={manifest["experiment"]: manifest for manifest in trainings},
@@ -240,6 +247,10 @@ def _read_study(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); every run of the workflow writes it") from None
+
+
+def _beside(report: Path, file: Path) -> str:
+    return Path(os.path.relpath(file, report.parent)).as_posix()
 
 
 def _digests(files: ReportFiles, lineage: Mapping[str, Any], figures: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 # process that is started by module name needs an entry. The plug-ins that the study chose are added.
 STEP_ENTRIES = {
     names.PREPARE: ("usertune.data.prepare",),
+    names.LEAKAGE: ("usertune.data.measure_leakage",),
     names.BASE_MODEL: ("usertune.models.base_model",),
     names.TRAIN: ("usertune.training.train", "usertune.training.distributed.training_process"),
     names.PREDICT: ("usertune.inference.predict",),
