@@ -21,7 +21,10 @@ PACKAGE = REPOSITORY / "src/usertune"
 
 # Texts that are equal to a step's name and mean something else. Splits of users need none: see `_texts`.
 OTHER_MEANINGS = {
-    "train": {"training/finetune.py": "the split of a row of losses"},
+    "train": {
+        "training/finetune.py": "the split of a row of losses",
+        "reporting/sections/leakage.py": "the split, in sentences",
+    },
     "base_model": {
         "study/paths.py": "the section of the study",
         "study/copy.py": "the section of the study",

@@ -20,6 +20,7 @@ from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file, file_states
 from usertune.core.manifest import OLD_FORMAT, read_manifest, read_result, step_manifest, write_result
+from usertune.core.step_names import LEAKAGE
 from usertune.core.users import parse_users
 from usertune.data.images import BadImageError, describe_image, resolve_inside
 from usertune.data.reader import RawSample, digest_sources
@@ -112,10 +113,10 @@ def _inputs(study: Study, step: str) -> dict[str, Any]:
     paths = next(result.inputs for result in results if result.step == step)
     folder = Path(study.results)
     (tables,), figures, (leakage,) = (
-        [read_manifest(folder / path) for path in paths[role]] for role in ("tables", "figures", "leakage")
+        [read_manifest(folder / path) for path in paths[role]] for role in ("tables", "figures", LEAKAGE)
     )
     return {
-        "leakage": leakage["output"],
+        LEAKAGE: leakage["output"],
         "tables": tables["output"],
         "figures": {figure["name"]: figure["output"] for figure in figures},
     }

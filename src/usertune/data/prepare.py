@@ -125,9 +125,7 @@ def prepare_user(
     for problem in problems:
         logger.warning("%s: skipped: %s: %s", problem.location, problem.field, problem.text)
     if checked.not_asked:
-        logger.info(
-            "user %s: left out, since the task %s does not ask for them: %s", user, recipe.task, _counts(checked)
-        )
+        logger.info("user %s: the task %s does not ask for: %s", user, recipe.task, _counts(checked))
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     samples_sha256 = digest_bytes(text.encode("utf-8"))
     manifest = {

@@ -31,14 +31,16 @@ def test_what_was_made_from_something_else_is_found_step_by_step(complete: Synth
     complete.make("data/user_1.manifest.json")
     predictions = {f"predictions/{name}/users_1-2.json" for name in complete.experiments}
     scores = {f"scores/{name}/user_1.json" for name in complete.experiments}
-    assert set(found(complete)) == {("stale", path) for path in predictions | scores}
+    leakage = steps.LEAKAGE.manifest
+    assert set(found(complete)) == {("stale", path) for path in {*predictions, *scores, leakage}}
     assert "made from other versions of" in reasons(complete)[0]
     for path in predictions:
         complete.make(path)
-    assert set(found(complete)) == {("stale", path) for path in scores}
+    assert set(found(complete)) == {("stale", path) for path in {*scores, leakage}}
     for path in scores:
         complete.make(path)
-    assert found(complete) == [("stale", steps.COMPARE.manifest)]
+    assert set(found(complete)) == {("stale", path) for path in (leakage, steps.COMPARE.manifest)}
+    complete.make(leakage)
     complete.make(steps.COMPARE.manifest)
     assert set(found(complete)) == {("stale", path) for path in paths_of(complete, "figure", "audit", "report")}
     complete.make_all("figure", "audit")
@@ -50,9 +52,10 @@ def test_what_was_made_from_something_else_is_found_step_by_step(complete: Synth
 def test_training_data_that_changed_make_the_trainings_stale_and_not_the_answers(complete: SyntheticStudy) -> None:
     _edit_raw("t2")
     complete.make("data/user_t2.manifest.json")
-    assert set(found(complete)) == {("stale", path) for path in paths_of(complete, "train")}
+    leakage = steps.LEAKAGE.manifest
+    assert set(found(complete)) == {("stale", path) for path in (leakage, *paths_of(complete, "train"))}
     complete.make(LORA)
-    stale = {"checkpoints/full_tuned/manifest.json"}
+    stale = {leakage, "checkpoints/full_tuned/manifest.json"}
     stale |= {f"predictions/lora/users_{batch}.json" for batch in ("1-2", "10,ana")}
     assert set(found(complete)) == {("stale", path) for path in stale}
 

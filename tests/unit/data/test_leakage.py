@@ -18,7 +18,7 @@ from usertune.core.manifest import read_manifest
 from usertune.data.leakage import Seen, overlaps
 from usertune.data.measure_leakage import hashes_of, measure_leakage
 from usertune.data.perceptual_hash import METHOD, HashStore, perceptual_hash
-from usertune.data.prepare import prepare_user
+from usertune.data.prepare import Shared, prepare_user
 from usertune.data.recipe import LeakageRecipe, PrepareRecipe
 from usertune.data.samples import read_user
 
@@ -159,7 +159,7 @@ class Data:
         manifest = self.root / f"out/user_{user}.manifest.json"
         recipe = PrepareRecipe(step="prepare", task="grounding")
         files = (self.root / f"out/user_{user}.jsonl", manifest)
-        prepare_user(recipe, self.root, user, *files, hashes=self.store if hashed else None)
+        prepare_user(recipe, self.root, user, *files, shared=Shared(hashes=self.store if hashed else None))
         self.manifests.append(manifest)
 
     def measure(self, splits: dict[str, str] | None = None) -> dict[str, Any]:

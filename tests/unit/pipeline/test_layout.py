@@ -33,7 +33,7 @@ def files_of(result: Result) -> list[str]:
 
 def test_every_result_of_a_study_is_there_and_complete(complete: SyntheticStudy) -> None:
     steps = [result.step for result in complete.results.values()]
-    expected = {"prepare": 7, "base_model": 1, "train": 2, "predict": 6, "score": 12, "compare": 1}
+    expected = {"prepare": 7, "leakage": 1, "base_model": 1, "train": 2, "predict": 6, "score": 12, "compare": 1}
     expected |= {"figure": 3, "audit": 1, "report": 1}
     assert {step: steps.count(step) for step in steps} == expected
     for path, result in complete.results.items():
@@ -67,7 +67,7 @@ def test_what_a_result_needs(complete: SyntheticStudy) -> None:
     assert needed_for(complete.results, steps.REPORT.manifest) == list(complete.results)
     assert set(complete.results) - set(needed_for(complete.results, steps.COMPARE.manifest)) == {
         *(path for path in complete.results if path.startswith("figures/")),
-        *(audit_path(complete.recipes), steps.REPORT.manifest),
+        *(steps.LEAKAGE.manifest, audit_path(complete.recipes), steps.REPORT.manifest),
     }
 
 

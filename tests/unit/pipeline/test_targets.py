@@ -23,7 +23,7 @@ def test_everything_that_can_be_asked_for_is_known(complete: SyntheticStudy) -> 
     ("target", "said"),
     [
         ("lorra", "lorra: there is no such target; did you mean lora?"),
-        ("xyz", "xyz: there is no such target\nTargets are: all, check, base_model, compare, audit, report, vanilla"),
+        ("xyz", "xyz: there is no such target\nTargets are: all, check, leakage, base_model, compare, audit, report, "),
         ("{results}/scores/lora/user_99.csv", "no such file; did you mean"),
         ("{results}/scores/lora/user_99.csv", "Such files exist for users 1-2,10,ana."),
         ("{results}/tables/sumary.csv", "did you mean {results}/tables/summary.csv"),

@@ -98,10 +98,13 @@ def test_the_manifest_of_the_report_has_its_lineage(make_study: Maker) -> None:
     outputs = [page, study.root / "study.yaml", study.root / "provenance.json"]
     assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
     figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
-    data = [read_result(study.root / result_path) for result_path in study.results if result_path.startswith("data/")]
+    data = [
+        read_result(study.root / result_path) for result_path in study.results if result_path.startswith("data/user_")
+    ]
     assert manifest["fingerprint"] == step_fingerprint(study.recipe(steps.REPORT.manifest), manifest["inputs"])
     assert manifest["inputs"] == {
         "audit": read_result(study.audit_file)["fingerprint"],
+        "leakage": read_result(study.root / steps.LEAKAGE.manifest)["fingerprint"],
         "tables": read_result(study.root / steps.COMPARE.manifest)["fingerprint"],
         "figures": {figure["name"]: figure["fingerprint"] for figure in figures},
         "data": {user["user"]: digest([user["samples"], []]) for user in data},
@@ -110,9 +113,9 @@ def test_the_manifest_of_the_report_has_its_lineage(make_study: Maker) -> None:
         code_version("report", ("usertune.tasks.grounding",))
     ]
     for result_path in study.results:
-        if result_path.startswith(("data/", "predictions/", "checkpoints/", "scores/")) and not TRAINING_USER.search(
-            result_path
-        ):
+        if result_path.startswith(
+            ("data/user_", "predictions/", "checkpoints/", "scores/")
+        ) and not TRAINING_USER.search(result_path):
             assert f'title="{read_result(study.root / result_path)["fingerprint"]}"' in text, result_path
     assert f'title="{manifest["fingerprint"]}"' in text
 
@@ -164,7 +167,7 @@ def test_a_sample_of_text_alone_is_shown_without_a_screenshot(make_study: Maker)
     sample = json.loads(first)
     sample["messages"][0]["content"].pop(0)
     raw.write_text("\n".join([json.dumps(sample), *rest]))
-    study.make_all("prepare", "train", "predict", "score", "compare", "figure", "audit")
+    study.make_all("prepare", "leakage", "train", "predict", "score", "compare", "figure", "audit")
     text = study.report(examples=2).read_text(encoding="utf-8")
     assert Page(text).open == []
     examples = text[text.index('<section id="examples"') : text.index('<section id="provenance"')]
@@ -179,7 +182,7 @@ def test_skipped_samples_are_shown_with_their_reasons(make_study: Maker) -> None
     count = sum(
         read_result(study.root / result_path)["samples"]
         for result_path in study.results
-        if result_path.startswith("data/")
+        if result_path.startswith("data/user_")
     )
     assert f"No sample was skipped: all {count} samples of" in text
     assert 'id="skipped"' not in text
