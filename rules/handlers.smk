@@ -66,7 +66,7 @@ def check_users_that_are_left():
     settings = workflow.resource_settings
     cores = min(filter(None, (settings.cores, settings.local_cores)), default=1)
     # -P: a module in the working directory must not shadow one of the package.
-    command = [sys.executable, "-P", "-m", "usertune", "check", "--resolved-study", RESOLVED_STUDY]
+    command = [sys.executable, "-P", "-m", "usertune", "check", "data", "--resolved-study", RESOLVED_STUDY]
     command += ["--users-file", JOB_FILES.lines("users.txt", users), "--processes", f"{cores}"]
     try:
         subprocess.run(command, check=False)
@@ -75,6 +75,7 @@ def check_users_that_are_left():
 
 
 onstart:
+    refuse_what_cannot_fit()
     hold_results_or_stop()
     write_study_down()
     write_job_files()

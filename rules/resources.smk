@@ -6,6 +6,9 @@ from operator import attrgetter
 from snakemake.exceptions import WorkflowError
 
 from usertune.checks import preflight
+from usertune.checks.estimates import study as estimates
+from usertune.checks.estimates.lines import estimates_in_lines
+from usertune.checks.estimates.machine import machine_of
 from usertune.core.errors import UserError
 from usertune.inference.engines.catalogue import ENGINES
 from usertune.runtime import gpus
@@ -89,3 +92,27 @@ def on_several_nodes(value):
         return value(experiment) if callable(value) else value
 
     return of
+
+
+def estimate_of_study():
+    """What the study needs, from a part of its samples; None if its base model is not here yet."""
+    try:
+        return estimates.estimate(STUDY, machine_of(STUDY.gpu_memory_gb, on_a_cluster()), estimates.FEW_SAMPLES)
+    except UserError as error:
+        logger.info(str(error))
+        return None
+
+
+def refuse_what_cannot_fit():
+    """Exit if a training that is about to run cannot fit into memory, or onto the disk."""
+    jobs = workflow.dag.needrun_jobs() if workflow.is_main_process else ()
+    waiting = {job.wildcards.experiment for job in jobs if job.rule.name == steps.TRAIN.name}
+    estimated = estimate_of_study() if waiting else None
+    if estimated is not None and (problems := estimated.problems(waiting)):
+        refuse("\n".join(problems))
+
+
+if workflow.output_settings.dryrun and not DATA_ALONE:
+    if (estimated := estimate_of_study()) is not None:
+        would_be_refused = [f"This will be refused: {problem}" for problem in estimated.problems()]
+        logger.info("\n".join([estimates_in_lines(estimated), *would_be_refused]) + "\n")

@@ -1,31 +1,36 @@
-"""Check the raw data of all users and list every problem; nothing is written.
+"""Check before a run: the raw data of all users, and what memory, steps, time and disk the study needs.
 
-The workflow runs this after one user's data failed the check, for the users that it had not reached. To check the data
-and keep the prepared samples: snakemake check --profile local. Examples:
+Nothing is written and no model is loaded. What cannot fit is reported with the smallest change that fits. Examples:
 
     usertune check
-    usertune check --study configs/mine.yaml --users 1-3,alice
+    usertune check memory --study configs/mine.yaml
+    usertune check data --users 1-3,alice
 
-Exit code: 0 if all data can be used, else 2.
+The workflow checks the data of users that it has not reached when one fails. To check data and keep the prepared
+samples: snakemake check --profile local.
+
+Exit code: 0 if all data can be used and everything fits, else 2.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
 from usertune.cli.study_arguments import add_study, study_of
 from usertune.core.errors import UserError
 from usertune.core.users import parse_users
-from usertune.data.check import bad_users, in_words
-from usertune.data.recipe import PrepareRecipe
-from usertune.pipeline.recipes import Recipes
 from usertune.study.copy import read_resolved
+from usertune.study.schema.study import Study
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of ``usertune check``."""
+    parser.add_argument(
+        "what", nargs="?", choices=["data", "memory"], help="only the data, or only memory, steps, time and disk"
+    )
     add_study(parser)
     parser.add_argument("--users", metavar="USERS", help="such as 1-3,7,alice (default: all users of the study)")
     parser.add_argument(
@@ -35,14 +40,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="users that are checked at once (default: the number of cores)",
     )
+    parser.add_argument("--gpu-memory", type=float, metavar="GIB", help="memory of a GPU, instead of gpu_memory_gb")
     parser.add_argument("--users-file", type=Path, metavar="FILE", help="the same, one user a line")
     parser.add_argument("--resolved-study", type=Path, metavar="JSON", help="used by the workflow, instead of --study")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Print the problems of all users; end with an error if there are any."""
+    """Print the problems of all users and the estimate; end with an error if something cannot work."""
     resolved = arguments.resolved_study
     study = study_of(arguments) if resolved is None else read_resolved(resolved)
+    if arguments.what != "memory":
+        _check_data(study, arguments)
+    if arguments.what != "data":
+        _check_memory(study, arguments.gpu_memory)
+
+
+def _check_data(study: Study, arguments: argparse.Namespace) -> None:
+    from usertune.data.check import bad_users, in_words
+    from usertune.data.recipe import PrepareRecipe
+    from usertune.pipeline.recipes import Recipes
+
     users = list(study.all_users) if arguments.users is None else parse_users(arguments.users)
     if arguments.users_file is not None:
         users = arguments.users_file.read_text(encoding="utf-8").splitlines()
@@ -52,3 +69,21 @@ def run(arguments: argparse.Namespace) -> None:
     if bad:
         raise UserError(in_words(bad, len(users)))
     print(in_words(bad, len(users)))
+
+
+def _check_memory(study: Study, gpu_memory: float | None) -> None:
+    from rich.console import Console
+
+    from usertune.checks.estimates.machine import machine_of
+    from usertune.checks.estimates.study import estimate
+    from usertune.checks.estimates.view import render
+    from usertune.checks.preflight import check_sources
+
+    check_sources(study)
+    estimated = estimate(study, machine_of(gpu_memory or study.gpu_memory_gb, on_a_cluster=False))
+    if hasattr(sys.stdout, "reconfigure"):
+        # A character that the terminal cannot show must not end the program.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    Console(highlight=False, markup=False, emoji=False).print(render(estimated), crop=False)
+    if problems := estimated.problems():
+        raise UserError("\n".join(problems))

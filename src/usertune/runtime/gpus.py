@@ -33,9 +33,25 @@ def visible_gpus() -> list[str]:
         ids = [part.strip() for part in chosen.split(",") if part.strip()]
         # As in CUDA: only ids before the first invalid one count.
         return ids[: ids.index("-1")] if "-1" in ids else ids
+    return [line for (line,) in _asked("uuid")]
+
+
+def gpu_memory_bytes() -> list[int]:
+    """Return the memory in bytes of the GPUs that this process may use, as far as ``nvidia-smi`` says it."""
+    chosen = set(visible_gpus())
+    sizes = []
+    for *names, memory in _asked("uuid", "index", "memory.total"):
+        mebibytes = memory.removesuffix(" MiB")
+        if chosen & set(names) and mebibytes.isdigit():
+            sizes.append(int(mebibytes) * 2**20)
+    return sizes
+
+
+def _asked(*fields: str) -> list[list[str]]:
+    """Return these fields of each GPU, as ``nvidia-smi`` lists them; [] without a driver."""
     try:
         listing = subprocess.run(
-            ["nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader"],
+            ["nvidia-smi", f"--query-gpu={','.join(fields)}", "--format=csv,noheader"],
             capture_output=True,
             text=True,
             timeout=60,
@@ -43,7 +59,7 @@ def visible_gpus() -> list[str]:
         )
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.strip() for line in listing.stdout.splitlines() if line.strip()]
+    return [[field.strip() for field in line.split(",")] for line in listing.stdout.splitlines() if line.strip()]
 
 
 def given_by_slurm() -> list[str]:

@@ -73,6 +73,9 @@ class Study(ConfigModel):
     evaluation: Evaluation = Evaluation()
     report: Report = Report()
     rerun: Rerun = Rerun()
+    gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory of a GPU in GiB, for the estimate before a run; null: that of this machine, unknown on a cluster.
+    Changes no result."""
     container: ImagePath | None = None
     """Apptainer image for jobs with ``--sdm apptainer``. Changes no result."""
     origin: Annotated[SkipJsonSchema[Origin], Field(exclude=True)] = Origin()

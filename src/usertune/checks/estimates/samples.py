@@ -1,0 +1,165 @@
+"""How long the samples of a study are in tokens, from the prepared samples; nothing is decoded."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from usertune.checks.estimates.memory import MicroBatch
+from usertune.core.errors import UserError
+from usertune.core.manifest import read_manifest
+from usertune.models.model_shape import ModelShape
+from usertune.models.token_rate import tokens_per_byte
+
+# <|im_start|>, the role, a newline, <|im_end|>, a newline; <|vision_start|> and <|vision_end|>.
+TURN_TOKENS, AROUND_IMAGE = 5, 2
+# Texts from which the rate of tokens is measured.
+TEXTS_MEASURED = 50
+PERCENTILES = (5, 50, 95, 100)
+# What is assumed of a sample that is not prepared yet: its image is as large as the limit allows.
+ASSUMED_TEXT, ASSUMED_ANSWER = 150, 50
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """Sizes of one sample: images in pixels (width, height), texts in bytes."""
+
+    images: tuple[tuple[int, int], ...]
+    turns: int
+    text: int
+    answers: int
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Lengths of the samples of some users, in tokens.
+
+    Attributes:
+        samples: number of samples of these users.
+        sizes: the samples that were looked at.
+        image_tokens: visual tokens of each of them.
+        tokens: all tokens of each of them.
+        answers: tokens with a label of each of them.
+        rate: tokens a byte of text.
+        by_tokenizer: whether the model's tokenizer gave the rate.
+        assumed: whether there are no prepared samples, so that lengths are an upper bound.
+    """
+
+    samples: int
+    sizes: tuple[SampleSize, ...]
+    image_tokens: tuple[int, ...]
+    tokens: tuple[int, ...]
+    answers: tuple[int, ...]
+    rate: float
+    by_tokenizer: bool
+    assumed: bool = False
+
+    def percentiles(self) -> tuple[int, ...]:
+        """Return the 5th, 50th and 95th percentile and the maximum of all tokens of a sample (nearest rank)."""
+        ordered = sorted(self.tokens)
+        return tuple(ordered[max(0, math.ceil(share / 100 * len(ordered)) - 1)] for share in PERCENTILES)
+
+    @property
+    def total(self) -> int:
+        """Tokens of all samples together."""
+        return round(self.samples * sum(self.tokens) / len(self.tokens))
+
+    def largest_batch(self, samples: int, prompt_only: bool = False) -> MicroBatch:
+        """Return the largest micro-batch of this many samples: every row is as long as the longest sample.
+
+        Labels of samples of different lengths are at different positions, and the logits of a position are computed for
+        the whole micro-batch.
+        """
+        longest, shortest = max(self.tokens), min(self.tokens)
+        answer = max(self.answers)
+        positions = min(longest, answer + (longest - shortest) * (samples > 1))
+        mean = sum(self.image_tokens) / len(self.image_tokens)
+        return MicroBatch(
+            samples=samples,
+            tokens=longest - (answer if prompt_only else 0),
+            image_tokens=max(self.image_tokens) + math.ceil((samples - 1) * mean),
+            answer_positions=positions,
+            padded=samples > 1 and longest != shortest,
+        )
+
+    def resized(self, shape: ModelShape) -> Lengths:
+        """Return the lengths with the pixel limits of another shape."""
+        if self.assumed:
+            return assumed_lengths(shape, self.samples)
+        return _counted(shape, self.samples, self.sizes, self.rate, self.by_tokenizer)
+
+
+def read_lengths(shape: ModelShape, base: Path, manifests: Sequence[Path], limit: int, unprepared: int) -> Lengths:
+    """Return the lengths of the prepared samples of some users.
+
+    Args:
+        shape: the base model.
+        base: its folder, for the tokenizer.
+        manifests: the manifest of each user, which may be missing; its samples are beside it.
+        limit: most samples to read, evenly over the users; the first ones of each.
+        unprepared: number of raw samples of users without a manifest.
+    """
+    share = max(1, limit // max(1, len(manifests)))
+    count, sizes, texts = 0, [], []
+    for manifest in manifests:
+        try:
+            count += int(read_manifest(manifest)["samples"])
+            rows = list(_first_samples(manifest, share))
+        except (UserError, OSError, ValueError, KeyError, TypeError):
+            continue
+        texts += [_text(sample, None) for sample in rows[:1]]
+        sizes += [_size(sample) for sample in rows]
+    if not sizes:
+        return assumed_lengths(shape, unprepared)
+    rate, asked = tokens_per_byte(base, texts[:TEXTS_MEASURED])
+    return _counted(shape, count + unprepared, tuple(sizes), rate, asked)
+
+
+def assumed_lengths(shape: ModelShape, samples: int) -> Lengths:
+    """Return lengths for samples that are not prepared: one image as large as the limit allows, and a short text."""
+    image = shape.image.most // shape.image.side**2
+    tokens = image + ASSUMED_TEXT + ASSUMED_ANSWER
+    return Lengths(samples, (), (image,), (tokens,), (ASSUMED_ANSWER,), 0.0, False, assumed=True)
+
+
+def _first_samples(manifest: Path, count: int) -> Iterator[dict[str, Any]]:
+    samples = manifest.with_name(manifest.name.removesuffix(".manifest.json") + ".jsonl")
+    with samples.open(encoding="utf-8") as lines:
+        for _, line in zip(range(count), lines, strict=False):
+            yield json.loads(line)
+
+
+def _text(sample: dict[str, Any], role: str | None) -> str:
+    turns = [turn for turn in sample["messages"] if role in (None, turn["role"])]
+    return "".join(part.get("text", "") for turn in turns for part in turn["content"])
+
+
+def _size(sample: dict[str, Any]) -> SampleSize:
+    return SampleSize(
+        images=tuple((image["width"], image["height"]) for image in sample["images"]),
+        turns=len(sample["messages"]),
+        text=len(_text(sample, None).encode("utf-8", "replace")),
+        answers=len(_text(sample, "assistant").encode("utf-8", "replace")),
+    )
+
+
+def _counted(
+    shape: ModelShape, samples: int, sizes: tuple[SampleSize, ...], rate: float, by_tokenizer: bool
+) -> Lengths:
+    images = [[shape.image_tokens(*image) for image in size.images] for size in sizes]
+    texts = [math.ceil(rate * size.text) + TURN_TOKENS * size.turns for size in sizes]
+    around = [AROUND_IMAGE * len(size.images) for size in sizes]
+    return Lengths(
+        samples=samples,
+        sizes=sizes,
+        image_tokens=tuple(map(sum, images)),
+        tokens=tuple(sum(own) + extra + text for own, extra, text in zip(images, around, texts, strict=True)),
+        # An answer ends with <|im_end|> and a newline.
+        answers=tuple(math.ceil(rate * size.answers) + 2 for size in sizes),
+        rate=rate,
+        by_tokenizer=by_tokenizer,
+    )

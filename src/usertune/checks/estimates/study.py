@@ -1,0 +1,273 @@
+"""What a study will need, experiment by experiment, before anything runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from usertune.checks.estimates.disk import Disk, training_disk
+from usertune.checks.estimates.machine import Machine, free_bytes
+from usertune.checks.estimates.memory import Parts, prediction_memory
+from usertune.checks.estimates.plan import COMFORTABLE, Change, Plan, Verdict, smallest_change, verdict
+from usertune.checks.estimates.samples import Lengths, read_lengths
+from usertune.checks.estimates.schedule import Reached, schedule_reached
+from usertune.checks.estimates.speed import Speed, known_speed
+from usertune.core.errors import UserError
+from usertune.data.readers.catalogue import get_reader
+from usertune.inference.engines.catalogue import ENGINES
+from usertune.models.base_folder import is_local
+from usertune.models.hub import cached_snapshot
+from usertune.models.model_shape import ModelShape, read_model_shape
+from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
+from usertune.pipeline import steps
+from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.study import Study
+
+# Samples that are looked at where a few seconds would be too long.
+FEW_SAMPLES = 2_000
+ALL_SAMPLES = 1 << 60
+
+
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """What one training needs, and reaches.
+
+    Attributes:
+        plan: the settings that determine its memory.
+        trained: number of trained weights.
+        memory: part -> bytes in each process.
+        verdict: whether they fit.
+        change: the smallest change with which they do; None if they fit, or nothing helps.
+        tokens: tokens of all epochs.
+        reached: steps and learning rates.
+        speed: the speed of an earlier training; None if none is known.
+        disk: what it writes.
+        done: whether there is a result already, perhaps of other settings.
+    """
+
+    plan: Plan
+    trained: int
+    memory: Parts
+    verdict: Verdict
+    change: Change | None
+    tokens: int
+    reached: Reached
+    speed: Speed | None
+    disk: Disk
+    done: bool
+
+    @property
+    def need(self) -> int:
+        """Bytes of memory in each process."""
+        return sum(self.memory.values())
+
+    @property
+    def seconds(self) -> float | None:
+        """Duration at the known speed."""
+        return self.tokens / self.speed.tokens_per_second if self.speed else None
+
+
+@dataclass(frozen=True)
+class PredictionEstimate:
+    """What one prediction job needs: part -> bytes, at the study's batch size, and with one sample at once."""
+
+    memory: Parts
+    verdict: Verdict
+    alone: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a study needs.
+
+    Attributes:
+        shape: the base model.
+        machine: where it runs.
+        train: lengths of the training samples; None without training users.
+        test: lengths of the test samples.
+        trainings: experiment -> estimate.
+        predictions: experiment -> estimate; empty if the engine needs no GPU.
+        free_disk: free bytes of the results folder.
+    """
+
+    shape: ModelShape
+    machine: Machine
+    train: Lengths | None
+    test: Lengths
+    trainings: dict[str, TrainingEstimate] = field(default_factory=dict)
+    predictions: dict[str, PredictionEstimate] = field(default_factory=dict)
+    free_disk: int = 0
+
+    @property
+    def disk(self) -> int:
+        """Bytes that the trainings without a result write: all results, and the working files of those at once."""
+        waiting = [training.disk for training in self.trainings.values() if not training.done]
+        working = [disk.peak - disk.weights for disk in waiting]
+        return sum(disk.weights for disk in waiting) + (sum if self.machine.is_cluster else _largest)(working)
+
+    def problems(self, experiments: Collection[str] | None = None) -> list[str]:
+        """Return what cannot work, with what to do: trainings that do not fit, and a disk that is too small.
+
+        Lengths that are only assumed refuse nothing.
+
+        Args:
+            experiments: the experiments that are about to be trained; None: those without a result.
+        """
+        if experiments is None:
+            experiments = [name for name, training in self.trainings.items() if not training.done]
+        if self.train is None or self.train.assumed or not experiments:
+            return []
+        found = [
+            _too_large(name, training, self.machine)
+            for name, training in self.trainings.items()
+            if training.verdict == "too large" and name in experiments
+        ]
+        if self.disk > self.free_disk:
+            found.append(
+                f"results: {gigabytes(self.free_disk)} are free, but trainings write {gigabytes(self.disk)} with their "
+                "working checkpoints; free some space, or choose a folder on another disk"
+            )
+        return found
+
+
+def estimate(study: Study, machine: Machine, limit: int = ALL_SAMPLES) -> Estimate:
+    """Return what a study needs.
+
+    Args:
+        study: the study.
+        machine: where it runs.
+        limit: most samples of each split whose sizes are read.
+
+    Raises:
+        UserError: the base model is not on this machine yet, or a file of it cannot be used.
+    """
+    folder = base_folder(study)
+    shape = read_model_shape(folder, Pixels(min=study.base_model.min_pixels, max=study.base_model.max_pixels))
+    train = _lengths(study, shape, folder, study.users.train, limit) if study.users.train else None
+    test = _lengths(study, shape, folder, study.users.test, limit)
+    estimated = Estimate(shape, machine, train, test, free_disk=free_bytes(Path(study.results)))
+    for name, experiment in study.experiments.items():
+        if experiment.trained and train is not None and train.samples:
+            estimated.trainings[name] = _training(study, name, shape, train, machine)
+        if ENGINES.constant(study.evaluation.engine, "NEEDS_GPU"):
+            estimated.predictions[name] = _prediction(study, name, shape, test, machine)
+    return estimated
+
+
+def base_folder(study: Study) -> Path:
+    """Return the folder of the base model.
+
+    Raises:
+        UserError: it is a name on the hub, and this machine has no copy.
+    """
+    path, revision = study.base_model.path, study.base_model.revision
+    if is_local(path):
+        return Path(path).expanduser()
+    snapshot = cached_snapshot(path, revision, os.environ)
+    if snapshot is None:
+        raise UserError(
+            f"memory and steps are unknown: {path} is not on this machine yet; after snakemake base_model --profile "
+            "local, usertune check reads its headers"
+        )
+    return snapshot
+
+
+def gigabytes(size: int) -> str:
+    """Return a size for people, in units of 2^30 bytes: ``16.4 GiB``, ``23 MiB`` below 0.1."""
+    return f"{size / 2**30:,.1f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:,.1f} MiB"
+
+
+def _lengths(study: Study, shape: ModelShape, folder: Path, users: Sequence[str], limit: int) -> Lengths:
+    manifests = [Path(study.results, steps.PREPARE.manifest.format(user=user)) for user in users]
+    missing = [user for user, manifest in zip(users, manifests, strict=True) if not manifest.exists()]
+    unprepared = 0
+    if missing:
+        reader = get_reader(study.dataset.format, Path(study.dataset.root), study.dataset.options)
+        unprepared = sum(reader.count(user) for user in missing)
+    return read_lengths(shape, folder, manifests, limit, unprepared)
+
+
+def _plan(study: Study, experiment: Experiment, device: Literal["gpu", "cpu"]) -> Plan:
+    training = experiment.training
+    assert training is not None
+    lora = LoraSettings(**training.lora.model_dump())
+    return Plan(
+        weights=lora if experiment.mode == "lora" else FreezeSettings(**training.freeze.model_dump()),
+        dtype=study.base_model.dtype,
+        batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size,
+        checkpointing=training.gradient_checkpointing,
+        processes=experiment.processes,
+        strategy=experiment.strategy,
+        device=device,
+        lora=lora,
+    )
+
+
+def _training(study: Study, name: str, shape: ModelShape, train: Lengths, machine: Machine) -> TrainingEstimate:
+    experiment = study.experiments[name]
+    training = experiment.training
+    assert training is not None
+    plan = _plan(study, experiment, machine.device)
+    memory = plan.memory(shape, train)
+    available = machine.memory
+    if available is not None and machine.device == "cpu":
+        # All processes share the memory of the machine.
+        available //= experiment.gpus
+    fits = verdict(sum(memory.values()), available)
+    helps = fits in ("tight", "too large") and available is not None
+    reached = schedule_reached(training, train.samples)
+    manifests = {other: _manifest(study, other) for other in study.experiments}
+    return TrainingEstimate(
+        plan=plan,
+        trained=shape.trained(plan.weights),
+        memory=memory,
+        verdict=fits,
+        change=smallest_change(plan, shape, train, available) if helps and available else None,
+        tokens=round(train.total * training.epochs),
+        reached=reached,
+        speed=known_speed(manifests.values(), name, experiment.mode, experiment.processes),
+        disk=training_disk(
+            shape, plan.weights, plan.dtype, reached.steps, training.save_every_steps, training.keep == "best"
+        ),
+        done=manifests[name].exists(),
+    )
+
+
+def _manifest(study: Study, experiment: str) -> Path:
+    return Path(study.results, steps.TRAIN.manifest.format(experiment=experiment))
+
+
+def _prediction(study: Study, name: str, shape: ModelShape, test: Lengths, machine: Machine) -> PredictionEstimate:
+    new_tokens = study.max_new_tokens(name)
+    size = min(study.evaluation.batch_size, max(1, test.samples))
+    dtype = study.base_model.dtype
+    memory, alone = (
+        prediction_memory(shape, dtype, test.largest_batch(count, prompt_only=True), new_tokens, machine.device)
+        for count in (size, 1)
+    )
+    # The batch size is halved when memory runs out, so only one sample at once has to fit.
+    return PredictionEstimate(memory, verdict(sum(memory.values()), machine.memory), sum(alone.values()))
+
+
+def _too_large(name: str, training: TrainingEstimate, machine: Machine) -> str:
+    assert machine.memory is not None
+    need = f"training of {name} needs about {gigabytes(training.need)}"
+    there = f"{gigabytes(machine.memory)} ({machine.source})"
+    if training.change is not None:
+        return (
+            f"experiments.{name}: {need}, and there are {there}; the smallest change that fits: {training.change.words}"
+        )
+    wanted = gigabytes(round(training.need / COMFORTABLE))
+    return (
+        f"experiments.{name}: {need}, and there are {there}; no smaller micro_batch_size, gradient_checkpointing, "
+        f"max_pixels or mode makes it fit: use a smaller base model, or {wanted}"
+    )
+
+
+def _largest(values: Sequence[int]) -> int:
+    # On one machine, trainings mostly run one after another.
+    return max(values, default=0)

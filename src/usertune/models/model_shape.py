@@ -1,0 +1,188 @@
+"""The sizes of a Qwen3-VL model, from its config.json and the headers of its weights. Needs no torch."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from usertune.core.errors import UserError
+from usertune.core.files import read_json
+from usertune.models.model_folder import EMBEDDING, HEAD, ModelFolder
+from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
+from usertune.models.tensor_files import Shapes, is_computed, shapes_in
+
+# The linear layers that get adapters, as `usertune.models.qwen3_vl` names them for PEFT.
+_ADAPTED = re.compile(r"language_model\..*\.(q|k|v|o|gate|up|down)_proj\.weight")
+_MERGERS = ("visual.merger.", "visual.deepstack_merger_list.")
+
+
+@dataclass(frozen=True)
+class TextShape:
+    """Sizes of the language model; ``head_dim`` is the width of one attention head."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class VisionShape:
+    """Sizes of the vision tower; ``patch_values`` numbers describe a patch, ``merge`` patches become one token."""
+
+    hidden: int
+    depth: int
+    heads: int
+    intermediate: int
+    patch_values: int
+    merge: int
+    deepstack: int
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """Fewest and most pixels of an image, and the side of a visual token in pixels."""
+
+    fewest: int
+    most: int
+    side: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What estimates need to know of a model.
+
+    Attributes:
+        text: sizes of the language model.
+        vision: sizes of the vision tower.
+        parameters: part -> number of weights; the parts are ``language`` (layers and norm), ``embedding``, ``head`` (0
+            if it is tied to the embedding), ``vision`` (the tower without its mergers) and ``merger``.
+        matrices: weights of the language model's linear layers, without the head.
+        adapted: (inputs, outputs) of each linear layer that gets an adapter.
+        image: pixel limits, with those of the study.
+    """
+
+    text: TextShape
+    vision: VisionShape
+    parameters: Mapping[str, int]
+    matrices: int
+    adapted: tuple[tuple[int, int], ...]
+    image: ImageLimits
+
+    @property
+    def total(self) -> int:
+        """Number of all weights; tied ones count once."""
+        return sum(self.parameters.values())
+
+    def trained(self, settings: LoraSettings | FreezeSettings) -> int:
+        """Return how many weights are trained, as `usertune.models.qwen3_vl.prepare_for_training` chooses them.
+
+        An adapter of rank r on a layer with ``inputs`` and ``outputs`` has r * (inputs + outputs) weights (Hu et al.
+        2021, "LoRA", section 4.1).
+        """
+        if isinstance(settings, LoraSettings):
+            return settings.rank * sum(inputs + outputs for inputs, outputs in self.adapted)
+        frozen = [part for part, is_frozen in settings.model_dump().items() if is_frozen]
+        return sum(count for part, count in self.parameters.items() if part not in frozen)
+
+    def image_tokens(self, width: int, height: int) -> int:
+        """Return the number of visual tokens of an image of this size in pixels.
+
+        The rule is ``smart_resize`` of transformers: both sides are rounded to full tokens, then scaled with the same
+        factor if the area is outside the limits, and rounded down, or up for small images.
+        """
+        limits = self.image
+        rows, columns = round(height / limits.side), round(width / limits.side)
+        area = rows * columns * limits.side**2
+        if area > limits.most:
+            scale = math.sqrt(height * width / limits.most) * limits.side
+            rows, columns = max(1, math.floor(height / scale)), max(1, math.floor(width / scale))
+        elif area < limits.fewest:
+            scale = math.sqrt(limits.fewest / (height * width)) / limits.side
+            rows, columns = math.ceil(height * scale), math.ceil(width * scale)
+        return rows * columns
+
+
+def read_model_shape(folder: Path, pixels: Pixels) -> ModelShape:
+    """Read the sizes of the model in a folder.
+
+    Args:
+        folder: the base model's folder, which has passed `usertune.models.base_model.check_base_model`.
+        pixels: the study's pixel limits; None keeps the processor's.
+
+    Raises:
+        UserError: a file is missing or damaged, or a size is missing in config.json.
+    """
+    config = read_json(folder / "config.json")
+    limits = ModelFolder(folder).image_size()
+    if limits is None:
+        raise UserError(f"{folder}: the configuration of the image processor is missing or incomplete")
+    shapes = {name.removeprefix("model."): shape for name, shape in shapes_in(folder).items() if not is_computed(name)}
+    side = math.isqrt(limits["token"])
+    try:
+        text, vision = _text(config["text_config"]), _vision(config["vision_config"])
+    except (KeyError, TypeError) as missing:
+        raise UserError(f"{folder / 'config.json'}: the key {missing} is missing") from None
+    adapted = sorted(name for name in shapes if _ADAPTED.fullmatch(name))
+    layers = [name for name in shapes if _part(name) == "language" and len(shapes[name]) > 1]
+    return ModelShape(
+        text=text,
+        vision=vision,
+        parameters=_counted(shapes, bool(config.get("tie_word_embeddings"))),
+        matrices=sum(math.prod(shapes[name]) for name in layers),
+        adapted=tuple((shapes[name][1], shapes[name][0]) for name in adapted),
+        image=ImageLimits(pixels.min or limits["min"], pixels.max or limits["max"], side),
+    )
+
+
+def _text(config: Mapping[str, Any]) -> TextShape:
+    heads = config["num_attention_heads"]
+    return TextShape(
+        hidden=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=heads,
+        kv_heads=config["num_key_value_heads"],
+        head_dim=config.get("head_dim") or config["hidden_size"] // heads,
+        intermediate=config["intermediate_size"],
+        vocabulary=config["vocab_size"],
+    )
+
+
+def _vision(config: Mapping[str, Any]) -> VisionShape:
+    patch = config.get("temporal_patch_size", 2) * config["patch_size"] ** 2
+    return VisionShape(
+        hidden=config["hidden_size"],
+        depth=config["depth"],
+        heads=config["num_heads"],
+        intermediate=config["intermediate_size"],
+        patch_values=config.get("in_channels", 3) * patch,
+        merge=config.get("spatial_merge_size", 2) ** 2,
+        deepstack=len(config.get("deepstack_visual_indexes", ())),
+    )
+
+
+def _part(name: str) -> str:
+    if name.startswith(_MERGERS):
+        return "merger"
+    if name.startswith("visual."):
+        return "vision"
+    return {EMBEDDING: "embedding", HEAD: "head"}.get(name.removesuffix(".weight"), "language")
+
+
+def _counted(shapes: Shapes, tied: bool) -> dict[str, int]:
+    """Return part -> number of weights; a tied pair may be in the file under either name or both."""
+    counts: Counter[str] = Counter(dict.fromkeys(("language", "embedding", "head", "vision", "merger"), 0))
+    for name, shape in shapes.items():
+        counts[_part(name)] += math.prod(shape)
+    if tied:
+        counts["embedding"] = max(counts["embedding"], counts["head"])
+        counts["head"] = 0
+    return dict(counts)
