@@ -52,6 +52,7 @@ bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/dry_run.py
 	$(BIN)/python benchmarks/fingertip_scale.py
+	$(BIN)/python benchmarks/memory_estimates.py
 	$(BIN)/python benchmarks/one_edit.py
 	$(BIN)/python benchmarks/reproducibility.py
 	$(BIN)/python benchmarks/weight_checks.py

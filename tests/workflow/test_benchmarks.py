@@ -27,6 +27,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "demo": {"accuracy.vanilla.click_accuracy_low": None, "times.model_loads": 1},
     "dry_run": {"users": 3},
     "fingertip_scale": {"samples": 480, "not_asked": 120, "skipped": 0},
+    "memory_estimates": {"process.visual_tokens": 50},
     "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
     "weight_checks": {"tensors_of_the_folder": 732},

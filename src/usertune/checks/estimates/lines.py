@@ -93,5 +93,6 @@ def time(training: TrainingEstimate) -> str:
 
 def disk(estimate: Estimate) -> str:
     """Return the line about disk space."""
-    needed = gigabytes(estimate.disk) if estimate.disk else "nothing more"
+    written = estimate.disk(estimate.waiting)
+    needed = gigabytes(written) if written else "nothing more"
     return f"Disk: trainings need {needed}, {gigabytes(estimate.free_disk)} are free"

@@ -19,7 +19,7 @@ HALF = 2
 # Two moments of every trained weight (Loshchilov & Hutter 2019, algorithm 2), in float32.
 ADAMW_BYTES = 2 * FLOAT
 # A CUDA context with the kernels of cuBLAS and of torch; without a GPU, the interpreter with torch and transformers.
-RUNTIME_BYTES = {"gpu": 600 << 20, "cpu": 600 << 20}
+RUNTIME_BYTES = {"gpu": 600 << 20, "cpu": 900 << 20}
 # Logits in float32, their log-softmax and its gradient, all at once (see `usertune.training.trainer.answer_loss_sum`).
 LOGITS_BYTES = 3 * FLOAT
 

@@ -102,11 +102,15 @@ class Estimate:
     free_disk: int = 0
 
     @property
-    def disk(self) -> int:
-        """Bytes that the trainings without a result write: all results, and the working files of those at once."""
-        waiting = [training.disk for training in self.trainings.values() if not training.done]
-        working = [disk.peak - disk.weights for disk in waiting]
-        return sum(disk.weights for disk in waiting) + (sum if self.machine.is_cluster else _largest)(working)
+    def waiting(self) -> list[str]:
+        """Experiments that are trained and have no result."""
+        return [name for name, training in self.trainings.items() if not training.done]
+
+    def disk(self, experiments: Collection[str]) -> int:
+        """Return the bytes that these trainings write: all results, and the working files of those at once."""
+        disks = [training.disk for name, training in self.trainings.items() if name in experiments]
+        working = [disk.peak - disk.weights for disk in disks]
+        return sum(disk.weights for disk in disks) + (sum if self.machine.is_cluster else _largest)(working)
 
     def problems(self, experiments: Collection[str] | None = None) -> list[str]:
         """Return what cannot work, with what to do: trainings that do not fit, and a disk that is too small.
@@ -116,8 +120,7 @@ class Estimate:
         Args:
             experiments: the experiments that are about to be trained; None: those without a result.
         """
-        if experiments is None:
-            experiments = [name for name, training in self.trainings.items() if not training.done]
+        experiments = self.waiting if experiments is None else experiments
         if self.train is None or self.train.assumed or not experiments:
             return []
         found = [
@@ -125,9 +128,9 @@ class Estimate:
             for name, training in self.trainings.items()
             if training.verdict == "too large" and name in experiments
         ]
-        if self.disk > self.free_disk:
+        if (written := self.disk(experiments)) > self.free_disk:
             found.append(
-                f"results: {gigabytes(self.free_disk)} are free, but trainings write {gigabytes(self.disk)} with their "
+                f"results: {gigabytes(self.free_disk)} are free, but trainings write {gigabytes(written)} with their "
                 "working checkpoints; free some space, or choose a folder on another disk"
             )
         return found
