@@ -17,7 +17,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,8 @@ ACTIONS, SURVEY = "action.jsonl", "survey_result.json"
 SCREENSHOTS = "screenshot"
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 MAX_BYTES = 1 << 26
+# Most names, for speed.
+_USUAL_IMAGE = re.compile(r"[0-9]{1,20}\.jpg")
 _EPISODE = re.compile(r"[0-9]{8}_[0-9]{6}")
 # Key of the survey -> key of a sample's `about`.
 _ABOUT = {"app": "app", "scenario": "scenario", "intentDescription": "intent", "time": "time"}
@@ -65,6 +67,8 @@ class FingerTipReader:
 
     def __init__(self, root: Path, options: FingerTipOptions) -> None:
         self.root, self.options = root, options
+        # As text: planning joins paths for every folder.
+        self._root = str(root)
 
     @classmethod
     def recognise(cls, source: Path) -> Found | None:
@@ -224,9 +228,11 @@ class FingerTipReader:
 
     def _list(self, folder: str) -> list[os.DirEntry[str]]:
         """Return what is in a folder; nothing if it cannot be listed, which `read` reports."""
-        with suppress(OSError), os.scandir(f"{self.root}/{folder}") as entries:
-            return list(entries)
-        return []
+        try:
+            with os.scandir(f"{self._root}/{folder}") as entries:
+                return list(entries)
+        except OSError:
+            return []
 
     def _lines(self, episode: str) -> list[bytes]:
         """Return the lines of an episode's actions, blank ones too.
@@ -294,15 +300,18 @@ def _answers(question: Callable[[], bool]) -> bool:
 
 
 def _is_image(name: str) -> bool:
-    return name.casefold().endswith(IMAGES) and not path_problem(name)
+    return bool(_USUAL_IMAGE.fullmatch(name)) or (name.casefold().endswith(IMAGES) and not path_problem(name))
 
 
-def _states(folder: str, entries: list[os.DirEntry[str]]) -> Iterator[FileState]:
+def _states(folder: str, entries: Iterable[os.DirEntry[str]]) -> Iterator[FileState]:
     for entry in entries:
-        # A link that leads nowhere.
-        with suppress(OSError):
+        # Not suppress(), which takes longer than the call.
+        try:
             stat = entry.stat()
-            yield FileState(f"{folder}/{entry.name}", stat.st_size, stat.st_mtime_ns)
+        except OSError:
+            # A link that leads nowhere.
+            continue
+        yield FileState(f"{folder}/{entry.name}", stat.st_size, stat.st_mtime_ns)
 
 
 def _content(file: Path, name: str) -> bytes:
