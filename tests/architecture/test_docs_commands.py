@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import runpy
 import shlex
@@ -72,6 +73,11 @@ SCRIPTS = sorted({words[1:] for _, words in SHOWN if words[0].startswith("python
 USERTUNE = sorted({_without_redirection(words[1:]) for _, words in SHOWN if words[0] == "usertune"})
 
 
+def _write_json(file: Path, *samples: dict[str, object]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(samples))
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository with a user's own study; its data are not the demo's."""
@@ -94,6 +100,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "configs/mine.yaml").write_text(study)
     # As many as the dataset has, with more steps of training than the warm-up of the reference.
     write_actions_alone(folder / "data/fingertip-20k", range(1, 84), actions=6)
+    for name in ("screenspot_desktop_v2", "screenspot_mobile_v2", "screenspot_web_v2"):
+        _write_json(folder / f"data/screenspot-v2/{name}.json", {"img_filename": "a.png", "bbox": [1, 2, 3, 4]})
+    for name in ("train", "validation", "test"):
+        _write_json(folder / f"data/qwen-json/{name}.json", {"image": "a.png", "conversations": []})
     for name in STUDIES:
         path = folder / name
         text = re.sub(r"root: [^\s}]+", f"root: {data}", path.read_text())
