@@ -138,13 +138,20 @@ class Canonical:
             return
         for index, turn in enumerate(raw.messages):
             seen += sum(part["type"] == "image" for part in turn["content"])
-            if turn["role"] != "assistant" or not (point := read_point(text_of(turn), self.task.parse, frame)):
+            if turn["role"] != "assistant":
                 continue
             size = (images[seen - 1]["width"], images[seen - 1]["height"]) if seen else None
             try:
-                turn["content"] = [{"type": "text", "text": convert_answer(text_of(turn), point, frame, size)}]
+                turn["content"] = [{"type": "text", "text": self._converted(text_of(turn), frame, size)}]
             except ValueError as error:
                 raise BadSampleError(raw.turn_field.format(raw.numbers[index]), str(error)) from None
+
+    def _converted(self, text: str, frame: str, size: tuple[int, int] | None) -> str:
+        """Return an answer with its coordinates in 0-1000; one that names no point as it is."""
+        if self.task.answers_are_actions:
+            return self.task.answer(convert_truth(self.task.truth_of(text), frame, size))
+        point = read_point(text, self.task.parse, frame)
+        return convert_answer(text, point, frame, size) if point else text
 
     def _frame(self, raw: RawSample) -> str:
         """Return the frame of the numbers in a sample's answers."""

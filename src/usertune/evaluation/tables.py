@@ -11,7 +11,18 @@ import pandas as pd
 from usertune.core.errors import UserError
 
 # Text stays text: a user called "007" or "NA" is neither a number nor missing.
-TEXT_COLUMNS = ("experiment", "baseline", "mode", "user", "id", "episode", "form", "provenance")
+TEXT_COLUMNS = (
+    "experiment",
+    "baseline",
+    "mode",
+    "user",
+    "id",
+    "episode",
+    "form",
+    "provenance",
+    "action",
+    "target_action",
+)
 
 
 def read_table(path: Path) -> pd.DataFrame:

@@ -11,6 +11,8 @@ TASKS = Catalogue(
     "task",
     {
         "grounding": "usertune.tasks.grounding:GroundingTask",
+        "action": "usertune.tasks.action:ActionTask",
+        "text": "usertune.tasks.text:TextTask",
         "pigg_compatible": "usertune.tasks.pigg_compatible:PiggCompatibleTask",
     },
 )

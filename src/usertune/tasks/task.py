@@ -34,6 +34,8 @@ class Task(Protocol):
     """Form of an answer that can be read -> what it means."""
     reasons: Mapping[str, str] = {}
     """Reason why an answer is unparsed -> what it means."""
+    answers_are_actions: bool = False
+    """Whether answers of conversations in another frame are converted as actions, by `truth_of` and `answer`."""
 
     def target_from_answer(self, text: str) -> dict[str, Any]:
         """Return the target of a data sample from the text of its answer turn; it is kept with the sample as JSON.
@@ -60,6 +62,14 @@ class Task(Protocol):
             ValueError: see `answer`.
         """
         return self.target_from_answer(self.answer(truth))
+
+    def truth_of(self, text: str) -> Truth:
+        """Return the action that an answer names, in its own frame, for tasks with `answers_are_actions`.
+
+        Raises:
+            ValueError: there is none; the message says why.
+        """
+        raise ValueError("answers of this task are no actions")
 
     def read_target(self, target: Mapping[str, Any]) -> Any:
         """Return a sample's target as the metrics take it.

@@ -38,6 +38,7 @@ class Truth:
         direction: where a scroll moves the finger: one of `DIRECTIONS`.
         key: the pressed key: ``back``, ``home``, ``recent``, ``enter``, ...
         element: content or description of the element that was meant.
+        accepted: further texts that are as right as ``text``, for the task text.
     """
 
     action: str = CLICK
@@ -47,6 +48,7 @@ class Truth:
     direction: str | None = None
     key: str | None = None
     element: str | None = None
+    accepted: tuple[str, ...] = ()
 
     @property
     def place(self) -> Point | None:

@@ -62,7 +62,7 @@ _COORDS = re.compile(r"(?<!\w)coords=\s*+\[?(?P<numbers>[^\]\"]{1,300}+)")
 
 def clicks_of(text: str) -> list[int]:
     """Return the offsets in ``text`` of the opening brackets of click calls."""
-    return [offset for name, offset in _calls(text) if name in CLICKS or name in _POINTS]
+    return [offset for name, offset in calls_of(text) if name in CLICKS or name in _POINTS]
 
 
 def in_calls(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple[str, Finding]]:
@@ -76,7 +76,7 @@ def in_calls(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple
             yield "call", point_of(Group(0, 0, ((Number(arguments["x"]), Number(arguments["y"])),)), order)
 
 
-def _calls(text: str) -> list[tuple[str, int]]:
+def calls_of(text: str) -> list[tuple[str, int]]:
     """Return the outermost calls of known actions: the name, and the offset of the opening bracket."""
     found: list[tuple[str, int]] = []
     depth, inside = 0, 0
@@ -100,7 +100,7 @@ def short_name(name: str) -> str:
 
 def another_action(text: str) -> bool:
     """Whether a text names an action other than a click: by a call, an action's name, a direction or a verb."""
-    calls = [name for name, _ in _calls(text) if name not in _POINTS]
+    calls = [name for name, _ in calls_of(text) if name not in _POINTS]
     if any(name in _POINTING for name in calls) or (calls and calls[0] not in CLICKS):
         return True
     for match in _ACTION.finditer(text):

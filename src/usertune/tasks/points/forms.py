@@ -69,7 +69,7 @@ def read(text: str) -> Reading:
     Args:
         text: the complete answer.
     """
-    rest = _after_thinking(text)
+    rest = after_thinking(text)
     if rest is None:
         return Reading(None, "unfinished_thinking")
     return _read_part(rest, 0)
@@ -83,7 +83,7 @@ _THINKING = re.compile(
 _CHANNEL, _FINAL = "<|channel|>", "<|channel|>final<|message|>"
 
 
-def _after_thinking(text: str) -> str | None:
+def after_thinking(text: str) -> str | None:
     """Return the text after the last end of thinking; None if the thinking does not end."""
     if _CHANNEL in text:
         _, found, text = text.rpartition(_FINAL)
@@ -100,7 +100,7 @@ def _read_part(text: str, level: int) -> Reading:
     """Read a part of an answer; if one of ``CONTAINERS[level:]`` occurs in it, read only that."""
     for number, (name, parts_of) in enumerate(CONTAINERS[level:], start=level):
         readings = [
-            _read_part(part, number + 1) if closed or not _ends_in_number(part) else Reading(None, "cut_off")
+            _read_part(part, number + 1) if closed or not ends_in_number(part) else Reading(None, "cut_off")
             for part, closed in parts_of(text)
         ]
         if readings:
@@ -109,7 +109,8 @@ def _read_part(text: str, level: int) -> Reading:
     return _read_body(_FENCE.sub("\n", _without_referring(text)))
 
 
-def _ends_in_number(text: str) -> bool:
+def ends_in_number(text: str) -> bool:
+    """Whether a text may end within a number."""
     return text[-1:].isdigit() or text[-1:] in tuple(".,-+")
 
 
@@ -230,13 +231,19 @@ _NOTATIONS = (
 
 def _normal(text: str) -> str:
     """Return ``text`` in plain characters, with one notation of arguments, and without quotations."""
-    text = _ARGUMENTS.sub(_decoded, plain(text))
-    for pattern, replacement in _NOTATIONS:
-        text = pattern.sub(replacement, text)
+    text = one_notation(plain(text))
     bare = text.strip()
     if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in "\"'" and bare.count(bare[0]) == 2:
         text = bare[1:-1]
     return without_quotations(QUOTED_VALUE.sub(_unquoted, text))
+
+
+def one_notation(text: str) -> str:
+    """Return ``text`` with the arguments of tool calls in one notation, as ``key: value``."""
+    text = _ARGUMENTS.sub(_decoded, text)
+    for pattern, replacement in _NOTATIONS:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def _decoded(match: re.Match[str]) -> str:
