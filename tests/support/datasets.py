@@ -14,6 +14,8 @@ from typing import Any
 
 from PIL import Image
 
+from usertune.data.user_of import user_id
+
 SIZE = (200, 400)
 # Pixels of the centres of what is meant, one for each sample of a user.
 TARGETS = ((50, 100), (120, 300), (180, 380))
@@ -137,6 +139,30 @@ def _qwen(user: str, images: Sequence[str]) -> list[Any]:
     ]
 
 
+def _swift(user: str, images: Sequence[str], norm: bool = False) -> list[Any]:
+    found = []
+    for number, image in enumerate(images):
+        corners: list[float] = list(box(number))
+        if norm:
+            corners = [value / SIZE[index % 2] for index, value in enumerate(corners)]
+        found.append(
+            {
+                "messages": [
+                    {"role": "user", "content": "<image>Where is <ref-object>?"},
+                    {"role": "assistant", "content": "<bbox>"},
+                ],
+                "images": [f"images/{image}"],
+                "objects": {"ref": ["the mail"], "bbox": [corners], **({"bbox_type": "norm1"} if norm else {})},
+                "person": f"user {user}",
+            }
+        )
+    return found
+
+
+def _swift_norm(user: str, images: Sequence[str]) -> list[Any]:
+    return _swift(user, images, norm=True)
+
+
 def _screenspot(user: str, images: Sequence[str]) -> list[Any]:
     found = []
     for number, image in enumerate(images):
@@ -186,6 +212,9 @@ def packed(samples: Sequence[Any]) -> list[Any]:
     return [list(samples[:2]), *([list(samples[2:])] if samples[2:] else [])]
 
 
+# The names "user 1" and "user 2" hold a space.
+SWIFT_USERS = (user_id("user 1"), user_id("user 2"))
+
 LAYOUTS = {
     "messages": Layout("messages", "relative_1000", _messages, "user_{user}.jsonl", {"about": ["app"]}),
     "messages-table": Layout(
@@ -193,6 +222,8 @@ LAYOUTS = {
     ),
     "qwen": Layout("qwen", "relative_1000", _qwen, "train.json", {"user": "person"}),
     "qwen-lines": Layout("qwen", "relative_1000", _qwen, "user_{user}.jsonl", {"user": "person"}),
+    "swift": Layout("swift", "relative_1000", _swift, "train.jsonl", {"user": "person"}, SWIFT_USERS),
+    "swift-norm1": Layout("swift", "relative_1000", _swift_norm, "train.jsonl", {"user": "person"}, SWIFT_USERS),
     "screenspot": Layout(
         "screenspot",
         "pixels",

@@ -18,6 +18,7 @@ READERS = Catalogue(
         "messages": "usertune.data.readers.messages:MessagesReader",
         "fingertip": "usertune.data.readers.fingertip:FingerTipReader",
         "qwen": "usertune.data.readers.qwen:QwenReader",
+        "swift": "usertune.data.readers.swift:SwiftReader",
         "screenspot": "usertune.data.readers.screenspot:ScreenSpotReader",
     },
 )
