@@ -19,6 +19,7 @@ import argparse
 from pathlib import Path
 
 from usertune.cli.study_arguments import add_study, study_of
+from usertune.core.errors import UserError
 from usertune.data.writers.catalogue import WRITERS
 
 
@@ -27,15 +28,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_study(parser)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--format", choices=sorted(WRITERS), help="write the samples of all splits as this trainer reads")
+    what.add_argument("--experiment", metavar="NAME", help="write this trained experiment as a folder for a hub")
     parser.add_argument("--to", required=True, type=Path, metavar="FOLDER", help="folder to write")
     parser.add_argument("--force", action="store_true", help="replace an earlier export")
     samples = parser.add_argument_group("samples")
     samples.add_argument("--copy-images", action="store_true", help="copy the images into FOLDER")
 
+    model = parser.add_argument_group("experiment")
+    model.add_argument("--merge", action="store_true", help="add the adapter to the base model and write the sum")
+    model.add_argument("--base-model", metavar="OWNER/NAME", help="name of the base model, if the study has a folder")
+    model.add_argument("--license", metavar="ID", help="license of the weights, as the hub names it (default: unknown)")
+
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the folder and say what is in it."""
-    from usertune.exchange.export_samples import export_samples
-
+    of_samples = {"--copy-images": arguments.copy_images}
+    of_models = {"--merge": arguments.merge, "--base-model": arguments.base_model, "--license": arguments.license}
+    kind, foreign = ("--experiment", of_samples) if arguments.experiment else ("--format", of_models)
+    if unused := [option for option, value in foreign.items() if value]:
+        raise UserError(f"{unused[0]} has no meaning with {kind}; leave it out")
     study = study_of(arguments)
-    print(export_samples(study, arguments.format, arguments.to, arguments.copy_images, arguments.force))
+    if arguments.format:
+        from usertune.exchange.export_samples import export_samples
+
+        print(export_samples(study, arguments.format, arguments.to, arguments.copy_images, arguments.force))
+        return
+    from usertune.exchange.export_model import HubFolder, export_model
+
+    wanted = HubFolder(
+        experiment=arguments.experiment,
+        folder=arguments.to,
+        merge=arguments.merge,
+        base_name=arguments.base_model,
+        license=arguments.license,
+        force=arguments.force,
+    )
+    print(export_model(study, wanted))

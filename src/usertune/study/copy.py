@@ -13,7 +13,7 @@ from usertune.core.formatting import printable
 from usertune.core.users import format_users
 from usertune.models.base_folder import is_local
 from usertune.study.files import SPLITS
-from usertune.study.schema.study import Study
+from usertune.study.schema.study import Study, default_results
 
 WIDTH = 120
 
@@ -36,6 +36,27 @@ def study_text(study: Study, written: Mapping[str, str]) -> str:
     ]
     for name, text in written.items():
         parts += ["", f"# As written in {_line(name)}:", *(f"#   {_line(line)}".rstrip() for line in _lines(text))]
+    return "\n".join(parts) + "\n"
+
+
+def public_study_text(study: Study, base_model: str, commit: str | None) -> str:
+    """Return a study as YAML that names no folder of this machine: raw data, results and base model are placeholders.
+
+    Args:
+        study: the study, including changes from the command line.
+        base_model: name of the base model.
+        commit: its commit on the hub, if known.
+    """
+    values = study.model_dump(mode="json", include=set(Study.model_json_schema()["properties"]))
+    values |= {"results": default_results(study.name), "container": None}
+    values["users"] |= {split: format_users(getattr(study.users, split)) or [] for split in SPLITS}
+    values["dataset"]["root"] = "data"
+    values["base_model"] |= {"path": base_model, "revision": study.base_model.revision or commit}
+    parts = [
+        f"# The study {study.name} as it was run, with all defaults. To run it, set dataset.root to the raw data and",
+        "# base_model.path to the base model.",
+        yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDTH).rstrip("\n"),
+    ]
     return "\n".join(parts) + "\n"
 
 
