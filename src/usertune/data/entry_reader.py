@@ -22,6 +22,7 @@ from usertune.core.recipe import Settings
 from usertune.core.users import sort_key
 from usertune.data.json_entries import Entry, entries_of, read_entry
 from usertune.data.reader import BadSampleError, Location, RawSample
+from usertune.data.recognise import Found, recognise_entries
 from usertune.data.samples import About, path_problem
 from usertune.data.turns import checked_text
 from usertune.data.user_of import ALL, FILE, UserOf
@@ -120,6 +121,21 @@ class EntryReader:
         self.options: EntryOptions = self.Options() if options is None else options
         self.user_of = UserOf(self.options.user)
         self._found: _Index | None = None
+
+    @classmethod
+    def recognise(cls, source: Path) -> Found | None:
+        """Return what a file or folder holds in this format, see `usertune.data.recognise`."""
+        reader = cls(source)
+
+        def fits(entry: Mapping[str, Any]) -> bool:
+            try:
+                reader.sample(entry, Place(ALL, "1", "", 0, 0))
+            except (BadSampleError, UserError):
+                return False
+            return True
+
+        found = recognise_entries(source, cls.PATTERNS, fits, reader.image_names, cls.PARTS)
+        return found[0] if found else None
 
     def image_names(self, entry: Mapping[str, Any]) -> Iterable[Any]:
         """Return the image paths of a sample as they are in the data, texts or not."""

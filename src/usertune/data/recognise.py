@@ -58,7 +58,11 @@ class Recognises(Protocol):
 
 
 def recognise_entries(
-    source: Path, patterns: Sequence[str], fits: Callable[[Entry], bool], images: Callable[[Entry], Iterable[Any]]
+    source: Path,
+    patterns: Sequence[str],
+    fits: Callable[[Entry], bool],
+    images: Callable[[Entry], Iterable[Any]],
+    parts: bool = False,
 ) -> tuple[Found, list[Entry]] | None:
     """Return JSON data of a format, with some of their samples.
 
@@ -67,6 +71,7 @@ def recognise_entries(
         patterns: names of files in a folder.
         fits: whether a sample has the format.
         images: returns the image paths of a sample as they are in the data.
+        parts: whether a file may be an object of lists.
 
     Returns:
         The data, with ``files``, ``images`` and ``user`` as options, and samples of each file; None if none fits.
@@ -74,8 +79,9 @@ def recognise_entries(
     files = [source] if source.is_file() else sorted({path for pattern in patterns for path in source.glob(pattern)})
     fitting, entries = [], []
     for path in files[:FILES]:
-        own = first_entries(path)
-        if own and all(map(fits, own)):
+        own = first_entries(path, parts)
+        # Some samples may be damaged.
+        if own and 2 * sum(map(fits, own)) > len(own):
             fitting.append(path)
             entries += own
     if not fitting:
@@ -97,11 +103,11 @@ def recognise_entries(
     return Found(root, which, options), entries
 
 
-def first_entries(path: Path) -> list[Entry]:
+def first_entries(path: Path, parts: bool = False) -> list[Entry]:
     """Return the first samples of a JSON or JSON Lines file; none if one is no object or it is another file."""
     found: list[Entry] = []
     with suppress(UserError):
-        for entry in islice(entries_of(path), SAMPLES):
+        for entry in islice(entries_of(path, parts), SAMPLES):
             if not isinstance(entry.value, dict):
                 return []
             found.append(entry.value)

@@ -205,8 +205,8 @@ def _facts(
     summary = (tables / table_names.SUMMARY_MD).read_text(encoding="utf-8").partition("<!--")[0]
     mode = study.experiments[export.experiment].mode
     settings = setting_rows({export.experiment: mode}, {export.experiment: training}, ())
-    samples = {"train": training["train_samples"], "validation": training["validation_samples"]}
-    samples["test"] = int(rows[export.experiment]["samples"])
+    tested = int(rows[export.experiment]["samples"])
+    samples = {split: training.get(f"{split}_samples", tested) for split in SPLITS}
     splits = [
         (f"{split} users", f"{len(getattr(study.users, split)):,}, with {samples[split]:,} samples") for split in SPLITS
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils import logging as transformers_logging
 
 from usertune.core.errors import UserError
 from usertune.data.samples import Sample
@@ -41,6 +42,8 @@ def merge_adapter(settings: EngineSettings, samples: Sequence[Sample], folder: P
     Raises:
         UserError: the weights cannot be loaded, or a log-probability moved by more than the bound.
     """
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     processor = load_processor(settings.base_folder, settings.pixels)
     conversations = ConversationTokenizer(processor, settings.thinking)
     collator = Collator(conversations, settings.dataset_root)

@@ -17,7 +17,9 @@ from tests.support.datasets import LAYOUTS
 from tests.support.fingertip_tree import write_users
 from usertune.core.errors import UserError
 from usertune.data.prepare import check_user
+from usertune.data.readers.catalogue import READERS
 from usertune.data.recipe import PrepareRecipe
+from usertune.data.recognise import Recognises
 from usertune.exchange.import_study import import_study
 from usertune.exchange.look import look_at
 from usertune.pipeline.recipes import Recipes
@@ -26,7 +28,7 @@ from usertune.study.schema.study import Study
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 BASE = REPOSITORY / "demo" / "base"
-SIZE = (200, 400)
+RECOGNISED = [name for name, layout in LAYOUTS.items() if isinstance(READERS.load(layout.format), Recognises)]
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +46,11 @@ def imported(source: str | Path, **options: Any) -> Study:
     return study
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+def test_these_formats_are_recognised() -> None:
+    assert {LAYOUTS[name].format for name in RECOGNISED} >= {"messages", "qwen", "screenspot"}
+
+
+@pytest.mark.parametrize("name", RECOGNISED)
 @pytest.mark.parametrize("as_file", [False, True], ids=["folder", "file"])
 def test_every_format_is_recognised_and_its_study_prepares(name: str, as_file: bool) -> None:
     layout = LAYOUTS[name]
@@ -126,8 +132,18 @@ def test_bad_samples_are_said_and_left_out() -> None:
     study = imported("data")
     assert study.dataset.on_bad_sample == "skip"
     said = import_study(Path("data"), Path("other.yaml"))
+    assert "format: qwen" in said
     assert "1 of 7 samples looked at cannot be used:\n" in said
     assert "the image images/missing.png does not exist" in said
+
+
+def test_data_with_some_damaged_samples_are_recognised() -> None:
+    layout = LAYOUTS["qwen"]
+    layout.write(Path("data"))
+    path = layout.path(Path("data"))
+    layout.dump(path, [{"image": "images/user_1/1.png"}, *json.loads(path.read_text())])
+    assert imported("data").dataset.on_bad_sample == "skip"
+    assert "conversations: a list of turns is needed" in Path("mine.yaml").read_text()
 
 
 def test_what_fits_no_format_is_answered_with_what_was_looked_for() -> None:

@@ -14,15 +14,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import shown
 from usertune.data.entry_reader import EntryReader, Place
 from usertune.data.placeholders import listed, with_images
 from usertune.data.reader import BadSampleError, RawSample
-from usertune.data.recognise import Found, recognise_entries
 from usertune.data.turns import checked_name, checked_text, read_turns
 
 FRAME = None
@@ -34,17 +31,6 @@ _FIELD = re.compile(r"messages(?:\[(\d+)\])?(\.role)?.*")
 
 class QwenReader(EntryReader):
     """Reads ``conversations`` with ``<image>`` in the texts, see `usertune.data.reader.Reader`."""
-
-    @classmethod
-    def recognise(cls, source: Path) -> Found | None:
-        """Return what a file or folder holds in this format, see `usertune.data.recognise`."""
-        found = recognise_entries(
-            source,
-            cls.PATTERNS,
-            lambda entry: isinstance(entry.get("conversations"), list),
-            lambda entry: cls.image_names(cls(source), entry),
-        )
-        return found and replace(found[0], reason=f"{found[0].reason}: conversations as in LLaVA and Qwen JSON")
 
     def image_names(self, entry: Mapping[str, Any]) -> Iterable[Any]:
         """Return what is under ``image`` (or ``images``)."""
