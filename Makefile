@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # Number of test processes: auto is one per core and one more, see tests/conftest.py.
 JOBS ?= auto
 # The tests' model is so small that threads slow it down.
-TESTS := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 .PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-slurm figures clean
 .DEFAULT_GOAL := help

@@ -1,7 +1,8 @@
-"""What a CPU training step costs next to other programs: threads that spin while they wait, and threads that sleep.
+"""What a CPU training step costs, alone and next to other programs, by how waiting threads wait.
 
-A process of its own trains the demo's LoRA on as many threads as there are cores, alone and next to programs that keep
-a core busy each. Each way is measured in turn. The losses of both are checked to be the same numbers:
+They spin as long as the OpenMP library does by default, sleep at once, or spin briefly, as usertune sets it. A process
+of its own trains the demo's LoRA on as many threads as there are cores, alone and next to programs that keep a core
+busy each. Each way is measured in turn. The losses of all are checked to be the same numbers:
 
     python benchmarks/busy_machine.py
 """
@@ -20,40 +21,47 @@ from typing import Any
 
 import common
 
-from usertune.runtime.cpu_threads import COUNTS, WAITING
+from usertune.runtime.cpu_threads import COUNTS, SHORT_SPIN, WAIT_SETTINGS
 from usertune.runtime.signals import end_with_parent
 
-POLICIES: dict[str, dict[str, str]] = {"spinning": {}, "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"}}
+WAYS: dict[str, dict[str, str]] = {
+    "library_default": {},
+    "sleeping": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "short_spin": SHORT_SPIN,
+}
 LORA = {"rank": 4, "alpha": 32, "dropout": 0.05}
 SAMPLES, TOKENS = 16, 54
 PLACES = ("quiet", "busy")
+OTHERS = ("library_default", "sleeping")
 WORKER = "--train-for"
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
-    found: dict[str, list[dict[str, Any]]] = {policy: [] for policy in POLICIES}
+    found: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
     for number in range(arguments.rounds):
-        for policy in reversed(POLICIES) if number % 2 else POLICIES:
-            found[policy].append(_train_in_a_process(policy, arguments))
+        for way in reversed(WAYS) if number % 2 else WAYS:
+            found[way].append(_train_in_a_process(way, arguments))
     losses = [training["losses"] for trainings in found.values() for training in trainings]
     if any(one != other for some in losses for one, other in zip(losses[0], some, strict=False)):
         sys.exit("the losses depend on how threads wait, which they must not")
     measured: dict[str, Any] = {"cores": os.cpu_count(), "same_losses": True}
     for place in PLACES:
-        rates = {policy: [training[place] for training in trainings] for policy, trainings in found.items()}
+        rates = {way: [training[place] for training in trainings] for way, trainings in found.items()}
         measured[place] = {
-            "steps_per_second": {policy: common.spread(values) for policy, values in rates.items()},
-            "sleeping_over_spinning": common.ratio(rates["sleeping"], rates["spinning"]),
+            "steps_per_second": {way: common.spread(values) for way, values in rates.items()},
+            **{f"short_spin_over_{way}": common.ratio(rates["short_spin"], rates[way]) for way in OTHERS},
         }
     return measured
 
 
 def tell(measured: dict[str, Any]) -> list[str]:
-    return [
-        f"{place}: {policy} {common.told(rate, 'steps/s')}"
-        for place in PLACES
-        for policy, rate in measured[place]["steps_per_second"].items()
-    ] + [f"{place}: ratio {common.told(measured[place]['sleeping_over_spinning'])}" for place in PLACES]
+    lines = []
+    for place in PLACES:
+        rates = measured[place]["steps_per_second"]
+        lines += [f"{place}: {way} {common.told(rates[way], 'steps/s')}" for way in WAYS]
+        ratios = {way: measured[place][f"short_spin_over_{way}"] for way in OTHERS}
+        lines += [f"{place}: short_spin over {way} {common.told(ratio)}" for way, ratio in ratios.items()]
+    return lines
 
 
 @contextmanager
@@ -68,12 +76,12 @@ def _busy_loops(count: int) -> Iterator[None]:
             loop.wait()
 
 
-def _train_in_a_process(policy: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    kept = {name: value for name, value in os.environ.items() if name not in WAITING}
+def _train_in_a_process(way: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    kept = {name: value for name, value in os.environ.items() if name not in WAIT_SETTINGS}
     counts = dict.fromkeys(COUNTS, str(arguments.threads or os.cpu_count()))
     done = subprocess.run(
         [sys.executable, __file__, WORKER, str(arguments.seconds), str(arguments.loops)],
-        env={**kept, **counts, **POLICIES[policy]},
+        env={**kept, **counts, **WAYS[way]},
         capture_output=True,
         text=True,
     )
@@ -127,7 +135,7 @@ if __name__ == "__main__":
             tell,
             {
                 "rounds": (5, 1, "times each way is measured"),
-                "seconds": (6, 0, "how long a training goes on, two steps at least"),
+                "seconds": (6, 0, "how long a training runs in each place, at least two steps"),
                 "threads": (0, 1, "threads of the training; 0: as many as there are cores"),
                 "loops": (2, 1, "programs that keep a core busy each"),
             },

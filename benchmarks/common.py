@@ -24,7 +24,7 @@ from usertune.data.prepare import prepare_user
 from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Sample, read_user
 from usertune.demo.dataset import Counts, make_dataset
-from usertune.runtime.cpu_threads import wait_asleep
+from usertune.runtime.cpu_threads import limit_spinning
 from usertune.runtime.provenance import installed_versions, machine
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -62,7 +62,7 @@ def run(
     out = arguments.out or (None if tiny else RESULTS / f"{name}.json")
     if tiny and out and out.resolve().parent == RESULTS:
         parser.error("a tiny run says nothing about speed, so its result does not belong in benchmarks/results")
-    wait_asleep()
+    limit_spinning()
     load = load_average()
     settings = {option.replace("-", "_"): getattr(arguments, option.replace("-", "_")) for option in options}
     started = time.monotonic()

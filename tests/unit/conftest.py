@@ -22,11 +22,11 @@ from usertune.data.samples import Sample, read_user
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.models.base_model import describe_base_model
 from usertune.models.recipe import BaseModelRecipe
-from usertune.runtime.cpu_threads import wait_asleep
+from usertune.runtime.cpu_threads import limit_spinning
 
 # Before torch is imported. The model is tiny: threads cost more than they give, above all on cores that are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-wait_asleep()
+limit_spinning()
 
 BASE = Path(__file__).parents[2] / "demo" / "base"
 SOURCE = Path(__file__).parents[2] / "src"

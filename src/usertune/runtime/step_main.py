@@ -96,7 +96,7 @@ def run(
         record: whether to keep a job record next to the log (see `job_record`). `for_each_user` keeps one per user.
     """
     arguments = parser.parse_args(words)
-    cpu_threads.wait_asleep()
+    cpu_threads.limit_spinning()
     for number in obeyed_signals():
         if number != signal.SIGINT:
             signal.signal(number, _stop)

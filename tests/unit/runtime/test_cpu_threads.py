@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from usertune.runtime.cpu_threads import WAITING, threads_of_each, wait_asleep
+from usertune.runtime.cpu_threads import WAIT_SETTINGS, limit_spinning, threads_of_each
 
 # What every program in scripts/ does: torch is imported by main, or by what main calls.
 PROGRAM = """
@@ -18,21 +18,36 @@ step_main.run(step_main.argument_parser("imports torch"), main)
 """
 
 
-@pytest.mark.parametrize(("said", "policy"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
-def test_the_openmp_library_of_a_program_has_the_wait_policy(said: dict[str, str], policy: str) -> None:
-    kept = {name: value for name, value in os.environ.items() if name not in WAITING}
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"), ({"GOMP_SPINCOUNT": "7"}, "7")],
+    ids=["default", "policy", "spins"],
+)
+def test_the_openmp_library_of_a_program_spins_briefly_unless_the_user_says_how_it_waits(
+    given: dict[str, str], spins: str
+) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in WAIT_SETTINGS}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env={**kept, **said, "OMP_DISPLAY_ENV": "TRUE"}, capture_output=True, text=True
+        [sys.executable, "-c", PROGRAM],
+        env={**kept, **given, "OMP_DISPLAY_ENV": "VERBOSE"},
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     # The library prints its settings when torch loads it.
-    assert f"OMP_WAIT_POLICY = '{policy}'" in done.stderr
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
 
 
-@pytest.mark.parametrize("name", WAITING)
-def test_the_persons_choice_is_kept(name: str) -> None:
+def test_other_openmp_libraries_sleep_at_once() -> None:
+    environment: dict[str, str] = {}
+    limit_spinning(environment)
+    assert environment["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+@pytest.mark.parametrize("name", WAIT_SETTINGS)
+def test_the_users_choice_is_kept(name: str) -> None:
     environment = {name: "100"}
-    wait_asleep(environment)
+    limit_spinning(environment)
     assert environment == {name: "100"}
 
 
