@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import struct
 import subprocess
@@ -18,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.calls import NO_LIMITS
+from tests.support.weight_files import write_tensors
 from tests.unit.conftest import BASE
 from usertune.core.errors import UserError
-from usertune.models.base_model import check_base_model, check_local, describe_base_model
+from usertune.models.base_model import check_local, describe_base_model
 from usertune.models.model_folder import ModelFolder, largest_enlarged, pixel_problems
 from usertune.models.recipe import BaseModelRecipe, Pixels
-from usertune.models.tensor_files import tensor_shapes
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:" + 64 * "0" + "\nsize 4900000000\n"
 LAYER = "model.language_model.layers.1.self_attn.q_proj.weight"
@@ -37,21 +36,6 @@ def _header(file: Path) -> dict[str, Any]:
     return header
 
 
-def _write_tensors(file: Path, shapes: dict[str, list[int]]) -> None:
-    """Write a file of these shapes, in bfloat16, with data that take no space on the disk."""
-    header, end = {}, 0
-    for name, shape in shapes.items():
-        size = 2
-        for length in shape:
-            size *= length
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    file.write_bytes(struct.pack("<Q", len(text)) + text)
-    with file.open("ab") as content:
-        content.truncate(8 + len(text) + end)
-
-
 def _shard(folder: Path, count: int = 2) -> dict[str, str]:
     """Cut the folder's single file into several, with an index; return the index's map."""
     single = folder / "model.safetensors"
@@ -59,7 +43,7 @@ def _shard(folder: Path, count: int = 2) -> dict[str, str]:
     single.unlink()
     files = {name: f"model-{number % count + 1:05}-of-{count:05}.safetensors" for number, name in enumerate(shapes)}
     for file in set(files.values()):
-        _write_tensors(folder / file, {name: shapes[name] for name in shapes if files[name] == file})
+        write_tensors(folder / file, {name: shapes[name] for name in shapes if files[name] == file})
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
     return files
 
@@ -67,7 +51,7 @@ def _shard(folder: Path, count: int = 2) -> dict[str, str]:
 def _without_first_part(folder: Path) -> None:
     for file in folder.glob("*.safetensors"):
         shapes = {name.removeprefix("model."): tensor["shape"] for name, tensor in _header(file).items()}
-        _write_tensors(file, shapes)
+        write_tensors(file, shapes)
     index = folder / INDEX
     index.write_text(index.read_text().replace('"model.', '"').replace('"safetensors', '"model.safetensors'))
 
@@ -271,7 +255,7 @@ def test_an_eight_billion_model_costs_milliseconds_to_check_and_no_torch(base: P
     (base / "model.safetensors").unlink()
     for number in range(4):
         part = dict(list(shapes.items())[number::4])
-        _write_tensors(base / f"model-{number}.safetensors", part)
+        write_tensors(base / f"model-{number}.safetensors", part)
         files |= dict.fromkeys(part, f"model-{number}.safetensors")
     (base / INDEX).write_text(json.dumps({"weight_map": files}))
     config = {
@@ -288,131 +272,6 @@ def test_an_eight_billion_model_costs_milliseconds_to_check_and_no_torch(base: P
         "assert not {'torch', 'transformers', 'safetensors'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
-
-
-@pytest.mark.parametrize(
-    ("path", "folders", "message"),
-    [
-        (
-            "models/Qwen3-VL-8B",
-            ["models/Qwen3-VL-8B-Instruct"],
-            "similar folders: models/Qwen3-VL-8B-Instruct; .*revision: main",
-        ),
-        ("models/x", ["models"], "is not a folder, but looks like one: the folder models is here; if it is a name"),
-        ("model/base", ["models/base"], "the folder models/base is here"),
-        ("./a/base", [], "is not a folder; a name on the hub"),
-        ("bsae", ["base"], "is not a folder; similar folders: base; a name on the hub has the form owner/name"),
-        ("Base", ["base"], "similar folders: base"),
-        ("data/modls/base", ["data/models"], "similar folders: data/models"),
-        ("models", ["models/base"], "config.json is missing; did you mean models/base"),
-        ("models/file", ["models"], "is a file; give the folder"),
-    ],
-)
-def test_a_mistyped_folder_is_said_to_look_like_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, folders: list[str], message: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    for folder in folders:
-        Path(folder).mkdir(parents=True)
-        if folder == "models/base":
-            shutil.copytree(BASE, folder, dirs_exist_ok=True)
-    if path == "models/file":
-        Path(path).write_text("")
-    with pytest.raises(UserError, match=rf"^base_model\.path: {re.escape(path)}.*{message}"):
-        check_base_model(path, None, NO_LIMITS)
-
-
-def _cache(home: Path, name: str) -> Path:
-    """Put the demo's model into a hub cache, as the hub's client lays it out, and return its snapshot."""
-    folder = home / "hub" / f"models--{name.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text("abc")
-    return Path(shutil.copytree(BASE, folder / "snapshots" / "abc"))
-
-
-def test_a_name_on_the_hub_is_checked_in_the_cache_where_nothing_may_be_downloaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    name = "Qwen/Qwen3-VL-8B-Instruct"
-    check_base_model(name, None, NO_LIMITS)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    snapshot = _cache(tmp_path / "home", name)
-    check_base_model(name, None, NO_LIMITS)
-    with pytest.raises(
-        UserError, match=r"nor a hub model in the cache .*home/hub, and .*similar models in .*: Qwen/Qwen3"
-    ):
-        check_base_model("Qwen/Qwen3-VL-8B-Instrct", None, NO_LIMITS)
-    with pytest.raises(UserError, match="nor a hub model in the cache"):
-        check_base_model(name, "v2", NO_LIMITS)
-    (snapshot / "model.safetensors").unlink()
-    with pytest.raises(
-        UserError, match=rf"(?s){name} .*weights are missing.*complete the cached copy.*hf download {name}"
-    ):
-        check_base_model(name, None, NO_LIMITS)
-
-
-# The hub's client reads its variables when it is imported, so it has a process of its own.
-DESCRIBE = """
-import json, sys
-from usertune.models.base_model import describe_base_model
-from usertune.models.recipe import BaseModelRecipe
-from usertune.core.errors import UserError
-path, manifest = json.loads(sys.argv.pop())
-try:
-    describe_base_model(BaseModelRecipe(step="base_model", path=path), manifest)
-except UserError as problem:
-    print(problem)
-"""
-
-
-def test_a_cached_model_without_a_network(tmp_path: Path, run_python: Callable[..., subprocess.Popen[str]]) -> None:
-    snapshot = _cache(tmp_path / "home", "Qwen/Qwen3-VL-2B-Instruct")
-
-    def say(name: str) -> str:
-        arguments = [name, str(tmp_path / "manifest.json")]
-        output, error = run_python(
-            DESCRIBE, arguments, HF_HOME=str(tmp_path / "home"), HF_HUB_OFFLINE="1"
-        ).communicate()
-        assert not error
-        return output
-
-    assert say("Qwen/Qwen3-VL-2B-Instruct") == ""
-    assert json.loads((tmp_path / "manifest.json").read_text())["folder"] == str(snapshot)
-    missing = say("Qwen/Qwen3-VL-2B-Instuct")
-    assert (
-        "cannot be downloaded (LocalEntryNotFoundError); similar models in the hub's cache: Qwen/Qwen3-VL-2B" in missing
-    )
-    (snapshot / "tokenizer.json").unlink()
-    assert "tokenizer's files are missing" in say("Qwen/Qwen3-VL-2B-Instruct")
-
-
-@given(st.binary(max_size=400))
-def test_any_bytes_are_a_safetensors_file_or_refused(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
-    file = tmp_path_factory.getbasetemp() / "any.safetensors"
-    file.write_bytes(content)
-    with pytest.raises(UserError, match=re.escape(str(file))):
-        tensor_shapes(file)
-
-
-@given(st.data())
-def test_any_change_of_a_header_is_read_or_refused(
-    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
-) -> None:
-    file = tmp_path_factory.getbasetemp() / "changed.safetensors"
-    _write_tensors(file, {"a": [2, 3], "b": [4], "c": []})
-    content = bytearray(file.read_bytes())
-    position = data.draw(st.integers(0, len(content) - 1))
-    content[position] = data.draw(st.integers(0, 255))
-    file.write_bytes(content)
-    try:
-        shapes = tensor_shapes(file)
-    except UserError:
-        return
-    assert len(shapes) == 3
 
 
 @pytest.mark.parametrize(
