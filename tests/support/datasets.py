@@ -207,6 +207,15 @@ def _screenspot_pro(user: str, images: Sequence[str]) -> list[Any]:
     ]
 
 
+def _aitw(user: str, images: Sequence[str]) -> list[Any]:
+    found = []
+    for number, image in enumerate(images):
+        touch = list(point(number, "relative_1"))
+        step = {"img_filename": image.removesuffix(".png"), "goal": "open the mail", "action_type_id": 4}
+        found.append({**step, "action_type_text": "click", "touch": touch, "lift": touch, "type_text": ""})
+    return found
+
+
 def packed(samples: Sequence[Any]) -> list[Any]:
     """Return samples as a packed file has them: lists of lists."""
     return [list(samples[:2]), *([list(samples[2:])] if samples[2:] else [])]
@@ -224,6 +233,15 @@ LAYOUTS = {
     "qwen-lines": Layout("qwen", "relative_1000", _qwen, "user_{user}.jsonl", {"user": "person"}),
     "swift": Layout("swift", "relative_1000", _swift, "train.jsonl", {"user": "person"}, SWIFT_USERS),
     "swift-norm1": Layout("swift", "relative_1000", _swift_norm, "train.jsonl", {"user": "person"}, SWIFT_USERS),
+    "aitw": Layout(
+        "aitw",
+        "relative_1",
+        _aitw,
+        "aitw_data_{user}.json",
+        {"user": "file", "images": "aitw_images"},
+        users=("aitw_data_1", "aitw_data_2"),
+        images="aitw_images",
+    ),
     "screenspot": Layout(
         "screenspot",
         "pixels",

@@ -18,10 +18,12 @@ from usertune.core.users import parse_users
 from usertune.data import json_entries
 from usertune.data.json_entries import entries_of, read_entry
 from usertune.data.prepare import check_user
+from usertune.data.reader import BadSampleError, RawSample
 from usertune.data.readers.catalogue import get_reader
 from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Sample
 from usertune.data.user_of import user_id
+from usertune.tasks.truth import Truth
 
 JSON = st.recursive(
     st.none() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -188,6 +190,38 @@ def test_boxes_of_screenspot_and_what_is_known_of_samples_are_kept(tmp_path: Pat
         first = check_user(recipe, tmp_path / name, layout.users[0]).samples[0]
         assert first["target"]["box"] == pytest.approx([200, 225, 300, 275]), name
         assert {"data_type", "application"} & set(first["about"])
+
+
+def test_every_action_of_aitw_is_read_from_its_subset_and_episode(tmp_path: Path) -> None:
+    base = {"img_filename": "a", "goal": "open the mail", "type_text": "", "touch": [0.5, 0.5], "lift": [0.5, 0.5]}
+    steps = [
+        {**base, "action_type_id": 4, "action_type_text": "click", "touch": [0.2, 0.4], "lift": [0.4, 0.4]},
+        {**base, "action_type_id": 4, "action_type_text": "scroll down", "lift": [0.5, 0.1]},
+        {**base, "action_type_id": 4, "action_type_text": "scroll left", "lift": [0.9, 0.4]},
+        {**base, "action_type_id": 3, "action_type_text": "type", "type_text": "hi"},
+        *({**base, "action_type_id": number} for number in (5, 6, 7, 10, 11)),
+        {**base, "action_type_id": 99},
+    ]
+    (tmp_path / "aitw_data_test.json").write_text(json.dumps({"general": [steps[:3], steps[3:]], "single": [[base]]}))
+    reader = get_reader("aitw", tmp_path, {"images": "images"})
+    assert (reader.count("all"), set(reader.images("all"))) == (11, {"images/a.png"})
+    found = [sample for _, sample in reader.read("all")]
+    read = [sample for sample in found if isinstance(sample, RawSample)]
+    assert [sample.truth for sample in read] == [
+        Truth("click", point=(pytest.approx(0.3), 0.4)),  # type: ignore[arg-type]
+        Truth("scroll", point=(0.5, 0.5), direction="up"),
+        Truth("scroll", point=(0.5, 0.5), direction="right"),
+        Truth("type", text="hi"),
+        *(Truth("press", key=key) for key in ("back", "home", "enter")),
+        Truth("finish"),
+        Truth("finish", text="impossible"),
+    ]
+    assert [(sample.episode, sample.step) for sample in read[2:4]] == [
+        ("aitw_data_test-general-1", 2),
+        ("aitw_data_test-general-2", 0),
+    ]
+    assert {sample.about["subset"] for sample in read} == {"general"}
+    assert [problem.field for problem in found if isinstance(problem, BadSampleError)] == ["action_type_id"] * 2
 
 
 def test_one_file_of_messages_keeps_listed_keys_and_refuses_others(tmp_path: Path) -> None:

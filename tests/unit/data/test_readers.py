@@ -64,7 +64,7 @@ def with_image(sample: Any, name: str) -> Any:
     new.pop("id", None)
     for key in ("img_filename", "file_name", "image"):
         if key in new:
-            new[key] = name
+            new[key] = name.removesuffix(".png") if "goal" in new else name
             return new
     if "images" in new:
         new["images"] = [name]

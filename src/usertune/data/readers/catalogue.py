@@ -19,6 +19,7 @@ READERS = Catalogue(
         "fingertip": "usertune.data.readers.fingertip:FingerTipReader",
         "qwen": "usertune.data.readers.qwen:QwenReader",
         "swift": "usertune.data.readers.swift:SwiftReader",
+        "aitw": "usertune.data.readers.aitw:AitwReader",
         "screenspot": "usertune.data.readers.screenspot:ScreenSpotReader",
     },
 )
