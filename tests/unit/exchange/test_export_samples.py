@@ -288,3 +288,13 @@ def test_of_two_exports_at_once_one_is_refused_and_the_other_whole(complete: Syn
     assert "the folder has files" in errors
     assert len(rows("train")) == 6
     assert [path.name for path in Path("out").iterdir()] == ["exported"]
+
+
+def test_the_reader_of_ms_swift_reads_an_export_to_the_same_samples(complete: SyntheticStudy) -> None:
+    export_samples(complete.study, "swift", OUT, copy_images=True)
+    options = {"files": "train.jsonl", "images": "", "user": "user"}
+    reader = get_reader("swift", OUT, options)
+    for user in SPLITS["train"]:
+        again = [raw for _, raw in reader.read(user)]
+        before = read_user(f"data/user_{user}.manifest.json")[1]
+        assert [(raw.id, raw.messages) for raw in again] == [(own["id"], own["messages"]) for own in before]  # type: ignore[union-attr]
