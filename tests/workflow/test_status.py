@@ -45,7 +45,7 @@ def test_a_run_watched_from_another_shell(workplace: Workplace) -> None:
     assert run.returncode == 0, workplace.output
     _check_what_was_seen(seen)
     code, status = ask(workplace)
-    assert (code, status["complete"], status["going_on"]) == (0, True, False)
+    assert (code, status["complete"], status["active"]) == (0, True, False)
     code, text = workplace.usertune("status", *STUDY, "--watch")
     assert code == 0, text
     assert "complete" in text, "there is nothing left to watch"

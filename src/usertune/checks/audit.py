@@ -55,16 +55,16 @@ class Audit:
     unreferenced: list[str] = field(default_factory=list)
 
 
-def audit_study(study: Study, whole: bool = True) -> Audit:
+def audit_study(study: Study, with_report: bool = True) -> Audit:
     """Check the results of a study.
 
     Args:
         study: the study; its ``results`` is the folder to check.
-        whole: whether to check the audit and the report too.
+        with_report: whether to check the audit and the report too.
     """
     recipes = Recipes(study, current_code(study), installed_versions())
     results = results_of(study, recipes)
-    if not whole:
+    if not with_report:
         gated = {step.name for step in steps.BEFORE_AUDIT}
         results = {path: result for path, result in results.items() if result.step in gated}
     folder = Path(study.results)
@@ -96,7 +96,7 @@ def run_audit(study: Study, recipe: AuditRecipe, out: Path) -> Audit:
     Raises:
         UserError: the message lists all problems.
     """
-    audit = audit_study(study, whole=False)
+    audit = audit_study(study, with_report=False)
     if audit.findings:
         raise UserError(in_words(audit))
     result = {**step_manifest(recipe, _inputs(study, recipe.step)), **asdict(audit)}

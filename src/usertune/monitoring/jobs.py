@@ -151,7 +151,7 @@ class Jobs:
         return listed is not None and not listed.ended and listed.state != "PENDING"
 
 
-def look_at_jobs(folder: Path, queue: Mapping[str, ListedJob] | None = None) -> Jobs:
+def read_jobs(folder: Path, queue: Mapping[str, ListedJob] | None = None) -> Jobs:
     """Return the submissions and the newest run of a study; `read_record` reads the record of one job.
 
     Args:

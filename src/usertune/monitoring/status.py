@@ -91,7 +91,7 @@ class Status:
         return all(row.state == "done" for row in self.rows)
 
     @property
-    def going_on(self) -> bool:
+    def active(self) -> bool:
         """Whether a run is active, or a job of an earlier run is running or queued."""
         return bool(self.run and self.run.alive) or any(row.state in ("running", "queued") for row in self.rows)
 

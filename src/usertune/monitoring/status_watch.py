@@ -18,7 +18,7 @@ from rich.live import Live
 from slurm_guard.queue import ListedJob, NoAnswerError, list_jobs
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL, job_name
-from usertune.monitoring.jobs import Jobs, look_at_jobs
+from usertune.monitoring.jobs import Jobs, read_jobs
 from usertune.monitoring.status import Status, status_of
 from usertune.monitoring.status_view import render
 from usertune.monitoring.wall_time import wall_time_of
@@ -48,12 +48,12 @@ class StudyWatch:
 
     def inspect(self) -> Status:
         """Return the progress of the study now."""
-        return self.look_closely()[0]
+        return self.inspect_with_jobs()[0]
 
-    def look_closely(self) -> tuple[Status, Jobs]:
+    def inspect_with_jobs(self) -> tuple[Status, Jobs]:
         """Return the progress of the study now, and its known jobs."""
         # Jobs are read before results, so that a job that ends in between counts as done.
-        jobs = look_at_jobs(self.folder, self._slurm_queue())
+        jobs = read_jobs(self.folder, self._slurm_queue())
         return status_of(Freshness(self.study, self._recipes), jobs), jobs
 
     def _slurm_queue(self) -> Mapping[str, ListedJob] | None:
@@ -80,18 +80,18 @@ def show(study: StudyWatch, as_json: bool, times: bool) -> bool:
     Returns:
         Whether nothing failed, or the run is active.
     """
-    status, jobs = study.look_closely()
+    status, jobs = study.inspect_with_jobs()
     if times:
         spent = wall_time_of(status, jobs)
         value, text = spent.as_dict() if spent else None, render_times(spent)
     else:
-        value = {**dataclasses.asdict(status), "complete": status.complete, "going_on": status.going_on}
+        value = {**dataclasses.asdict(status), "complete": status.complete, "active": status.active}
         text = render(status)
     if as_json:
         print(json.dumps(value, indent=2, default=_plain))
     else:
         _console().print(text, crop=False)
-    return not status.failed or status.going_on
+    return not status.failed or status.active
 
 
 def watch(study: StudyWatch, seconds: float) -> None:

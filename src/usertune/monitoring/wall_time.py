@@ -74,7 +74,7 @@ class WallTime:
     Attributes:
         study: name of the study.
         since, until: the start of the run, after its jobs were planned, and its end (now, if it is active).
-        going_on: whether the run is active.
+        active: whether the run is active.
         jobs: every attempt at a GPU job, in the order in which the programs started.
         shares: the seconds of the run by what happened: "work", "startup", "teardown", "detection_lag" and "queue" of
             some GPU job, else "cpu" steps, else "other": planning, and what the run itself does between jobs. They add
@@ -84,7 +84,7 @@ class WallTime:
     study: str
     since: datetime
     until: datetime
-    going_on: bool
+    active: bool
     jobs: tuple[JobTime, ...]
     shares: dict[str, float] = field(default_factory=dict)
 
@@ -129,11 +129,11 @@ def wall_time_of(status: Status, jobs: Jobs) -> WallTime | None:
     since = since or min(moments, default=None)
     if since is None:
         return None
-    going_on = bool(jobs.run and jobs.run.alive)
-    until = jobs.now if going_on else max(moments, default=since)
+    active = bool(jobs.run and jobs.run.alive)
+    until = jobs.now if active else max(moments, default=since)
     spans_of: dict[str, list[Span]] = {part: [spans[part] for _, spans in found] for part in PARTS}
     shares = _shares({**spans_of, "cpu": cpu}, since, until)
-    return WallTime(status.study, since, until, going_on, tuple(job for job, _ in found), shares)
+    return WallTime(status.study, since, until, active, tuple(job for job, _ in found), shares)
 
 
 def _on_gpu(row: Row) -> bool:
@@ -225,8 +225,8 @@ def _shares(spans_of: dict[str, list[Span]], since: datetime, until: datetime) -
         for name, spans in merged.items():
             while at[name] < len(spans) and spans[at[name]][1] <= start:
                 at[name] += 1
-        going_on = (name for name in RANKS if at[name] < len(merged[name]) and merged[name][at[name]][0] <= start)
-        shares[next(going_on, "other")] += (end - start).total_seconds()
+        busy = (name for name in RANKS if at[name] < len(merged[name]) and merged[name][at[name]][0] <= start)
+        shares[next(busy, "other")] += (end - start).total_seconds()
     return shares
 
 

@@ -26,7 +26,7 @@ def render_times(spent: WallTime | None) -> RenderableType:
     """Return where the time of a run went, for a `rich.console.Console` of any width."""
     if spent is None:
         return Text("There was no run yet.")
-    until = "until now" if spent.going_on else f"until {spent.until:%H:%M:%S}"
+    until = "until now" if spent.active else f"until {spent.until:%H:%M:%S}"
     head = Text(f"{spent.study}: run of {spent.since:%Y-%m-%d %H:%M:%S} {until}: {clock(spent.seconds)}", style="bold")
     parts: list[RenderableType] = [head, Text(_counts(spent)), Text(), _jobs(spent), Text(), _shares(spent)]
     if found_done := [job.label for job in spent.jobs if job.found_done]:

@@ -152,7 +152,7 @@ def load_optimizer_shards(model: nn.Module, optimizer: torch.optim.Optimizer, ch
     set_optimizer_state_dict(model, optimizer, state["optimizer"])
 
 
-def load_whole_model(model: nn.Module, checkpoint: Path) -> None:
+def load_unsharded_model(model: nn.Module, checkpoint: Path) -> None:
     """Load an unsharded checkpoint's weights into a sharded model."""
     state: dict[str, Any] = {}
     for file in sorted(checkpoint.glob("*.safetensors")):
@@ -160,7 +160,7 @@ def load_whole_model(model: nn.Module, checkpoint: Path) -> None:
     set_model_state_dict(model, state, options=_WHOLE)
 
 
-def load_whole_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
+def load_unsharded_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, checkpoint: Path) -> None:
     """Load an unsharded checkpoint's optimizer state, by weight number, into the optimizer of a sharded model."""
     saved = torch.load(checkpoint / OPTIMIZER_NAME, map_location="cpu", weights_only=True)
     names = {weights: name.replace("_checkpoint_wrapped_module.", "") for name, weights in model.named_parameters()}

@@ -50,8 +50,8 @@ from usertune.training.distributed.collectives import (
     rank,
     reduce_in_float32,
     strategy_arguments,
+    unsharded_state,
     wait_for_all,
-    whole_state,
 )
 from usertune.training.effort import Effort
 from usertune.training.finite import StopIfNotFinite, advice_for
@@ -346,7 +346,7 @@ def _as_saved(model: nn.Module, run: FineTuning) -> dict[str, Any]:
 
 def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:
     """Return an unsharded model with the trained weights in rank 0; None in the others."""
-    state = whole_state(trainer.model)
+    state = unsharded_state(trainer.model)
     if rank() != 0:
         return None
     model = load_model(run.base_folder, "float32")

@@ -23,8 +23,8 @@ from usertune.training.checkpoints import (
     is_sharded,
     load_model_shards,
     load_optimizer_shards,
-    load_whole_model,
-    load_whole_optimizer,
+    load_unsharded_model,
+    load_unsharded_optimizer,
 )
 from usertune.training.loader_workers import worker_setup
 from usertune.training.sample_dropout import Draw
@@ -136,7 +136,7 @@ class SparseLossTrainer(Trainer):
         if is_sharded(checkpoint) == self.is_fsdp_enabled:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         elif self.is_fsdp_enabled:
-            load_whole_model(self.model, checkpoint)
+            load_unsharded_model(self.model, checkpoint)
         else:
             load_model_shards(self.model, checkpoint)
 
@@ -144,7 +144,7 @@ class SparseLossTrainer(Trainer):
         if checkpoint is None or is_sharded(Path(checkpoint)) == self.is_fsdp_enabled:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        load = load_whole_optimizer if self.is_fsdp_enabled else load_optimizer_shards
+        load = load_unsharded_optimizer if self.is_fsdp_enabled else load_optimizer_shards
         load(self.model, self.optimizer.optimizer, Path(checkpoint))
         schedule = torch.load(Path(checkpoint) / SCHEDULER_NAME, weights_only=True)
         self.lr_scheduler.load_state_dict(schedule)

@@ -19,7 +19,7 @@ from slurm_guard.queue import ListedJob
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL
-from usertune.monitoring.jobs import LOST_AFTER, look_at_jobs, process_lives, read_submissions
+from usertune.monitoring.jobs import LOST_AFTER, process_lives, read_jobs, read_submissions
 from usertune.monitoring.status import Row, Status, status_of
 from usertune.monitoring.status_view import MARKS, marks_of_users, render
 from usertune.monitoring.status_watch import StudyWatch, show, watch
@@ -33,7 +33,7 @@ def ago(**time: float) -> str:
 
 
 def inspect(study: SyntheticStudy, queue: dict[str, ListedJob] | None = None) -> Status:
-    return status_of(Freshness(study.study, study.recipes), look_at_jobs(Path(), queue))
+    return status_of(Freshness(study.study, study.recipes), read_jobs(Path(), queue))
 
 
 def row(status: Status, step: str, experiment: str = "lora", user: str = "1") -> Row:
@@ -96,7 +96,7 @@ def dead_process() -> int:
 def test_a_complete_study(complete: SyntheticStudy) -> None:
     status = inspect(complete)
     assert status.complete
-    assert not status.going_on
+    assert not status.active
     assert status.seconds_left is None
     assert status.counts() == {"done": len(complete.results)}
     assert row(status, "train").samples_per_second == 0.1
@@ -268,10 +268,10 @@ def test_a_new_run_has_an_old_failure_before_it(unpredicted: SyntheticStudy) -> 
     predict_record(state="failed", error="bad", started=ago(hours=2), ended=ago(hours=1))
     hold(dead_process(), ago(minutes=1))
     status = inspect(unpredicted)
-    assert (row(status, "predict").state, status.going_on) == ("failed", False)
+    assert (row(status, "predict").state, status.active) == ("failed", False)
     hold(os.getpid(), ago(seconds=0))
     status = inspect(unpredicted)
-    assert (row(status, "predict").state, status.going_on) == ("waiting", True)
+    assert (row(status, "predict").state, status.active) == ("waiting", True)
     hold(1, ago(seconds=0), "another")
     run = inspect(unpredicted).run
     assert run
@@ -338,7 +338,7 @@ def test_whether_all_is_well(unpredicted: SyntheticStudy, capsys: pytest.Capture
     capsys.readouterr()
     assert not show(study, as_json=True, times=False)
     value = json.loads(capsys.readouterr().out)
-    assert (value["complete"], value["going_on"]) == (False, False)
+    assert (value["complete"], value["active"]) == (False, False)
     (failed,) = (row for row in value["rows"] if row["state"] == "failed")
     assert (failed["experiment"], failed["users"], failed["error"]) == ("lora", ["1", "2"], "bad")
     hold(os.getpid(), ago(seconds=0))

@@ -19,7 +19,7 @@ from tests.support.synthetic_study import SyntheticStudy
 from tests.unit.monitoring.test_status import write_record
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL
-from usertune.monitoring.jobs import look_at_jobs
+from usertune.monitoring.jobs import read_jobs
 from usertune.monitoring.status import status_of
 from usertune.monitoring.wall_time import RANKS, WallTime, _shares, wall_time_of
 from usertune.monitoring.wall_time_view import clock, render_times
@@ -82,7 +82,7 @@ def allocation(job: str, rule: str, submitted: float, started: float | None, end
 
 
 def times(study: SyntheticStudy, queue: dict[str, ListedJob] | None = None) -> WallTime | None:
-    jobs = look_at_jobs(Path(), queue)
+    jobs = read_jobs(Path(), queue)
     return wall_time_of(status_of(Freshness(study.study, study.recipes), jobs), jobs)
 
 
@@ -215,7 +215,7 @@ def test_while_the_run_is_active(complete: SyntheticStudy) -> None:
     )
     write_record("train/lora")
     found = known(complete)
-    assert found.going_on
+    assert found.active
     (job,) = found.jobs
     assert job.outcome == "running"
     assert "until now" in shown(found)

@@ -141,7 +141,7 @@ def gathered(value: Value) -> list[Value]:
     return values
 
 
-def whole_state(model: nn.Module) -> dict[str, torch.Tensor]:
+def unsharded_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Gather a sharded model's weights in the memory of rank 0; every process must call this.
 
     Returns:
