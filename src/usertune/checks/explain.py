@@ -12,7 +12,6 @@ from usertune.checks.stored import count_stored
 from usertune.core.errors import UserError
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result
-from usertune.data.samples import read_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, needed_for, report_path
 from usertune.training.train import COMPLETE, train_inputs, work_folder
@@ -127,11 +126,12 @@ def _count_samples(freshness: Freshness, result: Result, again: set[str], explan
     """Count the samples of a prediction job as stored, to be generated, or unknown."""
     model = (*result.inputs[steps.BASE_MODEL.name], *result.inputs["weights"])
     for path in result.inputs["samples"]:
-        if freshness.inspect(path)[0] is None:
+        manifest = freshness.inspect(path)[0]
+        if manifest is None:
             explanation.unknown += freshness.raw_data.reader.count(freshness.results[path].users[0])
             continue
         if again.intersection((path, *model)):
-            explanation.unknown += len(read_user(freshness.folder / path)[1])
+            explanation.unknown += manifest["samples"]
             continue
         found, missing = count_stored(freshness, result, path)
         explanation.stored += found

@@ -11,6 +11,7 @@ from usertune.checks.sources import RawData, base_model_state
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
 from usertune.core.hashing import canonical_json, digest
+from usertune.data.samples import read_user, request_digest
 from usertune.models.base_folder import from_record, is_local
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, read_checked, results_of
@@ -34,12 +35,23 @@ class Freshness:
         self._holds: dict[str, bool] = {}
         self._valid: dict[str, bool] = {}
         self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
+        self._requests: dict[str, list[str]] = {}
 
     def inspect(self, path: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
         """Return the manifest at a path of `results` and None, or None and its problem."""
         if path not in self._inspected:
             self._inspected[path] = read_checked(self.folder, self.results[path])
         return self._inspected[path]
+
+    def requests(self, path: str) -> list[str]:
+        """Return the request digests of a user's samples, by the path of their manifest.
+
+        Raises:
+            UserError: the samples are missing or do not match the manifest.
+        """
+        if path not in self._requests:
+            self._requests[path] = [request_digest(sample) for sample in read_user(self.folder / path)[1]]
+        return self._requests[path]
 
     def recipe(self, path: str) -> str:
         """Return the recipe of a result as canonical JSON, for the ``params`` of its rule.

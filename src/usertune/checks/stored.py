@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from usertune.checks.freshness import Freshness
 from usertune.core.hashing import step_fingerprint
-from usertune.data.samples import read_user, request_digest
+from usertune.core.manifest import read_manifest
 from usertune.inference.predict import model_of, read_stored
 from usertune.inference.prediction_store import PredictionStore
 from usertune.inference.recipe import PredictRecipe
@@ -26,10 +26,11 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
     (base,), weights = result.inputs[steps.BASE_MODEL.name], result.inputs["weights"]
     model = model_of(freshness.inspect(base)[0] or {}, freshness.inspect(weights[0])[0] if weights else None)
     store = PredictionStore(freshness.folder / "store" / "predictions", step_fingerprint(result.recipe, model))
-    manifest, samples = read_user(freshness.folder / user_manifest)
+    manifest = freshness.inspect(user_manifest)[0] or read_manifest(freshness.folder / user_manifest)
     stored = read_stored(store, [manifest["user"]], PredictRecipe.model_validate(result.recipe))[manifest["user"]]
-    found = sum(request_digest(sample) in stored for sample in samples)
-    return found, len(samples) - found
+    # Planning does not read tens of thousands of samples where nothing is stored.
+    found = sum(request in stored for request in freshness.requests(user_manifest)) if stored else 0
+    return found, manifest["samples"] - found
 
 
 def only_to_collect(freshness: Freshness) -> list[Result]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
+import usertune.checks.freshness as freshness_module
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.explain import explain, in_words
 from usertune.checks.freshness import Freshness
@@ -70,3 +74,20 @@ def test_a_setting_that_is_set_back_finds_its_answers(complete: SyntheticStudy) 
             other.make(path)
     assert to_collect(other) == []
     assert len(to_collect(complete)) == len([path for path in complete.results if path.startswith("predictions/")])
+
+
+def test_samples_are_read_once_and_only_where_answers_are_stored(
+    complete: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = regrouped(complete)
+    read: list[Path] = []
+    original = freshness_module.read_user
+    monkeypatch.setattr(freshness_module, "read_user", lambda path: (read.append(path), original(path))[1])
+    assert in_words(explain(Freshness(study.study, study.recipes)))
+    assert len(read) == len(set(read)) == len(complete.users)
+    read.clear()
+    shutil.rmtree("store/predictions")
+    jobs = len(complete.experiments) * len(complete.users)
+    said = in_words(explain(Freshness(study.study, study.recipes)))
+    assert f"{jobs * complete.samples} samples to generate, 0 are stored" in said
+    assert read == []
