@@ -36,7 +36,8 @@ CODE = {step: f"code of {step}" for step in (*STEP_ENTRIES, *(f"figure:{name}" f
 def all_recipes(code: dict[str, str] | None = None, versions: dict[str, str] | None = None, **changes: Any) -> Texts:
     recipes = Recipes(study_from_config({**BASE, **changes}), CODE | (code or {}), versions or {"torch": "2"})
     names = list(recipes.study.experiments)
-    found = {"prepare": recipes.prepare(), "base_model": recipes.base_model(), "compare": recipes.compare()}
+    found = {"prepare": recipes.prepare(), "leakage": recipes.leakage(), "base_model": recipes.base_model()}
+    found["compare"] = recipes.compare()
     found |= {f"train {name}": recipes.train(name) for name in names if name != "vanilla"}
     found |= {f"{step} {name}": getattr(recipes, step)(name) for step in ("predict", "score") for name in names}
     last = {"report": recipes.report(), "figure": recipes.figure("loss_curves"), "audit": recipes.audit()}
@@ -49,7 +50,8 @@ EVERYTHING_BELOW_LORA = {"train lora", "predict lora", "score lora", "compare", 
 EVERYTHING_BELOW_FULL = {"train full", "predict full", "score full"}
 ALL_TRAINED = {"train lora", "train full"}
 ALL_TRAINING = {f"{step} {name}" for step in ("train", "predict", "score") for name in ("lora", "full")}
-ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
+DATA = {"prepare", "leakage"}
+ALL_BUT_SOURCES = set(all_recipes()) - {*DATA, "base_model"}
 
 
 @pytest.mark.parametrize(
@@ -59,14 +61,14 @@ ALL_BUT_SOURCES = set(all_recipes()) - {"prepare", "base_model"}
         ({"training": {"micro_batch_size": 2, "gradient_checkpointing": False, "save_every_steps": 5}}, set()),
         ({"training": {"lora": {"rank": 16}}}, EVERYTHING_BELOW_LORA),
         ({"training": {"epochs": 2}}, ALL_TRAINING | {"compare", *LAST}),
-        ({"users": {**BASE["users"], "train": "3-5,7"}}, ALL_TRAINING | {"compare", *LAST}),  # type: ignore[dict-item]
-        ({"users": {**BASE["users"], "validation": "8"}}, ALL_TRAINING | {"compare", *LAST}),  # type: ignore[dict-item]
-        ({"users": {**BASE["users"], "test": "1"}}, {"compare", *LAST}),  # type: ignore[dict-item]
+        ({"users": {**BASE["users"], "train": "3-5,7"}}, ALL_TRAINING | {"leakage", "compare", *LAST}),  # type: ignore[dict-item]
+        ({"users": {**BASE["users"], "validation": "8"}}, ALL_TRAINING | {"leakage", "compare", *LAST}),  # type: ignore[dict-item]
+        ({"users": {**BASE["users"], "test": "1"}}, {"leakage", "compare", *LAST}),  # type: ignore[dict-item]
         ({"base_model": {"path": "base", "max_pixels": 9}}, ALL_BUT_SOURCES | {"base_model"}),
         ({"base_model": {"path": "other"}}, ALL_BUT_SOURCES | {"base_model"}),
-        ({"dataset": {"root": "data", "on_bad_sample": "skip"}}, ALL_BUT_SOURCES | {"prepare"}),
-        ({"dataset": {"root": "data", "frame": "pixels"}}, ALL_BUT_SOURCES | {"prepare"}),
-        ({"dataset": {"root": "data", "prompt": {"system": "Click."}}}, ALL_BUT_SOURCES | {"prepare"}),
+        ({"dataset": {"root": "data", "on_bad_sample": "skip"}}, ALL_BUT_SOURCES | DATA),
+        ({"dataset": {"root": "data", "frame": "pixels"}}, ALL_BUT_SOURCES | DATA),
+        ({"dataset": {"root": "data", "prompt": {"system": "Click."}}}, ALL_BUT_SOURCES | DATA),
         ({"base_model": {"path": "base", "thinking": False}}, ALL_BUT_SOURCES | {"base_model"}),
         ({"base_model": {"path": "base", "dtype": "float32"}}, ALL_BUT_SOURCES),
         ({"dataset": {"root": "elsewhere", "users_per_job": 3}}, set()),
@@ -94,6 +96,7 @@ def test_a_change_reaches_the_steps_below_it_and_no_others(changes: dict[str, An
         # Expensive work is not repeated, but the audit names it, so the audit is made again.
         *((step, {"audit", "report"}) for step in RECORDED_STEPS),
         ("score", {*SCORES, "compare", *LAST}),
+        ("leakage", {"leakage", "audit", "report"}),
         ("compare", {"compare", *LAST}),
         ("figure:loss_curves", LAST),
         ("figure:accuracy_by_user", {"audit", "report"}),
@@ -106,11 +109,11 @@ def test_other_code_reaches_the_cheap_steps_below_it(step: str, expected: set[st
     assert {name for name in before if before[name] != after[name]} == expected
 
 
-def test_users_that_nothing_is_trained_on_reach_the_audit_and_the_report_alone() -> None:
+def test_users_that_nothing_is_trained_on_reach_leakage_audit_and_report_alone() -> None:
     untrained: dict[str, Any] = {"experiments": {"vanilla": {"mode": "vanilla"}}}
     before = all_recipes(**untrained)
     after = all_recipes(**untrained, users={**BASE["users"], "train": "3-5,7"})  # type: ignore[dict-item]
-    assert {name for name in before if before[name] != after[name]} == {"audit", "report"}
+    assert {name for name in before if before[name] != after[name]} == {"leakage", "audit", "report"}
 
 
 STRICT: dict[str, Any] = {"rerun": {"on_code_change": True}}
@@ -120,10 +123,10 @@ STRICT: dict[str, Any] = {"rerun": {"on_code_change": True}}
     ("changed", "expected"),
     [
         ({"code": {"train": "other"}}, EVERYTHING_BELOW_LORA | EVERYTHING_BELOW_FULL),
-        ({"code": {"prepare": "other"}}, ALL_BUT_SOURCES | {"prepare"}),
+        ({"code": {"prepare": "other"}}, ALL_BUT_SOURCES | DATA),
         ({"code": {"base_model": "other"}}, ALL_BUT_SOURCES | {"base_model"}),
         ({"code": {"predict": "other"}}, ALL_BUT_SOURCES - ALL_TRAINED),
-        ({"versions": {"torch": "3"}}, ALL_BUT_SOURCES | {"prepare", "base_model"}),
+        ({"versions": {"torch": "3"}}, ALL_BUT_SOURCES | {*DATA, "base_model"}),
     ],
 )
 def test_other_code_and_packages_reach_the_expensive_steps_if_the_study_says_so(

@@ -120,6 +120,14 @@ def test_the_manifest_of_the_report_has_its_lineage(make_study: Maker) -> None:
     assert f'title="{manifest["fingerprint"]}"' in text
 
 
+def test_screenshots_that_training_users_also_have_are_in_one_note(make_study: Maker) -> None:
+    """In the synthetic study all users have the same twelve screenshots."""
+    text = make_study().report().read_text(encoding="utf-8")
+    (note,) = re.findall(r'<p id="leakage">(.*?)</p>', text)
+    assert "Of 48 test samples, 48 (100.0 %) show a screenshot that a training user also has" in note
+    assert note.endswith("data/leakage.json.")
+
+
 def test_the_time_of_the_answers_outlives_a_rerun_that_finds_them_all(make_study: Maker) -> None:
     study = make_study()
     cells = "<td>12.0 s</td>\n        <td>4.00</td>"
