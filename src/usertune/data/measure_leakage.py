@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 COLUMNS = tuple(column.name for column in fields(Overlap) if column.name != "examples")
 SAVE_EVERY = 200
+SPLIT_ORDER = ("train", "validation", "test")
 
 
 def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path, store: Path, out: Path) -> None:
@@ -46,7 +47,9 @@ def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path
         UserError: prepared samples are missing or damaged, or their users are not those of the recipe.
     """
     split_of = {user: split for split, users in recipe.splits.items() if users for user in parse_users(users)}
-    groups: dict[str, list[Seen]] = {split: [] for split, users in recipe.splits.items() if users}
+    # Recipes are canonical JSON, whose keys are sorted.
+    order = dict.fromkeys((*SPLIT_ORDER, *recipe.splits))
+    groups: dict[str, list[Seen]] = {split: [] for split in order if recipe.splits.get(split)}
     inputs: dict[str, dict[str, str]] = {split: {} for split in recipe.splits}
     hashes: dict[str, str | None] = {}
     unreadable = 0

@@ -163,7 +163,8 @@ class Data:
         self.manifests.append(manifest)
 
     def measure(self, splits: dict[str, str] | None = None) -> dict[str, Any]:
-        recipe = LeakageRecipe(step="leakage", splits=splits or SPLITS)
+        # As the workflow passes it: canonical JSON, in which test comes before train.
+        recipe = LeakageRecipe.parse(LeakageRecipe(step="leakage", splits=splits or SPLITS).text())
         measure_leakage(recipe, self.manifests, self.root, self.store.folder, self.out)
         return read_manifest(self.out)
 

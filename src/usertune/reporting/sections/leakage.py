@@ -22,8 +22,10 @@ def leakage_note(manifest: Mapping[str, Any], file: str) -> str:
         manifest: the manifest of the step leakage, see `usertune.data.leakage.Overlap`.
         file: its path, as people find it.
     """
-    # The splits of the study come in the order train, validation, test; the samples of the test matter most.
-    sentences = [sentence for overlap in reversed(manifest["overlaps"]) if (sentence := _sentence(overlap))]
+    # The last split, test, matters most, and of the others train.
+    order = list(dict.fromkeys(overlap["later"] for overlap in manifest["overlaps"]))
+    overlaps = sorted(manifest["overlaps"], key=lambda overlap: -order.index(overlap["later"]))
+    sentences = [sentence for overlap in overlaps if (sentence := _sentence(overlap))]
     if not sentences:
         return ""
     within = manifest["recipe"].get("within")
