@@ -74,13 +74,16 @@ def _check_data(study: Study, arguments: argparse.Namespace) -> None:
 def _check_memory(study: Study, gpu_memory: float | None) -> None:
     from rich.console import Console
 
-    from usertune.checks.estimates.machine import machine_of
+    from usertune.checks.estimates.machine import Machine, machine_of
     from usertune.checks.estimates.study import estimate
     from usertune.checks.estimates.view import render
     from usertune.checks.preflight import check_sources
 
     check_sources(study)
-    estimated = estimate(study, machine_of(gpu_memory or study.gpu_memory_gb, on_a_cluster=False))
+    machine = machine_of(study.gpu_memory_gb, on_a_cluster=False)
+    if gpu_memory is not None:
+        machine = Machine("gpu", round(gpu_memory * 2**30), "--gpu-memory")
+    estimated = estimate(study, machine)
     if hasattr(sys.stdout, "reconfigure"):
         # A character that the terminal cannot show must not end the program.
         sys.stdout.reconfigure(errors="backslashreplace")
