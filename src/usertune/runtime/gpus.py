@@ -145,4 +145,7 @@ def _try_acquire(gpus: Sequence[str], count: int, folder: Path, held: ExitStack)
 
 
 def _lock_folder() -> Path:
-    return Path(tempfile.gettempdir()) / f"usertune-gpus-{os.getuid()}"
+    # Jobs with another TMPDIR use the same GPUs, so the folder does not depend on it where there is a choice.
+    common = Path("/tmp")  # noqa: S108 - the folder has the user's number, and locks hold nothing
+    usable = common.is_dir() and os.access(common, os.W_OK | os.X_OK)
+    return (common if usable else Path(tempfile.gettempdir())) / f"usertune-gpus-{os.getuid()}"

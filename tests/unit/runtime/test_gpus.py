@@ -243,3 +243,13 @@ def test_many_processes_never_share_a_gpu_and_none_starves(tmp_path: Path, run_p
     for contender in contenders:
         _, error = contender.communicate(timeout=60)
         assert contender.returncode == 0, error
+
+
+def test_jobs_with_another_folder_for_temporary_files_see_the_same_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = gpus._lock_folder()
+    monkeypatch.setattr(gpus.tempfile, "tempdir", str(tmp_path))
+    assert gpus._lock_folder() == usual
+    monkeypatch.setattr(gpus.os, "access", lambda path, mode: False)
+    assert gpus._lock_folder().parent == tmp_path
