@@ -24,6 +24,7 @@ COMMANDS = {
     "import": "usertune.cli.import_",
     "export": "usertune.cli.export",
     "users": "usertune.cli.users",
+    "survey": "usertune.cli.survey",
     "schema": "usertune.cli.schema",
     "demo": "usertune.cli.demo",
     "completion": "usertune.cli.completion",
@@ -32,7 +33,7 @@ DESCRIPTION = """\
 See how far a study is, why a result is stale, and whether results and data hold.
 
 Snakemake runs a study (snakemake --profile local); these commands read it. They write nothing, but for import,
-export, schema and demo. Each has a --help of its own:
+export, survey, schema and demo. Each has a --help of its own:
 
     usertune status --help
 """
