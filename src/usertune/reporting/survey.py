@@ -12,7 +12,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from usertune.core import formatting
 from usertune.core.files import write_text
-from usertune.reporting.figures.survey import apps_svg, samples_svg
 
 MOST_APPS = 200
 Rows = Sequence[Mapping[str, Any]]
@@ -27,6 +26,9 @@ def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, 
         source: what was counted, for people: "prepared samples", "raw data".
         tables: ``users``, ``apps``, ``actions`` and ``sizes``, as `usertune.data.survey` gives them.
     """
+    # Not at the top: --help must not wait for matplotlib.
+    from usertune.reporting.figures.survey import apps_svg, samples_svg
+
     users, apps = tables["users"], tables["apps"]
     figures = [
         {
