@@ -95,7 +95,7 @@ def _train(seconds: float, loops: int) -> dict[str, Any]:
     """Return the losses of all steps, and the steps per second, alone ("quiet") and next to loops ("busy")."""
     import torch
 
-    from usertune.models.qwen3_vl import load_model, prepare_for_training
+    from usertune.models.loading import load_model, prepare_for_training
     from usertune.models.recipe import LoraSettings
 
     torch.manual_seed(0)

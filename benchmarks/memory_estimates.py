@@ -236,9 +236,10 @@ def tensors_of_training(run: Any, work: Path) -> tuple[int, int]:
 def estimate_of(run: Any, shape: ModelShape) -> Parts:
     """Return the estimate of a run; lengths are counted by the processor."""
     from usertune.models.conversation import ConversationTokenizer
-    from usertune.models.qwen3_vl import load_processor
+    from usertune.models.families.catalogue import family_of
+    from usertune.models.loading import load_processor
 
-    conversations = ConversationTokenizer(load_processor(run.base_folder, Pixels()))
+    conversations = ConversationTokenizer(load_processor(run.base_folder, Pixels()), family_of(run.base_folder))
     tokenized = [conversations.conversation(sample) for sample in run.train_samples]
     lengths = [len(one.input_ids) for one in tokenized]
     micro, answer = run.execution.micro_batch_size, max(sum(one.is_answer) for one in tokenized)

@@ -163,7 +163,7 @@ def costs(rounds: int, layers: int) -> dict[str, Any]:
     """Return the time of a training step's passes with dropout by sample over that with torch's dropout."""
     from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
-    from usertune.models.qwen3_vl import load_model
+    from usertune.models.loading import load_model
 
     config = Qwen3VLConfig.from_pretrained(str(common.BASE))
     text = config.text_config
@@ -181,7 +181,7 @@ def costs(rounds: int, layers: int) -> dict[str, Any]:
 def _cost(model: Any, samples: int, tokens: int, rounds: int) -> dict[str, Any]:
     import torch
 
-    from usertune.models.qwen3_vl import prepare_for_training
+    from usertune.models.loading import prepare_for_training
     from usertune.training.sample_dropout import draw_by_sample
 
     adapted = prepare_for_training(model, LoraSettings.model_validate(TRAINING["lora"])).train()

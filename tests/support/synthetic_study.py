@@ -117,7 +117,7 @@ def without_a_model(hostile: str = "") -> Iterator[None]:
     stand_ins: dict[str, dict[str, Any]] = {
         "usertune.training.finetune": {"FineTuning": SimpleNamespace, "fine_tune": StandInTrainer.fine_tune},
         "usertune.inference.engines.transformers": {"TransformersEngine": partial(StandInEngine, hostile=hostile)},
-        "usertune.models.qwen3_vl": {"device_name": lambda: "cpu"},
+        "usertune.models.loading": {"device_name": lambda: "cpu"},
     }
     before = {name: sys.modules.get(name) for name in stand_ins}
     for name, contents in stand_ins.items():

@@ -23,11 +23,12 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
     Returns:
         Number of stored and of missing answers.
     """
-    (base,), weights = result.inputs[steps.BASE_MODEL.name], result.inputs["weights"]
-    model = model_of(freshness.inspect(base)[0] or {}, freshness.inspect(weights[0])[0] if weights else None)
+    (base_manifest,), weights = result.inputs[steps.BASE_MODEL.name], result.inputs["weights"]
+    base = freshness.inspect(base_manifest)[0] or {}
+    model = model_of(base, freshness.inspect(weights[0])[0] if weights else None)
     store = PredictionStore(freshness.folder / "store" / "predictions", step_fingerprint(result.recipe, model))
     manifest = freshness.inspect(user_manifest)[0] or read_manifest(freshness.folder / user_manifest)
-    stored = read_stored(store, [manifest["user"]], PredictRecipe.model_validate(result.recipe))[manifest["user"]]
+    stored = read_stored(store, [manifest["user"]], PredictRecipe.model_validate(result.recipe), base)[manifest["user"]]
     # Planning does not read tens of thousands of samples where nothing is stored.
     found = sum(request in stored for request in freshness.requests(user_manifest)) if stored else 0
     return found, manifest["samples"] - found

@@ -16,7 +16,8 @@ from usertune.data.samples import Sample
 from usertune.inference.effect import PROBES, answer_log_probabilities
 from usertune.inference.engine import EngineSettings
 from usertune.models.conversation import Collator, ConversationTokenizer
-from usertune.models.qwen3_vl import device, load_for_prediction, load_processor
+from usertune.models.families.catalogue import family_of
+from usertune.models.loading import device, load_for_prediction, load_processor
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ def merge_adapter(settings: EngineSettings, samples: Sequence[Sample], folder: P
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     processor = load_processor(settings.base_folder, settings.pixels)
-    conversations = ConversationTokenizer(processor, settings.thinking)
+    conversations = ConversationTokenizer(processor, family_of(settings.base_folder), settings.thinking)
     collator = Collator(conversations, settings.dataset_root)
     batches = [
         {

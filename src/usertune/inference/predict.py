@@ -19,6 +19,7 @@ from usertune.inference.engines.catalogue import ENGINES
 from usertune.inference.prediction_store import Prediction, PredictionStore
 from usertune.inference.recipe import PredictRecipe
 from usertune.models.base_folder import from_record
+from usertune.models.families.catalogue import recorded_module
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
@@ -142,7 +143,7 @@ def _complete_store(
     """Generate the missing answers; return the stored answers by user and request, and the cost of generation."""
     users = list({sample["user"]: None for sample, _ in requests})
     started = time.monotonic()
-    stored = read_stored(store, users, recipe)
+    stored = read_stored(store, users, recipe, model.base)
     # By user and request, so that identical requests of a user are generated once.
     missing = {
         (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
@@ -156,7 +157,9 @@ def _complete_store(
     with lease(gpus) as devices, no_launcher():
         generated = _generate(recipe, model, files.dataset_root, list(missing.values()), store, batch_size)
     seconds = round(time.monotonic() - started, 2)
-    return read_stored(store, users, recipe), replace(generated, count=len(missing), gpus=devices, seconds=seconds)
+    return read_stored(store, users, recipe, model.base), replace(
+        generated, count=len(missing), gpus=devices, seconds=seconds
+    )
 
 
 def model_of(base: Mapping[str, Any], trained: Mapping[str, Any] | None) -> dict[str, str]:
@@ -222,7 +225,7 @@ def _generate(
             thinking=recipe.thinking,
         )
     )
-    provenance = store.remember(current_provenance(PREDICT, engine.identity(), _plug_ins(recipe)))
+    provenance = store.remember(current_provenance(PREDICT, engine.identity(), _plug_ins(recipe, model.base)))
     loading = round(time.monotonic() - started, 2)
     store.remember_effect(engine.effect(samples))
     progress = Progress(len(samples), "samples")
@@ -236,21 +239,30 @@ def _generate(
     return Generated(gpus_used=engine.gpus(), loading_seconds=loading)
 
 
-def _plug_ins(recipe: PredictRecipe) -> tuple[str, ...]:
-    return (ENGINES.module(recipe.engine),)
+def _plug_ins(recipe: PredictRecipe, base: Mapping[str, Any]) -> tuple[str, ...]:
+    return (ENGINES.module(recipe.engine), *recorded_module(base))
 
 
 def read_stored(
-    store: PredictionStore, users: Sequence[str], recipe: PredictRecipe
+    store: PredictionStore, users: Sequence[str], recipe: PredictRecipe, base: Mapping[str, Any]
 ) -> dict[str, dict[str, Prediction]]:
-    """Return each user's stored predictions; with ``provenance`` in the recipe, only those of the current code."""
-    accept = _made_with_current_code(store, recipe) if recipe.provenance is not None else None
+    """Return each user's stored predictions; with ``provenance`` in the recipe, only those of the current code.
+
+    Args:
+        store: the predictions of the model.
+        users: whose predictions.
+        recipe: settings of generation.
+        base: manifest of the base model, whose family is part of the code.
+    """
+    accept = _made_with_current_code(store, recipe, base) if recipe.provenance is not None else None
     return {user: store.read(user, accept) for user in users}
 
 
-def _made_with_current_code(store: PredictionStore, recipe: PredictRecipe) -> Callable[[Prediction], bool]:
+def _made_with_current_code(
+    store: PredictionStore, recipe: PredictRecipe, base: Mapping[str, Any]
+) -> Callable[[Prediction], bool]:
     """Return a predicate: whether a stored prediction was made with the current code and packages."""
-    now = current_provenance(PREDICT, plug_ins=_plug_ins(recipe))
+    now = current_provenance(PREDICT, plug_ins=_plug_ins(recipe, base))
     current = {key for key, record in store.current_provenance().items() if not differences(record, now)}
     return lambda prediction: prediction.provenance in current
 

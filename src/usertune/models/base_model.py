@@ -17,6 +17,7 @@ from usertune.core.hashing import digest, digest_file, file_states
 from usertune.core.manifest import step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL
 from usertune.models.base_folder import as_recorded, is_local, model_files
+from usertune.models.families.catalogue import family_of, recorded_module
 from usertune.models.hub import cached_models, cached_snapshot, download, hub_cache, is_offline
 from usertune.models.model_folder import ModelFolder, looks_like_a_folder, pixel_problems, similar_folders
 from usertune.models.recipe import BaseModelRecipe, Pixels
@@ -119,15 +120,19 @@ def describe_base_model(recipe: BaseModelRecipe, manifest_file: str | Path, path
         folder = Path(path).expanduser()
         check_local(path, recipe.pixels)
     else:
+        # Before the weights, which may have many gigabytes.
+        check_family(download(path, recipe.revision, _similar(path), ("config.json",)), path)
         folder = download(path, recipe.revision, _similar(path))
         _check_snapshot(path, folder, recipe.pixels)
     # Imported here: planning, which also uses this module, needs no templates.
-    from usertune.models.chat_template import IMAGE, TURN_END, TURN_START, ChatTemplate
+    from usertune.models.chat_template import ChatTemplate
 
     model = ModelFolder(folder)
-    if missing := model.missing_tokens((TURN_START, TURN_END, IMAGE)):
+    family = family_of(folder)
+    marks = family.markers
+    if missing := model.missing_tokens((marks.turn_start, marks.turn_end, marks.image)):
         raise UserError(f"base_model.path: {path}: the tokenizer has no {', '.join(missing)}; fetch its files again")
-    template = ChatTemplate(model.chat_template() or "", model.special_tokens())
+    template = ChatTemplate(model.chat_template() or "", marks, model.special_tokens())
     checked = template.check(recipe.thinking)
     files = {}
     names = model_files(folder)
@@ -136,18 +141,34 @@ def describe_base_model(recipe: BaseModelRecipe, manifest_file: str | Path, path
         logger.info("reading %s", folder / name)
         files[name] = digest_file(folder / name)
     content = digest(files)
+    about = about_model(folder)
     manifest = {
         **step_manifest(recipe, {"model_files": content}, output=content),
         "folder": as_recorded(folder, manifest_file),
-        "about": about_model(folder),
+        "about": about,
         "model_files": files,
         "model_state": state,
         "chat_template": checked,
-        "provenance": [current_provenance(BASE_MODEL)],
+        "answer_frame": family.answer_frame,
+        "provenance": [current_provenance(BASE_MODEL, plug_ins=recorded_module({"about": about}))],
         "files": {},
     }
     write_result(manifest_file, manifest)
     return manifest
+
+
+def check_family(folder: Path, name: str) -> None:
+    """Check that a model is of a known family and not quantised, from its config.json alone.
+
+    Args:
+        folder: the model's folder, which may lack all other files.
+        name: the model as the study names it.
+
+    Raises:
+        UserError: it is not; the message lists the known families.
+    """
+    if problems := ModelFolder(folder).config_problems():
+        raise UserError(f"base_model.path: {name}: {'; '.join(problems)}")
 
 
 def about_model(folder: Path) -> dict[str, Any]:

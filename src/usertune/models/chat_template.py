@@ -15,10 +15,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from usertune.core.errors import UserError, shown
+from usertune.models.family import Markers
 
-TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
-ANSWER_HEADER = "assistant\n"
-IMAGE = "<|image_pad|>"
 # The template variable that switches thinking on or off, in models that can do both.
 SWITCH = "enable_thinking"
 THINKING_BEGINS, THINKING_ENDS = "<think>", "</think>"
@@ -50,14 +48,16 @@ class ChatTemplate:
 
     Args:
         text: the template (Jinja).
+        markers: how templates of the model's family mark turns and images.
         special_tokens: ``bos_token`` and the like, which a template may use.
 
     Raises:
         UserError: the template is not valid Jinja.
     """
 
-    def __init__(self, text: str, special_tokens: Mapping[str, str] | None = None) -> None:
+    def __init__(self, text: str, markers: Markers, special_tokens: Mapping[str, str] | None = None) -> None:
         self.text = text
+        self.markers = markers
         self.special_tokens = dict(special_tokens or {})
         self._environment = _environment()
         try:
@@ -114,11 +114,13 @@ class ChatTemplate:
             prompt = self.render([QUESTION], add_generation_prompt=True, thinking=thinking)
         except (jinja2.TemplateError, TypeError, ValueError) as error:
             _refuse(f"it refuses a question with an image ({error})")
-        before, start, begin = prompt.rpartition(TURN_START)
-        if not start or not begin.startswith(ANSWER_HEADER):
-            _refuse(f"its prompt must end with {TURN_START + ANSWER_HEADER!r}, but ends with {shown(prompt[-40:])}")
-        if before.count(IMAGE) != 1:
-            _refuse(f"the prompt of a question with one image has {before.count(IMAGE)} {IMAGE}")
+        marks = self.markers
+        before, start, begin = prompt.rpartition(marks.turn_start)
+        if not start or not begin.startswith(marks.answer_header):
+            end = f"{marks.turn_start}{marks.answer_header}"
+            _refuse(f"its prompt must end with {end!r}, but ends with {shown(prompt[-40:])}")
+        if before.count(marks.image) != 1:
+            _refuse(f"the prompt of a question with one image has {before.count(marks.image)} {marks.image}")
         return start + begin
 
     def _check_thinking(self, begin: str, thinking: bool | None) -> bool:
@@ -154,9 +156,9 @@ class ChatTemplate:
         if difference := prompt_difference(prompt, text):
             _refuse(f"with {name}, {difference}")
         rest = text[len(prompt) :]
-        answer, end, _ = rest.partition(TURN_END)
+        answer, end, _ = rest.partition(self.markers.turn_end)
         if not end:
-            _refuse(f"with {name}, the answer does not end with {TURN_END}: {shown(rest[-40:])}")
+            _refuse(f"with {name}, the answer does not end with {self.markers.turn_end}: {shown(rest[-40:])}")
         if ANSWER not in answer:
             _refuse(f"with {name}, the training text changes the answer: {shown(answer)}")
         return True

@@ -18,7 +18,8 @@ import torch
 from usertune.core.errors import UserError
 from usertune.data.images import load_image
 from usertune.data.samples import Part, Sample, Turn
-from usertune.models.chat_template import ANSWER_HEADER, TURN_END, TURN_START, ChatTemplate, prompt_difference
+from usertune.models.chat_template import ChatTemplate, prompt_difference
+from usertune.models.family import Family
 
 IGNORED_LABEL = -100
 # Planes 15 and 16 (private use): Unicode's largest range of characters without a meaning.
@@ -34,28 +35,32 @@ class TokenizedConversation:
 
 
 class ConversationTokenizer:
-    r"""Tokenizes conversations with a Qwen3-VL processor.
+    r"""Tokenizes conversations with a processor of a model family.
 
-    The answer span follows the official code: the response, ``<|im_end|>`` and the newline after it, found by the
+    The answer span follows Qwen's official code: the response, ``<|im_end|>`` and the newline after it, found by the
     header ``<|im_start|>assistant\n`` (QwenLM/Qwen3-VL, ``qwen-vl-finetune``, ``preprocess_qwen_visual``).
     The prompt is tokenized separately from the last response, so its ids are those that generation starts from, even
     if the response begins with white space or the template opens a thought before it.
 
     Args:
         processor: the base model's processor.
+        family: the base model's family.
         thinking: the study's ``base_model.thinking``.
     """
 
-    def __init__(self, processor: Any, thinking: bool | None = None) -> None:
+    def __init__(self, processor: Any, family: Family, thinking: bool | None = None) -> None:
         self.processor = processor
-        self._variables = ChatTemplate(processor.chat_template).variables(thinking)
+        self.family = family
+        self._markers = family.markers
+        self._limits = family.limits_of(processor)
+        self._variables = ChatTemplate(processor.chat_template, family.markers).variables(thinking)
         self.tokenizer = processor.tokenizer
         tokens = self.tokenizer.added_tokens_decoder
         self._control_ids = {token.content: token_id for token_id, token in tokens.items() if token.special}
         longest_first = sorted(self._control_ids, key=len, reverse=True)
         self._control_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-        self.image_token_id: int = self._control_ids[processor.image_token]
-        self.end_of_turn_id: int = self._control_ids[TURN_END]
+        self.image_token_id: int = self._control_ids[family.markers.image]
+        self.end_of_turn_id: int = self._control_ids[family.markers.turn_end]
         self.padding_id: int = self.tokenizer.pad_token_id
 
     def prompt(self, sample: Sample) -> list[int]:
@@ -79,17 +84,13 @@ class ConversationTokenizer:
         before = self._tokenize(asked, hidden, counts, False)
         answer = self._tokenize(whole[len(asked) :], hidden, counts, True)
         # The template writes the last turn's header and what it opens there; these are not part of the answer.
-        header = len(before.input_ids) - before.input_ids[::-1].index(self._control_ids[TURN_START])
+        header = len(before.input_ids) - before.input_ids[::-1].index(self._control_ids[self._markers.turn_start])
         is_answer = before.is_answer[:header] + [False] * (len(before.input_ids) - header)
         return TokenizedConversation(before.input_ids + answer.input_ids, is_answer + answer.is_answer)
 
     def image_tokens(self, sample: Sample) -> list[int]:
         """Return the number of visual tokens of each of the sample's images."""
-        images = self.processor.image_processor
-        return [
-            images.get_number_of_image_patches(image["height"], image["width"], {}) // images.merge_size**2
-            for image in sample["images"]
-        ]
+        return [self.family.image_tokens(image["width"], image["height"], self._limits) for image in sample["images"]]
 
     def _render(self, masked: Sequence[dict[str, Any]], asked: bool) -> str:
         text: str = self.processor.apply_chat_template(
@@ -111,16 +112,17 @@ class ConversationTokenizer:
 
     def _pieces(self, text: str, hidden: dict[str, str], in_answer: bool) -> Iterator[tuple[list[int], bool]]:
         """Yield the ids of each control token and each stretch of plain text, and whether they belong to an answer."""
+        header = self._markers.answer_header
         after = ""
         for piece in self._control_pattern.split(text):
             if piece in self._control_ids:
                 yield [self._control_ids[piece]], in_answer
                 after = piece
                 continue
-            if after == TURN_START and piece.startswith(ANSWER_HEADER):
-                yield self._plain_ids(ANSWER_HEADER, hidden), False
-                piece, in_answer = piece.removeprefix(ANSWER_HEADER), True
-            elif after == TURN_END and in_answer:
+            if after == self._markers.turn_start and piece.startswith(header):
+                yield self._plain_ids(header, hidden), False
+                piece, in_answer = piece.removeprefix(header), True
+            elif after == self._markers.turn_end and in_answer:
                 yield self._plain_ids(piece[:1], hidden), piece.startswith("\n")
                 piece, in_answer = piece[1:], False
             yield self._plain_ids(piece, hidden), in_answer
@@ -152,7 +154,7 @@ class ConversationTokenizer:
 
 
 class Collator:
-    """Builds the batch of tensors that Qwen3-VL's ``forward`` and ``generate`` take.
+    """Builds the batch of tensors that a model's ``forward`` and ``generate`` take.
 
     Args:
         conversations: tokenizer of conversations.
@@ -166,8 +168,8 @@ class Collator:
     def training_batch(self, samples: Sequence[tuple[Sample, TokenizedConversation]]) -> dict[str, torch.Tensor]:
         """Return a right-padded batch with ``labels``: the token ids in answers, -100 elsewhere.
 
-        Shapes: ``input_ids``, ``attention_mask``, ``mm_token_type_ids``, ``labels`` (samples, tokens);
-        ``pixel_values`` (patches, patch values); ``image_grid_thw`` (images, 3).
+        Shapes: ``input_ids``, ``attention_mask`` and ``labels`` (samples, tokens); those of the images as the family
+        has them (`Family.image_inputs`).
         """
         batch = self._inputs([sample for sample, _ in samples], [tokens.input_ids for _, tokens in samples], "right")
         answers = self._pad([[int(flag) for flag in tokens.is_answer] for _, tokens in samples], 0, "right")
@@ -185,13 +187,10 @@ class Collator:
         batch = {
             "input_ids": input_ids,
             "attention_mask": self._pad([[1] * len(row) for row in ids], 0, side),
-            "mm_token_type_ids": (input_ids == self.conversations.image_token_id).int(),
         }
         images = [load_image(self.root, image) for sample in samples for image in sample["images"]]
-        if images:
-            pixels = self.conversations.processor.image_processor(images=images, return_tensors="pt")
-            batch |= {"pixel_values": pixels["pixel_values"], "image_grid_thw": pixels["image_grid_thw"]}
-        return batch
+        family, processor = self.conversations.family, self.conversations.processor
+        return batch | family.image_inputs(processor, input_ids, images)
 
     def _pad(self, rows: Sequence[list[int]], value: int, side: Literal["left", "right"]) -> torch.Tensor:
         length = max(len(row) for row in rows)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from usertune.core.errors import UserError
 
-MODEL_FILES = ["*.json", "*.safetensors", "*.txt", "*.jinja"]
+MODEL_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 _TRUE = {"1", "ON", "YES", "TRUE"}
 
 
@@ -51,13 +51,14 @@ def cached_snapshot(name: str, revision: str | None, environment: Mapping[str, s
     return snapshot if snapshot.is_dir() else None
 
 
-def download(name: str, revision: str | None, similar: str) -> Path:
+def download(name: str, revision: str | None, similar: str, files: Sequence[str] = MODEL_FILES) -> Path:
     """Download a model, or find it in the cache, and return its folder.
 
     Args:
         name: hub name, ``owner/name``.
         revision: commit, tag or branch; None for the newest.
         similar: clause about similar names for the error message.
+        files: patterns of the files to download.
 
     Raises:
         UserError: there is no such model or revision, it needs permission, or the hub cannot be reached.
@@ -74,7 +75,7 @@ def download(name: str, revision: str | None, similar: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=MODEL_FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(files)))
     except GatedRepoError:
         raise UserError(
             f"base_model.path: {name} needs permission to download; ask for access on the hub, then: hf auth login"

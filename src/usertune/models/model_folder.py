@@ -8,39 +8,22 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError, shown
+from usertune.models.families.catalogue import FAMILIES, get_family
+from usertune.models.family import Family
 from usertune.models.recipe import Pixels
-from usertune.models.tensor_files import Shapes, differences, is_computed, is_lfs_pointer, tensor_shapes
+from usertune.models.tensor_files import Shapes, differences, is_lfs_pointer, tensor_shapes
+from usertune.models.tensor_names import wrong_names
 
-SUPPORTED_MODEL_TYPES = ("qwen3_vl",)
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-# The pixel limits of an image processor if its configuration has none (transformers, Qwen2VLImageProcessor).
-DEFAULT_SIZE = {"shortest_edge": 56 * 56, "longest_edge": 28 * 28 * 1280}
-# Numbered parts of the model: the name before the number, and the key of config.json with their count.
-LAYERS = {
-    "language_model.layers": ("text_config", "num_hidden_layers"),
-    "visual.blocks": ("vision_config", "depth"),
-    "visual.deepstack_merger_list": ("vision_config", "deepstack_visual_indexes"),
-}
-SINGLE_PARTS = (
-    "language_model.embed_tokens",
-    "language_model.norm",
-    "visual.patch_embed",
-    "visual.pos_embed",
-    "visual.merger",
-    "lm_head",
-)
-HEAD, EMBEDDING = "lm_head", "language_model.embed_tokens"
 
 
 class ModelFolder:
-    """A folder that should hold a Qwen3-VL model with its processor; the methods collect its problems.
+    """A folder that should hold a model of a known family with its processor; the methods collect its problems.
 
     Args:
         folder: the folder.
@@ -71,6 +54,13 @@ class ModelFolder:
                 0, f"Git LFS left pointers in place of {', '.join(self._pointers)}; fetch the files with: git lfs pull"
             )
         return list(dict.fromkeys(self.problems))
+
+    def config_problems(self) -> list[str]:
+        """Return the problems of config.json alone; [] if there are none."""
+        config = self._json("config.json")
+        if config is not None:
+            self._check_config(config)
+        return self.problems
 
     def chat_template(self) -> str | None:
         """Return the text of the chat template that transformers would use, or None."""
@@ -109,16 +99,15 @@ class ModelFolder:
         """
         nested = (self._json("processor_config.json", needed=False) or {}).get("image_processor")
         images = nested if isinstance(nested, dict) else self._json("preprocessor_config.json", needed=False)
-        if images is None:
-            return None
-        size = images.get("size")
-        size = size if isinstance(size, dict) else DEFAULT_SIZE
-        limits = {
-            "min": images.get("min_pixels") or size.get("shortest_edge"),
-            "max": images.get("max_pixels") or size.get("longest_edge"),
-            "token": (images.get("patch_size", 14) * images.get("merge_size", 2)) ** 2,
-        }
-        return limits if all(isinstance(value, int) for value in limits.values()) else None
+        # Without a known family, the limits of the first are checked, so that one message has all problems.
+        family = self.family() or get_family(next(iter(FAMILIES)))
+        return family.image_limits(images) if images is not None else None
+
+    def family(self) -> Family | None:
+        """Return the model's family; None if it is not known."""
+        config = self._json("config.json", needed=False) or {}
+        kind = config.get("model_type")
+        return get_family(kind) if kind in tuple(FAMILIES) else None
 
     def _problem(self, text: str) -> None:
         self.problems.append(text)
@@ -166,8 +155,8 @@ class ModelFolder:
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
         kind = config.get("model_type")
-        if kind not in SUPPORTED_MODEL_TYPES:
-            supported = ", ".join(SUPPORTED_MODEL_TYPES)
+        if kind not in tuple(FAMILIES):
+            supported = ", ".join(sorted(FAMILIES))
             self._problem(f"config.json: the model is of type {shown(kind)}; supported: {supported}")
         elif config.get("quantization_config"):
             method = (config["quantization_config"] or {}).get("quant_method", "of some kind")
@@ -213,8 +202,9 @@ class ModelFolder:
             if absent := differences(set(tensors or ()) - found.keys(), ()):
                 self._problem(f"{name} does not match {INDEX}: {absent}; fetch both again")
             shapes |= found
-        if complete and config.get("model_type") in SUPPORTED_MODEL_TYPES and not config.get("quantization_config"):
-            self.problems += _wrong_names(shapes, config)
+        family = self.family()
+        if complete and family and not config.get("quantization_config"):
+            self.problems += wrong_names(shapes, family, config)
 
     def _indexed(self) -> dict[str, list[str] | None]:
         """Return shard -> names of its tensors, from the index."""
@@ -261,53 +251,6 @@ def _looks_like_an_object(path: Path) -> bool:
         file.seek(max(0, path.stat().st_size - 64))
         end = file.read().rstrip()
     return start.startswith(b"{") and end.endswith(b"}")
-
-
-def _wrong_names(shapes: Shapes, config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a description of missing and unexpected tensors, for a Qwen3-VL model of this configuration."""
-    # transformers accepts names with and without this prefix.
-    names = {name.removeprefix("model.") for name in shapes if not is_computed(name)}
-    parts = {part: {name for name in names if name.startswith(f"{part}.")} for part in (*LAYERS, *SINGLE_PARTS)}
-    tied = bool(config.get("tie_word_embeddings"))
-    enough = {HEAD, EMBEDDING} if tied else set()
-    missing = [
-        f"{part}.*"
-        for part in SINGLE_PARTS
-        if not parts[part] and not (part in enough and any(parts[other] for other in enough))
-    ]
-    for part, (section, key) in LAYERS.items():
-        count = (config.get(section) or {}).get(key)
-        missing += _missing_in_layers(part, parts[part], len(count) if isinstance(count, list) else count)
-    beyond = names.difference(*parts.values())
-    beyond |= {name for part in LAYERS for name in _beyond(part, parts[part], config)}
-    if problem := differences(missing, beyond):
-        yield f"the weights do not match config.json: {problem}"
-
-
-def _missing_in_layers(part: str, names: set[str], count: object) -> list[str]:
-    """Return the layers without tensors, and the tensors that a layer lacks and others have."""
-    layers = defaultdict(set)
-    for name in names:
-        if match := re.fullmatch(rf"{re.escape(part)}\.(\d+)\.(.+)", name):
-            layers[int(match[1])].add(match[2])
-    if not isinstance(count, int):
-        return []
-    every = set().union(*layers.values()) or {"*"}
-    lacking = {number: every - layers[number] if layers.get(number) else {"*"} for number in range(count)}
-    return [f"{part}.{number}.{name}" for number, missing in lacking.items() for name in sorted(missing)]
-
-
-def _beyond(part: str, names: set[str], config: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the tensors of layers that the configuration does not have."""
-    section, key = LAYERS[part]
-    count = (config.get(section) or {}).get(key)
-    count = len(count) if isinstance(count, list) else count
-    if not isinstance(count, int):
-        return
-    for name in names:
-        number = name.removeprefix(f"{part}.").partition(".")[0]
-        if not number.isdigit() or int(number) >= count:
-            yield name
 
 
 def pixel_problems(limits: Mapping[str, int], pixels: Pixels) -> list[str]:

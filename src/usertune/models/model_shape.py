@@ -1,4 +1,4 @@
-"""The sizes of a Qwen3-VL model, from its config.json and the headers of its weights. Needs no torch."""
+"""The sizes of a model, from its config.json and the headers of its weights. Needs no torch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.files import read_json
-from usertune.models.model_folder import EMBEDDING, HEAD, ModelFolder
+from usertune.models.families.catalogue import family_of
+from usertune.models.family import Family, with_pixels
+from usertune.models.model_folder import ModelFolder
 from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
 from usertune.models.tensor_files import Shapes, is_computed, shapes_in
-
-# The linear layers that get adapters, as `usertune.models.qwen3_vl` names them for PEFT.
-_ADAPTED = re.compile(r"language_model\..*\.(q|k|v|o|gate|up|down)_proj\.weight")
-_MERGERS = ("visual.merger.", "visual.deepstack_merger_list.")
 
 
 @dataclass(frozen=True)
@@ -67,6 +65,7 @@ class ModelShape:
             if it is tied to the embedding), ``vision`` (the tower without its mergers) and ``merger``.
         matrices: weights of the language model's linear layers, without the head.
         adapted: (inputs, outputs) of each linear layer that gets an adapter.
+        family: the model's family.
         image: pixel limits, with those of the study.
     """
 
@@ -75,6 +74,7 @@ class ModelShape:
     parameters: Mapping[str, int]
     matrices: int
     adapted: tuple[tuple[int, int], ...]
+    family: Family
     image: ImageLimits
 
     @property
@@ -83,7 +83,7 @@ class ModelShape:
         return sum(self.parameters.values())
 
     def trained(self, settings: LoraSettings | FreezeSettings) -> int:
-        """Return how many weights are trained, as `usertune.models.qwen3_vl.prepare_for_training` chooses them.
+        """Return how many weights are trained, as `usertune.models.loading.prepare_for_training` chooses them.
 
         An adapter of rank r on a layer with ``inputs`` and ``outputs`` has r * (inputs + outputs) weights (Hu et al.
         2021, "LoRA", section 4.1).
@@ -94,21 +94,9 @@ class ModelShape:
         return sum(count for part, count in self.parameters.items() if part not in frozen)
 
     def image_tokens(self, width: int, height: int) -> int:
-        """Return the number of visual tokens of an image of this size in pixels.
-
-        The rule is ``smart_resize`` of transformers: both sides are rounded to full tokens, then scaled with the same
-        factor if the area is outside the limits, and rounded down, or up for small images.
-        """
-        limits = self.image
-        rows, columns = round(height / limits.side), round(width / limits.side)
-        area = rows * columns * limits.side**2
-        if area > limits.most:
-            scale = math.sqrt(height * width / limits.most) * limits.side
-            rows, columns = max(1, math.floor(height / scale)), max(1, math.floor(width / scale))
-        elif area < limits.fewest:
-            scale = math.sqrt(limits.fewest / (height * width)) / limits.side
-            rows, columns = math.ceil(height * scale), math.ceil(width * scale)
-        return rows * columns
+        """Return the number of visual tokens of an image of this size in pixels."""
+        limits = {"min": self.image.fewest, "max": self.image.most, "token": self.image.side**2}
+        return self.family.image_tokens(width, height, limits)
 
 
 def read_model_shape(folder: Path, pixels: Pixels) -> ModelShape:
@@ -122,24 +110,26 @@ def read_model_shape(folder: Path, pixels: Pixels) -> ModelShape:
         UserError: a file is missing or damaged, or a size is missing in config.json.
     """
     config = read_json(folder / "config.json")
-    limits = ModelFolder(folder).image_size()
-    if limits is None:
+    own_limits = ModelFolder(folder).image_size()
+    if own_limits is None:
         raise UserError(f"{folder}: the configuration of the image processor is missing or incomplete")
-    shapes = {name.removeprefix("model."): shape for name, shape in shapes_in(folder).items() if not is_computed(name)}
-    side = math.isqrt(limits["token"])
+    limits, family = with_pixels(own_limits, pixels), family_of(folder)
+    named = {name.removeprefix("model."): shape for name, shape in shapes_in(folder).items() if not is_computed(name)}
+    shapes = {name: shape for name, shape in named.items() if not re.fullmatch(family.unused_tensors, name)}
     try:
         text, vision = _text(config["text_config"]), _vision(config["vision_config"])
     except (KeyError, TypeError) as missing:
         raise UserError(f"{folder / 'config.json'}: the key {missing} is missing") from None
-    adapted = sorted(name for name in shapes if _ADAPTED.fullmatch(name))
-    layers = [name for name in shapes if _part(name) == "language" and len(shapes[name]) > 1]
+    adapted = sorted(name for name in shapes if _is_adapted(name, family))
+    layers = [name for name in shapes if _part(name, family) == "language" and len(shapes[name]) > 1]
     return ModelShape(
         text=text,
         vision=vision,
-        parameters=_counted(shapes, bool(config.get("tie_word_embeddings"))),
+        parameters=_counted(shapes, family, bool(config.get("tie_word_embeddings"))),
         matrices=sum(math.prod(shapes[name]) for name in layers),
         adapted=tuple((shapes[name][1], shapes[name][0]) for name in adapted),
-        image=ImageLimits(pixels.min or limits["min"], pixels.max or limits["max"], side),
+        family=family,
+        image=ImageLimits(limits["min"], limits["max"], math.isqrt(limits["token"])),
     )
 
 
@@ -169,19 +159,21 @@ def _vision(config: Mapping[str, Any]) -> VisionShape:
     )
 
 
-def _part(name: str) -> str:
-    if name.startswith(_MERGERS):
-        return "merger"
-    if name.startswith("visual."):
-        return "vision"
-    return {EMBEDDING: "embedding", HEAD: "head"}.get(name.removesuffix(".weight"), "language")
+def _is_adapted(name: str, family: Family) -> bool:
+    module, _, kind = f"model.{name}".rpartition(".")
+    return kind == "weight" and re.fullmatch(family.adapted_modules, module) is not None
 
 
-def _counted(shapes: Shapes, tied: bool) -> dict[str, int]:
+def _part(name: str, family: Family) -> str:
+    others = {family.embedding: "embedding", family.head: "head"}
+    return family.vision_part(name) or others.get(name.removesuffix(".weight"), "language")
+
+
+def _counted(shapes: Shapes, family: Family, tied: bool) -> dict[str, int]:
     """Return part -> number of weights; a tied pair may be in the file under either name or both."""
     counts: Counter[str] = Counter(dict.fromkeys(("language", "embedding", "head", "vision", "merger"), 0))
     for name, shape in shapes.items():
-        counts[_part(name)] += math.prod(shape)
+        counts[_part(name, family)] += math.prod(shape)
     if tied:
         counts["embedding"] = max(counts["embedding"], counts["head"])
         counts["head"] = 0

@@ -12,10 +12,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from usertune.core import step_names as names
+from usertune.core.errors import UserError
 from usertune.core.hashing import NOT_IN_FINGERPRINT, digest
+from usertune.core.manifest import read_manifest
 from usertune.core.recipe import Recipe
 from usertune.core.users import format_users
 from usertune.data.readers.catalogue import READERS
@@ -23,6 +26,7 @@ from usertune.data.recipe import LeakageRecipe, PrepareRecipe, PromptSettings
 from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.inference.recipe import PredictRecipe
+from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.models.recipe import BaseModelRecipe, Pixels
 from usertune.pipeline import steps
 from usertune.reporting.figures.catalogue import FIGURES
@@ -307,9 +311,12 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
     """Return the step and the plug-in modules for each code version: one per step, and one per figure."""
     reader, task = READERS.module(study.dataset.format), TASKS.module(study.dataset.task)
     tasks = (task, *(TASKS.module(further) for further in study.evaluation.further_tasks))
+    family = _family(study)
     plug_ins = {
         names.PREPARE: (reader, task),
-        names.PREDICT: (ENGINES.module(study.evaluation.engine),),
+        names.BASE_MODEL: family,
+        names.TRAIN: family,
+        names.PREDICT: (ENGINES.module(study.evaluation.engine), *family),
         names.SCORE: tasks,
         names.COMPARE: tasks,
         names.REPORT: tasks,
@@ -317,6 +324,17 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
     }
     of_steps = {step: (step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
     return of_steps | {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), *tasks)) for name in FIGURES}
+
+
+def _family(study: Study) -> tuple[str, ...]:
+    """Return the module of the base model's family; empty before anything of the model is on this machine."""
+    if found := module_here(study.base_model.path, study.base_model.revision):
+        return found
+    # A folder that was moved, or a cache of another machine: the results still name the family.
+    try:
+        return recorded_module(read_manifest(Path(study.results) / steps.BASE_MODEL.manifest))
+    except (UserError, OSError):
+        return ()
 
 
 def recipe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

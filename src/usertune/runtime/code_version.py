@@ -43,6 +43,7 @@ WITHOUT_EFFECT = frozenset(
         "core.step_names",
         "data.readers.catalogue",
         "inference.engines.catalogue",
+        "models.families.catalogue",
         "reporting.figures.catalogue",
         "tasks.catalogue",
         "runtime.code_version",

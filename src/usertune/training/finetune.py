@@ -24,13 +24,15 @@ from usertune.core.errors import StopRequested
 from usertune.core.files import check_writable, folder_replacement, naming, write_text
 from usertune.data.samples import Sample
 from usertune.models.conversation import Collator, ConversationTokenizer
-from usertune.models.qwen3_vl import (
+from usertune.models.families.catalogue import family_of
+from usertune.models.loading import (
     device_name,
     load_model,
     load_processor,
     prepare_for_training,
     used_gpus,
 )
+from usertune.models.patches import patch_embedding
 from usertune.runtime.memory import lack_named
 from usertune.training.batches import Samples, numbered_batch
 from usertune.training.best import KeepBest, best_of, validations
@@ -119,7 +121,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     transformers_logging.disable_progress_bar()
     set_seed(run.training.seed)
     processor = load_processor(run.base_folder, run.recipe.pixels)
-    conversations = ConversationTokenizer(processor, run.recipe.thinking)
+    conversations = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
     train = _tokenize(conversations, run.train_samples)
     validation = _tokenize(conversations, run.validation_samples)
     # Trained weights are kept in float32: in bfloat16, steps at small learning rates round to nothing.
@@ -138,7 +140,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     # The Trainer prints every log entry; SayProgress logs what people need.
     trainer.remove_callback(PrinterCallback)
     reduce_in_float32(trainer)
-    effort = Effort(work, started, _how(run))
+    effort = Effort(work, started, _how(run, trained))
     batch_size = run.training.batch_size
     trainer.add_callback(KeepEffort(effort, len(train), batch_size, lambda: trainer.seen_tokens))
     trainer.add_callback(_CheckParallel(trainer, run.processes))
@@ -193,13 +195,14 @@ def _keep(
     }
 
 
-def _how(run: FineTuning) -> dict[str, Any]:
+def _how(run: FineTuning, model: nn.Module) -> dict[str, Any]:
     """Return the settings that change only the last digits (see docs/reproducibility.md)."""
     return {
         "micro_batch_size": run.execution.micro_batch_size,
         "gradient_checkpointing": run.execution.gradient_checkpointing,
         "processes": run.processes.world_size,
         "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
+        "patch_embedding": patch_embedding(model),
         "device": device_name(),
     }
 
@@ -272,7 +275,9 @@ def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
         max_grad_norm=training.max_grad_norm,
         bf16=run.recipe.dtype == "bfloat16",
         **_checkpointing(execution.gradient_checkpointing and not is_sharded),
-        **strategy_arguments(run.processes, execution.gradient_checkpointing),
+        **strategy_arguments(
+            run.processes, family_of(run.base_folder).sharded_modules, execution.gradient_checkpointing
+        ),
         eval_strategy="steps" if run.validation_samples else "no",
         eval_steps=training.validate_every_steps,
         save_strategy="steps",

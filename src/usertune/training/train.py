@@ -25,6 +25,7 @@ from usertune.core.manifest import read_manifest, read_result, step_manifest, wr
 from usertune.core.step_names import BASE_MODEL, TRAIN
 from usertune.data.samples import Sample, read_user
 from usertune.models.base_folder import from_record, model_files
+from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
@@ -119,7 +120,7 @@ def train_experiment(
     work.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(work / ".lock", f"training {experiment}"):
         if recipe.provenance is not None:
-            _discard_mismatched(work)
+            _discard_mismatched(work, recorded_module(base))
         result = _completed(work)
         if result is None:
             # These raise before waiting for a GPU if the settings fit neither the samples nor the machine.
@@ -225,9 +226,9 @@ def _completed(work: Path) -> dict[str, Any] | None:
     return None
 
 
-def _discard_mismatched(work: Path) -> None:
+def _discard_mismatched(work: Path, family: tuple[str, ...]) -> None:
     """Remove a result and checkpoints made with code or packages other than the current ones."""
-    now = current_provenance(TRAIN)
+    now = current_provenance(TRAIN, plug_ins=family)
     for path in (work / COMPLETE, work / PROVENANCE):
         try:
             records = _read_provenance(path) if path.exists() else []
@@ -248,7 +249,7 @@ def _read_provenance(path: Path) -> list[Provenance]:
     return found
 
 
-def _record_provenance(work: Path, device: str) -> list[Provenance]:
+def _record_provenance(work: Path, device: str, family: tuple[str, ...]) -> list[Provenance]:
     """Record this process's provenance; return it after that of the attempts it resumes."""
     path = work / PROVENANCE
     resumed = any(work.glob("checkpoint-*"))
@@ -257,7 +258,7 @@ def _record_provenance(work: Path, device: str) -> list[Provenance]:
     except UserError as problem:
         logger.warning("%s", problem)
         before = [UNKNOWN]
-    provenance = distinct([*before, current_provenance(TRAIN, device)])
+    provenance = distinct([*before, current_provenance(TRAIN, device, family)])
     write_result(path, {"provenance": provenance})
     return provenance
 
@@ -277,11 +278,11 @@ def train_in_this_process(
         The measurements (see `usertune.training.finetune.fine_tune`) and the ``provenance``, empty except in rank 0.
     """
     # Imported here, after the GPU is chosen and only to train.
-    from usertune.models.qwen3_vl import device_name
+    from usertune.models.loading import device_name
     from usertune.training.finetune import FineTuning, fine_tune
 
     work = task.work
-    provenance = _record_provenance(work, device_name()) if rank == 0 else []
+    provenance = _record_provenance(work, device_name(), module_here(str(task.base_folder), None)) if rank == 0 else []
     run = FineTuning(
         recipe=task.recipe,
         execution=task.execution,

@@ -22,6 +22,7 @@ from usertune.checks.estimates.schedule import learning_rate, schedule_reached
 from usertune.checks.estimates.speed import known_speed
 from usertune.checks.estimates.study import estimate
 from usertune.core.manifest import write_result
+from usertune.models.families.catalogue import get_family
 from usertune.models.model_shape import ImageLimits, ModelShape, TextShape, VisionShape, read_model_shape
 from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
 from usertune.study.schema.training import Training
@@ -43,6 +44,7 @@ LARGE = ModelShape(
     },
     matrices=36 * sum(a * b for a, b in LINEAR),
     adapted=tuple(36 * LINEAR),
+    family=get_family("qwen3_vl"),
     image=ImageLimits(65536, 1003520, 32),
 )
 PLAN = Plan(LORA, "bfloat16", 16, 4, False, 1, "ddp", "gpu", LORA)

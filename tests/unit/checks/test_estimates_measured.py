@@ -46,7 +46,7 @@ def test_estimates_are_within_fifteen_percent_of_measured_peaks(
 def test_counted_weights_are_those_that_are_trained(
     settings: LoraSettings | FreezeSettings, differences: dict[str, object], tmp_path: Path
 ) -> None:
-    from usertune.models.qwen3_vl import load_model, prepare_for_training
+    from usertune.models.loading import load_model, prepare_for_training
 
     own.make_base(tmp_path / "base", differences)
     shape = read_model_shape(tmp_path / "base", Pixels())
@@ -58,7 +58,7 @@ def test_counted_weights_are_those_that_are_trained(
 
 @given(st.integers(28, 3000), st.integers(28, 3000), st.integers(10, 2000))
 def test_visual_tokens_are_those_of_the_processor(width: int, height: int, most: int) -> None:
-    from usertune.models.qwen3_vl import load_processor
+    from usertune.models.loading import load_processor
 
     pixels = Pixels(min=4 * 1024, max=most * 1024)
     global PROCESSOR

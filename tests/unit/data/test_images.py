@@ -174,7 +174,7 @@ def test_small_and_long_images_are_accepted(tmp_path: Path, size: tuple[int, int
 
 
 def test_the_longest_image_is_the_longest_that_the_model_takes() -> None:
-    from usertune.models.qwen3_vl import load_processor
+    from usertune.models.loading import load_processor
 
     processor = load_processor(BASE, Pixels(min=None, max=None)).image_processor
     longest = images.MAX_ASPECT_RATIO

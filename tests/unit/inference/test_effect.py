@@ -19,7 +19,7 @@ from usertune.core.errors import UserError
 from usertune.core.manifest import read_result
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
-from usertune.models.qwen3_vl import load_model, prepare_for_training
+from usertune.models.loading import load_model, prepare_for_training
 from usertune.models.recipe import LoraSettings
 
 

@@ -20,7 +20,7 @@ from usertune.core.hashing import digest
 from usertune.core.manifest import read_result, write_result
 from usertune.runtime.provenance import UNKNOWN, current_provenance
 
-ENGINE = ("usertune.inference.engines.transformers",)
+PLUG_INS = ("usertune.inference.engines.transformers", "usertune.models.families.qwen3_vl")
 # Predicts with the JSON argument; "stop" kills the process by SIGKILL at the beginning of that batch.
 PREDICT = """
 import json, os, signal, sys
@@ -151,7 +151,7 @@ def test_the_result_says_whose_answers_it_holds_and_what_made_them(prepared: Pre
         "train": None,
         "predict": result["fingerprint"],
     }
-    assert result["provenance"] == {"train": [], "predict": [current_provenance("predict", plug_ins=ENGINE)]}
+    assert result["provenance"] == {"train": [], "predict": [current_provenance("predict", plug_ins=PLUG_INS)]}
 
 
 @pytest.mark.parametrize("changed", ["code", "package"])
@@ -177,7 +177,7 @@ def test_answers_made_with_other_code_or_packages_are_generated_again_if_the_stu
         assert generated(**strict) == (5, 1)
         assert generated(**strict) == (0, 1)
     now = read_result(arguments["predictions_file"])["provenance"]["predict"]
-    assert now == [current_provenance("predict", plug_ins=ENGINE)]
+    assert now == [current_provenance("predict", plug_ins=PLUG_INS)]
 
 
 def test_answers_whose_record_is_lost_still_count_but_not_as_made_today(prepared: Prepared, tmp_path: Path) -> None:

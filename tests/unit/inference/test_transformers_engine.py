@@ -23,7 +23,8 @@ from usertune.inference.engines.transformers import TransformersEngine
 from usertune.inference.prediction_store import Prediction
 from usertune.models.base_model import describe_base_model
 from usertune.models.conversation import ConversationTokenizer
-from usertune.models.qwen3_vl import load_processor
+from usertune.models.families.catalogue import family_of
+from usertune.models.loading import load_processor
 from usertune.models.recipe import BaseModelRecipe
 from usertune.tasks.points.forms import read
 
@@ -75,7 +76,7 @@ END, OTHER_END = "<|im_end|>", "<|endoftext|>"
 def _ending_otherwise(folder: Path, ends: Any) -> Path:
     """Copy the base model; the copy gives the same answers, but ends them with the other token."""
     shutil.copytree(BASE, folder)
-    tokens = ConversationTokenizer(load_processor(folder, NO_LIMITS)).tokenizer.get_vocab()
+    tokens = ConversationTokenizer(load_processor(folder, NO_LIMITS), family_of(folder)).tokenizer.get_vocab()
     weights = load_file(folder / "model.safetensors")
     head = weights["model.language_model.embed_tokens.weight"].clone()
     head[[tokens[END], tokens[OTHER_END]]] = head[[tokens[OTHER_END], tokens[END]]]

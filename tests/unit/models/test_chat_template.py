@@ -18,11 +18,13 @@ from usertune.core.manifest import read_result
 from usertune.models.base_model import describe_base_model
 from usertune.models.chat_template import SHAPES, THOUGHTS, ChatTemplate
 from usertune.models.conversation import ConversationTokenizer
+from usertune.models.families.catalogue import family_of
+from usertune.models.loading import load_processor
 from usertune.models.model_folder import ModelFolder
-from usertune.models.qwen3_vl import load_processor
 from usertune.models.recipe import BaseModelRecipe
 
 DEMO = (BASE / "chat_template.jinja").read_text()
+MARKERS = family_of(BASE).markers
 CONTENT = """
 {%- macro text(content) -%}
     {%- if content is string %}{{- content }}
@@ -92,7 +94,7 @@ def _opening(text: str) -> str:
 @pytest.mark.parametrize("thinking", [None, True, False])
 @pytest.mark.parametrize("asked", [True, False])
 def test_templates_are_rendered_as_transformers_renders_them(template: str, thinking: bool | None, asked: bool) -> None:
-    own = ChatTemplate(template)
+    own = ChatTemplate(template, MARKERS)
     for messages in (*SHAPES.values(), *THOUGHTS.values()):
         found = own.render(messages, asked, thinking)
         more = {} if thinking is None else {"enable_thinking": thinking}
@@ -112,13 +114,13 @@ def test_templates_are_rendered_as_transformers_renders_them(template: str, thin
     ],
 )
 def test_templates_that_fit_pass(template: str, thinking: bool | None, begin: str) -> None:
-    found = ChatTemplate(template).check(thinking)
+    found = ChatTemplate(template, MARKERS).check(thinking)
     assert found == {"generation_prompt": begin, "thinking": bool(thinking), "refused": []}
 
 
 def test_a_form_of_conversation_may_be_refused_by_the_template_itself() -> None:
     template = "{%- if messages[0].role == 'system' %}{{- raise_exception('no system turn') }}{% endif %}" + DEMO
-    assert ChatTemplate(template).check(None)["refused"] == ["a system turn"]
+    assert ChatTemplate(template, MARKERS).check(None)["refused"] == ["a system turn"]
 
 
 ANSWERS = "{{- render(message.content) -}}\n{%- endif -%}"
@@ -151,7 +153,7 @@ ANSWERS = "{{- render(message.content) -}}\n{%- endif -%}"
 )
 def test_templates_that_do_not_fit_are_refused(template: str, thinking: bool | None, message: str) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        ChatTemplate(template).check(thinking)
+        ChatTemplate(template, MARKERS).check(thinking)
     assert str(caught.value).startswith(
         ("base_model.thinking", "base_model: the model's chat template cannot be used: ")
     )
@@ -180,7 +182,7 @@ def test_the_template_is_the_one_that_the_processor_uses(tmp_path: Path) -> None
 def _conversations(folder: Path, template: str, thinking: bool | None) -> ConversationTokenizer:
     shutil.copytree(BASE, folder)
     (folder / "chat_template.jinja").write_text(template)
-    return ConversationTokenizer(load_processor(folder, NO_LIMITS), thinking)
+    return ConversationTokenizer(load_processor(folder, NO_LIMITS), family_of(folder), thinking)
 
 
 @pytest.mark.parametrize(

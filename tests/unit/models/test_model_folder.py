@@ -97,8 +97,13 @@ MISTAKES: dict[str, tuple[Change, list[str]]] = {
     "no config": (_without("config.json"), ["config.json is missing"]),
     "config cut short": (_cut("config.json", 9), ["config.json is not valid JSON", "fetch it again"]),
     "config of another kind": (_write("config.json", "[]"), ["config.json must be a JSON object"]),
-    "other model": (_edit("config.json", model_type="llama"), ["type 'llama'; supported: qwen3_vl"]),
+    "other model": (_edit("config.json", model_type="llama"), ["type 'llama'; supported: qwen3_5, qwen3_vl"]),
     "mixture of experts": (_edit("config.json", model_type="qwen3_vl_moe"), ["type 'qwen3_vl_moe'; supported"]),
+    "mixture of experts of Qwen3.5": (
+        _edit("config.json", model_type="qwen3_5_moe"),
+        ["type 'qwen3_5_moe'; supported: qwen3_5, qwen3_vl"],
+    ),
+    "a type that is no text": (_edit("config.json", model_type=["qwen3_vl"]), ["type ['qwen3_vl']; supported"]),
     "no type": (_write("config.json", "{}"), ["type None; supported"]),
     "quantised": (
         _edit("config.json", quantization_config={"quant_method": "fp8"}),
@@ -300,7 +305,7 @@ def test_limits_of_pixels_are_compared_with_those_of_the_processor(
 def test_a_maximum_below_the_processors_minimum_makes_images_larger_than_asked(base: Path) -> None:
     from PIL import Image
 
-    from usertune.models.qwen3_vl import load_processor
+    from usertune.models.loading import load_processor
 
     config = json.loads((base / "processor_config.json").read_text())
     config["image_processor"]["size"] = {"shortest_edge": 65536, "longest_edge": 16777216}
@@ -343,7 +348,7 @@ def test_no_enlarged_image_is_larger_than_that(low: int, height: int, width: int
 
 
 def test_the_limits_are_those_that_the_processor_has(base: Path) -> None:
-    from usertune.models.qwen3_vl import load_processor
+    from usertune.models.loading import load_processor
 
     images = json.loads((base / "processor_config.json").read_text())["image_processor"]
     del images["size"]

@@ -15,7 +15,7 @@ from torch.distributed import checkpoint as distributed_checkpoint
 
 from tests.unit.conftest import BASE, LORA
 from usertune.core.errors import UserError
-from usertune.models.qwen3_vl import load_for_prediction, load_model, prepare_for_training
+from usertune.models.loading import load_for_prediction, load_model, prepare_for_training
 from usertune.models.recipe import FreezeSettings, LoraSettings
 from usertune.models.weights import is_finite
 from usertune.training.checkpoints import SHARDED_MODEL, SHARDED_OPTIMIZER, check_checkpoint
@@ -124,7 +124,7 @@ def test_what_may_differ_loads_the_same_model(base: Path, change: Callable[[Stat
 def test_a_file_that_was_cut_short_is_refused(base: Path, keep: int) -> None:
     file = base / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.raises(UserError, match=rf"{base}: cannot be loaded: .*complete Qwen3-VL model"):
+    with pytest.raises(UserError, match=rf"{base}: cannot be loaded: .*complete model"):
         load_model(base, "float32")
 
 

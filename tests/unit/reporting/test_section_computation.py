@@ -34,3 +34,6 @@ def test_attempts_that_computed_in_several_ways_are_named() -> None:
     (note,) = computation_notes({"lora": manifest}, [])
     assert "in several ways (micro_batch_size 8; micro_batch_size 4); under bfloat16 that changes the weights" in note
     assert computation_notes({"lora": {"computed_with": [way]}}, []) == []
+    older = {"computed_with": [way, {**way, "patch_embedding": "linear"}]}
+    (note,) = computation_notes({"lora": older}, [])
+    assert "(patch_embedding of an older release; patch_embedding linear); that changes the last digits" in note

@@ -26,7 +26,8 @@ from tests.support.fine_tuning import (
 from tests.unit.conftest import BASE, Prepared
 from usertune.core.errors import FinalError, LackOfMemoryError, StopRequested
 from usertune.models.conversation import IGNORED_LABEL, Collator, ConversationTokenizer
-from usertune.models.qwen3_vl import load_adapter, load_model, load_processor, prepare_for_training
+from usertune.models.families.catalogue import family_of
+from usertune.models.loading import load_adapter, load_model, load_processor, prepare_for_training
 from usertune.training.batches import NUMBERS
 from usertune.training.callbacks import StopOnSignal, newest_checkpoint
 from usertune.training.finetune import FineTuning
@@ -34,7 +35,7 @@ from usertune.training.trainer import answer_loss_sum
 
 
 def _batch(prepared: Prepared, samples: Any) -> dict[str, torch.Tensor]:
-    conversations = ConversationTokenizer(load_processor(BASE, NO_LIMITS))
+    conversations = ConversationTokenizer(load_processor(BASE, NO_LIMITS), family_of(BASE))
     pairs = [(sample, conversations.conversation(sample)) for sample in samples]
     return Collator(conversations, prepared.root).training_batch(pairs)
 

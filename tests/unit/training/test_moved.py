@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from tests.unit.conftest import BASE, LORA
-from usertune.models.qwen3_vl import load_model, prepare_for_training
+from usertune.models.loading import load_model, prepare_for_training
 from usertune.models.recipe import LoraSettings
 from usertune.training.moved import WeightSample, adapter_change, warn_if_hardly
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.unit.conftest import BASE, LORA
-from usertune.models.qwen3_vl import load_model, prepare_for_training
+from usertune.models.loading import load_model, prepare_for_training
 from usertune.models.recipe import LoraSettings
 from usertune.training.sample_dropout import Draw, SampleDropout, draw_by_sample
 

@@ -38,6 +38,7 @@ sys.argv += ["--log", str(arguments["log_file"].with_name("train.log"))]
 step_main.run(step_main.argument_parser("train"), lambda _: train(**arguments))
 """
 
+FAMILY = ("usertune.models.families.qwen3_vl",)
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -86,7 +87,7 @@ def test_the_manifest_says_what_was_trained_and_how(trained: dict[str, Any], tmp
     assert manifest["weights_files"] == digest_folder(_weights(tmp_path))
     assert manifest["files"] == {"log.csv": digest_file(tmp_path / "log.csv")}
     assert manifest["lineage"] == {"base_model": manifest["inputs"]["base_model"], "train": manifest["fingerprint"]}
-    assert manifest["provenance"] == [current_provenance("train")]
+    assert manifest["provenance"] == [current_provenance("train", plug_ins=FAMILY)]
     for name, state in manifest["weights_state"].items():
         stat = (_weights(tmp_path) / name).stat()
         assert state == [stat.st_size, stat.st_mtime_ns]
@@ -232,7 +233,7 @@ def test_what_other_code_or_packages_trained_is_trained_again_if_the_study_says_
     assert _trainings(**strict) == 0
     after = read_result(tmp_path / "manifest.json")
     assert before["fingerprint"] == after["fingerprint"]
-    assert before["provenance"] != after["provenance"] == [current_provenance("train")]
+    assert before["provenance"] != after["provenance"] == [current_provenance("train", plug_ins=FAMILY)]
 
 
 def _interrupt(arguments: dict[str, Any], record: dict[str, Any]) -> Path:
@@ -247,10 +248,13 @@ def _interrupt(arguments: dict[str, Any], record: dict[str, Any]) -> Path:
 
 def test_a_resumed_training_names_all_who_took_part(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.train_arguments(tmp_path)
-    earlier = {**current_provenance("train"), "code": "earlier"}
+    earlier = {**current_provenance("train", plug_ins=FAMILY), "code": "earlier"}
     _interrupt(arguments, earlier)
     assert _trainings(**arguments) == 1
-    assert read_result(tmp_path / "manifest.json")["provenance"] == [earlier, current_provenance("train")]
+    assert read_result(tmp_path / "manifest.json")["provenance"] == [
+        earlier,
+        current_provenance("train", plug_ins=FAMILY),
+    ]
 
 
 @pytest.mark.parametrize("code", ["earlier", "today's"])
@@ -259,7 +263,10 @@ def test_a_checkpoint_of_other_code_is_not_resumed_from_if_the_study_says_so(
 ) -> None:
     other = code == "earlier"
     checkpoint = _interrupt(
-        strict, {**current_provenance("train"), "code": code} if other else current_provenance("train")
+        strict,
+        {**current_provenance("train", plug_ins=FAMILY), "code": code}
+        if other
+        else current_provenance("train", plug_ins=FAMILY),
     )
     with without_a_model(), pytest.MonkeyPatch.context() as patch:
         # Checkpoints go when training ends well, so this one must not.
@@ -269,7 +276,7 @@ def test_a_checkpoint_of_other_code_is_not_resumed_from_if_the_study_says_so(
     assert checkpoint.exists() != other
     assert ("made with other code or packages (code earlier -> " in caplog.text) == other
     provenance = read_result(checkpoint.parent / "provenance.json")["provenance"]
-    assert provenance == [current_provenance("train")]
+    assert provenance == [current_provenance("train", plug_ins=FAMILY)]
 
 
 def _fail(*_: Any) -> None:
@@ -278,7 +285,10 @@ def _fail(*_: Any) -> None:
 
 def test_a_damaged_record_is_an_unknown_maker(prepared: Prepared, tmp_path: Path) -> None:
     arguments = prepared.train_arguments(tmp_path)
-    checkpoint = _interrupt(arguments, current_provenance("train"))
+    checkpoint = _interrupt(arguments, current_provenance("train", plug_ins=FAMILY))
     (checkpoint.parent / "provenance.json").write_text("{}")
     assert _trainings(**arguments) == 1
-    assert read_result(tmp_path / "manifest.json")["provenance"] == [UNKNOWN, current_provenance("train")]
+    assert read_result(tmp_path / "manifest.json")["provenance"] == [
+        UNKNOWN,
+        current_provenance("train", plug_ins=FAMILY),
+    ]

@@ -22,7 +22,8 @@ from usertune.inference.engine import EngineSettings
 from usertune.inference.prediction_store import Prediction
 from usertune.models.chat_template import THINKING_BEGINS
 from usertune.models.conversation import Collator, ConversationTokenizer
-from usertune.models.qwen3_vl import device, device_name, load_for_prediction, load_processor, used_gpus
+from usertune.models.families.catalogue import family_of
+from usertune.models.loading import device, device_name, load_for_prediction, load_processor, used_gpus
 from usertune.runtime.memory import lack_named, ran_out
 
 logger = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class TransformersEngine:
         self.settings = settings
         base_folder, mode, weights_folder = settings.base_folder, settings.mode, settings.weights_folder
         processor = load_processor(base_folder, settings.pixels)
-        self.conversations = ConversationTokenizer(processor, settings.thinking)
+        self.conversations = ConversationTokenizer(processor, family_of(base_folder), settings.thinking)
         self.collator = Collator(self.conversations, settings.dataset_root)
         with lack_named("out of memory while loading the model", "use a machine or a GPU with more memory"):
             self.model: Any = load_for_prediction(base_folder, mode, weights_folder, settings.dtype)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# In place of a setting that an attempt by an older release did not record.
+OLDER = "of an older release"
 MEASURED = "docs/reproducibility.md has the measured size"
 
 
@@ -21,8 +23,9 @@ def computation_notes(
     for name, manifest in trainings.items():
         ways = manifest.get("computed_with") or []
         if len(ways) > 1:
-            keys = [key for key in ways[0] if len({str(way.get(key)) for way in ways}) > 1]
-            shown = "; ".join(", ".join(f"{key} {way.get(key)}" for key in keys) for way in ways)
+            every = dict.fromkeys(key for way in ways for key in way)
+            keys = [key for key in every if len({str(way.get(key, OLDER)) for way in ways}) > 1]
+            shown = "; ".join(", ".join(f"{key} {way.get(key, OLDER)}" for key in keys) for way in ways)
             notes.append(f"{name}: its attempts at training computed in several ways ({shown}); {_effect(manifest)}.")
     for name in dict.fromkeys(batch["experiment"] for batch in predictions):
         own = [batch for batch in predictions if batch["experiment"] == name]

@@ -13,7 +13,7 @@ class BaseModelSettings(ConfigModel):
     """The model that every experiment starts from."""
 
     path: PlainPath
-    """A folder with a Qwen3-VL model and its processor, or a name on the Hugging Face Hub."""
+    """A folder with a model of a known family and its processor, or a name on the Hugging Face Hub (docs/models.md)."""
     revision: str | None = None
     """Commit, tag or branch on the hub; null for a local folder."""
     dtype: Literal["bfloat16", "float32"] = "bfloat16"

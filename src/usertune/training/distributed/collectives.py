@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -16,17 +16,17 @@ from transformers import Trainer
 from usertune.core.errors import FinalError
 from usertune.training.processes import Processes
 
-# FSDP shards, gathers and frees each of these modules of Qwen3-VL on its own.
-SHARDED_MODULES = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock")
-
 Value = TypeVar("Value")
 
 
-def strategy_arguments(processes: Processes, gradient_checkpointing: bool) -> dict[str, Any]:
+def strategy_arguments(
+    processes: Processes, sharded_modules: Sequence[str], gradient_checkpointing: bool
+) -> dict[str, Any]:
     """Return the Trainer's arguments for several processes.
 
     Args:
         processes: world size and strategy.
+        sharded_modules: classes of modules that FSDP shards, gathers and frees each on its own.
         gradient_checkpointing: whether to recompute activations. With FSDP this is part of the sharding, so that a
             layer's weights are gathered once for recomputation and gradients.
     """
@@ -39,7 +39,7 @@ def strategy_arguments(processes: Processes, gradient_checkpointing: bool) -> di
         "fsdp_config": {
             "version": 2,
             "auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
-            "transformer_layer_cls_to_wrap": list(SHARDED_MODULES),
+            "transformer_layer_cls_to_wrap": list(sharded_modules),
             "reshard_after_forward": True,
             "state_dict_type": "SHARDED_STATE_DICT",
             "activation_checkpointing": gradient_checkpointing,

@@ -1,4 +1,4 @@
-"""Load Qwen3-VL, choose the weights to train, and apply trained weights to the base model."""
+"""Load models and processors, choose the weights to train, and apply trained weights to the base model."""
 
 from __future__ import annotations
 
@@ -7,25 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
-from transformers import AutoProcessor, Qwen3VLForConditionalGeneration
 
+from usertune.models.families.catalogue import family_of, get_family
+from usertune.models.family import Family
+from usertune.models.patches import linear_patches
 from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
 from usertune.models.tensor_files import tensor_shapes
 from usertune.models.weights import check_finite, check_loaded, check_shapes, loading
 from usertune.runtime import job_record
 
-ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-# PEFT matches this against complete module names. It leaves out the vision tower (model.visual).
-ADAPTED_MODULES = rf"model\.language_model\..*\.({'|'.join(ADAPTED_LAYERS)})"
-
 # What to do about unusable weights of the base model, and of an experiment.
-GET_BASE_AGAIN = "base_model.path needs a complete Qwen3-VL model: download or copy it again"
+GET_BASE_AGAIN = "base_model.path needs a complete model: download or copy it again"
 TRAIN_AGAIN = "delete this folder to train the experiment again"
-# Module names of the mergers, which `training.freeze` separates from the rest of the vision tower.
-MERGERS = frozenset({"merger", "deepstack_merger_list"})
 
 
 def load_processor(folder: str | Path, pixels: Pixels) -> Any:
@@ -35,20 +32,10 @@ def load_processor(folder: str | Path, pixels: Pixels) -> Any:
         folder: the base model's folder.
         pixels: fewest and most pixels of an image after resizing; None keeps the processor's setting.
     """
-    processor = AutoProcessor.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    if processor.chat_template is None:
-        # Older models have the template in the tokenizer alone.
-        processor.chat_template = processor.tokenizer.chat_template
-    size = dict(processor.image_processor.size)
-    if pixels.min is not None:
-        size["shortest_edge"] = pixels.min
-    if pixels.max is not None:
-        size["longest_edge"] = pixels.max
-    processor.image_processor.size = size
-    return processor
+    return family_of(folder).load_processor(Path(folder), pixels)
 
 
-def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> Qwen3VLForConditionalGeneration:
+def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> Any:
     """Load the weights of a local model folder as ``dtype`` ("float32" or "bfloat16"), on the CPU.
 
     Args:
@@ -62,7 +49,8 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
     job_record.count_model_load()
     folder = Path(folder)
     with loading(folder, advice):
-        model, info = Qwen3VLForConditionalGeneration.from_pretrained(
+        family = family_of(folder)
+        model, info = getattr(transformers, family.model_class).from_pretrained(
             str(folder),
             dtype=getattr(torch, dtype),
             local_files_only=True,
@@ -74,6 +62,7 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
         )
     check_loaded(info, model, folder, advice)
     check_finite(model, folder, advice)
+    linear_patches(model.get_submodule(family.patch_embedding))
     return model
 
 
@@ -92,7 +81,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
     return adapted
 
 
-def prepare_for_training(model: Qwen3VLForConditionalGeneration, settings: LoraSettings | FreezeSettings) -> nn.Module:
+def prepare_for_training(model: Any, settings: LoraSettings | FreezeSettings) -> nn.Module:
     """Choose the weights that an experiment trains, and check that the others are frozen.
 
     Args:
@@ -106,30 +95,33 @@ def prepare_for_training(model: Qwen3VLForConditionalGeneration, settings: LoraS
     Raises:
         RuntimeError: see `check_frozen`.
     """
+    family = get_family(model.config.model_type)
     if isinstance(settings, LoraSettings):
         lora = LoraConfig(
             r=settings.rank,
             lora_alpha=settings.alpha,
             lora_dropout=settings.dropout,
-            target_modules=ADAPTED_MODULES,
+            # PEFT matches this against complete module names.
+            target_modules=family.adapted_modules,
             task_type="CAUSAL_LM",
         )
         adapted = get_peft_model(model, lora)
-        check_frozen(adapted, {"vision": True, "merger": True})
+        check_frozen(adapted, family, {"vision": True, "merger": True})
         return adapted
     freeze = settings.model_dump()
     for name, parameter in model.named_parameters():
-        part = _vision_part(name)
+        part = family.vision_part(name)
         parameter.requires_grad_(part is None or not freeze[part])
-    check_frozen(model, freeze)
+    check_frozen(model, family, freeze)
     return model
 
 
-def check_frozen(model: nn.Module, freeze: Mapping[str, bool]) -> None:
+def check_frozen(model: nn.Module, family: Family, freeze: Mapping[str, bool]) -> None:
     """Check that the frozen parts of the vision tower are not trained and have no adapter.
 
     Args:
         model: the model to train.
+        family: its family.
         freeze: whether ``vision`` (the tower without its mergers) and ``merger`` are frozen.
 
     Raises:
@@ -137,22 +129,16 @@ def check_frozen(model: nn.Module, freeze: Mapping[str, bool]) -> None:
             parameter is trained.
     """
     for part in ("vision", "merger"):
-        found = {name: value for name, value in model.named_parameters() if _vision_part(name) == part}
+        found = {name: value for name, value in model.named_parameters() if family.vision_part(name) == part}
         if not found:
-            raise RuntimeError(f"no {part} weights were found under model.visual; this is not a Qwen3-VL model")
+            raise RuntimeError(
+                f"no {part} weights were found under model.{family.vision}; this is not a {family.title} model"
+            )
         trained = [name for name, value in found.items() if value.requires_grad or "lora_" in name]
         if freeze[part] and trained:
             raise RuntimeError(f"the {part} weights are not frozen: {', '.join(trained[:3])}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise RuntimeError("no parameter is trained")
-
-
-def _vision_part(name: str) -> str | None:
-    """Return the key of ``freeze`` for a weight of the vision tower; None for other weights."""
-    parts = name.split(".")
-    if "visual" not in parts:
-        return None
-    return "merger" if parts[parts.index("visual") + 1] in MERGERS else "vision"
 
 
 def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str | Path | None, dtype: str) -> nn.Module:

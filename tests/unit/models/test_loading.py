@@ -13,8 +13,9 @@ from peft import LoraConfig, get_peft_model
 from tests.support.calls import NO_LIMITS
 from tests.unit.conftest import BASE, LORA
 from usertune.models.conversation import ConversationTokenizer
-from usertune.models.qwen3_vl import (
-    ADAPTED_LAYERS,
+from usertune.models.families.catalogue import family_of
+from usertune.models.families.qwen3_vl import ADAPTED_LAYERS
+from usertune.models.loading import (
     check_frozen,
     load_model,
     load_processor,
@@ -22,6 +23,8 @@ from usertune.models.qwen3_vl import (
     used_gpus,
 )
 from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
+
+FAMILY = family_of(BASE)
 
 
 @pytest.fixture
@@ -69,8 +72,8 @@ def test_a_vision_weight_that_is_trained_is_noticed(model: Any, part: str, named
     prepare_for_training(model, FreezeSettings(**BOTH))
     getattr(model.model.visual, part).requires_grad_(True)
     with pytest.raises(RuntimeError, match=rf"the {named} weights are not frozen: model\.visual\.{part}"):
-        check_frozen(model, BOTH)
-    check_frozen(model, {**BOTH, named: False})
+        check_frozen(model, FAMILY, BOTH)
+    check_frozen(model, FAMILY, {**BOTH, named: False})
 
 
 def test_an_adapter_on_the_vision_tower_is_noticed_even_when_frozen(model: Any) -> None:
@@ -78,18 +81,18 @@ def test_an_adapter_on_the_vision_tower_is_noticed_even_when_frozen(model: Any) 
     for name, value in adapted.named_parameters():
         value.requires_grad = "lora_" in name and "visual" not in name
     with pytest.raises(RuntimeError, match="not frozen"):
-        check_frozen(adapted, BOTH)
+        check_frozen(adapted, FAMILY, BOTH)
 
 
 def test_a_model_in_which_nothing_is_trained_is_noticed(model: Any) -> None:
     model.requires_grad_(False)
     with pytest.raises(RuntimeError, match="no parameter is trained"):
-        check_frozen(model, BOTH)
+        check_frozen(model, FAMILY, BOTH)
 
 
 def test_a_model_without_a_vision_tower_is_noticed(model: Any) -> None:
     with pytest.raises(RuntimeError, match="no vision weights"):
-        check_frozen(model.model.language_model, BOTH)
+        check_frozen(model.model.language_model, FAMILY, BOTH)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +100,7 @@ def test_a_model_without_a_vision_tower_is_noticed(model: Any) -> None:
     [(NO_LIMITS, 64), (Pixels(min=None, max=128 * 128), 16), (Pixels(min=512 * 512, max=None), 256)],
 )
 def test_pixel_limits_change_the_number_of_visual_tokens(pixels: dict[str, int | None], tokens: int) -> None:
-    conversations = ConversationTokenizer(load_processor(BASE, pixels))
+    conversations = ConversationTokenizer(load_processor(BASE, pixels), FAMILY)
     image: Any = {"path": "x", "sha256": "", "width": 256, "height": 256}
     assert conversations.image_tokens({"images": [image]}) == [tokens]  # type: ignore[typeddict-item]
 
