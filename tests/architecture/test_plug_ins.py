@@ -26,7 +26,8 @@ CONFIG: dict[str, Any] = {
     "name": "small",
     "dataset": {"root": "data"},
     "users": {"test": 1},
-    "base_model": {"path": "base"},
+    # Of the same family as the base model of the studies below.
+    "base_model": {"path": str(REPOSITORY / "demo" / "base")},
     "experiments": {"vanilla": {"mode": "vanilla"}},
 }
 # Makes two small studies with the plug-ins of the page, by the package's own steps, and says what came out.
