@@ -12,6 +12,7 @@ import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from tests.support.calls import NO_LIMITS
+from tests.support.chat_templates import HYBRID, INSTRUCT, QWEN3_5, QWEN3_5_SMALL, THINKING
 from tests.unit.conftest import BASE, Prepared
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_result
@@ -23,71 +24,26 @@ from usertune.models.loading import load_processor
 from usertune.models.model_folder import ModelFolder
 from usertune.models.recipe import BaseModelRecipe
 
-DEMO = (BASE / "chat_template.jinja").read_text()
 MARKERS = family_of(BASE).markers
-CONTENT = """
-{%- macro text(content) -%}
-    {%- if content is string %}{{- content }}
-    {%- else %}
-        {%- for part in content %}
-            {%- if part.type == 'image' %}{{- '<|vision_start|><|image_pad|><|vision_end|>' }}
-            {%- elif 'text' in part %}{{- part.text }}
-            {%- endif %}
-        {%- endfor %}
-    {%- endif %}
-{%- endmacro %}
-"""
-# The parts of Qwen3-VL-Thinking's own template that make the turns of a conversation without tools.
-THINKING_TURNS = """
-{%- set ns = namespace(last_query_index=messages|length - 1) %}
-{%- for message in messages[::-1] %}
-    {%- if message.role == 'user' %}
-        {%- set ns.last_query_index = messages|length - 1 - loop.index0 %}
-        {%- break %}
-    {%- endif %}
-{%- endfor %}
-{%- for message in messages %}
-    {%- set content = text(message.content) %}
-    {%- if message.role != 'assistant' %}
-        {{- '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}
-    {%- else %}
-        {%- set reasoning_content = '' %}
-        {%- if '</think>' in content %}
-            {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
-            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
-        {%- endif %}
-        {%- if loop.index0 > ns.last_query_index %}
-            {{- '<|im_start|>assistant\n<think>\n' + reasoning_content.strip('\n') + '\n</think>\n\n' }}
-            {{- content.lstrip('\n') }}
-        {%- else %}
-            {{- '<|im_start|>assistant\n' + content }}
-        {%- endif %}
-        {{- '<|im_end|>\n' }}
-    {%- endif %}
-{%- endfor %}
-"""
-THINKING = f"""{CONTENT}{THINKING_TURNS}{{%- if add_generation_prompt %}}
-    {{{{- '<|im_start|>assistant\\n<think>\\n' }}}}
-{{%- endif %}}"""
-# As Qwen3's own templates, which can do both.
-HYBRID = f"""{CONTENT}{THINKING_TURNS}{{%- if add_generation_prompt %}}
-    {{{{- '<|im_start|>assistant\\n' }}}}
-    {{%- if enable_thinking is defined and enable_thinking is false %}}
-        {{{{- '<think>\\n\\n</think>\\n\\n' }}}}
-    {{%- endif %}}
-{{%- endif %}}"""
 # A template for training; it marks the model's turns.
-MARKED = DEMO.replace(
+MARKED = INSTRUCT.replace(
     "{{- render(message.content) -}}", "{%- generation -%}{{- render(message.content) -}}{%- endgeneration -%}"
 )
-WORKING = {"demo": DEMO, "thinking": THINKING, "hybrid": HYBRID, "marked": MARKED}
+WORKING = {
+    "instruct": INSTRUCT,
+    "thinking": THINKING,
+    "hybrid": HYBRID,
+    "qwen3.5": QWEN3_5,
+    "qwen3.5, small": QWEN3_5_SMALL,
+    "marked": MARKED,
+}
 PROMPT = "{{- '<|im_start|>assistant\\n' -}}"
 
 
 def _opening(text: str) -> str:
     """Return the demo's template with more text at the end of its prompt alone."""
-    assert DEMO.count(PROMPT) == 1
-    return DEMO.replace(PROMPT, PROMPT.replace("assistant\\n", f"assistant\\n{text}"))
+    assert INSTRUCT.count(PROMPT) == 1
+    return INSTRUCT.replace(PROMPT, PROMPT.replace("assistant\\n", f"assistant\\n{text}"))
 
 
 @pytest.mark.parametrize("template", WORKING.values(), ids=WORKING)
@@ -105,12 +61,14 @@ def test_templates_are_rendered_as_transformers_renders_them(template: str, thin
 @pytest.mark.parametrize(
     ("template", "thinking", "begin"),
     [
-        (DEMO, None, "<|im_start|>assistant\n"),
-        (DEMO, False, "<|im_start|>assistant\n"),
+        (INSTRUCT, None, "<|im_start|>assistant\n"),
+        (INSTRUCT, False, "<|im_start|>assistant\n"),
         (MARKED, None, "<|im_start|>assistant\n"),
         (THINKING, True, "<|im_start|>assistant\n<think>\n"),
         (HYBRID, True, "<|im_start|>assistant\n"),
         (HYBRID, False, "<|im_start|>assistant\n<think>\n\n</think>\n\n"),
+        *((template, True, "<|im_start|>assistant\n<think>\n") for template in (QWEN3_5, QWEN3_5_SMALL)),
+        *((template, False, "<|im_start|>assistant\n<think>\n\n</think>\n\n") for template in (QWEN3_5, QWEN3_5_SMALL)),
     ],
 )
 def test_templates_that_fit_pass(template: str, thinking: bool | None, begin: str) -> None:
@@ -119,7 +77,7 @@ def test_templates_that_fit_pass(template: str, thinking: bool | None, begin: st
 
 
 def test_a_form_of_conversation_may_be_refused_by_the_template_itself() -> None:
-    template = "{%- if messages[0].role == 'system' %}{{- raise_exception('no system turn') }}{% endif %}" + DEMO
+    template = "{%- if messages[0].role == 'system' %}{{- raise_exception('no system turn') }}{% endif %}" + INSTRUCT
     assert ChatTemplate(template, MARKERS).check(None)["refused"] == ["a system turn"]
 
 
@@ -137,15 +95,21 @@ ANSWERS = "{{- render(message.content) -}}\n{%- endif -%}"
         (_opening("Sure: "), None, r"'.*assistant\\nSure: ' in prediction"),
         (THINKING, None, r"^base_model\.thinking: .*set true .*room for them\); or use a model that does not think"),
         (HYBRID, None, r"^base_model\.thinking: .*room for them\), or false for no thoughts; or use"),
+        (QWEN3_5, None, r"^base_model\.thinking: .*room for them\), or false for no thoughts; or use"),
+        (QWEN3_5_SMALL, None, r"^base_model\.thinking: .*room for them\), or false for no thoughts; or use"),
         (THINKING, False, r"^base_model\.thinking is false, but .* has no switch enable_thinking; set true"),
-        (DEMO, True, r"^base_model\.thinking is true, but the model's chat template has no thinking"),
+        (INSTRUCT, True, r"^base_model\.thinking is true, but the model's chat template has no thinking"),
         ("{% if %}", None, "it is not a valid template"),
         ("{{ messages[0].nothing.here }}", None, "it refuses a question with an image"),
         ("{{ messages[0].content }}", None, r"its prompt must end with '<\|im_start\|>assistant\\n'"),
-        (DEMO.replace("<|image_pad|>", ""), None, r"a question with one image has 0 <\|image_pad\|>"),
-        (DEMO.replace("{{- '<|im_end|>\\n' -}}", "{{- '\\n' -}}"), None, r"the answer does not end with <\|im_end\|>"),
+        (INSTRUCT.replace("<|image_pad|>", ""), None, r"a question with one image has 0 <\|image_pad\|>"),
         (
-            DEMO.replace("{{- part.text -}}", "{{- part.text|upper -}}"),
+            INSTRUCT.replace("{{- '<|im_end|>\\n' -}}", "{{- '\\n' -}}"),
+            None,
+            r"the answer does not end with <\|im_end\|>",
+        ),
+        (
+            INSTRUCT.replace("{{- part.text -}}", "{{- part.text|upper -}}"),
             None,
             "the training text changes the answer: '```GROUNDING",
         ),
@@ -163,7 +127,7 @@ def test_the_template_is_the_one_that_the_processor_uses(tmp_path: Path) -> None
     folder = Path(shutil.copytree(BASE, tmp_path / "base"))
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(
-        json.dumps({**tokenizer, "chat_template": f"{DEMO}{{# tokenizer #}}"})
+        json.dumps({**tokenizer, "chat_template": f"{INSTRUCT}{{# tokenizer #}}"})
     )
 
     def same() -> str:
@@ -171,8 +135,8 @@ def test_the_template_is_the_one_that_the_processor_uses(tmp_path: Path) -> None
         assert found == load_processor(folder, NO_LIMITS).chat_template
         return str(found)
 
-    assert same() == DEMO
-    (folder / "chat_template.json").write_text(json.dumps({"chat_template": f"{DEMO}{{# legacy #}}"}))
+    assert same() == INSTRUCT
+    (folder / "chat_template.json").write_text(json.dumps({"chat_template": f"{INSTRUCT}{{# legacy #}}"}))
     assert "legacy" in same()
     (folder / "chat_template.json").unlink()
     (folder / "chat_template.jinja").unlink()
@@ -192,7 +156,15 @@ def _conversations(folder: Path, template: str, thinking: bool | None) -> Conver
         (THINKING, True, "assistant\n<think>\n", "<think>\nAbove.\n</think>\n\n", "Above.\n</think>\n\n{}<|im_end|>\n"),
         (HYBRID, True, "assistant\n", "", "<think>\n\n</think>\n\n{}<|im_end|>\n"),
         (HYBRID, False, "assistant\n<think>\n\n</think>\n\n", "", "{}<|im_end|>\n"),
-        (DEMO, None, "assistant\n", "\n\n", "\n\n{}<|im_end|>\n"),
+        (
+            QWEN3_5,
+            True,
+            "assistant\n<think>\n",
+            "<think>\nAbove.\n</think>\n\n",
+            "Above.\n</think>\n\n{}<|im_end|>\n",
+        ),
+        (QWEN3_5, False, "assistant\n<think>\n\n</think>\n\n", "", "{}<|im_end|>\n"),
+        (INSTRUCT, None, "assistant\n", "\n\n", "\n\n{}<|im_end|>\n"),
     ],
 )
 def test_a_model_is_trained_on_what_follows_its_prompt(
