@@ -4,10 +4,12 @@ import logging
 import os
 import signal
 import sys
+from functools import wraps
 from pathlib import Path
 
 from snakemake.cli import get_argument_parser
 
+from usertune.core.errors import UserError
 from usertune.core.step_names import CHECK
 from usertune.pipeline import targets
 
@@ -16,6 +18,19 @@ def refuse(problem):
     """Exit with a message. Snakemake would add lines of this file to a WorkflowError."""
     logger.error(str(problem))
     sys.exit(1)
+
+
+def refusing(function):
+    """Make a UserError of a function end the run with its message; Snakemake would add a traceback to it."""
+
+    @wraps(function)
+    def call(*arguments, **named):
+        try:
+            return function(*arguments, **named)
+        except UserError as error:
+            refuse(error)
+
+    return call
 
 
 def command_line():

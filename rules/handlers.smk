@@ -75,6 +75,7 @@ def check_users_that_are_left():
 
 
 onstart:
+    refuse_what_this_machine_cannot_run()
     refuse_what_cannot_fit()
     hold_results_or_stop()
     write_study_down()

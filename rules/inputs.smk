@@ -8,6 +8,7 @@ from usertune.reporting.figures.catalogue import FIGURES
 
 
 @cache
+@refusing
 def repair_what_does_not_hold():
     """Run the jobs of invalid results, even if Snakemake's records (after `--touch`, or missing) say otherwise.
 
@@ -25,6 +26,7 @@ def recipe_of(step):
     folder = STUDY.origin.outcomes if step.of_comparison else ""
     settings = layout.settings_of(RECIPES)
 
+    @refusing
     def file(wildcards):
         path = folder + step.manifest.format(settings=settings, **wildcards)
         return JOB_FILES.text(f"{step.name}.json", FRESHNESS.recipe(path))
@@ -59,6 +61,7 @@ def base_model_files(wildcards):
     return sources.base_model_sources(STUDY)
 
 
+@refusing
 def batches_to_collect():
     """A wildcard constraint: the batches of each experiment with all answers in the store."""
     if not workflow.is_main_process:
@@ -98,7 +101,7 @@ def training_logs(wildcards):
 
 def sources_of_users(users):
     """The states of some users' raw data when jobs are planned; see `unrecorded`."""
-    return lambda wildcards, output: [FRESHNESS.raw_data.state(user) for user in users]
+    return refusing(lambda wildcards, output: [FRESHNESS.raw_data.state(user) for user in users])
 
 
 def unrecorded(value):

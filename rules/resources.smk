@@ -3,8 +3,6 @@
 from functools import cache
 from operator import attrgetter
 
-from snakemake.exceptions import WorkflowError
-
 from usertune.checks import preflight
 from usertune.checks.estimates import study as estimates
 from usertune.checks.estimates.lines import estimates_in_lines
@@ -51,10 +49,26 @@ def gpus_of_training(wildcards):
     experiment = STUDY.experiments[wildcards.experiment]
     if on_a_cluster():
         return experiment.processes
+    # An error here would end a dry run in the middle of its jobs. A run is refused before its first job.
+    if workflow.output_settings.dryrun:
+        warn_of_what_is_missing(wildcards.experiment)
+    return min(experiment.gpus, gpus_of_this_machine())
+
+
+def missing_for_training(name):
+    """What a training needs and this machine does not have; None if the training can run here."""
     try:
-        return preflight.gpus_here(wildcards.experiment, experiment, gpus_of_this_machine())
+        preflight.gpus_here(name, STUDY.experiments[name], gpus_of_this_machine())
     except UserError as error:
-        raise WorkflowError(str(error)) from None
+        return str(error)
+    return None
+
+
+@cache
+def warn_of_what_is_missing(name):
+    """Say once for each training, in a dry run, that a run would be refused here."""
+    if missing := missing_for_training(name):
+        logger.warning(f"A run on this machine will be refused: {missing}")
 
 
 @cache
@@ -103,10 +117,24 @@ def estimate_of_study():
         return None
 
 
-def refuse_what_cannot_fit():
-    """Exit if a training that is about to run cannot fit into memory, or onto the disk."""
+def waiting_trainings():
+    """The experiments whose training is about to run, in the order of the study; none in a job."""
     jobs = workflow.dag.needrun_jobs() if workflow.is_main_process else ()
     waiting = {job.wildcards.experiment for job in jobs if job.rule.name == steps.TRAIN.name}
+    return [name for name in TRAINED if name in waiting]
+
+
+def refuse_what_this_machine_cannot_run():
+    """Exit if a training that is about to run needs GPUs or nodes that this machine does not have."""
+    if on_a_cluster():
+        return
+    if problems := list(filter(None, map(missing_for_training, waiting_trainings()))):
+        refuse("\n".join(problems))
+
+
+def refuse_what_cannot_fit():
+    """Exit if a training that is about to run cannot fit into memory, or onto the disk."""
+    waiting = set(waiting_trainings())
     estimated = estimate_of_study() if waiting else None
     if estimated is not None and (problems := estimated.problems(waiting)):
         refuse("\n".join(problems))
@@ -116,3 +144,9 @@ if workflow.output_settings.dryrun and not DATA_ALONE:
     if (estimated := estimate_of_study()) is not None:
         would_be_refused = [f"This will be refused: {problem}" for problem in estimated.problems()]
         logger.info("\n".join([estimates_in_lines(estimated), *would_be_refused]) + "\n")
+    # Above the list of jobs. For named targets, which may need no training, it is said when Snakemake comes to the job.
+    asked = command_line()
+    if asked is not None and not asked.targets and not on_a_cluster():
+        for name in TRAINED:
+            if not FRESHNESS.holds(steps.TRAIN.manifest.format(experiment=name)):
+                warn_of_what_is_missing(name)

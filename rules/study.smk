@@ -67,4 +67,4 @@ wildcard_constraints:
 
 
 if workflow.output_settings.dryrun and not DATA_ALONE:
-    logger.info(explain.in_words(explain.explain(FRESHNESS)) + "\n")
+    logger.info(explain.in_words(refusing(explain.explain)(FRESHNESS)) + "\n")

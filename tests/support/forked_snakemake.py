@@ -47,6 +47,8 @@ def main() -> None:
             if not pid:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
+                # The workflow reads its own command line.
+                sys.argv[:] = ["snakemake", *arguments]
                 # Leaves by SystemExit, which ends this process.
                 sys.modules["snakemake.cli"].main(arguments)
             _, status = os.waitpid(pid, 0)

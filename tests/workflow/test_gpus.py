@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.workplace import Workplace, new_workplace
+from tests.support.forked_snakemake import run_each
+from tests.support.workplace import SNAKEMAKE, Workplace, new_workplace
 from usertune.demo.dataset import Counts
 
 pytestmark = pytest.mark.workflow
@@ -85,14 +86,39 @@ def test_two_gpus_train_one_experiment(tmp_path: Path) -> None:
     assert "step 3 of 3: validation loss" in log, "what the processes say is in the log of the job"
 
 
-def test_more_gpus_than_there_are_is_reported_before_anything_runs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("machine", "missing"),
+    [
+        ((), "experiments.full shares one model between 2 GPUs (parallel: auto), but this machine has none; "),
+        (("GPU-one",), "experiments.full.gpus is 2, but this machine has 1 usable; set gpus: 1"),
+    ],
+    ids=["no GPU", "one GPU"],
+)
+def test_a_plan_names_missing_gpus_and_a_run_is_refused_before_its_first_job(
+    tmp_path: Path, machine: tuple[str, ...], missing: str
+) -> None:
     workplace = new_workplace(tmp_path / "study", Counts(train=3, validation=1, test=1))
-    _with_gpus(workplace, "GPU-one")
+    _with_gpus(workplace, *machine)
     workplace.replace("    mode: full\n", "    mode: full\n    gpus: 2\n")
     workplace.replace("  micro_batch_size: 4", "  micro_batch_size: 2")
-    code, output = workplace.snakemake("-n", FULL)
-    assert code != 0
-    assert "experiments.full.gpus is 2, but this machine has 1 usable; set gpus: 1" in output
+    runs = [
+        workplace.command(*arguments)[len(SNAKEMAKE) :] for arguments in (["-n"], ["-n", FULL], ["-n", "vanilla"], [])
+    ]
+    plan, part, without, run = run_each(runs, workplace.folder, workplace.run_environment)
+    warning = f"A run on this machine will be refused: {missing}"
+    for code, output in (plan, part):
+        assert code == 0, output
+        assert output.count(warning) == 1
+        assert "Job 0: " in output, "the plan goes to its last job"
+    assert plan[1].index(warning) < plan[1].index("Building DAG of jobs"), "above the list of jobs"
+    assert without[0] == 0
+    assert "experiments.full" not in without[1], "what is asked for needs no such training"
+    code, output = run
+    assert code == 1
+    assert output.count(missing) == 1
+    for text in ("Traceback", "Exception", "Job 0: ", "will be refused"):
+        assert text not in output
+    assert not workplace.results.exists()
 
 
 def test_what_a_cluster_is_asked_for(tmp_path: Path) -> None:

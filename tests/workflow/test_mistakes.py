@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
 
-from tests.support.workplace import Workplace, refused
+from tests.support.fingertip_tree import write_users
+from tests.support.forked_snakemake import run_each
+from tests.support.workplace import SNAKEMAKE, STUDY, Workplace, refused
 
 pytestmark = pytest.mark.workflow
 
@@ -134,3 +139,30 @@ def test_bad_samples_can_be_skipped(workplace: Workplace) -> None:
     assert manifest["skipped_samples"][-1]["line"] == 5
     assert manifest["skipped_samples"][-1]["field"] == "image"
     assert "skipped: image" in output
+
+
+def test_data_that_turn_out_unusable_while_jobs_are_planned_are_reported_without_a_traceback(tmp_path: Path) -> None:
+    workplace = Workplace(tmp_path)
+    write_users(workplace.data, (1, 2, 11, 12, 13, 74))
+    workplace.study.write_text(STUDY)
+    workplace.replace("  format: messages", "  format: fingertip")
+    workplace.replace("  warmup_steps: 1", "  warmup_steps: 0")
+    user = workplace.data / "1"
+    (good,) = user.iterdir()
+    # Users are found by their first episode in the order of the file system; the check of the other names comes later.
+    for number in range(100):
+        bad = user / f"bad\n{number}"
+        shutil.copytree(good, bad)
+        with os.scandir(user) as entries:
+            if next(entries).name == good.name:
+                break
+        shutil.rmtree(bad)
+    else:
+        pytest.fail("no name comes after the good one")
+    runs = [workplace.command(*arguments)[len(SNAKEMAKE) :] for arguments in (["-n"], ["-n", "check"], ["check"])]
+    for code, output in run_each(runs, workplace.folder, workplace.run_environment):
+        assert code == 1
+        assert output.count(f"data: the folder '1/bad\\n{number}' holds a line break") == 1
+        for text in ("Traceback", "Exception", ".smk"):
+            assert text not in output
+        assert not workplace.results.exists()

@@ -86,6 +86,6 @@ def gpus_here(name: str, experiment: Experiment, available: int) -> int:
     if not available and experiment.strategy == "fsdp" and experiment.gpus > 1:
         raise UserError(
             f"{key} shares one model between {experiment.gpus} GPUs (parallel: {experiment.parallel}), but this "
-            "machine has none; set gpus: 1, or parallel: ddp"
+            "machine has none; run it on a cluster (--profile slurm), or set gpus: 1, or parallel: ddp"
         )
     return min(experiment.gpus, available)
