@@ -1,6 +1,8 @@
 """Check before a run: the raw data of all users, and what memory, steps, time and disk the study needs.
 
-Nothing is written and no model is loaded. What cannot fit is reported with the smallest change that fits. Examples:
+Nothing is written and no model is loaded. The lengths of samples that are not prepared yet are
+those of a few raw samples, with the headers of their images. What cannot fit is reported with the smallest change that
+fits. Examples:
 
     usertune check
     usertune check memory --study configs/mine.yaml
@@ -75,6 +77,7 @@ def _check_memory(study: Study, gpu_memory: float | None) -> None:
     from rich.console import Console
 
     from usertune.checks.estimates.machine import Machine, machine_of
+    from usertune.checks.estimates.raw_samples import look_at_raw_samples
     from usertune.checks.estimates.study import estimate
     from usertune.checks.estimates.view import render
     from usertune.checks.preflight import check_sources
@@ -83,10 +86,11 @@ def _check_memory(study: Study, gpu_memory: float | None) -> None:
     machine = machine_of(study.gpu_memory_gb, on_a_cluster=False)
     if gpu_memory is not None:
         machine = Machine("gpu", round(gpu_memory * 2**30), "--gpu-memory")
-    estimated = estimate(study, machine)
+    estimated = estimate(study, machine, look_at_raw=look_at_raw_samples)
     if hasattr(sys.stdout, "reconfigure"):
         # A character that the terminal cannot show must not end the program.
         sys.stdout.reconfigure(errors="backslashreplace")
-    Console(highlight=False, markup=False, emoji=False).print(render(estimated), crop=False)
+    console = Console(highlight=False, markup=False, emoji=False)
+    console.print(render(estimated, console.width), crop=False)
     if problems := estimated.problems():
         raise UserError("\n".join(problems))

@@ -63,6 +63,14 @@ def count(number: float | None) -> str:
     return f"{number:.0f}"
 
 
+def byte_size(size: int) -> str:
+    """Return a number of bytes, in a unit of which there is at least one: ``16.4 GiB``, ``83.2 KiB``, ``0``."""
+    for factor, unit in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size >= factor:
+            return f"{size / factor:,.1f} {unit}"
+    return f"{size} B" if size else "0"
+
+
 def printable(text: str, keep: str = "") -> str:
     """Return a text in one line, with control characters escaped, except those in ``keep``."""
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import stat
 import warnings
 from collections.abc import Callable
@@ -25,8 +26,9 @@ MAX_PIXELS = 100_000_000
 # The limit of Qwen3-VL's image processor, which would refuse the image hours later, in a GPU job.
 MAX_ASPECT_RATIO = 200
 LONGEST_NAME_SHOWN = 100
-# The EXIF orientation of an image that is stored as it is seen.
+# The EXIF orientation of an image that is stored as it is seen, and those with which width and height change places.
 UPRIGHT = 1
+ON_ITS_SIDE = (5, 6, 7, 8)
 
 Look = Callable[[str, Image.Image], None]
 
@@ -102,6 +104,34 @@ def is_turned(path: Path) -> bool:
         raise BadImageError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def size_in_header(root: Path, relative_path: str) -> tuple[int, int]:
+    """Return width and height of an image in pixels, after EXIF rotation. Reads the header; no pixel is decoded.
+
+    Args:
+        root: folder of the raw data.
+        relative_path: path of the image below it.
+
+    Raises:
+        BadImageError: see `describe_image`; pixels that are truncated or damaged are not seen.
+    """
+    path, name = resolve_inside(root, relative_path), _shorten(relative_path)
+    try:
+        _check_file(path.stat(), name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=FORMATS) as image:
+                _check_header(image, name)
+                # Pillow decodes a PNG without EXIF data before its pixels, to look for them after these.
+                has_exif = image.format != "PNG" or "exif" in image.info
+                turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) in ON_ITS_SIDE
+                return (image.height, image.width) if turned else image.size
+    except (BadImageError, MemoryError):
+        raise
+    # As in _decode.
+    except Exception as error:
+        raise BadImageError(f"the image {name} cannot be read: {error}") from None
+
+
 def resolve_inside(root: Path, relative_path: str) -> Path:
     """Return ``root / relative_path``.
 
@@ -114,13 +144,16 @@ def resolve_inside(root: Path, relative_path: str) -> Path:
 
 
 def _read_file(path: Path, name: str) -> bytes:
-    status = path.stat()
+    _check_file(path.stat(), name)
+    return path.read_bytes()
+
+
+def _check_file(status: os.stat_result, name: str) -> None:
     # Opening a pipe without a writer would wait forever.
     if not stat.S_ISREG(status.st_mode):
         raise BadImageError(f"the image {name} is not a file but a folder, a pipe or a device")
     if status.st_size > MAX_BYTES:
         raise BadImageError(f"the image {name} has {status.st_size:,} bytes; at most {MAX_BYTES:,} are read")
-    return path.read_bytes()
 
 
 def _decode(content: bytes, name: str) -> Image.Image:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from usertune.checks.estimates.samples import PERCENTILES, Lengths
-from usertune.checks.estimates.study import Estimate, TrainingEstimate, gigabytes
-from usertune.core.formatting import duration
+from usertune.checks.estimates.study import Estimate, TrainingEstimate
+from usertune.core.formatting import byte_size, count, duration
 
 VERDICTS = {
     "fits": "fits",
@@ -16,12 +16,12 @@ VERDICTS = {
 
 def estimates_in_lines(estimate: Estimate) -> str:
     """Return the estimate in a few lines, one or two for each trained experiment."""
-    lines = head(estimate)
+    lines = [f"{title}: {text}" for title, text in head(estimate).items()]
     for name, training in estimate.trainings.items():
         fits = f", {VERDICTS[training.verdict]}" if VERDICTS[training.verdict] else ""
         lines.append(
             f"  {name}: trains {count(training.trained)} of {count(estimate.shape.total)} weights with "
-            f"{gigabytes(training.need)} {where(training)}{fits}; {time(training)}"
+            f"{byte_size(training.need)} {where(training)}{fits}; {time(training)}"
         )
         lines.append(f"    learning rate {training.reached.in_words()}")
     return "\n".join([*lines, disk(estimate), *warnings(estimate)])
@@ -41,37 +41,37 @@ def warnings(estimate: Estimate) -> list[str]:
     return found
 
 
-def count(number: int) -> str:
-    """Return a number of weights for people: ``8.77 B``, ``21.8 M``, ``23 k``."""
-    for size, unit in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
-
-
-def head(estimate: Estimate) -> list[str]:
-    """Return the lines about memory and the lengths of samples."""
+def head(estimate: Estimate) -> dict[str, str]:
+    """Return what is known of memory and of the lengths of samples, by title."""
     machine = estimate.machine
-    memory = "unknown" if machine.memory is None else gigabytes(machine.memory)
+    memory = "unknown" if machine.memory is None else byte_size(machine.memory)
     what = "GPU memory" if machine.device == "gpu" else "Memory"
-    lines = [f"{what}: {memory} ({machine.source})"]
     splits = {"training": estimate.train, "test": estimate.test}
-    return lines + [f"Tokens of the {name} samples: {_lengths(own)}" for name, own in splits.items() if own]
+    lengths = {f"Tokens of the {name} samples": _lengths(own) for name, own in splits.items() if own}
+    return {what: f"{memory} ({machine.source})", **lengths}
 
 
 def _lengths(lengths: Lengths) -> str:
     if lengths.assumed:
         return (
-            f"not prepared yet; assumed {lengths.tokens[0]:,} for each of at most {lengths.samples:,} (one image of "
-            "max_pixels)"
+            f"not prepared yet; assumed {lengths.tokens[0]:,} for each of at most {lengths.samples:,} (an image of "
+            "max_pixels; usertune check reads the headers of some images)"
         )
     names = [f"{share} %" for share in PERCENTILES[:-1]]
     values = lengths.percentiles()
     shares = ", ".join(f"{name} {value:,}" for name, value in zip(names, values[:-1], strict=True))
-    looked = len(lengths.tokens)
-    of = f"{looked:,} of {lengths.samples:,} samples" if looked < lengths.samples else f"{looked:,} samples"
     rule = "" if lengths.by_tokenizer else "; texts by a rule"
-    return f"{shares}, longest {values[-1]:,} ({of}; median of visual tokens {_median(lengths):,}{rule})"
+    return (
+        f"{shares}, longest {values[-1]:,} ({_looked_at(lengths)}; median of visual tokens {_median(lengths):,}{rule})"
+    )
+
+
+def _looked_at(lengths: Lengths) -> str:
+    looked = len(lengths.tokens)
+    if lengths.source == "headers":
+        bad = f", {lengths.bad:,} bad ones left out" if lengths.bad else ""
+        return f"not prepared yet: image headers of {looked:,} of at most {lengths.samples:,} samples{bad}"
+    return f"{looked:,} of {lengths.samples:,} samples" if looked < lengths.samples else f"{looked:,} samples"
 
 
 def _median(lengths: Lengths) -> int:
@@ -94,5 +94,5 @@ def time(training: TrainingEstimate) -> str:
 def disk(estimate: Estimate) -> str:
     """Return the line about disk space."""
     written = estimate.disk(estimate.waiting)
-    needed = gigabytes(written) if written else "nothing more"
-    return f"Disk: trainings need {needed}, {gigabytes(estimate.free_disk)} are free"
+    needed = byte_size(written) if written else "nothing more"
+    return f"Disk: trainings need {needed}, {byte_size(estimate.free_disk)} are free"

@@ -1,17 +1,18 @@
-"""How long the samples of a study are in tokens, from the prepared samples; nothing is decoded."""
+"""How long the samples of a study are in tokens, from the prepared samples or a few raw ones; nothing is decoded."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 from usertune.checks.estimates.memory import MicroBatch
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_manifest
+from usertune.data.samples import Sample
 from usertune.models.model_shape import ModelShape
 from usertune.models.token_rate import tokens_per_byte
 
@@ -35,6 +36,21 @@ class SampleSize:
 
 
 @dataclass(frozen=True)
+class Unprepared:
+    """Samples of users who are not prepared yet.
+
+    Attributes:
+        count: the greatest possible number of them.
+        samples: those that were looked at, in the form of prepared ones.
+        bad: number of those that were looked at and cannot be used.
+    """
+
+    count: int = 0
+    samples: tuple[Sample, ...] = ()
+    bad: int = 0
+
+
+@dataclass(frozen=True)
 class Lengths:
     """Lengths of the samples of some users, in tokens.
 
@@ -46,7 +62,9 @@ class Lengths:
         answers: tokens with a label of each of them.
         rate: tokens a byte of text.
         by_tokenizer: whether the model's tokenizer gave the rate.
-        assumed: whether there are no prepared samples, so that lengths are an upper bound.
+        source: the prepared samples; texts of raw samples and headers of their images; or neither, so that the lengths
+            are an upper bound.
+        bad: number of raw samples that were looked at and cannot be used.
     """
 
     samples: int
@@ -56,7 +74,13 @@ class Lengths:
     answers: tuple[int, ...]
     rate: float
     by_tokenizer: bool
-    assumed: bool = False
+    source: Literal["prepared", "headers", "assumed"] = "prepared"
+    bad: int = 0
+
+    @property
+    def assumed(self) -> bool:
+        """Whether no sample was looked at."""
+        return self.source == "assumed"
 
     def percentiles(self) -> tuple[int, ...]:
         """Return the 5th, 50th and 95th percentile and the maximum of all tokens of a sample (nearest rank)."""
@@ -90,18 +114,19 @@ class Lengths:
         """Return the lengths with the pixel limits of another shape."""
         if self.assumed:
             return assumed_lengths(shape, self.samples)
-        return _counted(shape, self.samples, self.sizes, self.rate, self.by_tokenizer)
+        counted = _counted(shape, self.samples, self.sizes, self.rate, self.by_tokenizer)
+        return replace(counted, source=self.source, bad=self.bad)
 
 
-def read_lengths(shape: ModelShape, base: Path, manifests: Sequence[Path], limit: int, unprepared: int) -> Lengths:
-    """Return the lengths of the prepared samples of some users.
+def read_lengths(shape: ModelShape, base: Path, manifests: Sequence[Path], limit: int, others: Unprepared) -> Lengths:
+    """Return the lengths of the samples of some users: of prepared ones if there are any, else of raw ones.
 
     Args:
         shape: the base model.
         base: its folder, for the tokenizer.
         manifests: the manifest of each user, which may be missing; its samples are beside it.
         limit: most samples to read, evenly over the users; the first ones of each.
-        unprepared: number of raw samples of users without a manifest.
+        others: samples of users without a manifest.
     """
     share = max(1, limit // max(1, len(manifests)))
     count, sizes, texts = 0, [], []
@@ -113,32 +138,37 @@ def read_lengths(shape: ModelShape, base: Path, manifests: Sequence[Path], limit
             continue
         texts += [_text(sample, None) for sample in rows[:1]]
         sizes += [_size(sample) for sample in rows]
-    if not sizes:
-        return assumed_lengths(shape, unprepared)
-    rate, asked = tokens_per_byte(base, texts[:TEXTS_MEASURED])
-    return _counted(shape, count + unprepared, tuple(sizes), rate, asked)
+    if sizes:
+        rate, asked = tokens_per_byte(base, texts[:TEXTS_MEASURED])
+        return _counted(shape, count + others.count, tuple(sizes), rate, asked)
+    if others.samples:
+        every = -(-len(others.samples) // TEXTS_MEASURED)
+        rate, asked = tokens_per_byte(base, [_text(sample, None) for sample in others.samples[::every]])
+        lengths = _counted(shape, others.count, tuple(map(_size, others.samples)), rate, asked)
+        return replace(lengths, source="headers", bad=others.bad)
+    return assumed_lengths(shape, others.count)
 
 
 def assumed_lengths(shape: ModelShape, samples: int) -> Lengths:
     """Return lengths for samples that are not prepared: one image as large as the limit allows, and a short text."""
     image = shape.image.most // shape.image.side**2
     tokens = image + ASSUMED_TEXT + ASSUMED_ANSWER
-    return Lengths(samples, (), (image,), (tokens,), (ASSUMED_ANSWER,), 0.0, False, assumed=True)
+    return Lengths(samples, (), (image,), (tokens,), (ASSUMED_ANSWER,), 0.0, False, source="assumed")
 
 
-def _first_samples(manifest: Path, count: int) -> Iterator[dict[str, Any]]:
+def _first_samples(manifest: Path, count: int) -> Iterator[Sample]:
     samples = manifest.with_name(manifest.name.removesuffix(".manifest.json") + ".jsonl")
     with samples.open(encoding="utf-8") as lines:
         for _, line in zip(range(count), lines, strict=False):
             yield json.loads(line)
 
 
-def _text(sample: dict[str, Any], role: str | None) -> str:
+def _text(sample: Sample, role: str | None) -> str:
     turns = [turn for turn in sample["messages"] if role in (None, turn["role"])]
     return "".join(part.get("text", "") for turn in turns for part in turn["content"])
 
 
-def _size(sample: dict[str, Any]) -> SampleSize:
+def _size(sample: Sample) -> SampleSize:
     return SampleSize(
         images=tuple((image["width"], image["height"]) for image in sample["images"]),
         turns=len(sample["messages"]),

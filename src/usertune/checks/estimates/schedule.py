@@ -41,8 +41,8 @@ class Reached:
     def in_words(self) -> str:
         """Return it as ``reaches 1e-4 after 4 of 90 steps, ends at 1.2e-6``."""
         if self.highest < self.peak:
-            return f"never reaches {_rate(self.peak)}: warm-up of {self.warmup_steps} steps, training of {self.steps}"
-        return f"reaches {_rate(self.peak)} after {self.warmup_steps} of {self.steps} steps, ends at {_rate(self.last)}"
+            return f"never reaches {rate(self.peak)}: warm-up of {self.warmup_steps} steps, training of {self.steps}"
+        return f"reaches {rate(self.peak)} after {self.warmup_steps} of {self.steps} steps, ends at {rate(self.last)}"
 
 
 def schedule_reached(training: Training, samples: int) -> Reached:
@@ -59,7 +59,7 @@ def schedule_reached(training: Training, samples: int) -> Reached:
     return Reached(steps, warmup_steps, training.learning_rate, max(rates), last)
 
 
-def _rate(value: float) -> str:
+def rate(value: float) -> str:
     """Return a learning rate with two digits, as people write it: 1e-4."""
     digits, _, exponent = f"{value:.1e}".partition("e")
     return f"{digits.removesuffix('.0')}e{int(exponent)}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,10 +12,11 @@ from usertune.checks.estimates.disk import Disk, training_disk
 from usertune.checks.estimates.machine import Machine, free_bytes
 from usertune.checks.estimates.memory import Parts, prediction_memory
 from usertune.checks.estimates.plan import COMFORTABLE, Change, Plan, Verdict, smallest_change, verdict
-from usertune.checks.estimates.samples import Lengths, read_lengths
+from usertune.checks.estimates.samples import Lengths, Unprepared, read_lengths
 from usertune.checks.estimates.schedule import Reached, schedule_reached
 from usertune.checks.estimates.speed import Speed, known_speed
 from usertune.core.errors import UserError
+from usertune.core.formatting import byte_size
 from usertune.data.readers.catalogue import get_reader
 from usertune.inference.engines.catalogue import ENGINES
 from usertune.models.base_folder import is_local
@@ -29,6 +30,8 @@ from usertune.study.schema.study import Study
 # Samples that are looked at where a few seconds would be too long.
 FEW_SAMPLES = 2_000
 ALL_SAMPLES = 1 << 60
+# Looks at a few raw samples of users without prepared ones (`usertune.checks.estimates.raw_samples`).
+LookAtRaw = Callable[[Study, Sequence[str]], Unprepared]
 
 
 @dataclass(frozen=True)
@@ -130,27 +133,32 @@ class Estimate:
         ]
         if (written := self.disk(experiments)) > self.free_disk:
             found.append(
-                f"results: {gigabytes(self.free_disk)} are free, but trainings write {gigabytes(written)} with their "
+                f"results: {byte_size(self.free_disk)} are free, but trainings write {byte_size(written)} with their "
                 "working checkpoints; free some space, or choose a folder on another disk"
             )
         return found
 
 
-def estimate(study: Study, machine: Machine, limit: int = ALL_SAMPLES) -> Estimate:
+def estimate(
+    study: Study, machine: Machine, limit: int = ALL_SAMPLES, look_at_raw: LookAtRaw | None = None
+) -> Estimate:
     """Return what a study needs.
 
     Args:
         study: the study.
         machine: where it runs.
-        limit: most samples of each split whose sizes are read.
+        limit: most prepared samples of each split whose sizes are read.
+        look_at_raw: looks at raw samples if a split has no prepared ones; None: their images are assumed to be as large
+            as the limit allows.
 
     Raises:
         UserError: the base model is not on this machine yet, or a file of it cannot be used.
     """
     folder = base_folder(study)
     shape = read_model_shape(folder, Pixels(min=study.base_model.min_pixels, max=study.base_model.max_pixels))
-    train = _lengths(study, shape, folder, study.users.train, limit) if study.users.train else None
-    test = _lengths(study, shape, folder, study.users.test, limit)
+    look = look_at_raw or _count_raw
+    train = _lengths(study, shape, folder, study.users.train, limit, look) if study.users.train else None
+    test = _lengths(study, shape, folder, study.users.test, limit, look)
     estimated = Estimate(shape, machine, train, test, free_disk=free_bytes(Path(study.results)))
     for name, experiment in study.experiments.items():
         if experiment.trained and train is not None and train.samples:
@@ -178,19 +186,20 @@ def base_folder(study: Study) -> Path:
     return snapshot
 
 
-def gigabytes(size: int) -> str:
-    """Return a size for people, in units of 2^30 bytes: ``16.4 GiB``, ``23 MiB`` below 0.1."""
-    return f"{size / 2**30:,.1f} GiB" if size >= 0.1 * 2**30 else f"{size / 2**20:,.1f} MiB"
-
-
-def _lengths(study: Study, shape: ModelShape, folder: Path, users: Sequence[str], limit: int) -> Lengths:
+def _lengths(
+    study: Study, shape: ModelShape, folder: Path, users: Sequence[str], limit: int, look_at_raw: LookAtRaw
+) -> Lengths:
     manifests = [Path(study.results, steps.PREPARE.manifest.format(user=user)) for user in users]
     missing = [user for user, manifest in zip(users, manifests, strict=True) if not manifest.exists()]
-    unprepared = 0
+    others = Unprepared()
     if missing:
-        reader = get_reader(study.dataset.format, Path(study.dataset.root), study.dataset.options)
-        unprepared = sum(reader.count(user) for user in missing)
-    return read_lengths(shape, folder, manifests, limit, unprepared)
+        others = (look_at_raw if len(missing) == len(users) else _count_raw)(study, missing)
+    return read_lengths(shape, folder, manifests, limit, others)
+
+
+def _count_raw(study: Study, users: Sequence[str]) -> Unprepared:
+    reader = get_reader(study.dataset.format, Path(study.dataset.root), study.dataset.options)
+    return Unprepared(sum(reader.count(user) for user in users))
 
 
 def _plan(study: Study, experiment: Experiment, device: Literal["gpu", "cpu"]) -> Plan:
@@ -258,13 +267,13 @@ def _prediction(study: Study, name: str, shape: ModelShape, test: Lengths, machi
 
 def _too_large(name: str, training: TrainingEstimate, machine: Machine) -> str:
     assert machine.memory is not None
-    need = f"training of {name} needs about {gigabytes(training.need)}"
-    there = f"{gigabytes(machine.memory)} ({machine.source})"
+    need = f"training of {name} needs about {byte_size(training.need)}"
+    there = f"{byte_size(machine.memory)} ({machine.source})"
     if training.change is not None:
         return (
             f"experiments.{name}: {need}, and there are {there}; the smallest change that fits: {training.change.words}"
         )
-    wanted = gigabytes(round(training.need / COMFORTABLE))
+    wanted = byte_size(round(training.need / COMFORTABLE))
     return (
         f"experiments.{name}: {need}, and there are {there}; no smaller micro_batch_size, gradient_checkpointing, "
         f"max_pixels or mode makes it fit: use a smaller base model, or {wanted}"
