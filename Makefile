@@ -43,7 +43,7 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style
 	$(BIN)/ruff format
 	$(BIN)/snakefmt Snakefile rules
 
-schema: setup  ## Regenerate schemas/study.schema.json and the tables of docs/answers.md from the code
+schema: setup  ## Regenerate schemas/study.schema.json and the tables of docs/answers.md and docs/data.md from the code
 	$(BIN)/usertune schema
 
 bench: setup  ## Run the benchmarks and store their results; about 30 minutes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,25 @@ from usertune.data.readers.catalogue import get_reader
 from usertune.data.recipe import PrepareRecipe
 
 HOSTILE = st.sampled_from([*HOSTILE_TEXTS, "<image>", "<bbox>", "<ref-object>", "user_1/1.png", "..", "images"])
+
+
+def _long_episode(_user: str, images: Sequence[str]) -> list[Any]:
+    """Return an episode of AndroidControl with one action of each kind, so that an entry holds several samples."""
+    actions: list[Any] = [
+        {"action_type": "open_app", "app_name": "Mail"},
+        {"action_type": "click", "x": 10, "y": 20},
+        json.dumps({"action_type": "scroll", "direction": "up"}),
+        {"action_type": "input_text", "text": "hi"},
+        {"action_type": "navigate_back"},
+        {"action_type": "status", "goal_status": "infeasible"},
+    ]
+    screenshots = [images[number % len(images)] for number in range(len(actions) + 1)]
+    instructions = ["do it"] * len(actions)
+    return [{"goal": "a", "screenshots": screenshots, "actions": actions, "step_instructions": instructions}]
+
+
+LONG = replace(LAYOUTS["androidcontrol"], samples=_long_episode, task="action")
+FORMATS = {**LAYOUTS, "androidcontrol-long": LONG}
 
 
 @st.composite
@@ -44,7 +65,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("layout", FORMATS.values(), ids=FORMATS)
 @given(data=st.data())
 def test_a_damaged_file_is_read_or_refused_with_a_message(images: Path, layout: Layout, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -216,6 +216,38 @@ def _aitw(user: str, images: Sequence[str]) -> list[Any]:
     return found
 
 
+APPS = {"1": "Mail", "2": "Maps"}
+
+
+def _androidcontrol(user: str, images: Sequence[str]) -> list[Any]:
+    """Return episodes of one step each; the last screenshot of an episode shows its end."""
+    found = []
+    for number, image in enumerate(images):
+        x, y = TARGETS[number]
+        found.append(
+            {
+                "episode_id": 10 * int(user) + number,
+                "goal": "send the mail",
+                "app": APPS[user],
+                "screenshots": [image, image],
+                "accessibility_trees": [[], []],
+                "actions": [json.dumps({"action_type": "click", "x": x, "y": y})],
+                "step_instructions": [f"tap part {number}"],
+            }
+        )
+    return found
+
+
+def _androidcontrol_steps(user: str, images: Sequence[str]) -> list[Any]:
+    found = []
+    for number, image in enumerate(images):
+        x, y = TARGETS[number]
+        step = {"episode_id": int(user), "step": number, "goal": "send the mail", "app": APPS[user]}
+        action = {"action_type": "click", "x": x, "y": y}
+        found.append({**step, "step_instruction": f"tap {number}", "screenshot": image, "action": action})
+    return found
+
+
 def packed(samples: Sequence[Any]) -> list[Any]:
     """Return samples as a packed file has them: lists of lists."""
     return [list(samples[:2]), *([list(samples[2:])] if samples[2:] else [])]
@@ -241,6 +273,22 @@ LAYOUTS = {
         {"user": "file", "images": "aitw_images"},
         users=("aitw_data_1", "aitw_data_2"),
         images="aitw_images",
+    ),
+    "androidcontrol": Layout(
+        "androidcontrol",
+        "pixels",
+        _androidcontrol,
+        "episodes.jsonl",
+        {"user": "app", "images": "images"},
+        users=("Mail", "Maps"),
+    ),
+    "androidcontrol-steps": Layout(
+        "androidcontrol",
+        "pixels",
+        _androidcontrol_steps,
+        "500_steps.json",
+        {"user": "app", "images": "images"},
+        users=("Mail", "Maps"),
     ),
     "screenspot": Layout(
         "screenspot",

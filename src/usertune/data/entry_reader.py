@@ -67,7 +67,7 @@ class Place(NamedTuple):
         name: the default of its id.
         part: see `usertune.data.json_entries.Entry`.
         group: see there.
-        position: see there.
+        position: see there, and `EntryReader.steps`.
     """
 
     user: str
@@ -125,21 +125,35 @@ class EntryReader:
     @classmethod
     def recognise(cls, source: Path) -> Found | None:
         """Return what a file or folder holds in this format, see `usertune.data.recognise`."""
-        reader = cls(source)
+        return cls(source).recognised()
+
+    def recognised(self) -> Found | None:
+        """Return what the root, a file or a folder, holds in this format, read with the options."""
 
         def fits(entry: Mapping[str, Any]) -> bool:
             try:
-                reader.sample(entry, Place(ALL, "1", "", 0, 0))
+                self.sample(self.completed(entry), Place(ALL, "1", "", 0, 0))
             except (BadSampleError, UserError):
                 return False
             return True
 
-        found = recognise_entries(source, cls.PATTERNS, fits, reader.image_names, cls.PARTS)
+        found = recognise_entries(self.root, self.PATTERNS, fits, self.image_names, self.PARTS)
         return found[0] if found else None
 
     def image_names(self, entry: Mapping[str, Any]) -> Iterable[Any]:
         """Return the image paths of a sample as they are in the data, texts or not."""
         raise NotImplementedError
+
+    def steps(self, _entry: Mapping[str, Any]) -> int | None:
+        """Return how many samples an entry holds, for formats with an episode per entry; None: it is one itself.
+
+        The position of a sample, see `Place`, is its number in such an entry.
+        """
+        return None
+
+    def completed(self, entry: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return an entry with keys that follow from others, such as one that can name the user."""
+        return entry
 
     def sample(self, entry: Mapping[str, Any], place: Place) -> RawSample:
         """Return a sample.
@@ -190,6 +204,8 @@ class EntryReader:
             raise UserError("\n".join(index.problems))
         rows = index.users[user].rows if user in index.users else array("Q")
         parts = list(index.parts)
+        # An entry with several samples is parsed once.
+        parsed_at, value = (-1, -1, -1), None
         with ExitStack() as stack:
             handles: dict[int, BinaryIO] = {}
             for at in range(0, len(rows), _COLUMNS):
@@ -200,8 +216,9 @@ class EntryReader:
                 name = f"{self._name(path)}-{number}" + (f"-{item + 1}" if item else "")
                 place = Place(user, name, parts[part], group, position)
                 try:
-                    entry = self._mapping(read_entry(handles[file], start, length, item))
-                    yield Location(path, number), self._complete(entry, place)
+                    if parsed_at != (file, start, item):
+                        value, parsed_at = read_entry(handles[file], start, length, item), (file, start, item)
+                    yield Location(path, number), self._complete(self._mapping(value), place)
                 except BadSampleError as problem:
                     yield Location(path, number), problem
         yield from index.nobody
@@ -246,7 +263,7 @@ class EntryReader:
             raise value
         if not isinstance(value, dict):
             raise BadSampleError("line", f"expected a JSON object, found {type(value).__name__}")
-        return value
+        return self.completed(value)
 
     def _index(self) -> _Index:
         states = [(status.st_size, status.st_mtime_ns) for status in (path.stat() for path in self._files)]
@@ -264,8 +281,10 @@ class EntryReader:
 
     def _add(self, index: _Index, number: int, path: Path, entry: Entry) -> None:
         names: list[str] = []
+        steps: int | None = None
         try:
             if isinstance(entry.value, dict):
+                steps = self.steps(entry.value)
                 names = [name for name in self.image_names(entry.value) if isinstance(name, str)]
             value = {} if self.user_of.rule in (ALL, FILE) else self._mapping(entry.value)
             user = self.user_of(value, path, names)
@@ -274,9 +293,10 @@ class EntryReader:
             return
         found = index.users.setdefault(user, _Samples())
         part = index.parts.setdefault(entry.part, len(index.parts))
-        found.rows.extend(
-            (number, entry.number, entry.start, entry.length, entry.item, entry.group, entry.position, part)
-        )
+        for position in (entry.position,) if steps is None else range(steps):
+            found.rows.extend(
+                (number, entry.number, entry.start, entry.length, entry.item, entry.group, position, part)
+            )
         paths = (self.in_images(name) for name in names)
         found.images.update(name for name in paths if not path_problem(name))
 

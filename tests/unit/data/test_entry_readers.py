@@ -224,6 +224,132 @@ def test_every_action_of_aitw_is_read_from_its_subset_and_episode(tmp_path: Path
     assert [problem.field for problem in found if isinstance(problem, BadSampleError)] == ["action_type_id"] * 2
 
 
+ANDROID: dict[str, Any] = {
+    "episode_id": 7,
+    "goal": "send the mail",
+    "screenshots": [f"{number}.png" for number in range(12)],
+    "step_instructions": [f"do {number}" for number in range(11)],
+    "actions": [
+        json.dumps({"action_type": "open_app", "app_name": "Gmail"}),
+        {"action_type": "click", "x": 540, "y": 210},
+        {"action_type": "long_press", "x": 1.5, "y": 0},
+        {"action_type": "scroll", "direction": "down"},
+        {"action_type": "scroll", "direction": "left"},
+        {"action_type": "input_text", "text": "hi"},
+        {"action_type": "type_text", "text": "you", "x": 1, "y": 2},
+        {"action_type": "navigate_back"},
+        {"action_type": "navigate_home"},
+        {"action_type": "wait"},
+        {"action_type": "status", "goal_status": "infeasible"},
+    ],
+}
+
+
+def raw_samples(root: Path, entries: Any, **options: Any) -> list[RawSample | BadSampleError]:
+    """Return the samples of the first user of a file of AndroidControl, good and bad."""
+    (root / "episodes.json").write_text(json.dumps(entries))
+    reader = get_reader("androidcontrol", root, options)
+    (user,) = reader.users()
+    found = [sample for _, sample in reader.read(user)]
+    assert reader.count(user) == len(found)
+    return found
+
+
+def test_every_action_of_an_episode_of_androidcontrol_is_a_sample(tmp_path: Path) -> None:
+    found = raw_samples(tmp_path, [ANDROID], images="images", user="app")
+    read = [sample for sample in found if isinstance(sample, RawSample)]
+    assert [sample.truth for sample in read] == [
+        Truth("open_app", text="Gmail"),
+        Truth("click", point=(540, 210)),
+        Truth("long_press", point=(1.5, 0)),
+        # The finger moves against the view.
+        Truth("scroll", direction="up"),
+        Truth("scroll", direction="right"),
+        Truth("type", text="hi"),
+        Truth("type", text="you"),
+        Truth("press", key="back"),
+        Truth("press", key="home"),
+        Truth("wait"),
+        Truth("finish", key="impossible"),
+    ]
+    assert [(sample.id, sample.episode, sample.step) for sample in read] == [(f"7-{n}", "7", n) for n in range(11)]
+    assert [sample.image_paths for sample in read] == [[f"images/{number}.png"] for number in range(11)]
+    assert [sample.messages[0]["content"][1]["text"] for sample in read] == ANDROID["step_instructions"]
+    # The app is the one that the episode opens. The last screenshot shows the end and is no input.
+    assert all(sample.about == {"app": "Gmail", "goal": "send the mail"} for sample in read)
+    reader = get_reader("androidcontrol", tmp_path, {"images": "images", "user": "app"})
+    assert set(reader.images("Gmail")) == {f"images/{number}.png" for number in range(11)}
+
+
+def test_androidcontrol_asks_for_the_goal_and_scrolls_by_the_finger_if_told(tmp_path: Path) -> None:
+    entry = {key: value for key, value in ANDROID.items() if key != "step_instructions"}
+    found = raw_samples(tmp_path, [entry], instruction="goal", scroll="finger")
+    read = [sample for sample in found if isinstance(sample, RawSample)]
+    assert {sample.messages[0]["content"][1]["text"] for sample in read} == {"send the mail"}
+    assert [sample.truth.direction for sample in read[3:5] if sample.truth] == ["down", "left"]
+
+
+def test_keys_of_androidcontrol_can_have_other_names(tmp_path: Path) -> None:
+    step = {"ep": "e", "at": 4, "task": "t", "low": "tap", "img": "a.png", "act": {"action_type": "wait"}, "pkg": "x y"}
+    names = {"episode_id": "ep", "step": "at", "goal": "task", "step_instruction": "low", "screenshot": "img"}
+    (found,) = raw_samples(tmp_path, [step], keys={**names, "action": "act", "app": "pkg"}, user="pkg")
+    assert isinstance(found, RawSample)
+    assert (found.id, found.episode, found.step, found.truth) == ("e-4", "e", 4, Truth("wait"))
+    assert found.image_paths == ["a.png"]
+    assert (found.about["app"], found.about["goal"]) == ("x y", "t")
+    with pytest.raises(UserError, match=r"dataset.options of the format androidcontrol: keys.image"):
+        get_reader("androidcontrol", tmp_path, {"keys": {"image": "img"}})
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"actions": []}, "actions"),
+        ({"actions": "x"}, "actions"),
+        ({"screenshots": ["a.png"]}, "screenshots"),
+        ({"screenshots": None}, "screenshots"),
+        ({"screenshots": [None] * 12}, "screenshots[0]"),
+        ({"step_instructions": ["a"]}, "step_instructions"),
+        ({"step_instructions": [""] * 11}, "step_instructions[0]"),
+        ({"episode_id": [1]}, "episode_id"),
+        ({"id": "x" * 200}, "id"),
+        ({"id": [1]}, "id"),
+        ({"goal": []}, "goal"),
+        ({"actions": [5] * 11}, "actions[0]"),
+        ({"actions": ["{"] * 11}, "actions[0]"),
+        ({"actions": [{"action_type": "fly"}] * 11}, "actions[0].action_type"),
+        ({"actions": [{"action_type": ["click"]}] * 11}, "actions[0].action_type"),
+        ({"actions": [{"action_type": "click", "x": 1}] * 11}, "actions[0].x, y"),
+        ({"actions": [{"action_type": "click", "x": True, "y": 1}] * 11}, "actions[0].x, y"),
+        ({"actions": [{"action_type": "scroll", "direction": "Up"}] * 11}, "actions[0].direction"),
+        ({"actions": [{"action_type": "scroll", "direction": []}] * 11}, "actions[0].direction"),
+        ({"actions": [{"action_type": "input_text"}] * 11}, "actions[0].text"),
+        ({"actions": [{"action_type": "open_app", "text": "a"}] * 11}, "actions[0].app_name"),
+        ({"actions": [{"action_type": "status"}] * 11}, "actions[0].goal_status"),
+    ],
+)
+def test_a_bad_episode_of_androidcontrol_is_named_by_its_field(
+    tmp_path: Path, changed: dict[str, Any], field: str
+) -> None:
+    first = raw_samples(tmp_path, [{**ANDROID, **changed}])[0]
+    assert isinstance(first, BadSampleError)
+    assert first.field == field
+
+
+def test_one_bad_action_leaves_the_other_steps_of_its_episode(tmp_path: Path) -> None:
+    actions = [*ANDROID["actions"][:10], {"action_type": "fly"}]
+    *good, bad = raw_samples(tmp_path, [{**ANDROID, "actions": actions}, {**ANDROID, "episode_id": 8}])[:11]
+    assert all(isinstance(sample, RawSample) for sample in good)
+    assert isinstance(bad, BadSampleError)
+
+
+def test_an_episode_that_names_no_app_is_a_bad_sample_of_every_app(tmp_path: Path) -> None:
+    entries = [ANDROID, {**ANDROID, "episode_id": 8, "actions": ANDROID["actions"][1:]}]
+    *_, last = raw_samples(tmp_path, entries, user="app")
+    assert isinstance(last, BadSampleError)
+    assert last.field == "app"
+
+
 def test_one_file_of_messages_keeps_listed_keys_and_refuses_others(tmp_path: Path) -> None:
     layout = LAYOUTS["messages-table"]
     layout.write(tmp_path)

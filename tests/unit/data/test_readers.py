@@ -61,11 +61,15 @@ def rewrite(layout: Layout, root: Path, change: Callable[[list[Any]], list[Any] 
 def with_image(sample: Any, name: str) -> Any:
     """Return a copy of a raw sample with another image, and without id."""
     new = copy.deepcopy(sample)
-    new.pop("id", None)
-    for key in ("img_filename", "file_name", "image"):
+    for key in ("id", "episode_id", "step"):
+        new.pop(key, None)
+    for key in ("img_filename", "file_name", "image", "screenshot"):
         if key in new:
-            new[key] = name.removesuffix(".png") if "goal" in new else name
+            new[key] = name.removesuffix(".png") if "action_type_id" in new else name
             return new
+    if "screenshots" in new:
+        new["screenshots"] = [name, name]
+        return new
     if "images" in new:
         new["images"] = [name]
         return new
@@ -140,7 +144,7 @@ def test_an_id_that_occurs_twice_is_reported(layout: Layout, tmp_path: Path) -> 
             sample["id"] = "same"
 
     file = rewrite(layout, tmp_path, repeat)
-    with pytest.raises(UserError, match=rf"{file}:2: id: 'same' was already used in line 1"):
+    with pytest.raises(UserError, match=rf"{file}:2: id: 'same(-0)?' was already used in line 1"):
         prepared(layout, tmp_path)
 
 

@@ -21,6 +21,7 @@ READERS = Catalogue(
         "swift": "usertune.data.readers.swift:SwiftReader",
         "aitw": "usertune.data.readers.aitw:AitwReader",
         "screenspot": "usertune.data.readers.screenspot:ScreenSpotReader",
+        "androidcontrol": "usertune.data.readers.androidcontrol:AndroidControlReader",
     },
 )
 

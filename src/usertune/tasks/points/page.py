@@ -5,12 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from usertune.core.errors import UserError
+from usertune.core.pages import with_part
 from usertune.tasks.points.examples import EXAMPLES, Example
 from usertune.tasks.points.forms import FORMS, REASONS
-
-_PART = "<!-- {name}: written by usertune schema -->"
-_END = "<!-- end -->"
 
 
 def with_examples(page: str) -> str:
@@ -20,12 +17,7 @@ def with_examples(page: str) -> str:
         UserError: a line that marks the beginning or end of a part is missing.
     """
     for name, sentences in (("forms", FORMS), ("reasons", REASONS)):
-        start = _PART.format(name=name)
-        before, found, rest = page.partition(start)
-        _, ended, after = rest.partition(_END)
-        if not found or not ended:
-            raise UserError(f"the page has no part between {start!r} and {_END!r}; add both lines where it belongs")
-        page = f"{before}{start}\n\n" + "\n".join(_lines(sentences)) + f"\n{_END}{after}"
+        page = with_part(page, name, _lines(sentences))
     return page
 
 
