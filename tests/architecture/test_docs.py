@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from usertune.data.readers.catalogue import get_reader
 from usertune.data.readers.messages import parse_line
 from usertune.study.load import study_from_config
 from usertune.tasks.catalogue import get_task
+from usertune.tasks.truth import Truth
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -33,6 +35,17 @@ def test_every_sample_shown_is_a_good_sample() -> None:
         sample = parse_line(json.dumps(json.loads(text)), "7", 1)
         answer = "".join(part["text"] for part in sample.messages[-1]["content"])
         assert get_task("grounding").target_from_answer(answer) == {"point": [311, 541]}
+
+
+def test_the_entries_of_androidcontrol_shown_are_read(tmp_path: Path) -> None:
+    ((name, text),) = blocks("jsonl")
+    assert name == "data.md"
+    # Each entry begins at a line of its own.
+    entries = [json.loads(f"{{{entry}") for entry in text.strip().removeprefix("{").split("\n{")]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(entry)}\n" for entry in entries))
+    found = [sample for _, sample in get_reader("androidcontrol", tmp_path).read("all")]
+    tap = Truth("click", point=(540, 210))
+    assert [getattr(sample, "truth", sample) for sample in found] == [Truth("open_app", text="Mail"), tap, tap]
 
 
 def test_every_study_shown_is_a_valid_study() -> None:
