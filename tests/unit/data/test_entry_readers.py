@@ -281,6 +281,22 @@ def test_every_action_of_an_episode_of_androidcontrol_is_a_sample(tmp_path: Path
     assert set(reader.images("Gmail")) == {f"images/{number}.png" for number in range(11)}
 
 
+def test_the_task_action_learns_the_steps_of_androidcontrol_in_its_own_words(tmp_path: Path) -> None:
+    screens = [f"user_1/{number}.png" for number in (1, 2, 3, 1)]
+    actions = [ANDROID["actions"][0], {"action_type": "click", "x": 50, "y": 300}, ANDROID["actions"][3]]
+    entry = {**ANDROID, "screenshots": screens, "actions": actions, "step_instructions": ["a", "b", "c"]}
+    samples = checked(LAYOUTS["androidcontrol"], tmp_path, [entry], task="action")
+    assert [json.loads(texts(sample)[-1][0]) for sample in samples] == [
+        {"action": "open", "text": "Gmail"},
+        # Pixels of a screen of 200 x 400.
+        {"action": "click", "coordinate": [250, 750]},
+        {"action": "swipe", "direction": "up"},
+    ]
+    # The task grounding asks for the click alone.
+    (click,) = checked(LAYOUTS["androidcontrol"], tmp_path, [entry])
+    assert (click["id"], click["target"]["point"]) == ("7-1", [250, 750])
+
+
 def test_androidcontrol_asks_for_the_goal_and_scrolls_by_the_finger_if_told(tmp_path: Path) -> None:
     entry = {key: value for key, value in ANDROID.items() if key != "step_instructions"}
     found = raw_samples(tmp_path, [entry], instruction="goal", scroll="finger")
