@@ -108,10 +108,12 @@ def on_several_nodes(value):
     return of
 
 
-def estimate_of_study():
+def estimate_of_study(look_at_raw=None):
     """What the study needs, from a part of its samples; None if its base model is not here yet."""
     try:
-        return estimates.estimate(STUDY, machine_of(STUDY.gpu_memory_gb, on_a_cluster()), estimates.FEW_SAMPLES)
+        return estimates.estimate(
+            STUDY, machine_of(STUDY.gpu_memory_gb, on_a_cluster()), estimates.FEW_SAMPLES, look_at_raw
+        )
     except UserError as error:
         logger.info(str(error))
         return None
@@ -135,7 +137,12 @@ def refuse_what_this_machine_cannot_run():
 def refuse_what_cannot_fit():
     """Exit if a training that is about to run cannot fit into memory, or onto the disk."""
     waiting = set(waiting_trainings())
-    estimated = estimate_of_study() if waiting else None
+    if not waiting:
+        return
+    # Imports an image library, which planning does without.
+    from usertune.checks.estimates.raw_samples import look_at_raw_samples
+
+    estimated = estimate_of_study(look_at_raw_samples)
     if estimated is not None and (problems := estimated.problems(waiting)):
         refuse("\n".join(problems))
 

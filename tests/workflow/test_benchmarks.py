@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 from tests.support.benchmarks import FOLDER
 from tests.support.documented import REPOSITORY
 
-# Not benchmarks: what they share, and what writes their results into the docs.
-HELPERS = {"common", "write_figures"}
+# Not benchmarks: what they share, and what writes their results and an example into the docs.
+HELPERS = {"check_example", "common", "write_figures"}
 # Run on a cluster, in tests/slurm.
 ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
@@ -85,3 +86,15 @@ def test_make_runs_every_benchmark() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for name in HERE | ON_SLURM:
         assert f"$(BIN)/python benchmarks/{name}.py\n" in makefile, name
+
+
+@pytest.mark.workflow
+def test_the_example_in_the_page_about_memory_is_what_is_printed() -> None:
+    done = subprocess.run(
+        [sys.executable, FOLDER / "check_example.py"], capture_output=True, text=True, check=False, timeout=200
+    )
+    page = (REPOSITORY / "docs/memory.md").read_text()
+    # How much of the disk is free differs.
+    lines = [line.rstrip() for line in done.stdout.splitlines() if "are free" not in line]
+    shown = page[page.index("```text\n") + len("```text\n") :].splitlines()[: len(lines) + 1]
+    assert [line for line in shown if "are free" not in line] == lines
