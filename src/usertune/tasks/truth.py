@@ -36,7 +36,7 @@ class Truth:
         box: left, top, right and bottom of the element that was meant, if the data has it.
         text: typed text, name of the opened app, or the final answer of ``finish``.
         direction: where a scroll moves the finger: one of `DIRECTIONS`.
-        key: the pressed key: ``back``, ``home``, ``recent``, ``enter``, ...
+        key: the pressed key: ``back``, ``home``, ``recent``, ``enter``, ...; ``impossible`` where ``finish`` gives up.
         element: content or description of the element that was meant.
         accepted: further texts that are as right as ``text``, for the task text.
     """

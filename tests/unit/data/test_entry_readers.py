@@ -214,7 +214,7 @@ def test_every_action_of_aitw_is_read_from_its_subset_and_episode(tmp_path: Path
         Truth("type", text="hi"),
         *(Truth("press", key=key) for key in ("back", "home", "enter")),
         Truth("finish"),
-        Truth("finish", text="impossible"),
+        Truth("finish", key="impossible"),
     ]
     assert [(sample.episode, sample.step) for sample in read[2:4]] == [
         ("aitw_data_test-general-1", 2),

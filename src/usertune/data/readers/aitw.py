@@ -64,7 +64,7 @@ def _truth(entry: Mapping[str, Any]) -> Truth:
     if kind in KEYS:
         return Truth(PRESS, key=KEYS[kind])
     if kind in ENDS:
-        return Truth(FINISH, text=ENDS[kind])
+        return Truth(FINISH, key=ENDS[kind])
     if kind != TOUCHED:
         raise BadSampleError("action_type_id", f"{kind} is not known; the numbers are 3 to 7, 10 and 11")
     (x, y), (to_x, to_y) = (numbers(entry.get(key), key, [2]) for key in ("touch", "lift"))
