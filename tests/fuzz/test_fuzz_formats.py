@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.calls import PREPARE
-from tests.support.datasets import LAYOUTS, Layout, draw_screens
+from tests.support.datasets import LAYOUTS, Layout, draw_screens, save_to_disk, table_of, write_table
 from tests.support.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
 from usertune.core.errors import UserError
 from usertune.core.users import parse_users
@@ -45,13 +46,26 @@ LONG = replace(LAYOUTS["androidcontrol"], samples=_long_episode, task="action")
 FORMATS = {**LAYOUTS, "androidcontrol-long": LONG}
 
 
+def table_bytes(samples: Any) -> bytes:
+    """Return samples as a Parquet file; those that no table can hold are written as their JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.parquet"
+        try:
+            write_table(path, samples)
+        except (pa.ArrowException, TypeError, ValueError, AttributeError, OverflowError):
+            return json.dumps(samples).encode()
+        return path.read_bytes()
+
+
 @st.composite
 def damaged_files(draw: st.DrawFn, layout: Layout) -> bytes:
     """Return the content of a file of a format after changes to its samples, to its bytes, or to both."""
     samples: Any = layout.samples("1", ["user_1/1.png", "user_1/2.png"])
     if draw(st.booleans()):
         samples = draw(changed_value(samples, values | HOSTILE))
-    if layout.file.endswith(".jsonl") and isinstance(samples, list):
+    if layout.format == "parquet":
+        content = table_bytes(samples)
+    elif layout.file.endswith(".jsonl") and isinstance(samples, list):
         content = b"\n".join(json.dumps(sample).encode() for sample in samples)
     else:
         content = json.dumps(samples).encode()
@@ -99,3 +113,24 @@ def test_a_damaged_file_is_read_or_refused_with_a_message(images: Path, layout: 
             for sample in checked.samples:
                 json.dumps(sample, ensure_ascii=False, allow_nan=False).encode()
                 assert {image["path"] for image in sample["images"]} <= watched
+
+
+@given(data=st.data())
+def test_a_damaged_arrow_file_is_read_or_refused_with_a_message(images: Path, data: st.DataObject) -> None:
+    layout = LAYOUTS["parquet"]
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        (root / layout.images).symlink_to(images)
+        save_to_disk(root, table_of(layout.samples("1", ["user_1/1.png", "user_1/2.png"])))
+        file = root / "data-00000-of-00001.arrow"
+        content = data.draw(changed_bytes(file.read_bytes()))
+        # A file without the end of a stream is refused at once.
+        end = b"\xff\xff\xff\xff\0\0\0\0" if data.draw(st.booleans()) else b""
+        file.write_bytes(content + end)
+        reader = get_reader(layout.format, root, layout.options)
+        try:
+            for user in reader.users():
+                found = list(reader.read(user))
+                assert len(found) <= reader.count(user)
+        except UserError as error:
+            assert root.name in str(error)

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from usertune.data.user_of import user_id
@@ -71,10 +73,43 @@ class Layout:
     def dump(self, path: Path, samples: Sequence[Any]) -> None:
         """Write samples into a file: a list, or one a line."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".jsonl":
+        if path.suffix == ".parquet":
+            write_table(path, samples)
+        elif path.suffix == ".jsonl":
             path.write_text("".join(json.dumps(sample) + "\n" for sample in samples))
         else:
             path.write_text(json.dumps(list(samples), indent=1))
+
+
+def table_of(samples: Sequence[Any]) -> pa.Table:
+    """Return samples as a table; texts that are not UTF-8 are stored as they are."""
+    names = list(dict.fromkeys(name for sample in samples for name in sample))
+    return pa.table({name: _column([sample.get(name) for sample in samples]) for name in names})
+
+
+def _column(values: list[Any]) -> pa.Array:
+    if not any(isinstance(value, str) for value in values):
+        return pa.array(values)
+    encoded = [None if value is None else value.encode("utf-8", "surrogatepass") for value in values]
+    return pa.array(encoded, pa.binary()).view(pa.string())
+
+
+def write_table(path: Path, samples: Sequence[Any], rows: int = 2) -> None:
+    """Write samples as a Parquet file with ``rows`` in a row group."""
+    pq.write_table(table_of(samples), path, row_group_size=rows)
+
+
+def save_to_disk(folder: Path, table: pa.Table, shards: int = 1, rows: int = 2) -> None:
+    """Write a table as ``datasets.Dataset.save_to_disk`` does: Arrow streams, and a file that names them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [f"data-{number:05}-of-{shards:05}.arrow" for number in range(shards)]
+    size = -(-len(table) // shards)
+    for number, name in enumerate(names):
+        with pa.OSFile(str(folder / name), "wb") as file, pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table.slice(number * size, size), max_chunksize=rows)
+    state = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "0", "_split": None}
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "dataset_info.json").write_text("{}")
 
 
 def draw_screens(folder: Path, user: str, count: int = len(TARGETS)) -> list[str]:
@@ -248,6 +283,20 @@ def _androidcontrol_steps(user: str, images: Sequence[str]) -> list[Any]:
     return found
 
 
+def _parquet(user: str, images: Sequence[str]) -> list[Any]:
+    return [
+        {
+            "id": f"{user}-{number}",
+            "image": image,
+            "instruction": f"open part {number}",
+            "bbox": [*box(number)[:2], 2 * HALF, 2 * HALF],
+            "person": f"user {user}",
+            "app": "Mail",
+        }
+        for number, image in enumerate(images)
+    ]
+
+
 def packed(samples: Sequence[Any]) -> list[Any]:
     """Return samples as a packed file has them: lists of lists."""
     return [list(samples[:2]), *([list(samples[2:])] if samples[2:] else [])]
@@ -306,6 +355,20 @@ LAYOUTS = {
         "metadata.jsonl",
         {"user": "data_source", "box": "xyxy", "images": "images"},
         users=("windows", "ios"),
+    ),
+    "parquet": Layout(
+        "parquet",
+        "pixels",
+        _parquet,
+        "train.parquet",
+        {
+            "user": "person",
+            "columns": {"instruction": "instruction", "image": "image", "box": "bbox", "id": "id"},
+            "box": "xywh",
+            "images": "images",
+            "about": ["app"],
+        },
+        SWIFT_USERS,
     ),
     "screenspot-pro": Layout(
         "screenspot",

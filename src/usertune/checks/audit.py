@@ -81,7 +81,7 @@ def audit_study(study: Study, with_report: bool = True) -> Audit:
         reasons = _stale(study, raw_data, result, manifests)
         audit.findings.extend(Finding("stale", path, reason) for reason in reasons)
     audit.environment_mismatches = _environment_mismatches(study, results, manifests)
-    audit.unreferenced = _unreferenced(study, results)
+    audit.unreferenced = _unreferenced(study, results, manifests)
     return audit
 
 
@@ -187,7 +187,9 @@ def _changed_sources(study: Study, raw_data: RawData, result: Result, manifest: 
 
 
 def _changed_images(root: Path, samples: Path, user: str) -> Iterator[str]:
-    recorded = {image["path"]: image["sha256"] for sample in read_samples(samples, user) for image in sample["images"]}
+    images = (image for sample in read_samples(samples, user) for image in sample["images"])
+    # Stored images are files of the result itself.
+    recorded = {image["path"]: image["sha256"] for image in images if not image.get("stored")}
     for name, sha256 in recorded.items():
         try:
             path = resolve_inside(root, name)
@@ -238,13 +240,15 @@ def _environment_mismatches(
     ]
 
 
-def _unreferenced(study: Study, results: Mapping[str, Result]) -> list[str]:
+def _unreferenced(study: Study, results: Mapping[str, Result], manifests: Mapping[str, Manifest]) -> list[str]:
     """Return files in the results folder that belong to no result of the study, without weights.
 
     Files that comparisons of other users use are not unreferenced; those comparisons do not check shared folders.
     """
     folder, outcomes = Path(study.results), study.origin.outcomes
     known = {path for result in results.values() for path in (result.manifest, *result.files)}
+    for own, manifest in manifests.items():
+        known.update((Path(own).parent / name).as_posix() for name in manifest.get("stored_images", ()))
     checked = [step for step in steps.BEFORE_AUDIT if step.of_comparison or not outcomes]
     others = set() if outcomes else _users_of_subsets(folder)
     found = []

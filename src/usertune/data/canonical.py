@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from usertune.data.frames import (
     looks_like_fraction,
     read_point,
 )
-from usertune.data.images import BadImageError, Look, describe_image
+from usertune.data.images import BadImageError, Look, describe_embedded, describe_image
 from usertune.data.prompt import put_prompt
 from usertune.data.reader import BadSampleError, RawSample
 from usertune.data.recipe import PrepareRecipe
@@ -24,6 +25,8 @@ from usertune.data.samples import Image, Sample
 from usertune.data.turns import text_of
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.truth import NotAskedError, Point, Truth
+
+Keep = Callable[[str, bytes], None]
 
 
 class Canonical:
@@ -34,14 +37,17 @@ class Canonical:
         root: folder of the raw data.
         user: the user's id.
         look: see `usertune.data.images.describe_image`.
+        keep: called with path and bytes of each embedded image that can be used; None to keep none.
 
     Attributes:
         readings: the targets so far, in the raw data's frame, of bad samples too.
         stated: frame -> the targets so far of samples that state this frame, see `RawSample.objects`.
     """
 
-    def __init__(self, recipe: PrepareRecipe, root: Path, user: str, look: Look | None = None) -> None:
-        self.recipe, self.root, self.user, self._look = recipe, root, user, look
+    def __init__(
+        self, recipe: PrepareRecipe, root: Path, user: str, look: Look | None = None, keep: Keep | None = None
+    ) -> None:
+        self.recipe, self.root, self.user, self._look, self._keep = recipe, root, user, look, keep
         self.task = get_task(recipe.task)
         self.readings: list[Reading] = []
         self.stated: dict[str, list[Reading]] = {}
@@ -94,7 +100,12 @@ class Canonical:
         for path in raw.image_paths:
             if path not in self._images:
                 try:
-                    self._images[path] = describe_image(self.root, path, self._look)
+                    if path in raw.embedded:
+                        self._images[path] = describe_embedded(path, raw.embedded[path], self._look)
+                        if self._keep is not None:
+                            self._keep(path, raw.embedded[path])
+                    else:
+                        self._images[path] = describe_image(self.root, path, self._look)
                 except BadImageError as error:
                     return BadSampleError("image", str(error))
         return None

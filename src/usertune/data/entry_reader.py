@@ -1,14 +1,15 @@
-"""What readers of JSON and JSON Lines files share: they look through the files once, and know then where every user is.
+"""What readers of files with samples of many users share: they look through the files once to know where all are.
 
-A subclass says what a sample of its format looks like. Files are read once for the planning of all users, or for all
-users of a job; after that the samples of a user are read from their places in the files.
+A subclass says what a sample of its format looks like, and how files that are not JSON are read. Files are read once
+for the planning of all users, or for all users of a job; after that the samples of a user are read from their places in
+the files.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -163,6 +164,43 @@ class EntryReader:
         """
         raise NotImplementedError
 
+    def entries(self, path: Path) -> Iterator[Entry]:
+        """Yield the samples of a file; of their values, user and image paths are enough.
+
+        Raises:
+            UserError: the file cannot be read to its end.
+            OSError: the file cannot be read.
+        """
+        return entries_of(path, self.PARTS)
+
+    def look_up(self, stack: ExitStack) -> Callable[[Path, int, int, int], Any]:
+        """Return a function that returns a sample by its file and its ``start``, ``length`` and ``item`` there.
+
+        It is called in the order of the samples. It raises `BadSampleError` for a sample that cannot be read.
+
+        Args:
+            stack: closes what the function opens.
+        """
+        handles: dict[Path, BinaryIO] = {}
+
+        def value(path: Path, start: int, length: int, item: int) -> Any:
+            if path not in handles:
+                handles[path] = stack.enter_context(path.open("rb"))
+            return read_entry(handles[path], start, length, item)
+
+        return value
+
+    def find_files(self) -> list[Path]:
+        """Return the files with samples.
+
+        Raises:
+            UserError: a file cannot be used.
+        """
+        wanted = self.options.files or self.PATTERNS
+        patterns = [wanted] if isinstance(wanted, str) else wanted
+        found = {path for pattern in patterns for path in self.root.glob(pattern)}
+        return sorted(path for path in found if path.is_file())
+
     def users(self) -> list[str]:
         """Return the users, numbers first.
 
@@ -205,19 +243,17 @@ class EntryReader:
         rows = index.users[user].rows if user in index.users else array("Q")
         parts = list(index.parts)
         # An entry with several samples is parsed once.
-        parsed_at, value = (-1, -1, -1), None
+        parsed_at, value = (-1, -1, -1, -1), None
         with ExitStack() as stack:
-            handles: dict[int, BinaryIO] = {}
+            look_up = self.look_up(stack)
             for at in range(0, len(rows), _COLUMNS):
                 file, number, start, length, item, group, position, part = rows[at : at + _COLUMNS]
                 path = self._files[file]
-                if file not in handles:
-                    handles[file] = stack.enter_context(path.open("rb"))
                 name = f"{self._name(path)}-{number}" + (f"-{item + 1}" if item else "")
                 place = Place(user, name, parts[part], group, position)
                 try:
-                    if parsed_at != (file, start, item):
-                        value, parsed_at = read_entry(handles[file], start, length, item), (file, start, item)
+                    if parsed_at != (file, start, length, item):
+                        value, parsed_at = look_up(path, start, length, item), (file, start, length, item)
                     yield Location(path, number), self._complete(self._mapping(value), place)
                 except BadSampleError as problem:
                     yield Location(path, number), problem
@@ -238,10 +274,7 @@ class EntryReader:
 
     @cached_property
     def _files(self) -> list[Path]:
-        wanted = self.options.files or self.PATTERNS
-        patterns = [wanted] if isinstance(wanted, str) else wanted
-        found = {path for pattern in patterns for path in self.root.glob(pattern)}
-        files = sorted(path for path in found if path.is_file())
+        files = self.find_files()
         for path in files:
             if problem := path_problem(path.relative_to(self.root).as_posix()):
                 raise UserError(f"{self.root}: the name of the file {shown(path.name)} {problem}")
@@ -271,7 +304,7 @@ class EntryReader:
             self._found = _Index(states)
             for number, path in enumerate(self._files):
                 try:
-                    for entry in entries_of(path, self.PARTS):
+                    for entry in self.entries(path):
                         self._add(self._found, number, path, entry)
                 except UserError as error:
                     self._found.problems.append(str(error))

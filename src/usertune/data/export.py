@@ -11,7 +11,7 @@ from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.files import naming
-from usertune.data.images import BadImageError, is_turned, load_image, read_checked, resolve_inside
+from usertune.data.images import BadImageError, is_turned, load_image, locate, read_checked
 from usertune.data.samples import Image, read_user
 from usertune.data.writer import Writer, named
 
@@ -50,7 +50,7 @@ class ImagePaths:
         return self._found[image["path"]]
 
     def _path(self, image: Image) -> str:
-        path = resolve_inside(self.root.absolute(), image["path"])
+        path = locate(self.root, image).absolute()
         if is_turned(path):
             raise BadImageError(
                 f"{path}: the photo is stored turned (EXIF orientation), which other trainers ignore; use "
@@ -61,7 +61,7 @@ class ImagePaths:
     def _copy(self, image: Image, copies: Path) -> str:
         content = read_checked(self.root, image)
         path = copies / image["path"]
-        if is_turned(resolve_inside(self.root, image["path"])):
+        if is_turned(locate(self.root, image)):
             path = copies / "upright" / f"{image['sha256']}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         with naming(path):

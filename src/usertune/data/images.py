@@ -58,12 +58,32 @@ def describe_image(root: Path, relative_path: str, look: Look | None = None) -> 
         raise BadImageError(f"the image {name} does not exist below {root}") from None
     except OSError as error:
         raise BadImageError(f"the image {name} cannot be read: {error.strerror}") from None
-    image = _decode(content, name)
-    sha256 = hashlib.sha256(content).hexdigest()
-    if look is not None:
-        look(sha256, image)
-    width, height = image.size
-    return {"path": relative_path, "sha256": sha256, "width": width, "height": height}
+    return _record(relative_path, content, name, look)
+
+
+def describe_embedded(relative_path: str, content: bytes, look: Look | None = None) -> ImageRecord:
+    """Return the record of an image inside a file of the raw data, see `describe_image`.
+
+    Args:
+        relative_path: the path that it gets, relative to the prepared samples.
+        content: its bytes.
+        look: see `describe_image`.
+
+    Raises:
+        BadImageError: see `describe_image`.
+    """
+    if len(content) > MAX_BYTES:
+        raise BadImageError(f"the image has {len(content):,} bytes; at most {MAX_BYTES:,} are read")
+    return {**_record(relative_path, content, "inside the file", look), "stored": True}
+
+
+def locate(root: Path, record: ImageRecord) -> Path:
+    """Return the path of an image: below the dataset's root, or below the prepared samples if it is stored there.
+
+    Raises:
+        BadImageError: see `resolve_inside`.
+    """
+    return resolve_inside(Path(record["folder"]) if record.get("stored") else root, record["path"])
 
 
 def load_image(root: str | Path, record: ImageRecord) -> Image.Image:
@@ -81,12 +101,14 @@ def read_checked(root: Path, record: ImageRecord) -> bytes:
     Raises:
         BadImageError: the file is missing, unreadable, or no longer has the recorded bytes.
     """
-    path = resolve_inside(root, record["path"])
+    path = locate(root, record)
     try:
         content = _read_file(path, str(path))
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != record["sha256"]:
+        if record.get("stored"):
+            raise BadImageError(f"{path}: edited or damaged; delete this copy and run snakemake again")
         raise BadImageError(f"{path}: changed since its user's data were prepared; run snakemake again")
     return content
 
@@ -141,6 +163,15 @@ def resolve_inside(root: Path, relative_path: str) -> Path:
     if problem := path_problem(relative_path):
         raise BadImageError(f"the image path {shown(relative_path)} {problem}")
     return root / relative_path
+
+
+def _record(relative_path: str, content: bytes, name: str, look: Look | None) -> ImageRecord:
+    image = _decode(content, name)
+    sha256 = hashlib.sha256(content).hexdigest()
+    if look is not None:
+        look(sha256, image)
+    width, height = image.size
+    return {"path": relative_path, "sha256": sha256, "width": width, "height": height}
 
 
 def _read_file(path: Path, name: str) -> bytes:

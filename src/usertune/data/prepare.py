@@ -19,8 +19,9 @@ from usertune.core.files import write_text
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import PREPARE
-from usertune.data.canonical import Canonical
+from usertune.data.canonical import Canonical, Keep
 from usertune.data.frames import Reading, frame_problem
+from usertune.data.image_store import ImageStore, has_stored
 from usertune.data.images import Look
 from usertune.data.perceptual_hash import HashStore, perceptual_hash
 from usertune.data.reader import (
@@ -120,7 +121,8 @@ def prepare_user(
     found: dict[str, str | None] = {}
     shared = shared or Shared()
     look = None if shared.hashes is None else partial(_look, found)
-    checked = check_user(recipe, root, user, shared.reader, look)
+    store = ImageStore(Path(samples_file).parent)
+    checked = check_user(recipe, root, user, shared.reader, look, store.keep)
     samples, problems = checked.samples, checked.problems
     for problem in problems:
         logger.warning("%s: skipped: %s: %s", problem.location, problem.field, problem.text)
@@ -138,6 +140,7 @@ def prepare_user(
         "skipped": len(problems),
         "skipped_samples": _records(checked, Path(root)),
         **({"not_asked": dict(checked.not_asked)} if checked.not_asked else {}),
+        **({"stored_images": store.sizes} if store.sizes else {}),
         "raw_sha256": checked.raw_sha256,
         "sources_state": sources_state,
         "provenance": [current_provenance(PREPARE, plug_ins=_plug_ins(recipe))],
@@ -166,6 +169,7 @@ def is_prepared(recipe: PrepareRecipe, user: str, samples_file: Path, manifest_f
         manifest = read_manifest(manifest_file)
         written = manifest["files"][samples_file.name] == digest_file(samples_file)
         asked = (user, recipe.as_json(), sources_state)
+        written = written and has_stored(samples_file.parent, manifest.get("stored_images", {}))
         same = (manifest["user"], manifest["recipe"], manifest["sources_state"]) == asked
     except (UserError, OSError, KeyError, TypeError):
         return False
@@ -173,9 +177,14 @@ def is_prepared(recipe: PrepareRecipe, user: str, samples_file: Path, manifest_f
 
 
 def check_user(
-    recipe: PrepareRecipe, root: str | Path, user: str, reader: Reader | None = None, look: Look | None = None
+    recipe: PrepareRecipe,
+    root: str | Path,
+    user: str,
+    reader: Reader | None = None,
+    look: Look | None = None,
+    keep: Keep | None = None,
 ) -> Checked:
-    """Check one user's raw samples without writing anything.
+    """Check one user's raw samples without writing anything but what ``keep`` writes.
 
     Args:
         recipe: how the samples are read and checked.
@@ -183,6 +192,7 @@ def check_user(
         user: the user's id.
         reader: see `Shared`.
         look: see `usertune.data.images.describe_image`.
+        keep: see `usertune.data.canonical.Canonical`.
 
     Raises:
         UserError: see `prepare_user`.
@@ -196,7 +206,7 @@ def check_user(
         )
     # Digest first: a file that changes while it is read then differs from its digest and is prepared again.
     raw_sha256 = digest_sources(sources, root)
-    checked = _check_samples(reader, Canonical(recipe, root, user, look), user)
+    checked = _check_samples(reader, Canonical(recipe, root, user, look, keep), user)
     samples, problems = checked.samples, checked.problems
     source = str(sources[0]) if len(sources) == 1 else f"{root}, user {user}"
     if wrong := _frame_problem(checked, recipe.frame):

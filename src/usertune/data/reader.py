@@ -81,6 +81,8 @@ class RawSample:
         about: what else is known, such as ``{"app": "Mail", "scenario": "work"}``. Prompts and tables can use it.
         objects: points and boxes that are put into the texts in 0-1000. Other numbers of such a sample are in 0-1000.
         turn_field: the field of a turn in the raw data by its index, for messages.
+        embedded: the bytes of those of ``image_paths`` that are not files but inside the file with the sample. Their
+            paths are relative to the prepared samples, see `usertune.data.image_store`.
     """
 
     id: str
@@ -93,6 +95,7 @@ class RawSample:
     about: About = field(default_factory=dict)
     objects: list[Numbers] = field(default_factory=list)
     turn_field: str = "messages[{}].content"
+    embedded: dict[str, bytes] = field(default_factory=dict)
 
 
 class NoOptions(Settings):
@@ -140,7 +143,7 @@ class Reader(Protocol):
         """
 
     def images(self, user: str) -> Collection[str]:
-        """Return the image paths in a user's raw samples, relative to the root.
+        """Return the image paths in a user's raw samples, relative to the root, without embedded images.
 
         Damaged samples and files are skipped: `read` reports them.
         """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -87,11 +87,25 @@ def recognise_entries(
     if not fitting:
         return None
     names = [name for entry in entries for name in images(entry) if isinstance(name, str)]
+    return found_in(source, fitting, len(files) != len(fitting), entries, names), entries
+
+
+def found_in(
+    source: Path, fitting: Sequence[Path], name_them: bool, entries: Sequence[Entry], names: Sequence[str]
+) -> Found:
+    """Return data that were recognised, with ``files``, ``images`` and ``user`` as options.
+
+    Args:
+        source: the file or folder that was given.
+        fitting: its files with samples.
+        name_them: whether a study must name the files.
+        entries: some samples.
+        names: image paths in them.
+    """
     folder = source.parent if source.is_file() else source
     root, below = _images_of(folder, names)
     options: dict[str, Any] = {}
-    skipped = len(files) != len(fitting)
-    if source.is_file() or skipped or root != folder:
+    if source.is_file() or name_them or root != folder:
         listed = [path.relative_to(root).as_posix() for path in fitting]
         options["files"] = listed[0] if len(listed) == 1 else listed
     if below:
@@ -100,7 +114,25 @@ def recognise_entries(
     if user != ALL:
         options["user"] = user
     which = fitting[0].name if len(fitting) == 1 else f"{len(fitting)} files, such as {fitting[0].name}"
-    return Found(root, which, options), entries
+    return Found(root, which, options)
+
+
+def with_boxes(found: Found, boxes: Sequence[Sequence[float]]) -> Found:
+    """Return recognised data with the option ``box``, and the frame where the boxes decide it."""
+    fractions = all(0 <= value <= 1 for box in boxes for value in box)
+    found = replace(found, frame="relative_1" if fractions else None)
+    if any(box[2] <= box[0] or box[3] <= box[1] for box in boxes):
+        kind = "xywh"
+    elif any(box[0] + box[2] > 1 or box[1] + box[3] > 1 for box in boxes) and fractions:
+        kind = "xyxy"
+    else:
+        kind = "xyxy" if fractions else "xywh"
+        note = (
+            f"The numbers of the boxes can be read as xywh (left, top, width, height) and as xyxy (left, top, right, "
+            f"bottom); {kind} is usual for this kind of number. Look at a few."
+        )
+        found = replace(found, notes={**found.notes, "options": note})
+    return replace(found, options={**found.options, "box": kind})
 
 
 def first_entries(path: Path, parts: bool = False) -> list[Entry]:

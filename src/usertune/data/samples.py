@@ -19,12 +19,19 @@ _NOT_IN_PATHS = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
 
 class Image(TypedDict):
-    """An image of a sample: ``path`` is relative to the dataset's root; sizes are pixels after EXIF rotation."""
+    """An image of a sample: ``path`` is relative to the dataset's root; sizes are pixels after EXIF rotation.
+
+    Images inside the raw data's files (``stored``) are copied next to the prepared samples, and ``path`` is relative to
+    these. The folder of the samples is added as ``folder`` when they are read; it is not written, so that results can
+    be moved.
+    """
 
     path: str
     sha256: str
     width: int
     height: int
+    stored: NotRequired[bool]
+    folder: NotRequired[str]
 
 
 class Part(TypedDict):
@@ -120,6 +127,9 @@ def read_samples(samples_file: Path, user: str) -> list[Sample]:
             raise UserError(f"{samples_file}:{number}: this sample is of user {sample['user']!r}, not {user!r}")
         if sample["id"] in samples:
             raise UserError(f"{samples_file}:{number}: the id {sample['id']!r} occurs twice; prepare the user again")
+        for image in sample["images"]:
+            if image.get("stored"):
+                image["folder"] = str(samples_file.parent)
         samples[sample["id"]] = sample
     if not samples:
         raise UserError(f"{samples_file}: user {user} has no samples; remove the user from the test split or add data")

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file
 from usertune.core.manifest import FORMAT, OLD_FORMAT, read_result
+from usertune.data.image_store import recorded_digest
 from usertune.pipeline import steps
 from usertune.pipeline.recipes import Recipes
 from usertune.study.schema.study import Study
@@ -178,7 +179,8 @@ def needed_for(results: Mapping[str, Result], manifest: str) -> list[str]:
 def read_checked(folder: Path, result: Result) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
     """Read the manifest of a result, and check that its files are complete and unmodified and match its path.
 
-    The checksums of weights are computed only if size or modification time differ from the record.
+    The checksums of weights are computed only if size or modification time differ from the record, and those of stored
+    images only if the size differs: who loads an image checks its bytes.
 
     Returns:
         The manifest and None, or None and the first problem.
@@ -217,6 +219,11 @@ def _files_of(folder: Path, result: Result, manifest: Mapping[str, Any]) -> Iter
     """Yield each file of a result that needs a checksum check, with its recorded SHA-256."""
     for path in result.files:
         yield folder / path, manifest["files"][Path(path).name]
+    if result.step == steps.PREPARE.name:
+        for name, size in manifest.get("stored_images", {}).items():
+            file = (folder / result.manifest).parent / name
+            if not file.is_file() or file.stat().st_size != size:
+                yield file, recorded_digest(name)
     if result.step == steps.TRAIN.name:
         weights = (folder / result.manifest).parent / manifest["weights_folder"]
         for name, (size, modified) in manifest["weights_state"].items():

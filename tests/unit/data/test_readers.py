@@ -23,8 +23,10 @@ from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Sample, read_user
 
 PARAMETERS = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+IN_JSON = {name: layout for name, layout in LAYOUTS.items() if layout.format != "parquet"}
+JSON_ALONE = pytest.mark.parametrize("layout", IN_JSON.values(), ids=IN_JSON)
 # Formats in which a key names the user, not the name of a file.
-BY_KEY = [name for name, layout in LAYOUTS.items() if name != "messages" and layout.options.get("user") != "file"]
+BY_KEY = [name for name, layout in IN_JSON.items() if name != "messages" and layout.options.get("user") != "file"]
 LISTS = pytest.mark.parametrize(
     "layout", [pytest.param(layout, id=name) for name, layout in LAYOUTS.items() if layout.file.endswith(".json")]
 )
@@ -262,7 +264,7 @@ def test_a_file_that_cannot_be_a_sample_is_not_opened(layout: Layout, tmp_path: 
         prepared(layout, tmp_path)
 
 
-@PARAMETERS
+@JSON_ALONE
 def test_lines_that_are_no_samples_are_bad_samples(layout: Layout, tmp_path: Path) -> None:
     layout.write(tmp_path)
     path = layout.path(tmp_path)
@@ -289,7 +291,7 @@ def test_a_list_that_is_cut_off_is_reported_with_its_place(layout: Layout, tmp_p
         prepared(layout, tmp_path, on_bad_sample="skip")
 
 
-@PARAMETERS
+@JSON_ALONE
 def test_utf_16_and_utf_32_are_reported_by_name(layout: Layout, tmp_path: Path) -> None:
     layout.write(tmp_path)
     path = layout.path(tmp_path)

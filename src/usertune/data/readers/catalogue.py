@@ -22,6 +22,7 @@ READERS = Catalogue(
         "aitw": "usertune.data.readers.aitw:AitwReader",
         "screenspot": "usertune.data.readers.screenspot:ScreenSpotReader",
         "androidcontrol": "usertune.data.readers.androidcontrol:AndroidControlReader",
+        "parquet": "usertune.data.readers.parquet:ParquetReader",
     },
 )
 

@@ -25,7 +25,7 @@ from pydantic import Field
 from usertune.core.errors import UserError
 from usertune.data.entry_reader import EntryOptions, EntryReader, Place, numbers
 from usertune.data.reader import BadSampleError, RawSample
-from usertune.data.recognise import Entry, Found, box_of, recognise_entries
+from usertune.data.recognise import Entry, Found, box_of, recognise_entries, with_boxes
 from usertune.data.turns import checked_name, checked_text, question
 from usertune.tasks.truth import Truth
 
@@ -106,20 +106,8 @@ class ScreenSpotReader(EntryReader):
 def _with_boxes(found: Found, entries: Sequence[Entry]) -> Found:
     """Return recognised data with the option ``box``, and the frame where the boxes decide it."""
     boxes = [box for entry in entries if (box := box_of(entry, "bbox"))]
-    fractions = all(0 <= value <= 1 for box in boxes for value in box)
-    frame = "relative_1" if fractions else None
     if all("img_size" in entry for entry in entries):
-        return replace(found, reason=f"{found.reason}: boxes as in ScreenSpot-Pro", frame=frame or "pixels")
-    found = replace(found, reason=f"{found.reason}: boxes as in ScreenSpot", frame=frame)
-    if any(box[2] <= box[0] or box[3] <= box[1] for box in boxes):
-        kind = "xywh"
-    elif any(box[0] + box[2] > 1 or box[1] + box[3] > 1 for box in boxes) and fractions:
-        kind = "xyxy"
-    else:
-        kind = "xyxy" if fractions else "xywh"
-        note = (
-            f"The numbers of the boxes can be read as xywh (left, top, width, height) and as xyxy (left, top, right, "
-            f"bottom); {kind} is usual for this kind of number. Look at a few."
-        )
-        found = replace(found, notes={**found.notes, "options": note})
-    return replace(found, options={**found.options, "box": kind})
+        fractions = all(0 <= value <= 1 for box in boxes for value in box)
+        frame = "relative_1" if fractions else "pixels"
+        return replace(found, reason=f"{found.reason}: boxes as in ScreenSpot-Pro", frame=frame)
+    return with_boxes(replace(found, reason=f"{found.reason}: boxes as in ScreenSpot"), boxes)
