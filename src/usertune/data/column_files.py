@@ -96,7 +96,7 @@ class ColumnFile:
         Args:
             columns: the columns to read, at least one.
             group: the only group to read; None for all.
-            without_bytes: leave out the bytes of images that are ``{bytes, path}``, if the file says that there are none.
+            without_bytes: leave out the bytes of ``{bytes, path}``, if the file says that there are none.
 
         Raises:
             UserError: the file is damaged.

@@ -98,9 +98,9 @@ class ParquetOptions(EntryOptions):
     """Options of ``dataset.format: parquet``. ``files`` can name folders too."""
 
     columns: Columns
-    """Which column is what."""
+    """Which column is what, such as ``{instruction: question, image: screenshot, box: bbox}``; needed."""
     box: Literal["xywh", "xyxy"] | None = None
-    """What the four numbers of a box are: left, top, width and height, or left, top, right and bottom."""
+    """What the four numbers of ``columns.box`` are: left, top, width and height, or left, top, right and bottom."""
 
     @model_validator(mode="after")
     def _check_columns(self) -> Self:
