@@ -124,10 +124,7 @@ def prepare_user(
     store = ImageStore(Path(samples_file).parent)
     checked = check_user(recipe, root, user, shared.reader, look, store.keep)
     samples, problems = checked.samples, checked.problems
-    for problem in problems:
-        logger.warning("%s: skipped: %s: %s", problem.location, problem.field, problem.text)
-    if checked.not_asked:
-        logger.info("user %s: the task %s does not ask for: %s", user, recipe.task, _counts(checked))
+    _log_left_out(recipe, user, checked)
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
     samples_sha256 = digest_bytes(text.encode("utf-8"))
     manifest = {
@@ -263,6 +260,13 @@ def _check_samples(reader: Reader, canonical: Canonical, user: str) -> Checked:
         except BadSampleError as problem:
             problems.append(Problem(location, problem.field, str(problem)))
     return Checked(samples, problems, dict(sorted(not_asked.items())), canonical.readings, canonical.stated)
+
+
+def _log_left_out(recipe: PrepareRecipe, user: str, checked: Checked) -> None:
+    for problem in checked.problems:
+        logger.warning("%s: skipped: %s: %s", problem.location, problem.field, problem.text)
+    if checked.not_asked:
+        logger.info("user %s: the task %s does not ask for: %s", user, recipe.task, _counts(checked))
 
 
 def _counts(checked: Checked) -> str:
