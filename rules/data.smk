@@ -1,7 +1,7 @@
 """Checks of raw data and base model, which write small manifests, on the CPU."""
 
-# Perceptual hashes of the images. The prepare jobs have the images decoded, and the comparison of the splits reads the hashes.
-HASH_STORE = f"{STUDY.results}/store/image_hashes"
+# The prepare jobs write the hashes, and the comparison of the splits reads them.
+HASH_STORE = f"{STUDY.results}/{IMAGE_HASHES}"
 
 # One rule per batch of users, because the files of a batch share no wildcard. repair_what_does_not_hold decides which
 # users to check, from raw data and images, and the job checks this again. So the params are not recorded, and a change

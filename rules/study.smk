@@ -12,7 +12,7 @@ from usertune.core.users import batch_label
 from usertune.pipeline import layout, steps
 from usertune.pipeline.job_files import JobFiles
 from usertune.pipeline.recipes import Recipes, current_code
-from usertune.pipeline.results_folder import check_owner, check_writable
+from usertune.pipeline.results_folder import IMAGE_HASHES, check_owner, check_writable
 from usertune.runtime.provenance import installed_versions
 from usertune.study.load import study_from_config
 from usertune.study.schema.report import FIGURE_NAMES

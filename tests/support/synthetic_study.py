@@ -37,6 +37,7 @@ from usertune.models.recipe import BaseModelRecipe
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, audit_path, results_of
 from usertune.pipeline.recipes import AuditRecipe, Recipes, current_code
+from usertune.pipeline.results_folder import IMAGE_HASHES
 from usertune.runtime.provenance import installed_versions
 from usertune.study.copy import study_text
 from usertune.study.load import study_from_config
@@ -245,7 +246,9 @@ class SyntheticStudy:
             prepare_user(prepare_recipe, self.dataset, user, self.samples_of(user), out, state)
         elif result.step == "leakage":
             above = [self.root / path for path in result.upstream]
-            measure_leakage(LeakageRecipe.model_validate(recipe), above, self.dataset, self.root / "store/hashes", out)
+            measure_leakage(
+                LeakageRecipe.model_validate(recipe), above, self.dataset, Path(self.study.results, IMAGE_HASHES), out
+            )
         elif result.step == "base_model":
             describe_base_model(BaseModelRecipe.model_validate(recipe), out)
         elif result.step in ("train", "predict"):

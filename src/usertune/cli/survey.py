@@ -1,7 +1,8 @@
-"""Count what each user has (samples, apps, actions, image sizes), as tables and as a page with plots.
+"""Count what each user has (samples, apps, actions, image sizes) and what the splits share, as tables and as a page.
 
-It counts prepared samples if all users of the study are prepared, else the raw data, of whose images it reads only the
-headers. It writes users.csv, apps.csv, actions.csv, sizes.csv and survey.html. Examples:
+It counts prepared samples if all users of the study are prepared, else the raw data. Of raw images it reads only the
+headers, and whole files where two splits have files of the same size. It writes users.csv, leakage.csv, apps.csv,
+actions.csv, sizes.csv and survey.html. Examples:
 
     usertune survey
     usertune survey --study configs/mine.yaml --to survey
@@ -21,14 +22,17 @@ from usertune.cli.study_arguments import add_study, study_of
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
 from usertune.core.formatting import percent
-from usertune.data import survey
+from usertune.data import survey, survey_overlaps
+from usertune.data.perceptual_hash import HashStore
 from usertune.data.readers.catalogue import get_reader
 from usertune.pipeline import steps
+from usertune.pipeline.results_folder import IMAGE_HASHES
 from usertune.reporting.survey import summary, write_survey_page
 from usertune.study.files import SPLITS
 from usertune.study.schema.study import Study
 
 SHOWN_USERS = 40
+PREPARED = "prepared samples"
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -44,8 +48,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Count, write the tables and the page, and print the table of users."""
     study = study_of(arguments)
     source, users = count(study)
+    leakage, note = compare(study, source, users)
     tables = {
         "users": survey.user_rows(users),
+        "leakage": leakage,
         "apps": survey.app_rows(users),
         "actions": survey.action_rows(users),
         "sizes": survey.size_rows(users),
@@ -53,9 +59,11 @@ def run(arguments: argparse.Namespace) -> None:
     folder = arguments.to or Path(study.results) / "survey"
     for name, rows in tables.items():
         write_text(folder / f"{name}.csv", as_csv(rows))
-    write_survey_page(folder / "survey.html", study.name, source, tables)
+    write_survey_page(folder / "survey.html", study.name, source, tables, note)
     print(summary(source, tables["users"], tables["apps"]))
     print(in_words(tables["users"]))
+    if leakage:
+        print("\n".join([note, *(f"  {survey_overlaps.in_words(row)}" for row in leakage)]))
     print(f"The page: {folder / 'survey.html'}")
 
 
@@ -65,13 +73,27 @@ def count(study: Study) -> tuple[str, list[survey.UserCounts]]:
     manifests = [(split, Path(study.results, steps.PREPARE.manifest.format(user=user))) for split, user in users]
     if all(path.exists() for _, path in manifests):
         try:
-            return "prepared samples", list(survey.of_prepared(manifests))
+            return PREPARED, list(survey.of_prepared(manifests))
         except UserError as error:
             raise UserError(f"{error}; or remove {Path(study.results, 'data')} to count the raw data") from None
     check_sources(study, base_model=False)
     root = Path(study.dataset.root)
     reader = get_reader(study.dataset.format, root, study.dataset.options)
     return "raw data", list(survey.of_raw(reader, root, users))
+
+
+def compare(study: Study, source: str, users: Sequence[survey.UserCounts]) -> tuple[Rows, str]:
+    """Return what the splits have in common, a row for each pair of them, and how they were compared, for people."""
+    if source != PREPARED:
+        rows = survey_overlaps.rows_of_raw(users, Path(study.dataset.root))
+        return rows, (
+            "What the splits have in common, by the bytes of raw images; for nearly identical ones, and questions and "
+            "answers, prepare the samples first (snakemake check --profile local):"
+        )
+    rows, without = survey_overlaps.rows_of_prepared(users, HashStore(Path(study.results, IMAGE_HASHES)))
+    bits = f"nearly identical: at most {survey_overlaps.WITHIN} of 256 bits of a hash differ"
+    alone = f"; {without:,} screenshots without a stored hash are compared by their bytes alone" if without else ""
+    return rows, f"What the splits have in common ({bits}{alone}):"
 
 
 def as_csv(rows: Rows) -> str:

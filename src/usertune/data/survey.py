@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from usertune.data.images import FORMATS, BadImageError, resolve_inside
+from usertune.data.leakage import Seen, seen
 from usertune.data.reader import BadSampleError, Reader, RenumbersUsers
 from usertune.data.samples import read_user
 
@@ -37,6 +38,8 @@ class UserCounts:
         actions: kind of action -> number of samples, also of kinds that the task does not ask for.
         sizes: (width, height) in pixels -> number of different images.
         times: the times that the data give, as they are written.
+        seen: what is compared of each sample to find what splits have in common. In raw data these are the paths of
+            images alone, and each sample has a conversation of its own.
     """
 
     user: str
@@ -49,6 +52,7 @@ class UserCounts:
     actions: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     times: set[str] = field(default_factory=set)
+    seen: list[Seen] = field(default_factory=list)
 
     def add(self, episode: str, action: str, about: Mapping[str, Any]) -> None:
         """Count one sample."""
@@ -79,6 +83,7 @@ def of_prepared(users: Sequence[tuple[str, Path]]) -> Iterator[UserCounts]:
             target = sample["target"]
             action = str(target.get("action", CLICK if "point" in target else ANSWER))
             found.add(sample["episode"], action, sample.get("about", {}))
+            found.seen.append(seen(sample))
             images |= {image["sha256"]: (image["width"], image["height"]) for image in sample["images"]}
         found.actions.update(manifest.get("not_asked", {}))
         found.sizes.update(images.values())
@@ -104,6 +109,7 @@ def of_raw(reader: Reader, root: Path, users: Sequence[tuple[str, str]]) -> Iter
                 found.bad += 1
                 continue
             found.add(raw.episode, raw.truth.action if raw.truth else ANSWER, raw.about)
+            found.seen.append(Seen(user, raw.id, (), tuple(raw.image_paths), f"{user} {found.samples}"))
             images |= dict.fromkeys(raw.image_paths)
         found.sizes.update(size for path in images if (size := header_size(root, path)))
         yield found

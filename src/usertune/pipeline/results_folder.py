@@ -12,6 +12,8 @@ from usertune.pipeline import steps
 from usertune.study.schema.study import Study, default_results
 
 STUDY_FILE = "study.json"
+# Perceptual hashes of the images: the prepare jobs, which have the images decoded, write them.
+IMAGE_HASHES = "store/image_hashes"
 # Folders inside a results folder; another study must not use them as its results folder.
 OWN_FOLDERS = frozenset({*(step.folder for step in steps.STEPS.values()), "logs", "store", steps.SUBSETS} - {""})
 

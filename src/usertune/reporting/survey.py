@@ -17,14 +17,16 @@ MOST_APPS = 200
 Rows = Sequence[Mapping[str, Any]]
 
 
-def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, Rows]) -> None:
+def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, Rows], compared: str) -> None:
     """Write a survey as one self-contained HTML file.
 
     Args:
         path: HTML to write.
         study: name of the study.
         source: what was counted, for people: "prepared samples", "raw data".
-        tables: ``users``, ``apps``, ``actions`` and ``sizes``, as `usertune.data.survey` gives them.
+        tables: ``users``, ``apps``, ``actions`` and ``sizes``, as `usertune.data.survey` gives them, and ``leakage``,
+            as `usertune.data.survey_overlaps` gives it.
+        compared: how the splits were compared, for people.
     """
     # Not at the top: --help must not wait for matplotlib.
     from usertune.reporting.figures.survey import apps_svg, samples_svg
@@ -49,7 +51,7 @@ def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, 
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["count"] = lambda value: f"{value:,}"
+    environment.filters["count"] = lambda value: formatting.NOT_AVAILABLE if value is None else f"{value:,}"
     environment.filters["percent"] = lambda value: (
         formatting.NOT_AVAILABLE if value is None else formatting.percent(value)
     )
@@ -61,6 +63,8 @@ def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, 
         users=users,
         apps=apps[:MOST_APPS],
         more_apps=max(0, len(apps) - MOST_APPS),
+        leakage=tables["leakage"],
+        compared=f"{compared.removesuffix(':')}.",
         actions=tables["actions"],
         sizes=tables["sizes"],
         figures=figures,

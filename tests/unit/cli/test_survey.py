@@ -81,6 +81,42 @@ def test_raw_and_prepared_data_give_the_same_numbers(study: SyntheticStudy) -> N
     ]
 
 
+def test_the_splits_are_compared_from_raw_and_from_prepared_data(
+    study: SyntheticStudy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import usertune.cli.survey as command
+
+    monkeypatch.setattr(command, "study_of", lambda _: study.study)
+
+    class Arguments:
+        to: Any = tmp_path / "out"
+
+    def printed() -> tuple[str, list[dict[str, str]], str]:
+        run(Arguments())  # type: ignore[arg-type]
+        with (tmp_path / "out/leakage.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return capsys.readouterr().out, rows, (tmp_path / "out/survey.html").read_text(encoding="utf-8")
+
+    pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
+    said, raw, page = printed()
+    assert "by the bytes of raw images" in said
+    assert 'id="leakage"' in page
+    study.make_all("prepare")
+    study.make_all("leakage")
+    said, prepared, page = printed()
+    assert "at most 24 of 256 bits of a hash differ" in said
+    assert "without a stored hash" not in said
+    assert (
+        [(row["earlier"], row["later"]) for row in raw] == [(row["earlier"], row["later"]) for row in prepared] == pairs
+    )
+    assert [row["identical_screenshots"] for row in raw] == [row["identical_screenshots"] for row in prepared]
+    step = (Path(study.study.results) / "data/leakage.csv").read_text(encoding="utf-8")
+    assert (tmp_path / "out/leakage.csv").read_text(encoding="utf-8") == step, "as the step leakage counts"
+    for later, earlier in (("test", "train"), ("test", "validation")):
+        assert f"  {later} and {earlier}: " in said
+        assert f'<th scope="row">{later} and {earlier}</th>' in page
+
+
 def test_the_command_writes_tables_and_a_page_that_loads_nothing(
     study: SyntheticStudy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
