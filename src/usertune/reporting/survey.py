@@ -29,7 +29,7 @@ def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, 
         compared: how the splits were compared, for people.
     """
     # Not at the top: --help must not wait for matplotlib.
-    from usertune.reporting.figures.survey import apps_svg, samples_svg
+    from usertune.reporting.survey_plots import apps_svg, samples_svg
 
     users, apps = tables["users"], tables["apps"]
     figures = [
