@@ -1,7 +1,7 @@
 """Count what each user has (samples, apps, actions, image sizes) and what the splits share, as tables and as a page.
 
 It counts prepared samples if all users of the study are prepared, else the raw data. Of raw images it reads only the
-headers, and whole files where two splits have files of the same size. It writes users.csv, leakage.csv, apps.csv,
+headers, and whole files where two splits have files of the same size. It writes users.csv, overlaps.csv, apps.csv,
 actions.csv, sizes.csv and survey.html. Examples:
 
     usertune survey
@@ -48,10 +48,10 @@ def run(arguments: argparse.Namespace) -> None:
     """Count, write the tables and the page, and print the table of users."""
     study = study_of(arguments)
     source, users = count(study)
-    leakage, note = compare(study, source, users)
+    overlaps, note = compare(study, source, users)
     tables = {
         "users": survey.user_rows(users),
-        "leakage": leakage,
+        "overlaps": overlaps,
         "apps": survey.app_rows(users),
         "actions": survey.action_rows(users),
         "sizes": survey.size_rows(users),
@@ -62,8 +62,8 @@ def run(arguments: argparse.Namespace) -> None:
     write_survey_page(folder / "survey.html", study.name, source, tables, note)
     print(summary(source, tables["users"], tables["apps"]))
     print(in_words(tables["users"]))
-    if leakage:
-        print("\n".join([note, *(f"  {survey_overlaps.in_words(row)}" for row in leakage)]))
+    if overlaps:
+        print("\n".join([note, *(f"  {survey_overlaps.in_words(row)}" for row in overlaps)]))
     print(f"The page: {folder / 'survey.html'}")
 
 

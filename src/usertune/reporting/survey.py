@@ -24,7 +24,7 @@ def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, 
         path: HTML to write.
         study: name of the study.
         source: what was counted, for people: "prepared samples", "raw data".
-        tables: ``users``, ``apps``, ``actions`` and ``sizes``, as `usertune.data.survey` gives them, and ``leakage``,
+        tables: ``users``, ``apps``, ``actions`` and ``sizes``, as `usertune.data.survey` gives them, and ``overlaps``,
             as `usertune.data.survey_overlaps` gives it.
         compared: how the splits were compared, for people.
     """
@@ -63,7 +63,7 @@ def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, 
         users=users,
         apps=apps[:MOST_APPS],
         more_apps=max(0, len(apps) - MOST_APPS),
-        leakage=tables["leakage"],
+        overlaps=tables["overlaps"],
         compared=f"{compared.removesuffix(':')}.",
         actions=tables["actions"],
         sizes=tables["sizes"],

@@ -93,14 +93,14 @@ def test_the_splits_are_compared_from_raw_and_from_prepared_data(
 
     def printed() -> tuple[str, list[dict[str, str]], str]:
         run(Arguments())  # type: ignore[arg-type]
-        with (tmp_path / "out/leakage.csv").open(encoding="utf-8", newline="") as file:
+        with (tmp_path / "out/overlaps.csv").open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         return capsys.readouterr().out, rows, (tmp_path / "out/survey.html").read_text(encoding="utf-8")
 
     pairs = [("train", "validation"), ("train", "test"), ("validation", "test")]
     said, raw, page = printed()
     assert "by the bytes of raw images" in said
-    assert 'id="leakage"' in page
+    assert 'id="overlaps"' in page
     study.make_all("prepare")
     study.make_all("leakage")
     said, prepared, page = printed()
@@ -111,7 +111,7 @@ def test_the_splits_are_compared_from_raw_and_from_prepared_data(
     )
     assert [row["identical_screenshots"] for row in raw] == [row["identical_screenshots"] for row in prepared]
     step = (Path(study.study.results) / "data/leakage.csv").read_text(encoding="utf-8")
-    assert (tmp_path / "out/leakage.csv").read_text(encoding="utf-8") == step, "as the step leakage counts"
+    assert (tmp_path / "out/overlaps.csv").read_text(encoding="utf-8") == step, "as the step leakage counts"
     for later, earlier in (("test", "train"), ("test", "validation")):
         assert f"  {later} and {earlier}: " in said
         assert f'<th scope="row">{later} and {earlier}</th>' in page
