@@ -143,9 +143,9 @@ def prepare_user(
         "provenance": [current_provenance(PREPARE, plug_ins=_plug_ins(recipe))],
         "files": {Path(samples_file).name: samples_sha256},
     }
+    write_text(samples_file, text)
     if shared.hashes is not None:
         shared.hashes.write(user, found)
-    write_text(samples_file, text)
     write_result(manifest_file, manifest)
     raw_id = f" (in the data: {checked.raw_id})" if checked.raw_id not in (None, user) else ""
     logger.info("user %s%s: %d samples, %d skipped", user, raw_id, len(samples), len(problems))
