@@ -20,6 +20,7 @@ import yaml
 
 from usertune.core.users import parse_users
 from usertune.demo.dataset import Counts, make_dataset
+from usertune.study.files import SPLITS
 
 COLUMNS = ("click_accuracy", "click_accuracy_low", "click_accuracy_high")
 
@@ -45,12 +46,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 def demo_study(arguments: argparse.Namespace, folder: Path) -> str:
     """Draw the demo's data in ``folder``/dataset; return the demo study, with results next to its file."""
     study = yaml.safe_load((common.REPOSITORY / "config.yaml").read_text())
-    for split, users in study["users"].items():
-        study["users"][split] = parse_users(users)[: getattr(arguments, f"{split}_users")]
+    chosen = {split: parse_users(study["users"][split])[: getattr(arguments, f"{split}_users")] for split in SPLITS}
+    study["users"] |= chosen
     study["experiments"] = dict(list(study["experiments"].items())[: arguments.experiments])
     study["dataset"]["root"], study["base_model"]["path"] = str(folder / "dataset"), str(common.BASE)
     counts = Counts(*3 * [arguments.samples]) if arguments.samples else Counts()
-    make_dataset(folder / "dataset", [int(user) for split in study["users"].values() for user in split], 0, counts)
+    make_dataset(folder / "dataset", [int(user) for users in chosen.values() for user in users], 0, counts)
     return yaml.safe_dump(study)
 
 

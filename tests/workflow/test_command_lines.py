@@ -36,7 +36,18 @@ def test_no_command_grows_with_the_users(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     lines = [line for line in (done.stdout + done.stderr).splitlines() if 'python "$USERTUNE_SCRIPTS"' in line]
     steps = {re.search(r"/(\w+)\.py", line)[1] for line in lines}  # type: ignore[index]
-    assert steps == {"prepare", "base_model", "train", "predict", "score", "compare", "figure", "audit", "report"}
+    assert steps == {
+        "prepare",
+        "leakage",
+        "base_model",
+        "train",
+        "predict",
+        "score",
+        "compare",
+        "figure",
+        "audit",
+        "report",
+    }
     for line in lines:
         users = set(re.findall(r"\b(?:train|test)-\d+\b", line.replace("test-0_", " ")))
         # A batch of data is named by its users: 10, unless the study sets another number.
