@@ -123,7 +123,8 @@ def test_one_run_reports_all_bad_users_and_check_needs_no_base_model(
     assert sorted(path.name for path in workplace.results.glob("data/*.manifest.json")) == sorted(
         f"user_{user}.manifest.json" for user in (1, 2, 11, 12, 13, 74)
     )
-    assert sorted(path.name for path in workplace.results.iterdir() if path.is_dir()) == ["data", "logs"]
+    assert sorted(path.name for path in workplace.results.iterdir() if path.is_dir()) == ["data", "logs", "store"]
+    assert [path.name for path in (workplace.results / "store").iterdir()] == ["image_hashes"]
 
 
 def test_bad_samples_can_be_skipped(workplace: Workplace) -> None:
