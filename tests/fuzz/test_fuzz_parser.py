@@ -69,7 +69,7 @@ def test_any_text_has_a_point_or_a_reason(answer: str) -> None:
         assert str(error).startswith("the answer")
         assert point is None or not all(0 <= value <= 1000 for value in point)
     else:
-        assert TASK.read_target(target) == point
+        assert TASK.read_target(target)[:2] == point
 
 
 @given(st.sampled_from(EXAMPLES), SENTENCES, SENTENCES)
