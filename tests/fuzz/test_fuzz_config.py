@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -95,8 +95,15 @@ def _holds_users_unlike_written(config: Any) -> bool:
         return False
     lists = [config.get(key) for key in OVERRIDES]
     lists += config["users"].values() if isinstance(config.get("users"), dict) else ()
-    users = [user for one in lists for user in (one if isinstance(one, list) else [one])]
-    return any(isinstance(user, bool | float) for user in users)
+    return any(isinstance(user, bool | float) for user in _flat(lists))
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    if isinstance(value, list):
+        for one in value:
+            yield from _flat(one)
+    else:
+        yield value
 
 
 @given(changed_value(SMALL))

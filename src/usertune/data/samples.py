@@ -143,6 +143,8 @@ def _parse_sample(line: str, location: str) -> Sample:
         raise UserError(f"{location}: not valid JSON ({error}); prepare the user again") from None
     found = sample if isinstance(sample, dict) else {}
     missing = [name for name, kind in SAMPLE_FIELDS.items() if not isinstance(found.get(name), kind)]
+    if "images" not in missing and not all(isinstance(image, dict) for image in found["images"]):
+        missing.append("images")
     if missing:
         raise UserError(f"{location}: this sample has no {', '.join(missing)}; prepare the user again")
     parsed: Sample = sample
