@@ -330,7 +330,17 @@ def compare_process(differences: dict[str, Any], size: tuple[int, int]) -> dict[
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
-    logging.disable(logging.WARNING)
+    # Messages about each tiny model would hide the result.
+    logger = logging.getLogger("usertune")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return _compare(arguments)
+    finally:
+        logger.setLevel(level)
+
+
+def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     names = list(TINY)[: arguments.models]
     tiny = [
         compare_tiny(name, mode, dtype, checkpointing)
