@@ -20,16 +20,13 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import NamedTuple
 
-from usertune.tasks.truth import Point, Truth
+from usertune.tasks.truth import DECIMALS, SCALE, Point, Truth, coordinates
 
 Parse = Callable[[str], Point | None]
 
 BEYOND = {"relative_1000": "1000", "relative_1": "1", "pixels": "their image"}
 FRAMES = ("relative_1000", "relative_1", "pixels")
 DEFAULT_FRAME = FRAMES[0]
-SCALE = 1000
-# A tenth of a unit is a tenth of a pixel on a screen 1000 pixels wide.
-DECIMALS = 1
 
 # Targets that only another frame explains are more than slips if they are a fifth of all, or a tenth and at least
 # three.
@@ -97,7 +94,7 @@ def convert_answer(text: str, point: Point, frame: str, size: tuple[int, int] | 
     box = _box(text, point)
     values = [value / limits[index % 2] * SCALE for index, value in enumerate(box or point)]
     referring = _REFERRING.search(text)
-    return (f"{referring[0]}\n" if referring else "") + f"```grounding\n[{_in_words(values)}]\n```"
+    return (f"{referring[0]}\n" if referring else "") + f"```grounding\n[{coordinates(values)}]\n```"
 
 
 def convert_numbers(values: Sequence[float], frame: str, size: tuple[int, int] | None) -> str:
@@ -114,7 +111,7 @@ def convert_numbers(values: Sequence[float], frame: str, size: tuple[int, int] |
     limits = _limits(frame, size)
     for at in range(0, len(values), 2):
         _require_inside(values[at : at + 2], "the point", frame, size)
-    return f"[{_in_words([value / limits[index % 2] * SCALE for index, value in enumerate(values)])}]"
+    return f"[{coordinates([value / limits[index % 2] * SCALE for index, value in enumerate(values)])}]"
 
 
 def convert_truth(truth: Truth, frame: str, size: tuple[int, int] | None) -> Truth:
@@ -294,12 +291,6 @@ def _box(text: str, point: Point) -> list[float] | None:
         return None
     centre = (numbers[0] + numbers[2]) / 2, (numbers[1] + numbers[3]) / 2
     return numbers if all(map(math.isclose, centre, point)) else None
-
-
-def _in_words(values: Sequence[float]) -> str:
-    # Fractions of 1 in an answer look like another frame.
-    digits = 0 if all(value <= 1 for value in values) else DECIMALS
-    return ", ".join(f"{round(value, digits):g}" for value in values)
 
 
 def _plain(number: Decimal) -> str:

@@ -114,7 +114,9 @@ def read_checked(root: Path, record: ImageRecord) -> bytes:
 
 
 def is_turned(path: Path) -> bool:
-    """Whether an image's EXIF orientation says that it is to be turned or mirrored. Reads the header alone.
+    """Whether an image's EXIF orientation says that it is to be turned or mirrored.
+
+    Reads the header alone, except of a PNG without EXIF data before its pixels, which is read to its end.
 
     Raises:
         BadImageError: the file is missing or is not an image.

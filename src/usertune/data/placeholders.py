@@ -2,12 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from usertune.core.errors import shown
 from usertune.data.reader import BadSampleError
+from usertune.data.turns import checked_text
 
 IMAGE = "<image>"
+
+
+def texts_of_turns(
+    raw: Any, field: str, role_key: str, text_key: str, roles: Mapping[str, str]
+) -> Iterator[tuple[str, str]]:
+    """Yield role and text of each turn of a sample.
+
+    Args:
+        raw: the list of turns.
+        field: where the sample has it, for errors.
+        role_key: the key of a turn's role.
+        text_key: the key of a turn's text.
+        roles: role in the data -> role in messages.
+
+    Raises:
+        BadSampleError: there is no turn, or a turn does not have this form.
+    """
+    if not isinstance(raw, list) or not raw:
+        raise BadSampleError(field, "a list of turns is needed")
+    for index, turn in enumerate(raw):
+        where = f"{field}[{index}]"
+        role = turn.get(role_key) if isinstance(turn, dict) else None
+        if not isinstance(role, str) or role not in roles:
+            raise BadSampleError(f"{where}.{role_key}", f"{shown(role)} is not known; use one of {', '.join(roles)}")
+        yield roles[role], checked_text(turn.get(text_key), f"{where}.{text_key}")
 
 
 def with_images(turns: Sequence[tuple[str, str]], images: Sequence[str], key: str, strip: bool) -> list[dict[str, Any]]:

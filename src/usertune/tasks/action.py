@@ -28,11 +28,13 @@ from usertune.tasks.task import Marks, Task
 from usertune.tasks.truth import (
     ACTIONS,
     CLICK,
+    DECIMALS,
     DIRECTIONS,
     FINISH,
     LONG_PRESS,
     OPEN_APP,
     PRESS,
+    SCALE,
     SCROLL,
     TYPE,
     Box,
@@ -51,8 +53,6 @@ Answer with one JSON object and nothing else. Coordinates are from 0 to 1000 on 
 {"action": "open", "text": "name of the app"}
 {"action": "wait"}
 {"action": "terminate", "status": "success" or "failure"}"""
-SCALE = 1000
-DECIMALS = 1
 TAPS = (CLICK, LONG_PRESS)
 
 
@@ -201,8 +201,7 @@ class ActionTask(Task):
         """
         action, form = read_action(text)
         if action is None:
-            reason = REASONS[form].rstrip(".")
-            raise ValueError(f"the answer {text[:80]!r} has no action: {reason[0].lower()}{reason[1:]} ({form})")
+            raise ValueError(f"the answer {text[:80]!r} has no action: {self.reason_in_words(form)}")
         return action
 
     def target_from_answer(self, text: str) -> dict[str, Any]:

@@ -23,9 +23,8 @@ from typing import Any, NamedTuple
 
 from usertune.tasks.metrics import AtThresholds, Metric, threshold_label
 from usertune.tasks.points.forms import FORMS, REASONS, Reading, read
-from usertune.tasks.points.values import SCALE
 from usertune.tasks.task import Marks, Task
-from usertune.tasks.truth import CLICK, Box, NotAskedError, Point, Truth
+from usertune.tasks.truth import CLICK, DECIMALS, SCALE, Box, NotAskedError, Point, Truth, coordinates
 
 PROMPT = """\
 Point to the element of the screenshot that this instruction asks for: {text}
@@ -33,8 +32,6 @@ Answer with its position, each coordinate from 0 to 1000, in this form:
 ```grounding
 [x, y]
 ```"""
-# A tenth of a unit is a tenth of a pixel on a screen 1000 pixels wide.
-DECIMALS = 1
 
 
 class Target(NamedTuple):
@@ -114,10 +111,9 @@ class GroundingTask(Task):
         """
         reading = self.read(text)
         if reading.point is None:
-            reason = REASONS[reading.form].rstrip(".")
             raise ValueError(
-                f"the answer {_shorten(text)!r} has no unambiguous point: {reason[0].lower()}{reason[1:]} "
-                f"({reading.form}); expected a block such as '```grounding\\n[512, 304]\\n```'"
+                f"the answer {_shorten(text)!r} has no unambiguous point: {self.reason_in_words(reading.form)}; "
+                "expected a block such as '```grounding\\n[512, 304]\\n```'"
             )
         if not all(0 <= value <= SCALE for value in reading.point):
             raise ValueError(
@@ -138,7 +134,7 @@ class GroundingTask(Task):
         if truth.place is None:
             raise ValueError("the click has neither a point nor a box")
         referring = f"```referring\n{truth.element}\n```\n" if truth.element and "```" not in truth.element else ""
-        return f"{referring}```grounding\n[{_numbers(truth.place)}]\n```"
+        return f"{referring}```grounding\n[{coordinates(truth.place)}]\n```"
 
     def target_from_truth(self, truth: Truth) -> dict[str, list[float]]:
         """Return ``{"point": [x, y]}``, with ``"box": [left, top, right, bottom]`` if the data has it, in 0-1000."""
@@ -205,12 +201,6 @@ class GroundingTask(Task):
             f"The cross is the target; the dashed line is the distance of {threshold_label(threshold)} within which a "
             "click is a hit. Where the data has the box of the element, it is drawn too."
         )
-
-
-def _numbers(values: Sequence[float]) -> str:
-    # Fractions of 1 in an answer look like another frame.
-    digits = 0 if all(value <= 1 for value in values) else DECIMALS
-    return ", ".join(f"{round(value, digits):g}" for value in values)
 
 
 def _on_screen(x: float, y: float) -> bool:

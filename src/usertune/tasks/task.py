@@ -55,6 +55,11 @@ class Task(Protocol):
         """
         raise NotAskedError(truth.action)
 
+    def reason_in_words(self, form: str) -> str:
+        """Return why an answer is unparsed, for the middle of a sentence: ``there is no text (empty)``."""
+        reason = self.reasons[form].rstrip(".")
+        return f"{reason[0].lower()}{reason[1:]} ({form})"
+
     def target_from_truth(self, truth: Truth) -> dict[str, Any]:
         """Return the target of a data sample from its action, if `answer` wrote the answer; see `target_from_answer`.
 

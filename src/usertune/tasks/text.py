@@ -106,8 +106,7 @@ class TextTask(Task):
         """
         found, form = self.read(text)
         if found is None:
-            reason = REASONS[form].rstrip(".")
-            raise ValueError(f"the answer {text[:80]!r} is no text: {reason[0].lower()}{reason[1:]} ({form})")
+            raise ValueError(f"the answer {text[:80]!r} is no text: {self.reason_in_words(form)}")
         return {"answers": [found]}
 
     def answer(self, truth: Truth) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+# Coordinates of answers and targets: 0 to this on each axis, whatever the image's size in pixels.
+SCALE = 1000
+# A tenth of a unit is a tenth of a pixel on a screen 1000 pixels wide.
+DECIMALS = 1
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -57,3 +63,10 @@ class Truth:
             return self.point
         left, top, right, bottom = self.box
         return (left + right) / 2, (top + bottom) / 2
+
+
+def coordinates(values: Sequence[float]) -> str:
+    """Return coordinates in 0-1000 as they stand in an answer: ``311.1, 527.9``."""
+    # Fractions of 1 in an answer look like another frame.
+    digits = 0 if all(value <= 1 for value in values) else DECIMALS
+    return ", ".join(f"{round(value, digits):g}" for value in values)

@@ -16,11 +16,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from usertune.core.errors import shown
 from usertune.data.entry_reader import EntryReader, Place
-from usertune.data.placeholders import listed, with_images
+from usertune.data.placeholders import listed, texts_of_turns, with_images
 from usertune.data.reader import BadSampleError, RawSample
-from usertune.data.turns import checked_name, checked_text, read_turns
+from usertune.data.turns import checked_name, read_turns
 
 FRAME = None
 BARE = False
@@ -43,7 +42,7 @@ class QwenReader(EntryReader):
             raise BadSampleError("video", "videos are not supported")
         key = "images" if "images" in entry and "image" not in entry else "image"
         images = [self.in_images(name) for name in listed(entry.get(key), key)]
-        turns = list(self._turns(entry.get("conversations")))
+        turns = list(texts_of_turns(entry.get("conversations"), "conversations", "from", "value", ROLES))
         name = checked_name(entry, "id", place.name)
         sample = RawSample(name, name, 0, [], about=self.about(entry), turn_field="conversations[{}].value")
         try:
@@ -51,16 +50,6 @@ class QwenReader(EntryReader):
         except BadSampleError as problem:
             raise BadSampleError(_FIELD.sub(_renamed, problem.field), str(problem)) from None
         return sample
-
-    def _turns(self, raw: Any) -> Iterable[tuple[str, str]]:
-        if not isinstance(raw, list) or not raw:
-            raise BadSampleError("conversations", "a list of turns is needed")
-        for index, turn in enumerate(raw):
-            where = f"conversations[{index}]"
-            role = turn.get("from") if isinstance(turn, dict) else None
-            if not isinstance(role, str) or role not in ROLES:
-                raise BadSampleError(f"{where}.from", f"{shown(role)} is not known; use one of {', '.join(ROLES)}")
-            yield ROLES[role], checked_text(turn.get("value"), f"{where}.value")
 
 
 def _renamed(match: re.Match[str]) -> str:

@@ -16,12 +16,12 @@ the study; those of a line with objects are in 0-1000.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from usertune.core.errors import shown
 from usertune.data.entry_reader import EntryReader, Place, numbers
-from usertune.data.placeholders import listed, with_images
+from usertune.data.placeholders import listed, texts_of_turns, with_images
 from usertune.data.prompt import placeholder_problem
 from usertune.data.reader import BadSampleError, Numbers, RawSample
 from usertune.data.turns import ROLES, checked_name, checked_text, read_turns
@@ -30,6 +30,7 @@ FRAME = "relative_1000"
 BARE = False
 
 REFERENCE, BOX = "<ref-object>", "<bbox>"
+SAME_ROLES = {role: role for role in ROLES}
 FRAMES = {"real": "pixels", "norm1": "relative_1"}
 _MARKER = re.compile(f"{REFERENCE}|{BOX}")
 
@@ -48,7 +49,7 @@ class SwiftReader(EntryReader):
             if entry.get(key):
                 raise BadSampleError(key, f"{key} are not supported")
         images = [self.in_images(name) for name in listed(entry.get("images"), "images")]
-        turns = list(_turns(entry.get("messages")))
+        turns = list(texts_of_turns(entry.get("messages"), "messages", "role", "content", SAME_ROLES))
         objects: list[Numbers] = []
         if entry.get("objects") is not None:
             turns, objects = _marked(turns, entry["objects"], len(images))
@@ -56,17 +57,6 @@ class SwiftReader(EntryReader):
         sample = RawSample(name, name, 0, [], about=self.about(entry), objects=objects)
         read_turns(with_images(turns, images, "images", strip=False), sample)
         return sample
-
-
-def _turns(raw: Any) -> Iterator[tuple[str, str]]:
-    if not isinstance(raw, list) or not raw:
-        raise BadSampleError("messages", "a list of turns is needed")
-    for index, turn in enumerate(raw):
-        where = f"messages[{index}]"
-        role = turn.get("role") if isinstance(turn, dict) else None
-        if not isinstance(role, str) or role not in ROLES:
-            raise BadSampleError(f"{where}.role", f"{shown(role)} is not known; use one of {', '.join(ROLES)}")
-        yield role, checked_text(turn.get("content"), f"{where}.content")
 
 
 def _marked(turns: Sequence[tuple[str, str]], raw: Any, images: int) -> tuple[list[tuple[str, str]], list[Numbers]]:

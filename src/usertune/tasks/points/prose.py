@@ -17,7 +17,8 @@ from usertune.tasks.points.text import (
     stands_alone,
     with_bare_lines,
 )
-from usertune.tasks.points.values import SCALE, Order, point_of, without_orders
+from usertune.tasks.points.values import Order, point_of, without_orders
+from usertune.tasks.truth import SCALE
 
 _NOUN = r"coordinates?|coords?|position|location|points?|cent(?:er|re)|answer|target|b?box|bounds"
 _CJK_NOUN = r"\u5750\u6807|\u4f4d\u7f6e|\u4e2d\u5fc3\u70b9?|\u7b54\u6848|\u70b9"

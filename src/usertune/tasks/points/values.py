@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from usertune.tasks.points.text import NUMBER, PERCENT, Finding, Group, Number
+from usertune.tasks.truth import SCALE
 
-SCALE = 1000
 LARGEST_COORDINATE = 100_000
 
 _NAME = r"(?:[xy]_?(?:min|max|center|[012c])?|(?:c|center|min|max)_?[xy]|left|top|right|bottom|width|height|[wh])"
