@@ -217,6 +217,7 @@ def _read_grid(
     """Return (score, rows file) of every experiment and user, each exactly once."""
     grid: dict[tuple[str, str], tuple[dict[str, Any], Path]] = {}
     wanted = {(name, user) for name in design.names for user in design.users}
+    folds: dict[str, Any] = {}
     for path in scores_files:
         score = read_manifest(path)
         key = score.get("experiment"), score.get("user")
@@ -226,6 +227,8 @@ def _read_grid(
             raise UserError(f"{path}: experiment {key[0]!r}, user {key[1]!r} is given twice; leave one out")
         said = score["recipe"]
         tasks = said["task"], *said.get("further_tasks", ())
+        if said.get("folds") != folds.setdefault("first", said.get("folds")):
+            raise UserError(f"{path}: not scored with the folds of the other scores; {RESCORE}")
         if (tasks, tuple(said["thresholds"])) != (design.tasks, design.thresholds):
             labels = ", ".join(threshold_label(threshold) for threshold in design.thresholds)
             names = ", ".join(design.tasks)

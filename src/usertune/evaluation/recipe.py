@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from usertune.core.recipe import Recipe, Settings
+from usertune.data.folds import FoldSettings
 from usertune.tasks.catalogue import TASKS, get_task
 from usertune.tasks.metrics import Metric, at_thresholds, of_further_task, threshold_label
 
@@ -73,6 +74,9 @@ class Measured(Recipe):
 
 class ScoreRecipe(Measured):
     """How the answers for one user are measured."""
+
+    folds: FoldSettings | None = None
+    """The folds of the user's samples, which are a column of the rows; None: no such column."""
 
 
 class Experiment(Settings):

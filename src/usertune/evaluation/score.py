@@ -20,6 +20,7 @@ from usertune.core.files import write_text
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, read_result, step_manifest, write_result
 from usertune.core.step_names import PREPARE, SCORE
+from usertune.data.folds import folds_of
 from usertune.data.samples import read_samples
 from usertune.evaluation.answers import REMAKE_PREDICTIONS, Answer, answers_digest, answers_of_user
 from usertune.evaluation.recipe import ScoreRecipe
@@ -64,8 +65,8 @@ def score_user(recipe: ScoreRecipe, experiment: str, user: str, files: ScoreFile
 
     Raises:
         UserError: a file is malformed or belongs to another experiment or user, the user has no sample (a
-            user without samples has no accuracy, and averages would silently cover fewer users), or samples
-            and predictions do not match one to one.
+            user without samples has no accuracy, and averages would silently cover fewer users) or too few for the
+            folds, or samples and predictions do not match one to one.
     """
     metrics = recipe.metrics
     samples = read_samples(files.samples, user)
@@ -78,7 +79,8 @@ def score_user(recipe: ScoreRecipe, experiment: str, user: str, files: ScoreFile
     stored = files.store / f"{fingerprint[:32]}.json"
     score = _read_stored(stored, fingerprint)
     if score is None:
-        rows = score_samples(recipe.task, metrics, samples, answers, files.samples)
+        fold_of = folds_of(samples, recipe.folds) if recipe.folds else {}
+        rows = score_samples(recipe.task, metrics, samples, answers, files.samples, fold_of)
         score = {
             "fingerprint": fingerprint,
             "scored": utc_now(),
@@ -112,13 +114,15 @@ def score_samples(
     samples: Sequence[Mapping[str, Any]],
     answers: Mapping[str, Answer],
     samples_file: Path,
+    fold_of: Mapping[str, int] | None = None,
 ) -> list[Row]:
     """Return one row per sample, in the order of ``samples``.
 
-    A row has id, user, episode, step, parsed (0 or 1), form (the form of the answer, or why it is unparsed), the
-    details of the task (for grounding x, y, target_x and target_y, 0-1000) and one column for each distinct column of
-    the metrics; None where a sample has no value. The metrics of further tasks follow those of the task; a further task
-    reads the answers by its own rules, and its metrics have no value where it does not apply to a sample.
+    A row has id, user, episode, step, fold (if ``fold_of``, by sample id, is given), parsed (0 or 1), form (the form of
+    the answer, or why it is unparsed), the details of the task (for grounding x, y, target_x and target_y, 0-1000) and
+    one column for each distinct column of the metrics; None where a sample has no value. The metrics of further tasks
+    follow those of the task; a further task reads the answers by its own rules, and its metrics have no value where it
+    does not apply to a sample.
 
     Raises:
         UserError: the task is unknown or a sample's target is not one of this task.
@@ -139,6 +143,7 @@ def score_samples(
         given = answers[sample["id"]]
         answer, form = task.read(*given)
         row: Row = {name: sample[name] for name in ("id", "user", "episode", "step")}
+        row |= {"fold": fold_of[sample["id"]]} if fold_of else {}
         row |= {"parsed": int(answer is not None), "form": form, **task.details(answer, target)}
         values = sample_values(own, answer, target)
         for other, others in further:

@@ -237,6 +237,7 @@ class Recipes:
             task=self.study.dataset.task,
             **self._further_tasks,
             thresholds=self.study.evaluation.thresholds,
+            **self._folds,
             upstream={names.PREDICT: _digest(self._predict(name))},
         )
 
@@ -277,6 +278,11 @@ class Recipes:
         """Empty unless the study has some, so that other recipes do not change."""
         further = self.study.evaluation.further_tasks
         return {"further_tasks": list(further)} if further else {}
+
+    @cached_property
+    def _folds(self) -> dict[str, Any]:
+        """Empty unless the study has folds, so that other recipes do not change."""
+        return {"folds": self.study.folds.settings} if self.study.folds else {}
 
     @cached_property
     def _numbers(self) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from usertune.core.errors import UserError
 from usertune.core.formatting import count, duration, number, percent, signed
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result
+from usertune.data.folds import FoldSettings, folds_of
+from usertune.data.samples import read_samples
 from usertune.evaluation.compare import compare, latex, markdown
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import CompareRecipe, ComparisonDesign
@@ -217,6 +219,28 @@ def test_every_experiment_needs_the_same_samples(make_study: Maker) -> None:
     files[-1] = other.score("full_tuned", "ana")
     with pytest.raises(UserError, match="not the samples that"):
         compare(recipe_of(study), files, study.root / "t")
+
+
+def test_rows_name_the_folds_of_the_study_and_all_scores_need_the_same(make_study: Maker) -> None:
+    study = make_study(changes={"folds": {"count": 4, "by": "random", "seed": 3}})
+    study.compare()
+    rows = pd.read_csv(study.root / "tables/samples.csv", dtype=str)
+    assert list(rows.columns)[:6] == ["experiment", "id", "user", "episode", "step", "fold"]
+    for (_, user), own in rows.groupby(["experiment", "user"]):
+        folds = folds_of(read_samples(study.samples_of(user), user), FoldSettings(count=4, by="random", seed=3))
+        assert dict(zip(own["id"], map(int, own["fold"]), strict=True)) == folds
+        assert list(own["fold"].value_counts()) == [3, 3, 3, 3]
+    path = "scores/lora/user_2.json"
+    recipe = study.recipe(path)
+    study.make(path, {**recipe, "folds": {**recipe["folds"], "seed": 4}})
+    with pytest.raises(UserError, match=r"user_2.json: not scored with the folds of the other scores"):
+        study.make_all("compare")
+
+
+def test_a_user_with_too_few_samples_for_the_folds_has_no_score(make_study: Maker) -> None:
+    study = make_study(changes={"folds": {"count": 3}})
+    with pytest.raises(UserError, match=r"user 1 has 1 episode, which is too few for 3 folds .*folds.by: random"):
+        study.score("vanilla", "1")
 
 
 def test_text_columns_stay_text(tmp_path: Path) -> None:

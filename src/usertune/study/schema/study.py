@@ -22,6 +22,7 @@ from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.dataset import Dataset
 from usertune.study.schema.evaluation import Evaluation
 from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.folds import Folds
 from usertune.study.schema.report import FIGURE_NAMES, Report
 from usertune.study.schema.training import Training
 from usertune.study.schema.users import Users
@@ -70,6 +71,8 @@ class Study(ConfigModel):
     ]
     """Name -> experiment, in the order of the report."""
     training: Training = Training()
+    folds: Folds | None = None
+    """Folds of each test user's own samples; null: none."""
     evaluation: Evaluation = Evaluation()
     report: Report = Report()
     rerun: Rerun = Rerun()
