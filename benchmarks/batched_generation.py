@@ -24,12 +24,14 @@ USERS = tuple(map(str, range(1, 11)))
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
     from usertune.inference.engine import EngineSettings
     from usertune.inference.engines.transformers import TransformersEngine
+    from usertune.inference.questions import questions_of
     from usertune.models.recipe import Pixels
 
     users = USERS[: -(-arguments.samples // 50)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         samples = common.read_samples(common.demo_samples(folder, users), arguments.samples)
+        questions = questions_of(samples)
         engine = TransformersEngine(
             EngineSettings(common.BASE, "vanilla", None, "float32", Pixels(), folder / "dataset", max_new_tokens=64)
         )
@@ -37,12 +39,12 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
         def answer(way: str, size: int) -> float:
             def call() -> None:
-                pairs = [pair for batch in engine.answer(samples, size) for pair in batch]
-                answers[way] = {sample["id"]: prediction.text for sample, prediction in pairs}
+                pairs = [pair for batch in engine.answer(questions, size) for pair in batch]
+                answers[way] = {question.sample["id"]: prediction.text for question, prediction in pairs}
 
             return len(samples) / common.seconds_of(call)
 
-        list(engine.answer(samples[:4], 1))
+        list(engine.answer(questions[:4], 1))
         sizes = {"single": 1, "batched": arguments.batch_size}
         rates = common.in_turn({way: partial(answer, way, size) for way, size in sizes.items()}, arguments.rounds)
     if answers["single"] != answers["batched"]:

@@ -25,13 +25,14 @@ from typing import Any
 
 import common
 
-from usertune.core.hashing import step_fingerprint
-from usertune.core.manifest import read_result
-from usertune.data.samples import read_user, request_digest
+from usertune.data.samples import read_user
 from usertune.demo.dataset import Counts, make_dataset
 from usertune.inference.engines.catalogue import ENGINES
-from usertune.inference.predict import model_of
-from usertune.inference.prediction_store import Prediction, PredictionStore
+from usertune.inference.models_in_use import Found, models_in_use
+from usertune.inference.prediction_store import Prediction
+from usertune.inference.questions import questions_of
+from usertune.inference.recipe import PredictRecipe
+from usertune.inference.stored_answers import StoredAnswers
 from usertune.pipeline.recipes import Recipes, current_code
 from usertune.runtime.provenance import current_provenance, installed_versions
 from usertune.study.load import load_study
@@ -108,21 +109,22 @@ def _fill_store() -> None:
     recipes = Recipes(study, current_code(study), installed_versions())
     chance = random.Random(0)
     results = Path(study.results)
-    base = read_result(results / "base_model/manifest.json")
+    base = Found.read(results / "base_model/manifest.json")
     for experiment, settings in study.experiments.items():
-        trained = read_result(results / f"checkpoints/{experiment}/manifest.json") if settings.trained else None
-        namespace = step_fingerprint(json.loads(recipes.predict(experiment)), model_of(base, trained))
-        store = PredictionStore(results / "store/predictions", namespace)
-        key = store.remember(current_provenance("predict", plug_ins=(ENGINES.module(study.evaluation.engine),)))
-        with store.writer() as writer:
+        trained = [results / f"checkpoints/{experiment}/manifest.json"] if settings.trained else []
+        models = models_in_use(base, [Found.read(path) for path in trained])
+        stores = StoredAnswers(results / "store/predictions", PredictRecipe.parse(recipes.predict(experiment)), models)
+        with stores.writer(
+            current_provenance("predict", plug_ins=(ENGINES.module(study.evaluation.engine),))
+        ) as writer:
             for user in study.users.test:
                 _, samples = read_user(results / f"data/user_{user}.manifest.json")
-                writer.append((user, request_digest(sample), _answer(chance, key)) for sample in samples)
+                writer.append((question, _answer(chance)) for question in questions_of(samples))
 
 
-def _answer(chance: random.Random, made: str) -> Prediction:
+def _answer(chance: random.Random) -> Prediction:
     text = f"```grounding\n[{chance.randrange(1000)}, {chance.randrange(1000)}]\n```"
-    return Prediction(text, new_tokens=20, stopped=True, provenance=made)
+    return Prediction(text, new_tokens=20, stopped=True)
 
 
 def _edit_one_sample(path: Path) -> None:

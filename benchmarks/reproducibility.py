@@ -144,6 +144,7 @@ def answers(place: Place, count: int) -> dict[str, Any]:
     """Return how many answers in batches of 32 are others than one at a time."""
     from usertune.inference.engine import EngineSettings
     from usertune.inference.engines.transformers import TransformersEngine
+    from usertune.inference.questions import questions_of
 
     samples = common.read_samples({user: place.manifests[user] for user in TEST_USERS}, count)
     found: dict[str, Any] = {"samples": len(samples)}
@@ -153,8 +154,8 @@ def answers(place: Place, count: int) -> dict[str, Any]:
         )
         texts = {}
         for size in (32, 1):
-            pairs = [pair for batch in generator.answer(samples, size) for pair in batch]
-            texts[size] = {sample["id"]: answer.text for sample, answer in pairs}
+            pairs = [pair for batch in generator.answer(questions_of(samples), size) for pair in batch]
+            texts[size] = {question.sample["id"]: answer.text for question, answer in pairs}
         found[dtype] = sum(texts[32][name] != texts[1][name] for name in texts[1])
     return found
 

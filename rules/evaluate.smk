@@ -5,7 +5,7 @@ rule predict:
     """Generate one experiment's answers for a batch of users."""
     input:
         base_model=manifest_of(steps.BASE_MODEL),
-        trained=trained_weights,
+        weights=trained_weights,
         users=manifests_of_batch,
     output:
         manifest_of(steps.PREDICT),
@@ -26,7 +26,7 @@ rule predict:
         batch_size=STUDY.evaluation.batch_size,
     params:
         recipe=recipe_of(steps.PREDICT),
-        trained=lambda wildcards, input: (["--trained", input.trained] if input.trained else []),
+        weights=list_file("weights"),
         root=STUDY.dataset.root,
         store=f"{STUDY.results}/store/predictions",
         users=list_file("users"),
@@ -34,7 +34,7 @@ rule predict:
         "Predicting users {wildcards.batch} with {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/predict.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
-        " --base-model {input.base_model:q} {params.trained:q} --users {params.users:q}"
+        " --base-model {input.base_model:q} --weights {params.weights:q} --users {params.users:q}"
         " --root {params.root:q} --store {params.store:q} --batch-size {resources.batch_size}"
         " --gpus {resources.gpu} --predictions {output:q} --log {log:q}"
 

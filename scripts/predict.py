@@ -18,7 +18,7 @@ from usertune.runtime import step_main
 def main(arguments: argparse.Namespace) -> None:
     files = PredictFiles(
         base_model=arguments.base_model,
-        trained=arguments.trained,
+        weights=arguments.weights,
         users=arguments.users,
         dataset_root=arguments.root,
         store=arguments.store,
@@ -32,7 +32,7 @@ if __name__ == "__main__":
     step_main.add_recipe(parser, PredictRecipe)
     parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
     parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
-    parser.add_argument("--trained", type=Path, metavar="JSON", help="manifest of the training; leave out for vanilla")
+    step_main.add_list(parser, "--weights", "the manifests of trained weights (none for vanilla)", required=False)
     step_main.add_list(parser, "--users", "the manifests of the users' data")
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="folder of the prediction store")

@@ -74,7 +74,7 @@ def predict(
     """Call `predict_users`."""
     files = PredictFiles(
         base_model=Path(base_manifest),
-        trained=None if train_manifest is None else Path(train_manifest),
+        weights=[] if train_manifest is None else [Path(train_manifest)],
         users=[Path(path) for path in user_manifests],
         dataset_root=Path(dataset_root),
         store=Path(store_folder),

@@ -32,6 +32,7 @@ from usertune.evaluation.compare import compare
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.inference.engine import EngineSettings
 from usertune.inference.prediction_store import Prediction
+from usertune.inference.questions import Question
 from usertune.models.base_model import describe_base_model
 from usertune.models.recipe import BaseModelRecipe
 from usertune.pipeline import steps
@@ -76,14 +77,14 @@ class StandInEngine:
     def gpus(self) -> list[str]:
         return []
 
-    def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
-        for start in range(0, len(samples), batch_size):
-            batch = samples[start : start + batch_size]
+    def answer(self, questions: Sequence[Question], batch_size: int) -> Iterator[list[tuple[Question, Prediction]]]:
+        for start in range(0, len(questions), batch_size):
+            batch = questions[start : start + batch_size]
             StandInEngine.generated += len(batch)
-            yield [(sample, self._prediction(sample)) for sample in batch]
+            yield [(question, self._prediction(question.sample)) for question in batch]
 
-    def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
-        return {"probes": len(samples[:4]), "largest_change": 2.5} if self.mode == "lora" else None
+    def effects(self, questions: Sequence[Question]) -> dict[str, dict[str, Any]]:
+        return {"": {"probes": len(questions[:4]), "largest_change": 2.5}} if self.mode == "lora" else {}
 
     def _prediction(self, sample: Sample) -> Prediction:
         x, y = sample["target"]["point"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from usertune.checks.freshness import Freshness
-from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_manifest
-from usertune.inference.predict import model_of, read_stored
-from usertune.inference.prediction_store import PredictionStore
+from usertune.inference.models_in_use import WEIGHTS, Found, models_in_use
 from usertune.inference.recipe import PredictRecipe
+from usertune.inference.stored_answers import StoredAnswers
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
 
@@ -23,14 +22,18 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
     Returns:
         Number of stored and of missing answers.
     """
-    (base_manifest,), weights = result.inputs[steps.BASE_MODEL.name], result.inputs["weights"]
-    base = freshness.inspect(base_manifest)[0] or {}
-    model = model_of(base, freshness.inspect(weights[0])[0] if weights else None)
-    store = PredictionStore(freshness.folder / "store" / "predictions", step_fingerprint(result.recipe, model))
-    manifest = freshness.inspect(user_manifest)[0] or read_manifest(freshness.folder / user_manifest)
-    stored = read_stored(store, [manifest["user"]], PredictRecipe.model_validate(result.recipe), base)[manifest["user"]]
+    folder = freshness.folder
+    base, *weights = (
+        Found(folder / path, freshness.inspect(path)[0] or read_manifest(folder / path))
+        for path in (*result.inputs[steps.BASE_MODEL.name], *result.inputs[WEIGHTS])
+    )
+    models = models_in_use(base, weights)
+    stores = StoredAnswers(folder / "store" / "predictions", PredictRecipe.model_validate(result.recipe), models)
+    manifest = freshness.inspect(user_manifest)[0] or read_manifest(folder / user_manifest)
+    user = manifest["user"]
+    stored = stores.read((key, user) for key in models.keys_of(user))
     # Planning does not read tens of thousands of samples where nothing is stored.
-    found = sum(request in stored for request in freshness.requests(user_manifest)) if stored else 0
+    found = sum(("", user, request) in stored for request in freshness.requests(user_manifest)) if stored else 0
     return found, manifest["samples"] - found
 
 

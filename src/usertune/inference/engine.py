@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from usertune.data.samples import Sample
 from usertune.inference.prediction_store import Prediction
+from usertune.inference.questions import Question
 from usertune.models.recipe import Pixels
 
 
@@ -57,26 +57,27 @@ class Engine(Protocol):
     def gpus(self) -> list[str]:
         """Return the UUIDs of this machine's GPUs that it uses; empty for none."""
 
-    def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
+    def effects(self, questions: Sequence[Question]) -> Mapping[str, Mapping[str, Any]]:
         """Measure on a few samples how much trained weights change the output of the base model.
 
         Returns:
-            ``probes`` (number of samples) and ``largest_change`` (of an answer token's log-probability); None without
-            trained weights, or if it cannot be measured.
+            For each model of the questions, ``probes`` (number of samples) and ``largest_change`` (of an answer token's
+            log-probability); without a model that has no trained weights, or for which it cannot be measured.
 
         Raises:
             UserError: the weights change nothing.
         """
 
-    def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
-        """Answer every sample once, in any order, and yield answers as soon as they are ready.
+    def answer(self, questions: Sequence[Question], batch_size: int) -> Iterator[list[tuple[Question, Prediction]]]:
+        """Answer every question once, in any order, and yield answers as soon as they are ready.
 
         The caller stores yielded answers at once; a killed job loses the others. Answers are greedy: the same request
-        gives the same answer. Every prediction has text, new_tokens and stopped, and batch_size, seconds and at if
-        known.
+        gives the same answer of the same model. Every prediction has text, new_tokens and stopped, and batch_size,
+        seconds and at if known.
 
         Args:
-            samples: samples to answer; the last turn of each is the expected answer, which the model does not see.
+            questions: what to answer; the last turn of each sample is the expected answer, which the model does not
+                see.
             batch_size: number of samples to answer at once.
 
         Raises:

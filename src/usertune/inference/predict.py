@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError
-from usertune.core.hashing import step_fingerprint
-from usertune.core.manifest import read_manifest, step_manifest, write_result
+from usertune.core.manifest import step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN
-from usertune.data.samples import Sample, read_user, request_digest
+from usertune.data.samples import read_user
 from usertune.inference.engine import Engine, EngineSettings
 from usertune.inference.engines.catalogue import ENGINES
-from usertune.inference.prediction_store import Prediction, PredictionStore
+from usertune.inference.models_in_use import WEIGHTS, Found, ModelsInUse, models_in_use
+from usertune.inference.prediction_store import Prediction
+from usertune.inference.questions import Question
 from usertune.inference.recipe import PredictRecipe
-from usertune.models.base_folder import from_record
-from usertune.models.families.catalogue import recorded_module
+from usertune.inference.stored_answers import Asked, StoredAnswers, asked, plug_ins
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
 from usertune.runtime.progress import Progress
-from usertune.runtime.provenance import UNKNOWN, Provenance, current_provenance, differences, distinct
+from usertune.runtime.provenance import current_provenance
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class PredictFiles:
 
     Attributes:
         base_model: manifest of the base model.
-        trained: manifest of the experiment's training; None for vanilla.
+        weights: manifests of the experiment's trained weights; empty for vanilla.
         users: manifests of the users' prepared data.
         dataset_root: folder of the raw data.
         store: folder of the prediction store, which keeps every generated batch at once.
@@ -43,21 +43,11 @@ class PredictFiles:
     """
 
     base_model: Path
-    trained: Path | None
+    weights: Sequence[Path]
     users: Sequence[Path]
     dataset_root: Path
     store: Path
     predictions: Path
-
-
-@dataclass(frozen=True)
-class Model:
-    """Manifests and folders of the base model and of the trained weights (None for vanilla)."""
-
-    base: Mapping[str, Any]
-    base_folder: Path
-    trained: Mapping[str, Any] | None
-    weights_folder: Path | None
 
 
 @dataclass(frozen=True)
@@ -92,40 +82,31 @@ def predict_users(
         UserError: an input is missing or damaged, the weights were trained on another base model, or the store lacks
             answers and ``batch_size`` is 0.
     """
-    model = _read_model(files)
-    identity = model_of(model.base, model.trained)
-    store = PredictionStore(files.store, step_fingerprint(recipe.as_json(), identity))
+    models = models_in_use(Found.read(files.base_model), [Found.read(path) for path in files.weights])
     users = [read_user(path) for path in files.users]
-    names = [manifest["user"] for manifest, _ in users]
-    requests = [(sample, request_digest(sample)) for _, own in users for sample in own]
-    lock = store.folder / f".{files.predictions.stem}.lock"
-    with one_at_a_time(lock, f"predicting with {experiment}"):
-        stored, generated = _complete_store(recipe, model, files, requests, store, batch_size, gpus)
+    manifests = [manifest for manifest, _ in users]
+    questions = [question for _, samples in users for question in models.questions(samples)]
+    stores = StoredAnswers(files.store, recipe, models)
+    with one_at_a_time(stores.lock_file(files.predictions.stem), f"predicting with {experiment}"):
+        stored, generated = _complete_store(recipe, models, files, questions, stores, batch_size, gpus)
     logger.info(
-        "%s: %d samples generated, %d were stored", experiment, generated.count, len(requests) - generated.count
+        "%s: %d samples generated, %d were stored", experiment, generated.count, len(questions) - generated.count
     )
-    answers = [(sample, request, stored[sample["user"]][request]) for sample, request in requests]
-    inputs = {
-        BASE_MODEL: model.base["output"],
-        **({"weights": model.trained["output"]} if model.trained else {}),
-        "samples": {manifest["user"]: manifest["output"] for manifest, _ in users},
-    }
-    step = step_manifest(recipe, inputs)
+    answers = {asked(question): stored[asked(question)] for question in questions}
+    step = step_manifest(recipe, _inputs(models, manifests))
+    trained = models.trained.manifest if models.trained else None
     result = {
         **step,
         "experiment": experiment,
-        "users": names,
-        "model": identity,
-        "lineage": _lineage(model, [manifest for manifest, _ in users], step["fingerprint"]),
-        "provenance": {
-            TRAIN: model.trained["provenance"] if model.trained else [],
-            PREDICT: _records_of([answer for _, _, answer in answers], store),
-        },
-        "store_folder": store.folder.name,
-        **_measurements(generated, answers),
-        "adapter_effect": store.effect(),
+        "users": [manifest["user"] for manifest in manifests],
+        "model": dict(models.models[""].identity),
+        "lineage": _lineage(models, manifests, step["fingerprint"]),
+        "provenance": {TRAIN: trained["provenance"] if trained else [], PREDICT: stores.records_of(answers)},
+        "store_folder": stores.stores[""].folder.name,
+        **_measurements(generated, len(questions), answers),
+        "adapter_effect": stores.effect(),
         "files": {},
-        "predictions": [_row(sample, answer) for sample, _, answer in answers],
+        "predictions": [_row(question, answers[asked(question)]) for question in questions],
     }
     write_result(files.predictions, result)
     return result
@@ -133,80 +114,36 @@ def predict_users(
 
 def _complete_store(
     recipe: PredictRecipe,
-    model: Model,
+    models: ModelsInUse,
     files: PredictFiles,
-    requests: Sequence[tuple[Sample, str]],
-    store: PredictionStore,
+    questions: Sequence[Question],
+    stores: StoredAnswers,
     batch_size: int,
     gpus: int,
-) -> tuple[dict[str, dict[str, Prediction]], Generated]:
-    """Generate the missing answers; return the stored answers by user and request, and the cost of generation."""
-    users = list({sample["user"]: None for sample, _ in requests})
+) -> tuple[dict[Asked, Prediction], Generated]:
+    """Generate the missing answers; return all stored answers, and the cost of generation."""
     started = time.monotonic()
-    stored = read_stored(store, users, recipe, model.base)
-    # By user and request, so that identical requests of a user are generated once.
-    missing = {
-        (sample["user"], request): sample for sample, request in requests if request not in stored[sample["user"]]
-    }
+    who = [(question.model, question.user) for question in questions]
+    stored = stores.read(who)
+    # Equal questions of a user are generated once.
+    missing = {asked(question): question for question in questions if asked(question) not in stored}
     if not missing:
         return stored, Generated()
     if not batch_size:
-        raise UserError(
-            f"{store.folder}: {len(missing)} answers are missing that existed when jobs were planned; run again"
-        )
+        folder = stores.stores[next(iter(missing.values())).model].folder
+        raise UserError(f"{folder}: {len(missing)} answers are missing that existed when jobs were planned; run again")
     with lease(gpus) as devices, no_launcher():
-        generated = _generate(recipe, model, files.dataset_root, list(missing.values()), store, batch_size)
+        generated = _generate(recipe, models, files.dataset_root, list(missing.values()), stores, batch_size)
     seconds = round(time.monotonic() - started, 2)
-    return read_stored(store, users, recipe, model.base), replace(
-        generated, count=len(missing), gpus=devices, seconds=seconds
-    )
-
-
-def model_of(base: Mapping[str, Any], trained: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return the digests of the base model and of the weights in use, from the manifests."""
-    return {BASE_MODEL: base["output"], "weights": (trained or base)["output"]}
-
-
-def _read_model(files: PredictFiles) -> Model:
-    base = read_manifest(files.base_model)
-    folder = from_record(base["folder"], files.base_model)
-    if files.trained is None:
-        return Model(base, folder, None, None)
-    trained = read_manifest(files.trained)
-    if trained["inputs"][BASE_MODEL] != base["output"]:
-        raise UserError(f"{files.trained}: trained on another base model than {files.base_model}; train again")
-    return Model(base, folder, trained, files.trained.parent / trained["weights_folder"])
-
-
-def _measurements(generated: Generated, answers: Sequence[tuple[Sample, str, Prediction]]) -> dict[str, Any]:
-    return {
-        "generated": generated.count,
-        "reused": len(answers) - generated.count,
-        "generation_seconds": generated.seconds,
-        "loading_seconds": generated.loading_seconds,
-        **_times_of({(sample["user"], request): answer for sample, request, answer in answers}),
-        # Of the answers, whichever job generated them; None for those of older releases.
-        "batch_sizes": sorted({answer.batch_size for _, _, answer in answers}, key=lambda size: size or 0),
-        "gpus": list(generated.gpus),
-        "gpus_used": list(generated.gpus_used),
-    }
-
-
-def _lineage(model: Model, users: Sequence[Mapping[str, Any]], fingerprint: str) -> dict[str, Any]:
-    return {
-        BASE_MODEL: model.base["output"],
-        PREPARE: {manifest["user"]: manifest["fingerprint"] for manifest in users},
-        TRAIN: model.trained["fingerprint"] if model.trained else None,
-        PREDICT: fingerprint,
-    }
+    return stores.read(who), replace(generated, count=len(missing), gpus=devices, seconds=seconds)
 
 
 def _generate(
     recipe: PredictRecipe,
-    model: Model,
+    models: ModelsInUse,
     dataset_root: Path,
-    samples: Sequence[Sample],
-    store: PredictionStore,
+    questions: Sequence[Question],
+    stores: StoredAnswers,
     batch_size: int,
 ) -> Generated:
     """Generate the answers, and store each batch at once."""
@@ -215,9 +152,9 @@ def _generate(
     make_engine = ENGINES.load(recipe.engine)
     engine: Engine = make_engine(
         EngineSettings(
-            base_folder=model.base_folder,
-            mode=model.trained["mode"] if model.trained else "vanilla",
-            weights_folder=model.weights_folder,
+            base_folder=models.base_folder,
+            mode=models.mode,
+            weights_folder=models.models[""].weights_folder,
             dtype=recipe.dtype,
             pixels=recipe.pixels,
             dataset_root=dataset_root,
@@ -225,54 +162,50 @@ def _generate(
             thinking=recipe.thinking,
         )
     )
-    provenance = store.remember(current_provenance(PREDICT, engine.identity(), _plug_ins(recipe, model.base)))
+    provenance = current_provenance(PREDICT, engine.identity(), plug_ins(recipe, models.base.manifest))
     loading = round(time.monotonic() - started, 2)
-    store.remember_effect(engine.effect(samples))
-    progress = Progress(len(samples), "samples")
-    with store.writer() as writer:
-        for batch in engine.answer(samples, batch_size):
-            writer.append(
-                (sample["user"], request_digest(sample), replace(prediction, provenance=provenance))
-                for sample, prediction in batch
-            )
+    stores.remember_effects(engine.effects(questions))
+    progress = Progress(len(questions), "samples")
+    with stores.writer(provenance) as writer:
+        for batch in engine.answer(questions, batch_size):
+            writer.append(batch)
             progress.advance(len(batch))
     return Generated(gpus_used=engine.gpus(), loading_seconds=loading)
 
 
-def _plug_ins(recipe: PredictRecipe, base: Mapping[str, Any]) -> tuple[str, ...]:
-    return (ENGINES.module(recipe.engine), *recorded_module(base))
+def _inputs(models: ModelsInUse, users: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the digests of a prediction's inputs, by role."""
+    return {
+        BASE_MODEL: models.base.manifest["output"],
+        **({WEIGHTS: models.trained.manifest["output"]} if models.trained else {}),
+        "samples": {manifest["user"]: manifest["output"] for manifest in users},
+    }
 
 
-def read_stored(
-    store: PredictionStore, users: Sequence[str], recipe: PredictRecipe, base: Mapping[str, Any]
-) -> dict[str, dict[str, Prediction]]:
-    """Return each user's stored predictions; with ``provenance`` in the recipe, only those of the current code.
-
-    Args:
-        store: the predictions of the model.
-        users: whose predictions.
-        recipe: settings of generation.
-        base: manifest of the base model, whose family is part of the code.
-    """
-    accept = _made_with_current_code(store, recipe, base) if recipe.provenance is not None else None
-    return {user: store.read(user, accept) for user in users}
+def _lineage(models: ModelsInUse, users: Sequence[Mapping[str, Any]], fingerprint: str) -> dict[str, Any]:
+    return {
+        BASE_MODEL: models.base.manifest["output"],
+        PREPARE: {manifest["user"]: manifest["fingerprint"] for manifest in users},
+        TRAIN: models.trained.manifest["fingerprint"] if models.trained else None,
+        PREDICT: fingerprint,
+    }
 
 
-def _made_with_current_code(
-    store: PredictionStore, recipe: PredictRecipe, base: Mapping[str, Any]
-) -> Callable[[Prediction], bool]:
-    """Return a predicate: whether a stored prediction was made with the current code and packages."""
-    now = current_provenance(PREDICT, plug_ins=_plug_ins(recipe, base))
-    current = {key for key, record in store.current_provenance().items() if not differences(record, now)}
-    return lambda prediction: prediction.provenance in current
+def _measurements(generated: Generated, count: int, answers: Mapping[Asked, Prediction]) -> dict[str, Any]:
+    return {
+        "generated": generated.count,
+        "reused": count - generated.count,
+        "generation_seconds": generated.seconds,
+        "loading_seconds": generated.loading_seconds,
+        **_times_of(answers),
+        # Of the answers, whichever job generated them; None for those of older releases.
+        "batch_sizes": sorted({answer.batch_size for answer in answers.values()}, key=lambda size: size or 0),
+        "gpus": list(generated.gpus),
+        "gpus_used": list(generated.gpus_used),
+    }
 
 
-def _records_of(answers: Sequence[Prediction], store: PredictionStore) -> list[Provenance]:
-    records = store.current_provenance()
-    return distinct(records.get(key, UNKNOWN) for key in sorted({answer.provenance for answer in answers}))
-
-
-def _times_of(answers: Mapping[tuple[str, str], Prediction]) -> dict[str, Any]:
+def _times_of(answers: Mapping[Asked, Prediction]) -> dict[str, Any]:
     """Return how long generating the answers took, and when it was, whichever job did it.
 
     Returns:
@@ -288,10 +221,10 @@ def _times_of(answers: Mapping[tuple[str, str], Prediction]) -> dict[str, Any]:
     }
 
 
-def _row(sample: Sample, prediction: Prediction) -> dict[str, Any]:
+def _row(question: Question, prediction: Prediction) -> dict[str, Any]:
     return {
-        "id": sample["id"],
-        "user": sample["user"],
+        "id": question.sample["id"],
+        "user": question.user,
         "text": prediction.text,
         "new_tokens": prediction.new_tokens,
         "stopped": prediction.stopped,

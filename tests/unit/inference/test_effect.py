@@ -19,6 +19,7 @@ from usertune.core.errors import UserError
 from usertune.core.manifest import read_result
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
+from usertune.inference.questions import questions_of
 from usertune.models.loading import load_model, prepare_for_training
 from usertune.models.recipe import LoraSettings
 
@@ -42,7 +43,7 @@ def save_adapter(tmp_path: Path) -> Callable[[float], Path]:
 
 def _effect(prepared: Prepared, mode: str, folder: Path | None, dtype: str = "float32") -> dict[str, Any] | None:
     generator = TransformersEngine(EngineSettings(BASE, mode, folder, dtype, NO_LIMITS, prepared.root, 12))
-    return generator.effect(prepared.samples("1", "2"))
+    return generator.effects(questions_of(prepared.samples("1", "2"))).get("")
 
 
 def test_the_base_model_has_no_effect_to_show(prepared: Prepared) -> None:

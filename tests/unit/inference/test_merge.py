@@ -15,6 +15,7 @@ from usertune.core.errors import UserError
 from usertune.inference import merge
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
+from usertune.inference.questions import questions_of
 from usertune.models.loading import load_model, prepare_for_training
 from usertune.models.recipe import LoraSettings
 
@@ -33,7 +34,8 @@ def settings(prepared: Prepared, tmp_path: Path) -> EngineSettings:
 
 def answers(settings: EngineSettings, prepared: Prepared) -> dict[str, str]:
     engine = TransformersEngine(settings)
-    return {sample["id"]: own.text for batch in engine.answer(prepared.samples("1", "2"), 5) for sample, own in batch}
+    batches = engine.answer(questions_of(prepared.samples("1", "2")), 5)
+    return {question.sample["id"]: own.text for batch in batches for question, own in batch}
 
 
 def test_a_merged_model_gives_the_answers_of_base_and_adapter(

@@ -21,6 +21,7 @@ from usertune.data.samples import Sample
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
 from usertune.inference.prediction_store import Prediction
+from usertune.inference.questions import questions_of
 from usertune.models.base_model import describe_base_model
 from usertune.models.conversation import ConversationTokenizer
 from usertune.models.families.catalogue import family_of
@@ -43,9 +44,9 @@ def _uneven(prepared: Prepared) -> list[Sample]:
 
 
 def _answers(generator: TransformersEngine, samples: Sequence[Sample], batch_size: int) -> dict[str, Prediction]:
-    pairs = [pair for batch in generator.answer(samples, batch_size) for pair in batch]
-    assert sorted(sample["id"] for sample, _ in pairs) == sorted(sample["id"] for sample in samples)
-    return {sample["id"]: prediction for sample, prediction in pairs}
+    pairs = [pair for batch in generator.answer(questions_of(samples), batch_size) for pair in batch]
+    assert sorted(question.sample["id"] for question, _ in pairs) == sorted(sample["id"] for sample in samples)
+    return {question.sample["id"]: prediction for question, prediction in pairs}
 
 
 def test_batches_give_the_answers_of_one_at_a_time(prepared: Prepared) -> None:
@@ -177,7 +178,7 @@ def test_a_sample_that_does_not_fit_alone_is_named(prepared: Prepared, monkeypat
     _limit_memory(monkeypatch, 0, torch.OutOfMemoryError("CUDA out of memory"))
     longest = _uneven(prepared)[-1]["id"]
     with pytest.raises(UserError, match=rf"sample {longest} \(\d+ tokens\) does not fit"):
-        list(_generator(prepared).answer(_uneven(prepared), 2))
+        list(_generator(prepared).answer(questions_of(_uneven(prepared)), 2))
 
 
 def test_a_model_that_does_not_fit_is_reported_as_such(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +193,7 @@ def test_a_model_that_does_not_fit_is_reported_as_such(prepared: Prepared, monke
 def test_another_error_is_not_taken_for_a_lack_of_memory(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
     _limit_memory(monkeypatch, 0, RuntimeError("shapes do not match"))
     with pytest.raises(RuntimeError, match="shapes do not match"):
-        list(_generator(prepared).answer(_uneven(prepared), 2))
+        list(_generator(prepared).answer(questions_of(_uneven(prepared)), 2))
 
 
 @pytest.mark.parametrize(("opened", "reason"), [("<think>\\n", "unfinished_thinking"), ("<think>\\n</think>\\n", None)])

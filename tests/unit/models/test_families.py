@@ -25,6 +25,7 @@ from usertune.data.frames import DEFAULT_FRAME, FRAMES
 from usertune.data.samples import Sample
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
+from usertune.inference.questions import questions_of
 from usertune.models.base_model import describe_base_model
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import FAMILIES, family_of, get_family
@@ -236,8 +237,8 @@ def test_a_batch_gives_the_answers_of_single_samples(base: Path, prepared: Prepa
     samples[0]["messages"][-2]["content"][-1]["text"] += " Think of its colour first, then of its shape." * 3
 
     def answers(batch_size: int) -> dict[str, str]:
-        batches = engine.answer(samples, batch_size)
-        return {sample["id"]: prediction.text for batch in batches for sample, prediction in batch}
+        batches = engine.answer(questions_of(samples), batch_size)
+        return {question.sample["id"]: prediction.text for batch in batches for question, prediction in batch}
 
     single = answers(1)
     assert len(set(single.values())) > 1, "the answers depend on the samples"

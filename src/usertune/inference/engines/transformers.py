@@ -20,6 +20,7 @@ from usertune.data.samples import Sample
 from usertune.inference.effect import PROBES, adapter_effect, full_effect
 from usertune.inference.engine import EngineSettings
 from usertune.inference.prediction_store import Prediction
+from usertune.inference.questions import Question
 from usertune.models.chat_template import THINKING_BEGINS
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
@@ -57,25 +58,27 @@ class TransformersEngine:
         """Return the UUIDs of the GPUs that hold the model; empty on the CPU."""
         return used_gpus()
 
-    def effect(self, samples: Sequence[Sample]) -> dict[str, Any] | None:
+    def effects(self, questions: Sequence[Question]) -> dict[str, dict[str, Any]]:
         """Measure on a few samples how much the trained weights change the output of the base model.
 
         Returns:
             For an adapter, ``probes`` (number of samples) and ``largest_change`` (of an answer token's
-            log-probability). For a full model, the result of `full_effect`, which needs no samples. For the base
-            model, None.
+            log-probability). For a full model, the result of `full_effect`, which needs no samples. Nothing for the
+            base model.
 
         Raises:
             UserError: an adapter is not zero and changes nothing, its output is not finite, or memory runs out.
         """
         folder = self.settings.weights_folder
         if folder is None:
-            return None
+            return {}
         if self.settings.mode == "full":
-            return full_effect(self.settings.base_folder, folder)
+            unchanged = full_effect(self.settings.base_folder, folder)
+            return {} if unchanged is None else {"": unchanged}
         advice = "lower base_model.max_pixels or use a GPU with more memory"
         with lack_named("out of memory while testing the adapter on a sample", advice):
-            return adapter_effect(self.model, [self._probe(sample) for sample in samples[:PROBES]], folder)
+            probes = [self._probe(question.sample) for question in questions[:PROBES]]
+            return {"": adapter_effect(self.model, probes, folder)}
 
     def _probe(self, sample: Sample) -> dict[str, torch.Tensor]:
         batch = self.collator.training_batch([(sample, self.conversations.conversation(sample))])
@@ -90,8 +93,8 @@ class TransformersEngine:
         ends = {self.conversations.end_of_turn_id, self.conversations.tokenizer.eos_token_id, *listed}
         return sorted(end for end in ends if end is not None)
 
-    def answer(self, samples: Sequence[Sample], batch_size: int) -> Iterator[list[tuple[Sample, Prediction]]]:
-        """Answer samples, longest prompt first, and yield each batch as soon as it is done.
+    def answer(self, questions: Sequence[Question], batch_size: int) -> Iterator[list[tuple[Question, Prediction]]]:
+        """Answer questions, longest prompt first, and yield each batch as soon as it is done.
 
         The longest come first so that memory, if it runs out, runs out at the start; the batch size is then halved.
         The time of a batch is divided equally among its answers; attempts that ran out of memory do not count.
@@ -99,20 +102,21 @@ class TransformersEngine:
         Raises:
             UserError: memory runs out with a single sample.
         """
-        prompts = {id(sample): self.conversations.prompt(sample) for sample in samples}
-        waiting = sorted(samples, key=lambda sample: len(prompts[id(sample)]), reverse=True)
+        prompts = {question: self.conversations.prompt(question.sample) for question in questions}
+        waiting = sorted(questions, key=lambda question: len(prompts[question]), reverse=True)
         while waiting:
             batch = waiting[:batch_size]
             started = time.monotonic()
             try:
-                predictions = self._answer_batch(batch, [prompts[id(sample)] for sample in batch])
+                samples = [question.sample for question in batch]
+                predictions = self._answer_batch(samples, [prompts[question] for question in batch])
             except Exception as error:
                 if not ran_out(error):
                     raise
                 if len(batch) == 1:
-                    name = batch[0]["id"]
+                    name = batch[0].sample["id"]
                     raise UserError(
-                        f"sample {name} ({len(prompts[id(batch[0])])} tokens) does not fit into memory alone; "
+                        f"sample {name} ({len(prompts[batch[0]])} tokens) does not fit into memory alone; "
                         "lower base_model.max_pixels or use a GPU with more memory"
                     ) from None
                 batch_size = (len(batch) + 1) // 2
