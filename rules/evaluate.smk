@@ -5,8 +5,8 @@ rule predict:
     """Generate one experiment's answers for a batch of users."""
     input:
         base_model=manifest_of(steps.BASE_MODEL),
-        weights=trained_weights,
-        users=manifests_of_batch,
+        weights=inputs_of(steps.PREDICT, "weights"),
+        users=inputs_of(steps.PREDICT, "samples"),
     output:
         manifest_of(steps.PREDICT),
     log:

@@ -75,16 +75,15 @@ def batches_to_collect():
     return "|".join(constraints) or "(?!)"
 
 
-def trained_weights(wildcards):
-    """The training manifest that prediction needs; none for vanilla."""
-    if wildcards.experiment not in TRAINED:
-        return []
-    return manifest_of(steps.TRAIN)
+def inputs_of(step, role):
+    """The manifests that a result of a step uses in one role, as in the table of steps."""
+    folder = STUDY.origin.outcomes if step.of_comparison else ""
 
+    def manifests(wildcards):
+        result = FRESHNESS.results[folder + step.manifest.format(**wildcards)]
+        return [f"<results>/{path}" for path in result.inputs[role]]
 
-def manifests_of_batch(wildcards):
-    """The manifests of the prepared data for one prediction job."""
-    return user_manifests(BATCHES[wildcards.batch])
+    return manifests
 
 
 def of_all_scores(path):

@@ -33,8 +33,8 @@ def after_others():
 
 
 def is_untrained(wildcards):
-    """Whether an experiment has no training. Its answers show within minutes whether prompt and parser work."""
-    return wildcards.experiment not in TRAINED
+    """Whether an experiment waits for no training. Its answers show within minutes whether prompt and parser work."""
+    return wildcards.experiment not in WAITING_FOR_WEIGHTS
 
 
 def gpu_of_engine(wildcards):

@@ -8,6 +8,7 @@ from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, step_fingerprint
+from usertune.core.manifest import name_among_inputs
 from usertune.evaluation.answers import answers_digest, answers_of_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
@@ -59,18 +60,13 @@ def _changed_inputs(result: Result, manifests: Mapping[str, Manifest]) -> Iterat
     for role in inputs.keys() | result.inputs.keys():
         paths, recorded = result.inputs.get(role, ()), inputs.get(role, {})
         sees = _SEES.get((result.step, role), _output)
-        found = {_name(manifests[path]): (path, sees(manifests[path], path, result)) for path in paths}
+        found = {name_among_inputs(manifests[path]): (path, sees(manifests[path], path, result)) for path in paths}
         if not isinstance(recorded, Mapping):
             # A role with a single result.
             recorded = dict.fromkeys(found, recorded)
         if (not paths and recorded) or recorded.keys() - found.keys():
             yield f"the {role} that it records"
         yield from (path for name, (path, sha256) in found.items() if recorded.get(name) != sha256)
-
-
-def _name(manifest: Manifest) -> str:
-    """Return the key of a result's digest among several inputs."""
-    return " ".join(str(manifest[key]) for key in ("experiment", "user", "name") if key in manifest)
 
 
 def _in_words(paths: list[str]) -> str:

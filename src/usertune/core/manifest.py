@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
 from usertune.core.hashing import step_fingerprint
+from usertune.core.users import batch_label
 
 if TYPE_CHECKING:
     from usertune.core.recipe import Recipe
@@ -49,6 +50,13 @@ def step_manifest(recipe: Recipe, inputs: Mapping[str, Any], output: str | None 
         "fingerprint": fingerprint,
         "output": output or fingerprint,
     }
+
+
+def name_among_inputs(manifest: Mapping[str, Any]) -> str:
+    """Return the name of a result among several inputs in one role: its experiment, users and own name."""
+    parts = [manifest[key] for key in ("experiment", "user") if key in manifest]
+    parts += [batch_label(manifest["users"])] if "users" in manifest else []
+    return " ".join(map(str, [*parts, *([manifest["name"]] if "name" in manifest else [])]))
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -155,16 +155,23 @@ class _Made:
 
 def _inputs(study: Study, step: steps.Step, item: steps.Item, made: Mapping[str, _Made]) -> dict[str, tuple[str, ...]]:
     """Return ``{role: manifests}`` of the inputs of a result."""
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, dict[str, None]] = {given.role: {} for given in step.inputs}
     for given in step.inputs:
         if given.figures is not None and item.figure not in given.figures:
-            found[given.role] = ()
-        elif given.users is not None:
-            users = given.users(study)
-            found[given.role] = made[given.step].of(item.experiment, users) if users else ()
-        else:
-            found[given.role] = made[given.step].of(item.experiment, item.users)
-    return found
+            continue
+        for experiment, users in _used(study, given, item):
+            found[given.role].update(dict.fromkeys(made[given.step].of(experiment, users)))
+    return {role: tuple(paths) for role, paths in found.items()}
+
+
+def _used(study: Study, given: steps.Input, item: steps.Item) -> Iterator[tuple[str | None, Sequence[str]]]:
+    """Yield the experiments and users (none means all) of the results that a result uses as one of its inputs."""
+    if given.of is not None:
+        yield from ((other.experiment, other.users) for other in given.of(study, item))
+    elif given.users is None:
+        yield item.experiment, item.users
+    elif users := given.users(study):
+        yield item.experiment, users
 
 
 def needed_for(results: Mapping[str, Result], manifest: str) -> list[str]:

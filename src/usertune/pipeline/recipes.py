@@ -201,7 +201,7 @@ class Recipes:
 
     def _train(self, name: str) -> TrainRecipe:
         experiment, users = self.study.experiments[name], self.study.users
-        assert experiment.mode != "vanilla"
+        assert experiment.mode in ("lora", "full")
         return TrainRecipe(
             step=names.TRAIN,
             mode=experiment.mode,
@@ -218,7 +218,6 @@ class Recipes:
         # The default is left out, as in recipes of older releases.
         chosen = self.study.evaluation.engine
         engine: dict[str, Any] = {"engine": chosen} if chosen != DEFAULT_ENGINE else {}
-        trained = {names.TRAIN: _digest(self._train(name))} if self.study.experiments[name].trained else {}
         return PredictRecipe(
             step=names.PREDICT,
             max_new_tokens=self.study.max_new_tokens(name),
@@ -227,8 +226,12 @@ class Recipes:
             **self._thinking,
             **engine,
             **self._made_with(names.PREDICT),
-            upstream={**self._sources, **trained},
+            upstream={**self._sources, **self._weights(name)},
         )
+
+    def _weights(self, name: str) -> dict[str, str]:
+        """Return the digests of the recipes that make an experiment's weights; empty if nothing is trained for it."""
+        return {names.TRAIN: _digest(self._train(name))} if self.study.experiments[name].trained else {}
 
     def _score(self, name: str) -> ScoreRecipe:
         return ScoreRecipe(

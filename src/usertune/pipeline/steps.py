@@ -9,7 +9,7 @@ Paths are templates relative to the results folder. Their fields are the wildcar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from string import Formatter
@@ -48,19 +48,22 @@ class Input:
     """Results of an earlier step that a step uses in one role.
 
     By default, a result uses the earlier results of the same experiment (if both steps have one) with a common user (if
-    both have users).
+    both have users). A step can name several inputs of one role, such as weights that different steps make.
 
     Attributes:
         role: what the results are used for.
         step: name of the earlier step.
         users: returns the users to use the results of; default: those of the result itself.
         figures: the figures that use the results; default: all.
+        of: returns the experiments and users to use the results of, for a result that uses those of others; an item
+            without users means all users. Default: those of the result itself.
     """
 
     role: str
     step: str
     users: Callable[[Study], tuple[str, ...]] | None = None
     figures: frozenset[str] | None = None
+    of: Callable[[Study, Item], Iterable[Item]] | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import pytest
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.core.manifest import read_result, write_result
 from usertune.pipeline import steps
-from usertune.pipeline.layout import Finding, Result, audit_path, needed_for, read_checked
+from usertune.pipeline.layout import Finding, Result, audit_path, needed_for, read_checked, results_of
+from usertune.study.schema.study import Study
 
 HERE = Path()
 
@@ -69,6 +71,32 @@ def test_what_a_result_needs(complete: SyntheticStudy) -> None:
         *(path for path in complete.results if path.startswith("figures/")),
         *(steps.LEAKAGE.manifest, audit_path(complete.recipes), steps.REPORT.manifest),
     }
+
+
+def test_a_step_uses_results_of_other_experiments_and_users(
+    complete: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swapped(_study: Study, item: steps.Item) -> Iterator[steps.Item]:
+        if item.experiment == "vanilla":
+            yield steps.Item("lora")
+            yield steps.Item("full")
+
+    others = replace(
+        steps.PREDICT,
+        inputs=(
+            steps.Input("weights", "train"),
+            steps.Input("weights", "train", of=swapped),
+            steps.Input("samples", "prepare", of=lambda *_: [steps.Item(users=("2",)), steps.Item(users=("1", "2"))]),
+            steps.Input("everyone", "prepare", of=lambda *_: [steps.Item()]),
+        ),
+    )
+    monkeypatch.setattr(steps, "STEPS", {**steps.STEPS, "predict": others})
+    results = results_of(complete.study, complete.recipes)
+    vanilla = results["predictions/vanilla/users_1-2.json"].inputs
+    assert vanilla["weights"] == ("checkpoints/lora/manifest.json", "checkpoints/full/manifest.json")
+    assert vanilla["samples"] == ("data/user_2.manifest.json", "data/user_1.manifest.json")
+    assert len(vanilla["everyone"]) == len(complete.study.all_users)
+    assert results["predictions/lora/users_1-2.json"].inputs["weights"] == ("checkpoints/lora/manifest.json",)
 
 
 def test_with_other_settings_the_audit_lies_elsewhere(complete: SyntheticStudy) -> None:

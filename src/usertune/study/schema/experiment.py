@@ -16,6 +16,15 @@ from usertune.training.processes import Strategy
 LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
 
 
+# The modes that train weights.
+TRAINED_MODES = tuple(LEARNING_RATES)
+
+
+def has_training_keys(raw: Any) -> bool:
+    """Whether an experiment, as written in a study, takes the study's training keys."""
+    return isinstance(raw, dict) and raw.get("mode") in TRAINED_MODES
+
+
 class Experiment(ConfigModel):
     """One row of the comparison."""
 
@@ -63,8 +72,8 @@ class Experiment(ConfigModel):
 
     @property
     def trained(self) -> bool:
-        """Whether the experiment has a training step."""
-        return self.mode != "vanilla"
+        """Whether this study trains the experiment's weights, once for all test users."""
+        return self.mode in TRAINED_MODES
 
     @property
     def processes(self) -> int:

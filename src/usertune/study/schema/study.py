@@ -21,7 +21,7 @@ from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.dataset import Dataset
 from usertune.study.schema.evaluation import Evaluation
-from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.experiment import Experiment, has_training_keys
 from usertune.study.schema.folds import Folds
 from usertune.study.schema.report import FIGURE_NAMES, Report
 from usertune.study.schema.training import Training
@@ -100,7 +100,7 @@ class Study(ConfigModel):
         shared, messages = with_new_keys(training if isinstance(training, dict) else {})
         experiments = {}
         for name, experiment in raw["experiments"].items():
-            if isinstance(experiment, dict) and experiment.get("mode") != "vanilla":
+            if has_training_keys(experiment):
                 own = experiment.get("training")
                 own = {} if own is None else own
                 if isinstance(own, dict):
