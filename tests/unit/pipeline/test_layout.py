@@ -79,7 +79,7 @@ def test_a_step_uses_results_of_other_experiments_and_users(
     def swapped(_study: Study, item: steps.Item) -> Iterator[steps.Item]:
         if item.experiment == "vanilla":
             yield steps.Item("lora")
-            yield steps.Item("full")
+            yield steps.Item("full_tuned")
 
     others = replace(
         steps.PREDICT,
@@ -93,7 +93,7 @@ def test_a_step_uses_results_of_other_experiments_and_users(
     monkeypatch.setattr(steps, "STEPS", {**steps.STEPS, "predict": others})
     results = results_of(complete.study, complete.recipes)
     vanilla = results["predictions/vanilla/users_1-2.json"].inputs
-    assert vanilla["weights"] == ("checkpoints/lora/manifest.json", "checkpoints/full/manifest.json")
+    assert vanilla["weights"] == ("checkpoints/lora/manifest.json", "checkpoints/full_tuned/manifest.json")
     assert vanilla["samples"] == ("data/user_2.manifest.json", "data/user_1.manifest.json")
     assert len(vanilla["everyone"]) == len(complete.study.all_users)
     assert results["predictions/lora/users_1-2.json"].inputs["weights"] == ("checkpoints/lora/manifest.json",)
