@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.support.synthetic_study import SyntheticStudy
+
+# One example may take long on a busy machine; a hang is found by the time limit of a whole test.
+settings.register_profile("usertune", deadline=None)
+settings.load_profile("usertune")
 
 # The longest first, so that no process is left with a long test at the end.
 SLURM = "slurm"
