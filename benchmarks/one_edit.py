@@ -115,7 +115,7 @@ def _fill_store() -> None:
         models = models_in_use(base, [Found.read(path) for path in trained])
         stores = StoredAnswers(results / "store/predictions", PredictRecipe.parse(recipes.predict(experiment)), models)
         with stores.writer(
-            current_provenance("predict", plug_ins=(ENGINES.module(study.evaluation.engine),))
+            current_provenance("predict", plug_ins=(ENGINES.module(study.evaluation.engine.kind),))
         ) as writer:
             for user in study.users.test:
                 _, samples = read_user(results / f"data/user_{user}.manifest.json")

@@ -8,7 +8,6 @@ from usertune.checks.estimates import study as estimates
 from usertune.checks.estimates.lines import estimates_in_lines
 from usertune.checks.estimates.machine import machine_of
 from usertune.core.errors import UserError
-from usertune.inference.engines.catalogue import ENGINES
 from usertune.runtime import gpus
 
 # One resource per training. The training needs all of it, and each job that should run first takes one unit, so the
@@ -39,7 +38,7 @@ def is_untrained(wildcards):
 
 def gpu_of_engine(wildcards):
     """One GPU if the engine needs one and jobs run on a cluster or this machine has a GPU; otherwise none."""
-    if not ENGINES.constant(STUDY.evaluation.engine, "NEEDS_GPU"):
+    if not STUDY.engine_of(wildcards.experiment).needs_gpu:
         return 0
     return 1 if on_a_cluster() else min(1, gpus_of_this_machine())
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from usertune.data.readers.catalogue import READERS
+from usertune.inference.engines.catalogue import ENGINES
 from usertune.pipeline.recipes import current_code
 from usertune.study.load import study_from_config
 from usertune.tasks.catalogue import TASKS
@@ -62,7 +63,10 @@ class Clicks(SyntheticStudy):
 
 changes = {
     "dataset": {"root": str(root / "clicks/dataset"), "format": "clicks"},
-    "evaluation": {"engine": "middle"},
+    "experiments": {
+        "vanilla": {"mode": "vanilla", "engine": "point"},
+        "corner": {"mode": "vanilla", "engine": {"kind": "point", "x": 0, "y": 10}},
+    },
 }
 clicks = Clicks(root / "clicks", ["1", "2"], experiments=["vanilla"], changes=changes).write()
 clicks.report()
@@ -83,11 +87,12 @@ tapped = read_samples(taps.samples_of("1"), "1")
 metrics = at_thresholds(get_task("tap").metrics, [140, 5])
 (row,) = score_samples("tap", metrics, tapped, {"a": Answer("tap 512 314")}, taps.samples_of("1"))
 
-predictions = read_result(clicks.predictions("vanilla"))
+predictions, corner = (read_result(clicks.predictions(name)) for name in ("vanilla", "corner"))
 print(json.dumps({
     "package": usertune.__file__,
     "targets": [sample["target"]["point"] for sample in read_samples(clicks.samples_of("1"), "1")],
     "answers": sorted({row["text"] for row in predictions["predictions"]}),
+    "corner": corner,
     "device": predictions["provenance"]["predict"][0]["device"],
     "accuracy": read_result(root / "clicks/scores/vanilla/user_1.json")["click_accuracy"],
     "report": (root / "clicks/report.html").read_text(),
@@ -150,7 +155,15 @@ def test_a_task_of_the_page_reads_answers_and_measures(made: dict[str, Any]) -> 
 
 def test_an_engine_of_the_page_answers(made: dict[str, Any]) -> None:
     assert made["answers"] == ["```grounding\n[500, 500]\n```"]
-    assert (made["device"], made["accuracy"]) == ("middle", 0.5)
+    assert (made["device"], made["accuracy"]) == ("a point", 0.5)
+
+
+def test_an_engine_of_the_page_has_settings_for_one_experiment(made: dict[str, Any]) -> None:
+    corner = made["corner"]
+    assert (corner["recipe"]["engine"], corner["recipe"]["engine_settings"]) == ("point", {"x": 0, "y": 10})
+    assert {row["text"] for row in corner["predictions"]} == {"```grounding\n[0, 10]\n```"}
+    (record,) = corner["provenance"]["predict"]
+    assert record["code"] == made["code_of_clicks"]["predict:point"] != made["code_of_clicks"]["predict"]
 
 
 def test_a_figure_of_the_page_is_drawn_and_reported_with_its_own_words(made: dict[str, Any]) -> None:
@@ -165,7 +178,8 @@ def test_the_schema_names_the_plug_ins_of_the_page(made: dict[str, Any]) -> None
     schema = json.loads(made["schema"])["$defs"]
     assert schema["Dataset"]["properties"]["format"]["enum"] == [*READERS, "clicks"]
     assert schema["Dataset"]["properties"]["task"]["enum"] == [*TASKS, "tap"]
-    assert schema["Evaluation"]["properties"]["engine"]["enum"] == ["transformers", "middle"]
+    name, with_settings = schema["EngineChoice"]["anyOf"]
+    assert name["enum"] == with_settings["properties"]["kind"]["enum"] == [*ENGINES, "point"]
     assert list(schema["Figures"]["properties"])[-1] == "samples_by_user"
 
 
@@ -173,4 +187,5 @@ def test_plug_ins_change_the_code_version_of_no_step_that_does_not_use_them(made
     before = current_code(study_from_config(CONFIG))
     assert made["code"] == before | {"figure:samples_by_user": made["code"]["figure:samples_by_user"]}
     changed = {step for step, version in before.items() if made["code_of_clicks"][step] != version}
-    assert changed == {"prepare", "predict", "audit"}
+    assert changed == {"prepare", "audit"}
+    assert made["code_of_clicks"].keys() - before.keys() == {"predict:point"} | {"figure:samples_by_user"}

@@ -28,7 +28,7 @@ from usertune.data.samples import read_samples
 from usertune.models.base_folder import is_local, model_files
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, Result, read_checked, results_of
-from usertune.pipeline.recipes import AuditRecipe, Recipes, current_code, recipe_changes
+from usertune.pipeline.recipes import AuditRecipe, Recipes, code_key, current_code, recipe_changes
 from usertune.runtime.provenance import UNKNOWN, differences, installed_versions
 from usertune.study.schema.study import Study
 
@@ -230,7 +230,7 @@ def _environment_mismatches(
         records = manifest.get("provenance", [UNKNOWN])
         if isinstance(records, dict):
             records = records.get(result.step, [UNKNOWN])
-        now = {"code": code[result.step], "versions": versions}
+        now = {"code": code[code_key(study, result.step, result.experiment)], "versions": versions}
         changes = tuple(dict.fromkeys(change for record in records for change in differences(record, now)))
         if changes:
             found.setdefault((result.step, result.experiment or "", *changes), []).append(result.label)

@@ -29,6 +29,7 @@ class Explanation:
         stored: number of samples with stored answers.
         to_generate: number of samples to generate.
         unknown: number of samples that may be stored, because model or samples may turn out unchanged.
+        predicts_on_gpu: whether the engine of a prediction that would run needs a GPU.
     """
 
     target: str
@@ -38,6 +39,7 @@ class Explanation:
     stored: int = 0
     to_generate: int = 0
     unknown: int = 0
+    predicts_on_gpu: bool = False
 
 
 def explain(freshness: Freshness, target: str | None = None) -> Explanation:
@@ -81,8 +83,9 @@ def in_words(explanation: Explanation) -> str:
     for step in steps.STEPS.values():
         if not (count := explanation.jobs.get(step.name, 0)):
             continue
-        collects = step is steps.PREDICT and not explanation.to_generate + explanation.unknown
-        lines.append(f"  {count} {step.counted[count != 1]}{' (GPU)' if step.gpu and not collects else ''}")
+        generates = explanation.to_generate + explanation.unknown and explanation.predicts_on_gpu
+        gpu = step.gpu and (step is not steps.PREDICT or generates)
+        lines.append(f"  {count} {step.counted[count != 1]}{' (GPU)' if gpu else ''}")
         if step is steps.TRAIN:
             lines += [f"    {training}" for training in explanation.trainings]
         elif step is steps.PREDICT:
@@ -124,6 +127,7 @@ def _seems_complete(work: Path) -> bool:
 
 def _count_samples(freshness: Freshness, result: Result, again: set[str], explanation: Explanation) -> None:
     """Count the samples of a prediction job as stored, to be generated, or unknown."""
+    explanation.predicts_on_gpu |= freshness.study.engine_of(str(result.experiment)).needs_gpu
     model = (*result.inputs[steps.BASE_MODEL.name], *result.inputs["weights"])
     for path in result.inputs["samples"]:
         manifest = freshness.inspect(path)[0]

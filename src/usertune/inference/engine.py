@@ -5,11 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
+from usertune.core.hashing import canonical_json
+from usertune.core.recipe import Settings
 from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
 from usertune.models.recipe import Pixels
+
+
+class EngineOptions(Settings):
+    """Settings of an engine in a study, next to ``kind``. An engine with settings has a model derived from this one."""
+
+    WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset()
+    """Names of settings that change no answer, such as a timeout. They are not part of the recipe."""
+
+    def problem(self, mode: str) -> str | None:
+        """Say why the engine cannot answer for experiments of a mode, and what to do; None if it can.
+
+        Args:
+            mode: mode of the experiment, such as "lora".
+        """
+        return None
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide what an answer is, for the recipe; defaults are left out."""
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=set(self.WITHOUT_EFFECT))
+
+    def execution(self) -> str:
+        """Return the other settings as JSON, for the job."""
+        return canonical_json(self.model_dump(mode="json", exclude_defaults=True, include=set(self.WITHOUT_EFFECT)))
+
+
+DEFAULTS = EngineOptions()
 
 
 @dataclass(frozen=True)
@@ -25,6 +53,7 @@ class EngineSettings:
         dataset_root: folder to which image paths are relative.
         max_new_tokens: maximum length of an answer, in tokens.
         thinking: the study's ``base_model.thinking``.
+        options: the engine's own settings.
     """
 
     base_folder: Path
@@ -35,13 +64,16 @@ class EngineSettings:
     dataset_root: Path
     max_new_tokens: int
     thinking: bool | None = None
+    options: EngineOptions = DEFAULTS
 
 
 class Engine(Protocol):
     """Answers samples with one model. It is created only if there are samples to answer, and may then load the model.
 
-    Its module also has the constant ``NEEDS_GPU``: True if its prediction jobs need a GPU. Planning reads it without
-    importing the module, so the module may import torch.
+    Its module also has two constants, which planning reads without importing the module: ``NEEDS_GPU``, True if its
+    prediction jobs need a GPU, and ``SETTINGS``, the name of the class of its settings (`EngineOptions`) in the module;
+    None if it has none. A module without settings may import torch; one with settings is imported to check a study, so
+    it imports torch and the like where they are used.
     """
 
     def __init__(self, settings: EngineSettings) -> None:

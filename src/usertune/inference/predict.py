@@ -14,7 +14,7 @@ from usertune.core.manifest import step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN
 from usertune.data.samples import read_user
 from usertune.inference.engine import Engine, EngineSettings
-from usertune.inference.engines.catalogue import ENGINES
+from usertune.inference.engines.catalogue import ENGINES, options_model
 from usertune.inference.models_in_use import WEIGHTS, Found, ModelsInUse, models_in_use
 from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
@@ -160,6 +160,7 @@ def _generate(
             dataset_root=dataset_root,
             max_new_tokens=recipe.max_new_tokens,
             thinking=recipe.thinking,
+            options=options_model(recipe.engine).model_validate(recipe.engine_settings),
         )
     )
     provenance = current_provenance(PREDICT, engine.identity(), plug_ins(recipe, models.base.manifest))

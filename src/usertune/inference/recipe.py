@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from usertune.core.recipe import Recipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE
@@ -19,3 +19,5 @@ class PredictRecipe(Recipe):
     thinking: bool | None = None
     engine: str = DEFAULT_ENGINE
     """Name of the engine, see `usertune.inference.engines.catalogue`."""
+    engine_settings: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    """Settings of the engine that decide what an answer is."""

@@ -111,7 +111,7 @@ class Recipes:
 
     def audit(self) -> str:
         """Recipe of the audit, with the current code and packages, to which the audit compares those of the results."""
-        recorded = {step: self.code.get(step, "") for step in steps.RECORDED_STEPS}
+        recorded = {name: self.code.get(name, "") for name in recorded_code(self.study)}
         return AuditRecipe(
             step=names.AUDIT,
             code=self.code.get(names.AUDIT, ""),
@@ -216,8 +216,10 @@ class Recipes:
 
     def _predict(self, name: str) -> PredictRecipe:
         # The default is left out, as in recipes of older releases.
-        chosen = self.study.evaluation.engine
-        engine: dict[str, Any] = {"engine": chosen} if chosen != DEFAULT_ENGINE else {}
+        chosen = self.study.engine_of(name)
+        engine: dict[str, Any] = {"engine": chosen.kind} if chosen.kind != DEFAULT_ENGINE else {}
+        if settings := chosen.options.deciding():
+            engine["engine_settings"] = settings
         return PredictRecipe(
             step=names.PREDICT,
             max_new_tokens=self.study.max_new_tokens(name),
@@ -225,7 +227,7 @@ class Recipes:
             dtype=self.study.base_model.dtype,
             **self._thinking,
             **engine,
-            **self._made_with(names.PREDICT),
+            **self._made_with(code_key(self.study, names.PREDICT, name)),
             upstream={**self._sources, **self._weights(name)},
         )
 
@@ -325,14 +327,39 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
         names.PREPARE: (reader, task),
         names.BASE_MODEL: family,
         names.TRAIN: family,
-        names.PREDICT: (ENGINES.module(study.evaluation.engine), *family),
+        names.PREDICT: (ENGINES.module(study.evaluation.engine.kind), *family),
         names.SCORE: tasks,
         names.COMPARE: tasks,
         names.REPORT: tasks,
         names.AUDIT: (reader,),
     }
     of_steps = {step: (step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
-    return of_steps | {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), *tasks)) for name in FIGURES}
+    of_engines = {
+        code_key(study, names.PREDICT, name): (names.PREDICT, (ENGINES.module(study.engine_of(name).kind), *family))
+        for name in study.experiments
+    }
+    of_figures = {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), *tasks)) for name in FIGURES}
+    return of_steps | of_engines | of_figures
+
+
+def code_key(study: Study, step: str, experiment: str | None) -> str:
+    """Return the key of the code version of a step's result in `current_code`.
+
+    Predictions of an experiment with an engine of its own have a version of their own.
+    """
+    if step != names.PREDICT or experiment is None:
+        return step
+    own, usual = study.engine_of(experiment).kind, study.evaluation.engine.kind
+    return step if own == usual else f"{step}:{own}"
+
+
+def recorded_code(study: Study) -> list[str]:
+    """Return the keys of `current_code` for results that record the code they were made with."""
+    return list(
+        dict.fromkeys(
+            code_key(study, step, name) for step in steps.RECORDED_STEPS for name in (None, *study.experiments)
+        )
+    )
 
 
 def _family(study: Study) -> tuple[str, ...]:

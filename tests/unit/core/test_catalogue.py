@@ -58,7 +58,7 @@ def test_an_unknown_name_lists_those_that_exist(catalogue: Catalogue, name: str)
     [
         (READERS, {"FRAME": str | None, "BARE": bool}),
         (TASKS, {"PROMPT": str}),
-        (ENGINES, {"NEEDS_GPU": bool}),
+        (ENGINES, {"NEEDS_GPU": bool, "SETTINGS": str | None}),
         (FIGURES, {"TITLE": str, "ALTERNATIVE": str, "CAPTION": str, "READS": tuple}),
     ],
     ids=["readers", "tasks", "engines", "figures"],

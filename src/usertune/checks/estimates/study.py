@@ -18,7 +18,6 @@ from usertune.checks.estimates.speed import Speed, known_speed
 from usertune.core.errors import UserError
 from usertune.core.formatting import byte_size
 from usertune.data.readers.catalogue import get_reader
-from usertune.inference.engines.catalogue import ENGINES
 from usertune.models.base_folder import is_local
 from usertune.models.hub import cached_snapshot
 from usertune.models.model_shape import ModelShape, read_model_shape
@@ -92,7 +91,7 @@ class Estimate:
         train: lengths of the training samples; None without training users.
         test: lengths of the test samples.
         trainings: experiment -> estimate.
-        predictions: experiment -> estimate; empty if the engine needs no GPU.
+        predictions: experiment -> estimate, without those whose engine needs no GPU.
         free_disk: free bytes of the results folder.
     """
 
@@ -163,7 +162,7 @@ def estimate(
     for name, experiment in study.experiments.items():
         if experiment.trained and train is not None and train.samples:
             estimated.trainings[name] = _training(study, name, shape, train, machine)
-        if ENGINES.constant(study.evaluation.engine, "NEEDS_GPU"):
+        if study.engine_of(name).needs_gpu:
             estimated.predictions[name] = _prediction(study, name, shape, test, machine)
     return estimated
 

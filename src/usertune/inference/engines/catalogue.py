@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import cast
+
 from usertune.core.catalogue import Catalogue
+from usertune.inference.engine import EngineOptions
 
 ENGINES = Catalogue(
     "engine",
@@ -11,3 +15,13 @@ ENGINES = Catalogue(
     },
 )
 DEFAULT_ENGINE = "transformers"
+
+
+def options_model(name: str) -> type[EngineOptions]:
+    """Return the model of an engine's settings; an engine without settings is not imported.
+
+    Raises:
+        UserError: there is no such engine.
+    """
+    model = ENGINES.constant(name, "SETTINGS")
+    return cast(type[EngineOptions], getattr(import_module(ENGINES.module(name)), model)) if model else EngineOptions

@@ -30,6 +30,7 @@ from usertune.runtime.memory import lack_named, ran_out
 logger = logging.getLogger(__name__)
 
 NEEDS_GPU = True
+SETTINGS = None
 
 # Tokens at the end of a prompt that are enough to contain the opening of a thought.
 THOUGHT_TOKENS = 20

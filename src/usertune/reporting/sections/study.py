@@ -182,7 +182,10 @@ def value_text(value: Any) -> str:
 
 def _of_recipe(recipe: Manifest) -> dict[str, Any]:
     shown = ((key, value) for key, value in _flat(recipe) if key.split(".")[0] not in HIDDEN)
-    return {STUDY_KEYS.get(key, key.removeprefix("training.")): value for key, value in shown}
+    return {
+        STUDY_KEYS.get(key, key.removeprefix("training.")).replace("engine_settings.", "engine."): value
+        for key, value in shown
+    }
 
 
 def _execution(manifest: Manifest) -> dict[str, Any]:

@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.study.schema.base import ConfigModel
+from usertune.study.schema.engine import EngineChoice
 from usertune.tasks.catalogue import TASKS
 from usertune.tasks.metrics import threshold_label
 
 # Names come from the catalogues, so one line there adds a plug-in.
 if TYPE_CHECKING:
-    EngineName = str
     TaskName = str
 else:
-    EngineName, TaskName = (Literal[tuple(catalogue)] for catalogue in (ENGINES, TASKS))
+    TaskName = Literal[tuple(TASKS)]
 
 
 class Evaluation(ConfigModel):
     """How to generate and compare answers."""
 
-    engine: EngineName = DEFAULT_ENGINE
-    """What generates the answers; transformers: the model runs in the prediction job."""
+    engine: EngineChoice = EngineChoice()
+    """What generates the answers; transformers: the model runs in the prediction job. Settings of other engines are
+    written next to ``kind`` (docs/engines.md)."""
     users_per_job: Annotated[int, Field(gt=0)] = 10
     """Users per prediction job, which loads the base model once. Changes no result."""
     batch_size: Annotated[int, Field(gt=0)] = 8

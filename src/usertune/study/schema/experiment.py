@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from usertune.study.schema.base import ConfigModel
+from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.training import Training
 from usertune.training.processes import Strategy
 
@@ -34,6 +35,8 @@ class Experiment(ConfigModel):
     """Training keys of this experiment; the others come from the study's `training`."""
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
     """Maximum length of an answer in tokens, if it differs from `evaluation.max_new_tokens`."""
+    engine: EngineChoice | None = None
+    """What generates the answers, if it differs from `evaluation.engine`."""
 
     gpus: Annotated[int, Field(ge=1)] = 1
     """GPUs for training on each node. Changes only the last digits of sums."""

@@ -20,6 +20,7 @@ from usertune.study.renamed_keys import with_new_keys
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.dataset import Dataset
+from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.evaluation import Evaluation
 from usertune.study.schema.experiment import Experiment, has_training_keys
 from usertune.study.schema.folds import Folds
@@ -171,6 +172,21 @@ class Study(ConfigModel):
             raise ValidationError.from_exception_data("Study", problems)
         return self
 
+    @model_validator(mode="after")
+    def _check_engines(self) -> Study:
+        problems = [
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{error}", {"error": problem}),
+                loc=("experiments", name, "engine"),
+                input=None,
+            )
+            for name, experiment in self.experiments.items()
+            if (problem := self.engine_of(name).options.problem(experiment.mode))
+        ]
+        if problems:
+            raise ValidationError.from_exception_data("Study", problems)
+        return self
+
     @property
     def all_users(self) -> tuple[str, ...]:
         """Users of all splits, in the order train, validation, test."""
@@ -198,3 +214,7 @@ class Study(ConfigModel):
         """Return the maximum length of an answer of an experiment in tokens."""
         own = self.experiments[experiment].max_new_tokens
         return self.evaluation.max_new_tokens if own is None else own
+
+    def engine_of(self, experiment: str) -> EngineChoice:
+        """Return what generates the answers of an experiment."""
+        return self.experiments[experiment].engine or self.evaluation.engine
