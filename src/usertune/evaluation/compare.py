@@ -132,11 +132,15 @@ def summary_table(
 
 
 def _over_all(metric: Metric, samples: pd.DataFrame) -> float | None:
-    """Return the aggregate of a metric over the samples of all users, or the mean of the users' own aggregates."""
+    """Return the aggregate of a metric over the samples of all users, or the mean of the users' own aggregates.
+
+    The aggregate of a user with folds is the mean of those of its folds.
+    """
     if metric.across == "samples":
         return float(samples[metric.column].agg(metric.aggregate))
-    by_user = samples.groupby("user", sort=False)[metric.column].agg(metric.aggregate).dropna()
-    return mean_over_users([value] for value in by_user)
+    parts = ["user", "fold"] if "fold" in samples else ["user"]
+    of_parts = samples.groupby(parts, sort=False)[metric.column].agg(metric.aggregate).dropna()
+    return mean_over_users(list(own) for _, own in of_parts.groupby(level=0, sort=False))
 
 
 def differences_table(

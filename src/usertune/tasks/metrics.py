@@ -53,7 +53,7 @@ class Metric:
             None: it applies to all samples.
         over: the samples that it applies to, in words: ``samples with a box``.
         across: how several users are aggregated: ``samples``: over all their samples; ``users``: as the mean of the
-            users' own aggregates.
+            users' own aggregates, where that of a user with folds is the mean of its folds' aggregates.
         threshold, family: set by `at_thresholds`: the threshold, and the name that the task declares.
         task: name of the further task that measures it (see `of_further_task`); empty for the dataset's own task.
     """
@@ -187,17 +187,26 @@ def combine_episodes(metrics: Iterable[Metric], rows: Sequence[dict[str, Any]]) 
 def aggregates(metrics: Iterable[Metric], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the aggregate of each metric by name; None where no row has a value.
 
-    A metric at thresholds has its value at the first under its name, and all under ``<name>_at``, by threshold.
+    A metric at thresholds has its value at the first under its name, and all under ``<name>_at``, by threshold. Of rows
+    with a column ``fold``, a metric across users is the mean of its aggregates in each fold.
     """
     found: dict[str, Any] = {}
     for metric in metrics:
-        values = [row[metric.column] for row in rows if row[metric.column] is not None]
-        value = AGGREGATES[metric.aggregate](values) if values else None
+        value = _aggregate(metric, rows)
         if not metric.further:
             found[metric.name] = value
         if metric.threshold is not None:
             found.setdefault(f"{metric.family}_at", {})[threshold_label(metric.threshold)] = value
     return found
+
+
+def _aggregate(metric: Metric, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    folds: dict[Any, list[float]] = {}
+    for row in rows:
+        if row[metric.column] is not None:
+            folds.setdefault(row.get("fold") if metric.across == "users" else None, []).append(row[metric.column])
+    found = [AGGREGATES[metric.aggregate](values) for values in folds.values()]
+    return found[0] if len(found) == 1 else mean_over_users([found] if found else [])
 
 
 def mean_over_users(values: Iterable[Sequence[float]]) -> float | None:

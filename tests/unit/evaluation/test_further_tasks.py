@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from usertune.tasks.grounding import GroundingTask
 from usertune.tasks.pigg_compatible import PiggCompatibleTask
 
 Maker = Callable[..., Any]
+FURTHER_ONLY = {"evaluation": {"further_tasks": ["pigg_compatible"]}}
 BOX = [500.0, 290.0, 524.0, 318.0]
 FURTHER = {"evaluation": {"thresholds": [140], "further_tasks": ["pigg_compatible"], "primary": "in_box"}}
 
@@ -176,6 +178,28 @@ def test_the_score_has_the_reference_next_to_our_own(make_study: Maker) -> None:
     assert unread
     assert all(row["distance"] == "" and float(row["pigg_distance"]) > 0 for row in unread)
     assert score["pigg_accuracy"] == sum(int(row["pigg_hit"]) for row in rows) / len(rows)
+
+
+def test_with_folds_the_means_of_users_are_over_folds(make_study: Maker) -> None:
+    study = make_study(changes={**FURTHER_ONLY, "folds": {"count": 5, "by": "random"}})
+    study.compare()
+    (summary,) = read_table(study.root / "tables/summary.csv").query("experiment == 'vanilla'").to_dict("records")
+    users = read_table(study.root / "tables/users.csv").query("experiment == 'vanilla'").to_dict("records")
+    of_users = []
+    for row in users:
+        with (study.root / f"scores/vanilla/user_{row['user']}.csv").open() as lines:
+            folds: dict[str, list[float]] = {}
+            for line in csv.DictReader(lines):
+                folds.setdefault(line["fold"], []).append(float(line["pigg_distance"]))
+        # 12 samples are in folds of 2 or 3.
+        assert sorted(map(len, folds.values())) == [2, 2, 2, 3, 3]
+        means, medians = [[of(fold) for fold in folds.values()] for of in (fmean, median)]
+        assert row["pigg_mean_l2_by_user"] == pytest.approx(sum(means) / 5)
+        assert row["pigg_median_l2_by_user"] == pytest.approx(sum(medians) / 5)
+        of_users.append((sum(means) / 5, sum(medians) / 5))
+        assert row["pigg_mean_l2_by_user"] != pytest.approx(row["pigg_mean_l2"])
+    assert summary["pigg_mean_l2_by_user"] == pytest.approx(fmean(mean for mean, _ in of_users))
+    assert summary["pigg_median_l2_by_user"] == pytest.approx(fmean(middle for _, middle in of_users))
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,19 @@ def test_the_mean_over_users_weighs_users_and_folds_alike() -> None:
     assert mean_over_users([[5, 4], [10]]) == 7.25
     assert mean_over_users([[value] for value in (0.1, 0.5)]) == fmean((0.1, 0.5))
     assert mean_over_users([]) is None
+
+
+def test_the_number_of_a_user_with_folds_is_the_mean_of_its_folds() -> None:
+    """Distances 10 and 150 in fold 1 (accuracy 1/2, mean 80), 200, 300 and 400 in fold 2 (0, 300): not pooled."""
+    metrics = at_thresholds(METRICS, [140])
+    rows = [
+        {"fold": fold, **sample_values(metrics, (0.0, 0.0), (0.0, distance))}
+        for fold, distance in ((1, 10), (2, 200), (1, 150), (2, 300), (2, 400))
+    ]
+    found = aggregates(metrics, rows)
+    assert (found["pigg_accuracy"], found["pigg_accuracy_by_user"]) == (1 / 5, 1 / 4)
+    assert (found["pigg_mean_l2"], found["pigg_mean_l2_by_user"]) == (212, 190)
+    assert (found["pigg_median_l2"], found["pigg_median_l2_by_user"]) == (200, 190)
+    # A fold in which no sample has a value is left out.
+    empty = [{**row, "fold": 3, "pigg_hit": None, "pigg_distance": None} for row in rows]
+    assert aggregates(metrics, [*rows, *empty]) == found
