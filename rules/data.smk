@@ -36,13 +36,15 @@ for batch, users in DATA_BATCHES.items():
             samples=for_each_user(steps.PREPARE.files["samples"]),
             manifest=for_each_user(steps.PREPARE.manifest),
             hashes=unrecorded(HASH_STORE),
+            folds=unrecorded(folds_of_batch(users)),
             log=for_each_user(steps.PREPARE.log),
         message:
             f"Checking the samples of users {batch}"
         shell:
             'python "$USERTUNE_SCRIPTS"/prepare.py --recipe {params.recipe:q} --root {params.root:q}'
             " --users {params.users:q} --sources-states {params.sources:q}"
-            " --samples {params.samples:q} --manifest {params.manifest:q} --hashes {params.hashes:q} --user-log {params.log:q} --log {log:q}"
+            " --samples {params.samples:q} --manifest {params.manifest:q} --hashes {params.hashes:q} --user-log {params.log:q}"
+            " {params.folds:q} --log {log:q}"
 
 
 rule check:

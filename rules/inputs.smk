@@ -103,6 +103,11 @@ def sources_of_users(users):
     return refusing(lambda wildcards, output: [FRESHNESS.raw_data.state(user) for user in users])
 
 
+def folds_of_batch(users):
+    """The option with the folds of test users, so that too few samples are an error before GPU jobs start."""
+    return ["--folds", STUDY.folds.settings.text()] if STUDY.folds and set(users) <= set(STUDY.users.test) else []
+
+
 def unrecorded(value):
     """A param that Snakemake does not compare with that of the last run, because it seems to depend on the output."""
     return lambda wildcards, output: value

@@ -43,6 +43,8 @@ os.environ.update(
 
 RECIPES = Recipes(STUDY, current_code(STUDY), installed_versions())
 FRESHNESS = Freshness(STUDY, RECIPES)
+if workflow.is_main_process and not DATA_ALONE:
+    refusing(preflight.check_folds)(FRESHNESS)
 check_command_line()
 # Written when a run starts. Jobs get only the paths, because a comment in the study changes no result.
 STUDY_TEXT, RESOLVED_STUDY = (f"{STUDY.results}/{STUDY.origin.outcomes}logs/study.{kind}" for kind in ("yaml", "json"))

@@ -1,6 +1,7 @@
 r"""Check users' raw samples, and write canonical samples and a manifest for each user.
 
-Users with an up-to-date manifest are skipped. In paths, {user} stands for the user's id. Example:
+Users with an up-to-date manifest are skipped. With --folds, a user with too few samples for them is an error. In paths,
+{user} stands for the user's id. Example:
 
     python scripts/prepare.py --root demo/dataset --users 1-3 \
         --recipe '{"step": "prepare", "format": "messages", "task": "grounding", "on_bad_sample": "error"}' \
@@ -15,6 +16,7 @@ from pathlib import Path
 import environment  # noqa: F401
 
 from usertune.core.errors import UserError
+from usertune.data.folds import FoldSettings
 from usertune.data.perceptual_hash import HashStore
 from usertune.data.prepare import Shared, is_prepared, prepare_user
 from usertune.data.readers.catalogue import get_reader
@@ -39,6 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     shared = Shared(
         get_reader(arguments.recipe.format, arguments.root, arguments.recipe.options),
         HashStore(arguments.hashes) if arguments.hashes else None,
+        arguments.folds,
     )
     step_main.for_each_user(
         left,
@@ -60,4 +63,5 @@ if __name__ == "__main__":
     parser.add_argument(
         "--hashes", type=Path, metavar="FOLDER", help="store of perceptual hashes of images (default: not computed)"
     )
+    step_main.add_settings(parser, "--folds", FoldSettings, required=False)
     step_main.run(parser, main, record=False)

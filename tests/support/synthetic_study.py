@@ -143,6 +143,7 @@ class SyntheticStudy:
         root: folder of the results; raw data and base model are in it too.
         users: the test users; two others are trained on, and one validates.
         samples: how many each user has.
+        episodes: into how many episodes they are dealt out.
         experiments: some of `MODES`.
         hostile: text for instructions and answers.
         users_per_job: how many users a prediction job takes.
@@ -158,6 +159,7 @@ class SyntheticStudy:
     users_per_job: int = 100
     other_versions: dict[str, dict[str, str]] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
+    episodes: int = 1
 
     @cached_property
     def study(self) -> Study:
@@ -227,7 +229,8 @@ class SyntheticStudy:
             question = [{"type": "image", "image": image}, {"type": "text", "text": f"Tap 'send' {self.hostile}"}]
             answer = f"```grounding\n{[chance.randint(100, 900), chance.randint(100, 900)]}\n```"
             turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-            lines.append(json.dumps({"id": f"{user}/{step}", "episode": "007", "step": step, "messages": turns}))
+            episode = "007" if self.episodes == 1 else f"e{step % self.episodes}"
+            lines.append(json.dumps({"id": f"{user}/{step}", "episode": episode, "step": step, "messages": turns}))
         write_text(self.dataset / f"user_{user}.jsonl", "\n".join(lines) + "\n")
 
     def make_all(self, *steps: str) -> None:

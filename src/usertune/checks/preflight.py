@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from usertune.checks.freshness import Freshness
 from usertune.core.errors import UserError
 from usertune.core.users import format_users
+from usertune.data.folds import too_few_of
 from usertune.data.reader import Reader, describe_available
 from usertune.data.readers.catalogue import get_reader
 from usertune.models.base_model import check_base_model
 from usertune.models.recipe import Pixels
+from usertune.pipeline import steps
 from usertune.study.files import SPLITS
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.study import Study
@@ -60,6 +63,26 @@ def _check_warm_up(study: Study, reader: Reader) -> None:
                 break
         else:
             warm_up(training, samples, name)
+
+
+def check_folds(freshness: Freshness) -> None:
+    """Check that the test users who are prepared have enough samples for the folds; preparing the others checks them.
+
+    Raises:
+        UserError: a user has too few; the message says what to do.
+    """
+    study = freshness.study
+    if study.folds is None:
+        return
+    problems = []
+    for user in study.users.test:
+        path = steps.PREPARE.manifest.format(user=user)
+        manifest, _ = freshness.inspect(path)
+        # Samples that will be prepared again say nothing.
+        if manifest and (few := too_few_of(user, manifest, study.folds.settings)) and freshness.holds(path):
+            problems.append(few)
+    if problems:
+        raise UserError("\n".join(problems))
 
 
 def gpus_here(name: str, experiment: Experiment, available: int) -> int:

@@ -22,7 +22,8 @@ from usertune.cli.study_arguments import add_study, study_of
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
 from usertune.core.formatting import percent
-from usertune.data import survey, survey_overlaps
+from usertune.core.users import format_users
+from usertune.data import leakage, survey, survey_overlaps
 from usertune.data.perceptual_hash import HashStore
 from usertune.data.readers.catalogue import get_reader
 from usertune.pipeline import steps
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(summary(source, tables["users"], tables["apps"]))
     print(in_words(tables["users"]))
     if overlaps:
-        print("\n".join([note, *(f"  {survey_overlaps.in_words(row)}" for row in overlaps)]))
+        print("\n".join([note, *(f"  {leakage.in_words(row)}" for row in overlaps)]))
     print(f"The page: {folder / 'survey.html'}")
 
 
@@ -73,7 +74,7 @@ def count(study: Study) -> tuple[str, list[survey.UserCounts]]:
     manifests = [(split, Path(study.results, steps.PREPARE.manifest.format(user=user))) for split, user in users]
     if all(path.exists() for _, path in manifests):
         try:
-            return PREPARED, list(survey.of_prepared(manifests))
+            return PREPARED, list(survey.of_prepared(manifests, study.folds.settings if study.folds else None))
         except UserError as error:
             raise UserError(f"{error}; or remove {Path(study.results, 'data')} to count the raw data") from None
     check_sources(study, base_model=False)
@@ -83,7 +84,7 @@ def count(study: Study) -> tuple[str, list[survey.UserCounts]]:
 
 
 def compare(study: Study, source: str, users: Sequence[survey.UserCounts]) -> tuple[Rows, str]:
-    """Return what the splits have in common, a row for each pair of them, and how they were compared, for people."""
+    """Return what splits and folds have in common, in rows, and how they were compared, for people."""
     if source != PREPARED:
         rows = survey_overlaps.rows_of_raw(users, Path(study.dataset.root))
         return rows, (
@@ -93,7 +94,11 @@ def compare(study: Study, source: str, users: Sequence[survey.UserCounts]) -> tu
     rows, without = survey_overlaps.rows_of_prepared(users, HashStore(Path(study.results, IMAGE_HASHES)))
     bits = f"nearly identical: at most {survey_overlaps.WITHIN} of 256 bits of a hash differ"
     alone = f"; {without:,} screenshots without a stored hash are compared by their bytes alone" if without else ""
-    return rows, f"What the splits have in common ({bits}{alone}):"
+    if not study.folds:
+        return rows, f"What the splits have in common ({bits}{alone}):"
+    few = [user.user for user in users if user.split == "test" and not user.fold_of]
+    without_folds = f"; too few samples for the folds: user {format_users(few)}" if few else ""
+    return rows, f"What the splits, and the folds of each test user, have in common ({bits}{alone}{without_folds}):"
 
 
 def as_csv(rows: Rows) -> str:

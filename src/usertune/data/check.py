@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from usertune.core.errors import UserError
+from usertune.data.folds import FoldSettings
 from usertune.data.prepare import ADVICE, check_user
 from usertune.data.reader import Reader
 from usertune.data.readers.catalogue import get_reader
@@ -17,7 +18,13 @@ from usertune.data.recipe import PrepareRecipe
 LINES_OF_A_USER = 6
 
 
-def bad_users(recipe: PrepareRecipe, root: Path, users: Sequence[str], processes: int) -> dict[str, str]:
+def bad_users(
+    recipe: PrepareRecipe,
+    root: Path,
+    users: Sequence[str],
+    processes: int,
+    folds: Mapping[str, FoldSettings] | None = None,
+) -> dict[str, str]:
     """Check users' raw data, as `usertune.data.prepare.prepare_user` does.
 
     Args:
@@ -25,6 +32,7 @@ def bad_users(recipe: PrepareRecipe, root: Path, users: Sequence[str], processes
         root: folder of the raw data.
         users: ids of the users to check.
         processes: number of users to check at once.
+        folds: user -> how later steps will cut the user's samples into folds, for those whose samples they will cut.
 
     Returns:
         User -> problems, for users with unusable data, in the order of ``users``.
@@ -32,7 +40,7 @@ def bad_users(recipe: PrepareRecipe, root: Path, users: Sequence[str], processes
     problem = partial(_problem, recipe, root)
     executor = ProcessPoolExecutor(min(processes, len(users)) or 1, initializer=_die_of_signals)
     try:
-        found = dict(zip(users, executor.map(problem, users), strict=True))
+        found = dict(zip(users, executor.map(problem, users, map((folds or {}).get, users)), strict=True))
     finally:
         executor.shutdown(wait=False, cancel_futures=True)
     return {user: text for user, text in found.items() if text}
@@ -59,9 +67,9 @@ def in_words(bad: Mapping[str, str], checked: int) -> str:
     return "\n".join([*lines, *([ADVICE] if advice else [])])
 
 
-def _problem(recipe: PrepareRecipe, root: Path, user: str) -> str:
+def _problem(recipe: PrepareRecipe, root: Path, user: str, folds: FoldSettings | None) -> str:
     try:
-        check_user(recipe, root, user, _reader(recipe.text(), root))
+        check_user(recipe, root, user, _reader(recipe.text(), root), folds=folds)
     except UserError as error:
         return str(error)
     return ""

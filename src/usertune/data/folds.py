@@ -51,7 +51,7 @@ def folds_of(samples: Sequence[Sample], settings: FoldSettings) -> dict[str, int
     together = {sample["id"]: sample["id"] if settings.by == "random" else sample["episode"] for sample in samples}
     user = _user_of(samples)
     units = list(dict.fromkeys(together.values()))
-    if problem := too_few(user, len(units), settings):
+    if problem := too_few(user, samples, settings):
         raise UserError(problem)
     if settings.by == "time":
         units = episodes_in_time(samples)
@@ -61,14 +61,14 @@ def folds_of(samples: Sequence[Sample], settings: FoldSettings) -> dict[str, int
     return {sample: fold[unit] for sample, unit in together.items()}
 
 
-def too_few(user: str, count: int, settings: FoldSettings) -> str | None:
-    """Say that a user has too few episodes or samples for the folds, and what to do; None if there are enough.
+def too_few(user: str, samples: Sequence[Sample], settings: FoldSettings) -> str | None:
+    """Say that a user has too few samples for the folds, and what to do; None if there are enough."""
+    return too_few_of(user, {"samples": len(samples), "episodes": len({item["episode"] for item in samples})}, settings)
 
-    Args:
-        user: the user's id.
-        count: number of the user's episodes, with ``by: random`` of samples.
-        settings: how the folds are cut.
-    """
+
+def too_few_of(user: str, counts: Mapping[str, int], settings: FoldSettings) -> str | None:
+    """Say the same as `too_few` from the numbers of ``samples`` and ``episodes``, which a user's manifest has."""
+    count = counts["samples" if settings.by == "random" else "episodes"]
     if count >= settings.count:
         return None
     what = "sample" if settings.by == "random" else "episode"

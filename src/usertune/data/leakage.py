@@ -1,12 +1,12 @@
 """Leakage: screenshots, questions and answers that two groups of samples have in common.
 
-Groups are the splits of a study; any other named groups, such as folds, are compared in the same way.
+Groups are the splits of a study, and of each test user every fold and the other folds together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
@@ -16,6 +16,10 @@ from usertune.data.near_duplicates import HashIndex
 from usertune.data.samples import Sample
 
 EXAMPLES = 3
+# Names of the groups of `fold_overlaps`.
+OTHER_FOLDS, ALL_FOLDS, FOLDS_OF = "other folds of the user", "each fold of all test users", "each fold of user "
+# Fields of `Overlap` that are not counted.
+_NOT_COUNTED = frozenset({"earlier", "later", "share", "examples"})
 
 
 class Seen(NamedTuple):
@@ -104,6 +108,56 @@ def overlaps(groups: Mapping[str, Iterable[Seen]], hashes: Mapping[str, str | No
     """
     prepared = [_Group(name, list(samples), hashes) for name, samples in groups.items()]
     return [_compare(earlier, later, within) for earlier, later in combinations(prepared, 2)]
+
+
+def fold_overlaps(
+    users: Mapping[str, Sequence[Seen]],
+    folds: Mapping[str, Mapping[str, int]],
+    hashes: Mapping[str, str | None],
+    within: int,
+) -> list[Overlap]:
+    """Compare each fold of a user with the user's other folds, which a model that is asked the fold is trained on.
+
+    Args:
+        users: user -> samples.
+        folds: user -> sample id -> fold.
+        hashes, within: see `overlaps`.
+
+    Returns:
+        The sum over all users, then one overlap for each user, which is the sum over the user's folds: a screenshot in
+        two folds is counted in both.
+    """
+    found = []
+    for user, samples in users.items():
+        fold_of = folds[user]
+        parts = []
+        for fold in sorted(set(fold_of.values())):
+            others = [sample for sample in samples if fold_of[sample.id] != fold]
+            own = [sample for sample in samples if fold_of[sample.id] == fold]
+            parts += overlaps({OTHER_FOLDS: others, f"fold {fold}": own}, hashes, within)
+        found.append(_sum(f"{FOLDS_OF}{user}", parts))
+    return [_sum(ALL_FOLDS, found), *found]
+
+
+def in_words(row: Mapping[str, Any]) -> str:
+    """Return an overlap, as a dict, as a line for people; counts of what was not compared are None."""
+    later, earlier = row["later"], row["earlier"]
+    found = f"{row['identical_screenshots']:,} identical"
+    if row["identical_pairs"] is None:
+        found += " screenshots"
+    else:
+        found += f" and {row['near_identical_screenshots']:,} nearly identical screenshots"
+        found += f", {row['identical_pairs']:,} identical questions and answers"
+    whose = "" if earlier == OTHER_FOLDS else f"{later} "
+    return f"{later} and {earlier}: {found}; {row['affected']:,} of {row['samples']:,} {whose}samples are affected"
+
+
+def _sum(name: str, parts: Sequence[Overlap]) -> Overlap:
+    counted = [column.name for column in fields(Overlap) if column.name not in _NOT_COUNTED]
+    found = Overlap(OTHER_FOLDS, name, **{key: sum(getattr(part, key) for part in parts) for key in counted})
+    found.share = found.affected / found.samples if found.samples else 0.0
+    found.examples = [example for part in parts for example in part.examples][:EXAMPLES]
+    return found
 
 
 class _Group:

@@ -1,11 +1,11 @@
-"""The step ``leakage``: compares the prepared samples of the splits, and writes what they have in common."""
+"""The step ``leakage``: compares the prepared samples of splits and folds, and writes what they have in common."""
 
 from __future__ import annotations
 
 import csv
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from usertune.core.hashing import digest_bytes
 from usertune.core.manifest import step_manifest, write_result
 from usertune.core.step_names import LEAKAGE
 from usertune.core.users import parse_users
+from usertune.data.folds import folds_of
 from usertune.data.images import BadImageError, load_image
-from usertune.data.leakage import Overlap, Seen, overlaps, seen
+from usertune.data.leakage import Overlap, Seen, fold_overlaps, in_words, overlaps, seen
 from usertune.data.perceptual_hash import HashStore, perceptual_hash
 from usertune.data.recipe import LeakageRecipe
 from usertune.data.samples import Sample, read_user
@@ -30,21 +31,22 @@ SPLIT_ORDER = ("train", "validation", "test")
 
 
 def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path, store: Path, out: Path) -> None:
-    """Compare the prepared samples of all pairs of splits.
+    """Compare the prepared samples of all pairs of splits, and those of each test user's folds.
 
     Perceptual hashes come from the store, where the prepare step puts them; for images that it lacks (prepared by an
     older release), the images are decoded once and their hashes stored.
 
     Args:
-        recipe: the users of each split, and how screenshots are compared.
+        recipe: the users of each split, their folds if there are any, and how screenshots are compared.
         manifests: manifests of all users' prepared samples.
         root: folder of the raw data, to which image paths are relative.
         store: folder of `HashStore`.
-        out: the manifest to write, with the overlaps (`usertune.data.leakage.Overlap`) under ``overlaps``. The table
-            next to it, with the suffix ``.csv``, has one row for each pair of splits.
+        out: the manifest to write, with the overlaps (`usertune.data.leakage.Overlap`) of splits under ``overlaps``,
+            and of folds under ``folds``. The table next to it, with the suffix ``.csv``, has a row for each.
 
     Raises:
-        UserError: prepared samples are missing or damaged, or their users are not those of the recipe.
+        UserError: prepared samples are missing or damaged, their users are not those of the recipe, or a test user has
+            too few samples for the folds.
     """
     split_of = {user: split for split, users in recipe.splits.items() if users for user in parse_users(users)}
     # Recipes are canonical JSON, whose keys are sorted.
@@ -52,6 +54,7 @@ def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path
     groups: dict[str, list[Seen]] = {split: [] for split in order if recipe.splits.get(split)}
     inputs: dict[str, dict[str, str]] = {split: {} for split in recipe.splits}
     hashes: dict[str, str | None] = {}
+    folds: dict[str, dict[str, int]] = {}
     unreadable = 0
     for path in manifests:
         prepared, samples = read_user(path)
@@ -60,16 +63,20 @@ def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path
             raise UserError(f"{path}: user {user} is in no split of the study; leave the file out")
         inputs[split_of[user]][user] = prepared["output"]
         groups[split_of[user]] += map(seen, samples)
+        if recipe.folds and split_of[user] == "test":
+            folds[user] = folds_of(samples, recipe.folds)
         found, failed = hashes_of(user, samples, root, HashStore(store))
         hashes |= found
         unreadable += failed
     if absent := split_of.keys() - {user for users in inputs.values() for user in users}:
         raise UserError(f"the prepared samples of user {min(absent)} were not given; add the user's manifest")
     compared = overlaps(groups, hashes, recipe.within)
-    table, table_file = _table(compared), out.with_suffix(".csv")
+    of_folds = _compare_folds(groups, folds, hashes, recipe.within)
+    table, table_file = _table([*compared, *of_folds]), out.with_suffix(".csv")
     manifest = {
         **step_manifest(recipe, inputs),
         "overlaps": [asdict(overlap) for overlap in compared],
+        **({"folds": [asdict(overlap) for overlap in of_folds]} if recipe.folds else {}),
         # Images that could not be read, and so have no perceptual hash.
         "unreadable": unreadable,
         "provenance": [current_provenance(LEAKAGE)],
@@ -77,8 +84,22 @@ def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path
     }
     write_text(table_file, table)
     write_result(out, manifest)
-    for overlap in compared:
-        logger.info("%s", _in_words(overlap))
+    for overlap in (*compared, *of_folds[:1]):
+        logger.info("%s", in_words(asdict(overlap)))
+
+
+def _compare_folds(
+    groups: Mapping[str, Sequence[Seen]],
+    folds: Mapping[str, Mapping[str, int]],
+    hashes: Mapping[str, str | None],
+    within: int,
+) -> list[Overlap]:
+    if not folds:
+        return []
+    users: dict[str, list[Seen]] = {}
+    for sample in groups["test"]:
+        users.setdefault(sample.user, []).append(sample)
+    return fold_overlaps(users, folds, hashes, within)
 
 
 def hashes_of(user: str, samples: Sequence[Sample], root: Path, store: HashStore) -> tuple[dict[str, str | None], int]:
@@ -112,11 +133,3 @@ def _table(found: Sequence[Overlap]) -> str:
     writer.writeheader()
     writer.writerows(asdict(overlap) for overlap in found)
     return file.getvalue()
-
-
-def _in_words(overlap: Overlap) -> str:
-    return (
-        f"{overlap.later} and {overlap.earlier}: {overlap.identical_screenshots} identical and "
-        f"{overlap.near_identical_screenshots} nearly identical screenshots, {overlap.identical_pairs} identical "
-        f"questions and answers; {overlap.affected} of {overlap.samples} {overlap.later} samples are affected"
-    )

@@ -20,6 +20,7 @@ from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import PREPARE
 from usertune.data.canonical import Canonical, Keep
+from usertune.data.folds import FoldSettings, too_few
 from usertune.data.frames import Reading, frame_problem
 from usertune.data.image_store import ImageStore, has_stored
 from usertune.data.images import Look
@@ -85,10 +86,12 @@ class Shared:
     Attributes:
         reader: the reader of the recipe, which looks through a file of many users once; None: each user has its own.
         hashes: where the perceptual hashes of images are stored; None: they are not computed.
+        folds: how later steps will cut each user's samples into folds; None: they will not.
     """
 
     reader: Reader | None = None
     hashes: HashStore | None = None
+    folds: FoldSettings | None = None
 
 
 def prepare_user(
@@ -115,14 +118,15 @@ def prepare_user(
         The manifest.
 
     Raises:
-        UserError: the user has no raw file, no good sample, a bad sample (with ``on_bad_sample: error``), or targets
-            outside the declared frame; the message names file, line and field of each problem.
+        UserError: the user has no raw file, no good sample, a bad sample (with ``on_bad_sample: error``), targets
+            outside the declared frame, or too few samples for the folds; the message names file, line and field of each
+            problem.
     """
     found: dict[str, str | None] = {}
     shared = shared or Shared()
     look = None if shared.hashes is None else partial(_look, found)
     store = ImageStore(Path(samples_file).parent)
-    checked = check_user(recipe, root, user, shared.reader, look, store.keep)
+    checked = check_user(recipe, root, user, shared.reader, look, store.keep, shared.folds)
     samples, problems = checked.samples, checked.problems
     _log_left_out(recipe, user, checked)
     text = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
@@ -180,6 +184,7 @@ def check_user(
     reader: Reader | None = None,
     look: Look | None = None,
     keep: Keep | None = None,
+    folds: FoldSettings | None = None,
 ) -> Checked:
     """Check one user's raw samples without writing anything but what ``keep`` writes.
 
@@ -190,6 +195,7 @@ def check_user(
         reader: see `Shared`.
         look: see `usertune.data.images.describe_image`.
         keep: see `usertune.data.canonical.Canonical`.
+        folds: see `Shared`.
 
     Raises:
         UserError: see `prepare_user`.
@@ -216,6 +222,8 @@ def check_user(
     if not samples:
         left_out = f"; the task {recipe.task} does not ask for {_counts(checked)}" if checked.not_asked else ""
         raise UserError(f"{source}: no good sample of user {user} ({len(problems)} bad ones{left_out})")
+    if folds and (few := too_few(user, samples, folds)):
+        raise UserError(f"{source}: {few}")
     raw_id = reader.raw_id(user) if isinstance(reader, RenumbersUsers) else None
     return replace(checked, sources=sources, raw_sha256=raw_sha256, raw_id=raw_id)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from usertune.core.recipe import Recipe, Settings
+from usertune.data.folds import FoldSettings
 
 
 class PromptSettings(Settings):
@@ -41,5 +42,7 @@ class LeakageRecipe(Recipe):
     """Version of the code of the step."""
     splits: dict[str, str]
     """The users of each split, in the short notation."""
+    folds: FoldSettings | None = None
+    """The folds of each test user's samples, which are compared too; None: there are none."""
     within: int = Field(default=24, ge=0, le=31)
     """Number of the 256 bits in which the perceptual hashes of nearly identical screenshots may differ."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from usertune.core.errors import UserError
+from usertune.data.folds import TIME, FoldSettings, folds_of
 from usertune.data.images import FORMATS, BadImageError, resolve_inside
 from usertune.data.leakage import Seen, seen
 from usertune.data.reader import BadSampleError, Reader, RenumbersUsers
@@ -19,8 +22,8 @@ from usertune.data.samples import read_user
 # What the samples of formats with answers instead of actions are counted as.
 ANSWER = "answer"
 CLICK = "click"
-# Keys of a sample's `about`.
-APP, TIME = "app", "time"
+# A key of a sample's `about`.
+APP = "app"
 
 
 @dataclass
@@ -40,6 +43,7 @@ class UserCounts:
         times: the times that the data give, as they are written.
         seen: what is compared of each sample to find what splits have in common. In raw data these are the paths of
             images alone, and each sample has a conversation of its own.
+        fold_of: sample id -> fold, of prepared samples of test users with enough of them for the study's folds.
     """
 
     user: str
@@ -53,6 +57,7 @@ class UserCounts:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     times: set[str] = field(default_factory=set)
     seen: list[Seen] = field(default_factory=list)
+    fold_of: dict[str, int] = field(default_factory=dict)
 
     def add(self, episode: str, action: str, about: Mapping[str, Any]) -> None:
         """Count one sample."""
@@ -65,11 +70,12 @@ class UserCounts:
             self.times.add(str(about[TIME]))
 
 
-def of_prepared(users: Sequence[tuple[str, Path]]) -> Iterator[UserCounts]:
+def of_prepared(users: Sequence[tuple[str, Path]], folds: FoldSettings | None = None) -> Iterator[UserCounts]:
     """Yield the counts of prepared samples.
 
     Args:
         users: split and manifest of each user.
+        folds: the folds of each test user's samples, if the study has folds.
 
     Raises:
         UserError: samples are missing or damaged.
@@ -85,6 +91,9 @@ def of_prepared(users: Sequence[tuple[str, Path]]) -> Iterator[UserCounts]:
             found.add(sample["episode"], action, sample.get("about", {}))
             found.seen.append(seen(sample))
             images |= {image["sha256"]: (image["width"], image["height"]) for image in sample["images"]}
+        if folds and split == "test":
+            with suppress(UserError):
+                found.fold_of = folds_of(samples, folds)
         found.actions.update(manifest.get("not_asked", {}))
         found.sizes.update(images.values())
         yield found

@@ -1,4 +1,4 @@
-"""What the splits of a study have in common, for its survey: from prepared samples, or from the bytes of raw images."""
+"""What splits and folds have in common, for the survey: from prepared samples, or from the bytes of raw images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from usertune.core.hashing import digest_file
 from usertune.data.images import BadImageError, resolve_inside
-from usertune.data.leakage import Overlap, Seen, overlaps
+from usertune.data.leakage import Overlap, Seen, fold_overlaps, overlaps
 from usertune.data.measure_leakage import COLUMNS
 from usertune.data.perceptual_hash import HashStore
 from usertune.data.recipe import LeakageRecipe
@@ -37,8 +37,9 @@ def rows_of_prepared(users: Sequence[UserCounts], store: HashStore) -> tuple[lis
         store: the perceptual hashes.
 
     Returns:
-        One row for each pair of splits with the columns of `usertune.data.leakage.Overlap`, and the number of different
-        screenshots without a stored hash, which are compared by their bytes alone.
+        One row for each pair of splits with the columns of `usertune.data.leakage.Overlap`, then those of the folds of
+        test users, if any; and the number of different screenshots without a stored hash, which are compared by their
+        bytes alone.
     """
     hashes: dict[str, str | None] = {}
     missing: set[str] = set()
@@ -49,7 +50,11 @@ def rows_of_prepared(users: Sequence[UserCounts], store: HashStore) -> tuple[lis
                 hashes[image] = stored[image]
             else:
                 missing.add(image)
-    return [_row(overlap) for overlap in overlaps(_groups(users), hashes, WITHIN)], len(missing - hashes.keys())
+    found = overlaps(_groups(users), hashes, WITHIN)
+    if cut := [user for user in users if user.fold_of]:
+        samples, folds = {user.user: user.seen for user in cut}, {user.user: user.fold_of for user in cut}
+        found += fold_overlaps(samples, folds, hashes, WITHIN)
+    return [_row(overlap) for overlap in found], len(missing - hashes.keys())
 
 
 def rows_of_raw(users: Sequence[UserCounts], root: Path) -> list[Row]:
@@ -79,18 +84,6 @@ def rows_of_raw(users: Sequence[UserCounts], root: Path) -> list[Row]:
             digests[path] = digest_file(root / path)
     identified = {split: [_identified(sample, digests) for sample in samples] for split, samples in groups.items()}
     return [{**_row(overlap), **dict.fromkeys(OF_PREPARED)} for overlap in overlaps(identified, {}, 0)]
-
-
-def in_words(row: Mapping[str, Any]) -> str:
-    """Return a row as a line for people."""
-    later, earlier = row["later"], row["earlier"]
-    found = f"{row['identical_screenshots']:,} identical"
-    if row["identical_pairs"] is None:
-        found += " screenshots"
-    else:
-        found += f" and {row['near_identical_screenshots']:,} nearly identical screenshots"
-        found += f", {row['identical_pairs']:,} identical questions and answers"
-    return f"{later} and {earlier}: {found}; {row['affected']:,} of {row['samples']:,} {later} samples are affected"
 
 
 def _groups(users: Sequence[UserCounts]) -> dict[str, list[Seen]]:

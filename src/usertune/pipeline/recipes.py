@@ -177,6 +177,7 @@ class Recipes:
             step=names.LEAKAGE,
             code=self.code.get(names.LEAKAGE, ""),
             splits=self._splits,
+            **self._folds,
             upstream={names.PREPARE: _digest(self._prepare)},
         )
 

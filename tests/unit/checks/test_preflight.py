@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from usertune.checks.preflight import check_sources, gpus_here
+from tests.support.synthetic_study import SyntheticStudy
+from usertune.checks.freshness import Freshness
+from usertune.checks.preflight import check_folds, check_sources, gpus_here
 from usertune.core.errors import UserError
 from usertune.study.load import study_from_config
 from usertune.study.schema.experiment import Experiment
@@ -64,3 +66,25 @@ def test_a_warm_up_that_reaches_the_number_of_steps_is_refused_while_jobs_are_pl
     check(7)
     with pytest.raises(UserError, match=r"warmup_steps of experiment lora is 8, .* 8 steps \(32 samples, .* write war"):
         check(8)
+
+
+def test_prepared_users_with_too_few_episodes_for_the_folds_are_named_when_jobs_are_planned(tmp_path: Path) -> None:
+    study = SyntheticStudy(tmp_path, users=["1", "2"], samples=4, episodes=2, changes={"folds": {"count": 3}})
+
+    def check() -> None:
+        check_folds(Freshness(study.study, study.recipes))
+
+    for user in study.study.all_users:
+        study.write_raw(user)
+    check()  # Nobody is prepared yet; preparing will say it.
+    for user in ("1", "t1"):
+        study.make(f"data/user_{user}.manifest.json")
+    with pytest.raises(UserError) as caught:
+        check()
+    assert str(caught.value).startswith("user 1 has 2 episodes, which is too few for 3 folds")
+    assert "user 2" not in str(caught.value)
+    study.episodes = 4
+    study.write_raw("1")
+    check()  # The samples changed since they were prepared.
+    study.make("data/user_1.manifest.json")
+    check()

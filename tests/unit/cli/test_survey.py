@@ -117,6 +117,33 @@ def test_the_splits_are_compared_from_raw_and_from_prepared_data(
         assert f'<th scope="row">{later} and {earlier}</th>' in page
 
 
+def test_the_folds_of_prepared_test_users_are_compared_and_users_with_too_few_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import usertune.cli.survey as command
+
+    changes = {"folds": {"count": 3, "by": "episode"}}
+    study = SyntheticStudy(tmp_path, users=["1", "2"], samples=6, episodes=3, changes=changes)
+    for name in study.study.all_users:
+        study.episodes = 2 if name == "2" else 3
+        study.write_raw(name)
+    study.make_all("prepare")
+    monkeypatch.setattr(command, "study_of", lambda _: study.study)
+
+    class Arguments:
+        to: Any = tmp_path / "out"
+
+    run(Arguments())  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert "What the splits, and the folds of each test user, have in common" in said
+    assert "too few samples for the folds: user 2)" in said
+    assert "each fold of all test users and other folds of the user: " in said
+    with (tmp_path / "out/overlaps.csv").open(encoding="utf-8", newline="") as file:
+        rows = [(row["later"], row["samples"]) for row in csv.DictReader(file)]
+    assert rows[3:] == [("each fold of all test users", "6"), ("each fold of user 1", "6")]
+    assert "each fold of user 1 and other folds of the user" in (tmp_path / "out/survey.html").read_text()
+
+
 def test_the_command_writes_tables_and_a_page_that_loads_nothing(
     study: SyntheticStudy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import random
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFont
 from tests.support.calls import prepare_one
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_manifest
-from usertune.data.leakage import Seen, overlaps
+from usertune.data.folds import FoldSettings, folds_of
+from usertune.data.leakage import Seen, fold_overlaps, in_words, overlaps
 from usertune.data.measure_leakage import hashes_of, measure_leakage
 from usertune.data.perceptual_hash import METHOD, HashStore, perceptual_hash
 from usertune.data.prepare import Shared, prepare_user
@@ -130,6 +132,41 @@ def test_any_named_groups_are_compared_each_with_all_before_it() -> None:
     assert overlaps({"train": folds["fold 1"], "test": []}, {}, 10)[0].share == 0
 
 
+def test_each_fold_is_compared_with_the_other_folds_of_its_user_alone() -> None:
+    """User 1: "a" in folds 1 and 2, "c" near to "b"; user 2 shares "a" with user 1, but nothing between folds."""
+    hashes = {"a": "0" * 64, "b": "f" * 64, "c": "f" * 63 + "7", "d": "0f" * 32}
+    users = {
+        "1": [
+            sample("1", "w", "a", pair="p"),
+            sample("1", "x", "a", pair="p"),
+            sample("1", "y", "b"),
+            sample("1", "z", "c"),
+        ],
+        "2": [sample("2", "w", "a", pair="p"), sample("2", "x", "d")],
+    }
+    folds = {"1": {"w": 1, "x": 2, "y": 3, "z": 1}, "2": {"w": 1, "x": 2}}
+    total, first, second = fold_overlaps(users, folds, hashes, 3)
+    assert (first.earlier, first.later, second.later) == (
+        "other folds of the user",
+        "each fold of user 1",
+        "each fold of user 2",
+    )
+    # w and x show the same screenshot; y and z nearly the same.
+    assert (first.samples, first.affected, first.share) == (4, 4, 1)
+    assert (first.samples_with_identical_screenshot, first.samples_with_near_identical_screenshot) == (2, 2)
+    # "a" is counted in both of its folds.
+    assert (first.identical_screenshots, first.near_identical_screenshots, first.identical_pairs) == (2, 2, 2)
+    assert first.samples_repeated == 2
+    assert (second.samples, second.any, second.share) == (2, False, 0)
+    assert (total.later, total.samples, total.affected) == ("each fold of all test users", 6, 4)
+    assert total.share == 4 / 6
+    assert len(total.examples) == 3
+    assert in_words(asdict(first)) == (
+        "each fold of user 1 and other folds of the user: 2 identical and 2 nearly identical screenshots, 2 identical "
+        "questions and answers; 4 of 4 samples are affected"
+    )
+
+
 class Data:
     """Raw data of some users, prepared with or without perceptual hashes."""
 
@@ -162,9 +199,9 @@ class Data:
         prepare_user(recipe, self.root, user, *files, shared=Shared(hashes=self.store if hashed else None))
         self.manifests.append(manifest)
 
-    def measure(self, splits: dict[str, str] | None = None) -> dict[str, Any]:
+    def measure(self, splits: dict[str, str] | None = None, **keys: Any) -> dict[str, Any]:
         # As the workflow passes it: canonical JSON, in which test comes before train.
-        recipe = LeakageRecipe.parse(LeakageRecipe(step="leakage", splits=splits or SPLITS).text())
+        recipe = LeakageRecipe.parse(LeakageRecipe(step="leakage", splits=splits or SPLITS, **keys).text())
         measure_leakage(recipe, self.manifests, self.root, self.store.folder, self.out)
         return read_manifest(self.out)
 
@@ -259,6 +296,28 @@ def test_users_are_those_of_the_recipe(data: Data) -> None:
     with pytest.raises(UserError, match="the prepared samples of user 13 were not given"):
         data.measure({"train": "11-13", "test": "1"})
     assert not data.out.exists()
+
+
+def test_folds_of_test_users_are_compared_too_and_too_few_samples_are_refused(tmp_path: Path) -> None:
+    data, same = Data(tmp_path), page("a", "12:00")
+    data.add("11", ("nine", page("c", "9:00")), ("ten", same))
+    images = [same, same, page("b", "12:00"), same, page("d", "12:00")]
+    data.add("1", *((f"question {number}", image) for number, image in enumerate(images)))
+    folds = FoldSettings(count=2, by="episode", seed=0)
+    splits = {"train": "11", "test": "1"}
+    manifest = data.measure(splits, folds=folds)
+    fold_of = folds_of(read_user(data.manifests[-1])[1], folds)
+    # The samples 0, 1 and 3 show the same screenshot, and not all of them are in one fold.
+    assert len({fold_of[name] for name in "013"}) == 2
+    total, own = manifest["folds"]
+    assert (total["samples"], total["samples_with_identical_screenshot"], total["share"]) == (5, 3, 0.6)
+    assert {**total, "later": own["later"]} == own
+    with data.out.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["later"] for row in rows] == ["test", "each fold of all test users", "each fold of user 1"]
+    assert "folds" not in data.measure(splits)
+    with pytest.raises(UserError, match=r"user 1 has 5 episodes, which is too few for 99 folds"):
+        data.measure(splits, folds=folds.model_copy(update={"count": 99}))
 
 
 def test_a_study_with_one_split_has_no_pair(tmp_path: Path) -> None:

@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 from tests.support.calls import PREPARE, prepare_one
+from tests.support.synthetic_study import SyntheticStudy
 from usertune.core.errors import UserError
 from usertune.data.check import bad_users, in_words
-from usertune.data.prepare import ADVICE, is_prepared, prepare_user
+from usertune.data.folds import FoldSettings
+from usertune.data.prepare import ADVICE, Shared, is_prepared, prepare_user
 from usertune.data.readers.messages import MessagesReader
 from usertune.data.samples import read_samples, read_user, request_digest
 
@@ -308,3 +310,20 @@ def test_a_job_writes_the_files_of_changed_users_alone(prepare: Prepare, tmp_pat
     assert set(before) == set(after)
     assert changed == {"user_8.samples", "user_8.manifest", "user_8.user-log"}
     assert run("a", "c") == after
+
+
+def test_a_user_with_too_few_episodes_for_the_folds_is_not_prepared(tmp_path: Path) -> None:
+    study = SyntheticStudy(tmp_path, users=["1", "2"], samples=4, episodes=2)
+    study.write_raw("1")
+    files = (tmp_path / "out/user_1.jsonl", tmp_path / "out/user_1.manifest.json")
+    said = r"user_1.jsonl: user 1 has 2 episodes, which is too few for 3 folds"
+    with pytest.raises(UserError, match=said):
+        prepare_user(PREPARE, study.dataset, "1", *files, shared=Shared(folds=FoldSettings(count=3)))
+    assert not files[1].exists()
+    assert prepare_user(PREPARE, study.dataset, "1", *files, shared=Shared(folds=FoldSettings(count=2)))["samples"] == 4
+    at_random = FoldSettings(count=3, by="random")
+    bad = bad_users(PREPARE, study.dataset, ["1"], 1, {"1": FoldSettings(count=3)})
+    assert list(bad) == ["1"]
+    assert "too few for 3 folds" in bad["1"]
+    assert bad_users(PREPARE, study.dataset, ["1"], 1, {"2": FoldSettings(count=3)}) == {}
+    assert bad_users(PREPARE, study.dataset, ["1"], 1, {"1": at_random}) == {}

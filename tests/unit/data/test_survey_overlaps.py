@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from usertune.data import survey_overlaps
-from usertune.data.leakage import Seen
+from usertune.data.leakage import Seen, in_words
 from usertune.data.perceptual_hash import HashStore
 from usertune.data.survey import UserCounts
-from usertune.data.survey_overlaps import in_words, rows_of_prepared, rows_of_raw
+from usertune.data.survey_overlaps import rows_of_prepared, rows_of_raw
 
 NEAR = ("0" * 64, "0" * 63 + "1")
 

@@ -39,6 +39,31 @@ def test_the_test_samples_come_first() -> None:
     )
 
 
+def test_folds_are_told_after_the_splits_and_as_those_of_one_user() -> None:
+    folds = [
+        Overlap(
+            "other folds of the user",
+            name,
+            samples=80,
+            affected=20,
+            samples_with_near_identical_screenshot=20,
+            near_identical_screenshots=9,
+            samples_with_identical_pair=1,
+            samples_repeated=1,
+        )
+        for name in ("each fold of all test users", "each fold of user 1")
+    ]
+    splits = Overlap("train", "test", samples=80, affected=1)
+    said = leakage_note({**manifest(splits), "folds": [asdict(overlap) for overlap in folds]}, "l.json")
+    assert said == (
+        "Of 80 test samples, 1 (1.2 %) shows a screenshot that a training user also has. "
+        "Of 80 test samples, 20 (25.0 %) show a screenshot that another fold of the same user also has (all nearly "
+        "identical), and 1 (1.2 %) has question and answer of another fold of the same user (1 with the same "
+        f"screenshot). {MEANING} Counts and examples (nearly identical: at most 24 of 256 bits of a perceptual hash "
+        "differ): l.json."
+    )
+
+
 def test_questions_alone() -> None:
     overlap = Overlap("fold 1", "fold 2", samples=4, samples_with_identical_pair=1)
     assert leakage_note(manifest(overlap), "l.json") == (

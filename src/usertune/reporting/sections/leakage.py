@@ -1,4 +1,4 @@
-"""What the splits have in common, in one paragraph for the report."""
+"""What splits and folds have in common, in one paragraph for the report."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usertune.core import formatting
+from usertune.data.leakage import OTHER_FOLDS
 
 # Split -> what its users are called.
 USERS = {"train": "training"}
@@ -16,7 +17,7 @@ MEANING = (
 
 
 def leakage_note(manifest: Mapping[str, Any], file: str) -> str:
-    """Return what the splits have in common and what it means; empty if they have nothing in common.
+    """Return what splits and folds have in common and what it means; empty if they have nothing in common.
 
     Args:
         manifest: the manifest of the step leakage, see `usertune.data.leakage.Overlap`.
@@ -25,28 +26,34 @@ def leakage_note(manifest: Mapping[str, Any], file: str) -> str:
     # The last split, test, matters most, and of the others train.
     order = list(dict.fromkeys(overlap["later"] for overlap in manifest["overlaps"]))
     overlaps = sorted(manifest["overlaps"], key=lambda overlap: -order.index(overlap["later"]))
-    sentences = [sentence for overlap in overlaps if (sentence := _sentence(overlap))]
+    # The first one of the folds is the sum over all users.
+    folds = manifest.get("folds", [])[:1]
+    sentences = [sentence for overlap in (*overlaps, *folds) if (sentence := _sentence(overlap))]
     if not sentences:
         return ""
     within = manifest["recipe"].get("within")
-    near = any(overlap["near_identical_screenshots"] for overlap in manifest["overlaps"])
+    near = any(overlap["near_identical_screenshots"] for overlap in (*overlaps, *folds))
     how = f" (nearly identical: at most {within} of 256 bits of a perceptual hash differ)" if near else ""
     return f"{' '.join(sentences)} {MEANING} Counts and examples{how}: {file}."
 
 
 def _sentence(overlap: Mapping[str, Any]) -> str:
-    earlier, later = (USERS.get(overlap[key], overlap[key]) for key in ("earlier", "later"))
+    if overlap["earlier"] == OTHER_FOLDS:
+        later, whose = "test", ("another fold of the same user also has", "of another fold of the same user")
+    else:
+        earlier, later = (USERS.get(overlap[key], overlap[key]) for key in ("earlier", "later"))
+        whose = (f"a {earlier} user also has", f"of a {earlier} user")
     parts = []
     if affected := overlap["affected"]:
         near = overlap["samples_with_near_identical_screenshot"]
         which = "" if not near else " (all nearly identical)" if near == affected else f" ({near:,} nearly identical)"
         verb = "shows" if affected == 1 else "show"
-        parts.append(f"{_of(affected, overlap)} {verb} a screenshot that a {earlier} user also has{which}")
+        parts.append(f"{_of(affected, overlap)} {verb} a screenshot that {whose[0]}{which}")
     if pairs := overlap["samples_with_identical_pair"]:
         verb = "has" if pairs == 1 else "have"
         repeated = overlap["samples_repeated"]
         which = f" ({repeated:,} with the same screenshot)" if repeated else " (on other screenshots)"
-        parts.append(f"{_of(pairs, overlap)} {verb} question and answer of a {earlier} user{which}")
+        parts.append(f"{_of(pairs, overlap)} {verb} question and answer {whose[1]}{which}")
     if not parts:
         return ""
     first = f"Of {overlap['samples']:,} {later} samples, "
