@@ -22,8 +22,9 @@ rule predict:
         nodes=1,
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
         runtime=lambda wildcards, attempt: 240 * attempt,
-        # Not a param, because a changed param starts the job again.
+        # Not params, because a changed param starts the job again.
         batch_size=STUDY.evaluation.batch_size,
+        engine=execution_of_engine,
     params:
         recipe=recipe_of(steps.PREDICT),
         weights=list_file("weights"),
@@ -36,7 +37,7 @@ rule predict:
         'python "$USERTUNE_SCRIPTS"/predict.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
         " --base-model {input.base_model:q} --weights {params.weights:q} --users {params.users:q}"
         " --root {params.root:q} --store {params.store:q} --batch-size {resources.batch_size}"
-        " --gpus {resources.gpu} --predictions {output:q} --log {log:q}"
+        " --gpus {resources.gpu} --engine {resources.engine:q} --predictions {output:q} --log {log:q}"
 
 
 use rule predict as predict_from_store with:
@@ -54,6 +55,7 @@ use rule predict as predict_from_store with:
         mem_mb=2000,
         runtime="20m",
         batch_size=0,
+        engine=execution_of_engine,
     message:
         "Collecting stored answers of users {wildcards.batch} with {wildcards.experiment}"
 

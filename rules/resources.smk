@@ -43,6 +43,11 @@ def gpu_of_engine(wildcards):
     return 1 if on_a_cluster() else min(1, gpus_of_this_machine())
 
 
+def execution_of_engine(wildcards):
+    """Settings of an experiment's engine that change no answer."""
+    return STUDY.engine_of(wildcards.experiment).options.execution()
+
+
 def gpus_of_training(wildcards):
     """GPUs of a training job, summed over all nodes; none if this machine has none."""
     experiment = STUDY.experiments[wildcards.experiment]

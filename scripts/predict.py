@@ -6,11 +6,12 @@ Every generated batch is stored at once: after a kill, a rerun repeats at most o
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune.inference.predict import PredictFiles, predict_users
+from usertune.inference.predict import Means, PredictFiles, predict_users
 from usertune.inference.recipe import PredictRecipe
 from usertune.runtime import step_main
 
@@ -24,7 +25,8 @@ def main(arguments: argparse.Namespace) -> None:
         store=arguments.store,
         predictions=arguments.predictions,
     )
-    predict_users(arguments.recipe, arguments.experiment, files, arguments.batch_size, arguments.gpus)
+    means = Means(arguments.batch_size, arguments.gpus, arguments.engine)
+    predict_users(arguments.recipe, arguments.experiment, files, means)
 
 
 if __name__ == "__main__":
@@ -38,5 +40,8 @@ if __name__ == "__main__":
     parser.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="folder of the prediction store")
     parser.add_argument("--batch-size", type=int, default=8, help="samples at once (default: 8); 0 generates none")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) generates on the CPU")
+    parser.add_argument(
+        "--engine", type=json.loads, default={}, metavar="JSON", help="settings of the engine that change no answer"
+    )
     parser.add_argument("--predictions", type=Path, required=True, metavar="JSON", help="predictions to write")
     step_main.run(parser, main)

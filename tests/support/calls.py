@@ -10,7 +10,7 @@ from usertune.data.prepare import prepare_user
 from usertune.data.recipe import PrepareRecipe
 from usertune.evaluation.recipe import ScoreRecipe
 from usertune.evaluation.score import ScoreFiles, score_user
-from usertune.inference.predict import PredictFiles, predict_users
+from usertune.inference.predict import Means, PredictFiles, predict_users
 from usertune.inference.recipe import PredictRecipe
 from usertune.models.recipe import Pixels
 from usertune.training.processes import ALONE, Processes
@@ -70,6 +70,7 @@ def predict(
     predictions_file: Name,
     batch_size: int = 8,
     gpus: int = 0,
+    engine: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Call `predict_users`."""
     files = PredictFiles(
@@ -80,7 +81,8 @@ def predict(
         store=Path(store_folder),
         predictions=Path(predictions_file),
     )
-    return predict_users(PredictRecipe.model_validate(recipe), experiment, files, batch_size, gpus)
+    means = Means(batch_size, gpus, engine or {})
+    return predict_users(PredictRecipe.model_validate(recipe), experiment, files, means)
 
 
 def score(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,21 @@ class PredictFiles:
 
 
 @dataclass(frozen=True)
+class Means:
+    """What generation may use; it changes no answer.
+
+    Attributes:
+        batch_size: samples generated at once; halved when memory runs out. 0 generates none.
+        gpus: GPUs to hold while generating; 0 generates on the CPU.
+        engine: settings of the engine that are not part of the recipe.
+    """
+
+    batch_size: int
+    gpus: int = 0
+    engine: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Generated:
     """Cost of generation: UUIDs of GPUs held and used, and seconds (``loading_seconds`` None: no model was loaded)."""
 
@@ -61,17 +76,14 @@ class Generated:
     loading_seconds: float | None = None
 
 
-def predict_users(
-    recipe: PredictRecipe, experiment: str, files: PredictFiles, batch_size: int, gpus: int
-) -> dict[str, Any]:
+def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, means: Means) -> dict[str, Any]:
     """Collect the predictions of a batch of users, and generate those that the store does not have.
 
     Args:
         recipe: settings of generation.
         experiment: name of the experiment.
         files: files to read and write.
-        batch_size: samples generated at once; halved when memory runs out. 0 generates none.
-        gpus: GPUs to hold while generating; 0 generates on the CPU.
+        means: what generation may use.
 
     Returns:
         The object written. ``generation_seconds`` and ``loading_seconds`` (None if no model was loaded) are of this
@@ -80,7 +92,7 @@ def predict_users(
 
     Raises:
         UserError: an input is missing or damaged, the weights were trained on another base model, or the store lacks
-            answers and ``batch_size`` is 0.
+            answers and the batch size is 0.
     """
     models = models_in_use(Found.read(files.base_model), [Found.read(path) for path in files.weights])
     users = [read_user(path) for path in files.users]
@@ -88,7 +100,7 @@ def predict_users(
     questions = [question for _, samples in users for question in models.questions(samples)]
     stores = StoredAnswers(files.store, recipe, models)
     with one_at_a_time(stores.lock_file(files.predictions.stem), f"predicting with {experiment}"):
-        stored, generated = _complete_store(recipe, models, files, questions, stores, batch_size, gpus)
+        stored, generated = _complete_store(recipe, models, files, questions, stores, means)
     logger.info(
         "%s: %d samples generated, %d were stored", experiment, generated.count, len(questions) - generated.count
     )
@@ -118,8 +130,7 @@ def _complete_store(
     files: PredictFiles,
     questions: Sequence[Question],
     stores: StoredAnswers,
-    batch_size: int,
-    gpus: int,
+    means: Means,
 ) -> tuple[dict[Asked, Prediction], Generated]:
     """Generate the missing answers; return all stored answers, and the cost of generation."""
     started = time.monotonic()
@@ -129,11 +140,11 @@ def _complete_store(
     missing = {asked(question): question for question in questions if asked(question) not in stored}
     if not missing:
         return stored, Generated()
-    if not batch_size:
+    if not means.batch_size:
         folder = stores.stores[next(iter(missing.values())).model].folder
         raise UserError(f"{folder}: {len(missing)} answers are missing that existed when jobs were planned; run again")
-    with lease(gpus) as devices, no_launcher():
-        generated = _generate(recipe, models, files.dataset_root, list(missing.values()), stores, batch_size)
+    with lease(means.gpus) as devices, no_launcher():
+        generated = _generate(recipe, models, files.dataset_root, list(missing.values()), stores, means)
     seconds = round(time.monotonic() - started, 2)
     return stores.read(who), replace(generated, count=len(missing), gpus=devices, seconds=seconds)
 
@@ -144,7 +155,7 @@ def _generate(
     dataset_root: Path,
     questions: Sequence[Question],
     stores: StoredAnswers,
-    batch_size: int,
+    means: Means,
 ) -> Generated:
     """Generate the answers, and store each batch at once."""
     started = time.monotonic()
@@ -160,7 +171,7 @@ def _generate(
             dataset_root=dataset_root,
             max_new_tokens=recipe.max_new_tokens,
             thinking=recipe.thinking,
-            options=options_model(recipe.engine).model_validate(recipe.engine_settings),
+            options=options_model(recipe.engine).model_validate({**recipe.engine_settings, **means.engine}),
         )
     )
     provenance = current_provenance(PREDICT, engine.identity(), plug_ins(recipe, models.base.manifest))
@@ -168,7 +179,7 @@ def _generate(
     stores.remember_effects(engine.effects(questions))
     progress = Progress(len(questions), "samples")
     with stores.writer(provenance) as writer:
-        for batch in engine.answer(questions, batch_size):
+        for batch in engine.answer(questions, means.batch_size):
             writer.append(batch)
             progress.advance(len(batch))
     return Generated(gpus_used=engine.gpus(), loading_seconds=loading)
@@ -199,6 +210,7 @@ def _measurements(generated: Generated, count: int, answers: Mapping[Asked, Pred
         "generation_seconds": generated.seconds,
         "loading_seconds": generated.loading_seconds,
         **_times_of(answers),
+        **_said_by_servers(answers.values()),
         # Of the answers, whichever job generated them; None for those of older releases.
         "batch_sizes": sorted({answer.batch_size for answer in answers.values()}, key=lambda size: size or 0),
         "gpus": list(generated.gpus),
@@ -219,6 +231,23 @@ def _times_of(answers: Mapping[Asked, Prediction]) -> dict[str, Any]:
         "answer_seconds": round(sum(seconds), 2),
         "timed_answers": len(seconds),
         "answered": [min(times), max(times)] if times else None,
+    }
+
+
+def _said_by_servers(answers: Iterable[Prediction]) -> dict[str, Any]:
+    """Return the tokens of requests and answers, as a server counts and charges them, and its fingerprints.
+
+    Empty for answers of models on this machine. A request that was repeated because its answer got lost counts once.
+    """
+    asked = [answer for answer in answers if answer.prompt_tokens is not None]
+    if not asked:
+        return {}
+    return {
+        "tokens": {
+            "prompt": sum(answer.prompt_tokens or 0 for answer in asked),
+            "completion": sum(answer.new_tokens or 0 for answer in asked),
+        },
+        "system_fingerprints": sorted({answer.system_fingerprint for answer in asked if answer.system_fingerprint}),
     }
 
 

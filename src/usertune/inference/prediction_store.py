@@ -32,17 +32,18 @@ CHECK_DIGITS = 16
 EFFECT = "adapter_effect.json"
 # The name of ``provenance`` in lines and folders of older releases, which remain valid.
 OLD_PROVENANCE = "made_with"
+OF_SERVERS = frozenset({"prompt_tokens", "system_fingerprint"})
 
 
 @dataclass(frozen=True)
 class Prediction:
     """A model's answer: its text, its length in tokens, and whether it ended before the length limit.
 
-    Predictions are equal if they differ only in batch size, duration or time.
+    Predictions are equal if they differ only in batch size, duration, time or what a server says of itself.
     """
 
     text: str
-    new_tokens: int
+    new_tokens: int | None
     stopped: bool
     provenance: str = ""
     """Key of the provenance record, see `PredictionStore.remember`; engines leave it empty."""
@@ -52,6 +53,10 @@ class Prediction:
     """Its share of the batch's generation time; None in lines of older releases."""
     at: str | None = field(default=None, compare=False)
     """Time of generation, see `usertune.core.clock`; None in lines of older releases."""
+    prompt_tokens: int | None = field(default=None, compare=False)
+    """Length of the request in tokens, as a server counts it; None if it does not say, or for a model here."""
+    system_fingerprint: str | None = field(default=None, compare=False)
+    """What a server says of its version and settings with an answer; None if it says nothing."""
 
 
 class PredictionStore:
@@ -144,7 +149,11 @@ class PredictionWriter:
         """
         touched = set()
         for user, request, prediction in predictions:
-            record = {"request": request, **asdict(prediction)}
+            # What only servers say is left out elsewhere.
+            fields = {
+                key: value for key, value in asdict(prediction).items() if value is not None or key not in OF_SERVERS
+            }
+            record = {"request": request, **fields}
             line = json.dumps({**record, "check": _check(record)}, ensure_ascii=False)
             segment = self._segment(user)
             with naming(segment.name):

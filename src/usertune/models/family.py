@@ -111,13 +111,18 @@ class Family(ABC):
         """
 
     @abstractmethod
-    def image_tokens(self, width: int, height: int, limits: Mapping[str, int]) -> int:
-        """Return the number of visual tokens of an image.
+    def image_size(self, width: int, height: int, limits: Mapping[str, int]) -> tuple[int, int]:
+        """Return width and height, in pixels, that an image processor scales an image to.
 
         Args:
             width, height: size of the image in pixels.
             limits: as from `image_limits`, with the study's own where it sets them (`with_pixels`).
         """
+
+    def image_tokens(self, width: int, height: int, limits: Mapping[str, int]) -> int:
+        """Return the number of visual tokens of an image; arguments as for `image_size`."""
+        scaled = self.image_size(width, height, limits)
+        return scaled[0] * scaled[1] // limits["token"]
 
     @abstractmethod
     def load_processor(self, folder: Path, pixels: Pixels) -> Any:

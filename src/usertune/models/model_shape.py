@@ -110,10 +110,7 @@ def read_model_shape(folder: Path, pixels: Pixels) -> ModelShape:
         UserError: a file is missing or damaged, or a size is missing in config.json.
     """
     config = read_json(folder / "config.json")
-    own_limits = ModelFolder(folder).image_size()
-    if own_limits is None:
-        raise UserError(f"{folder}: the configuration of the image processor is missing or incomplete")
-    limits, family = with_pixels(own_limits, pixels), family_of(folder)
+    limits, family = image_limits(folder, pixels), family_of(folder)
     named = {name.removeprefix("model."): shape for name, shape in shapes_in(folder).items() if not is_computed(name)}
     shapes = {name: shape for name, shape in named.items() if not re.fullmatch(family.unused_tensors, name)}
     try:
@@ -131,6 +128,18 @@ def read_model_shape(folder: Path, pixels: Pixels) -> ModelShape:
         family=family,
         image=ImageLimits(limits["min"], limits["max"], math.isqrt(limits["token"])),
     )
+
+
+def image_limits(folder: Path, pixels: Pixels) -> dict[str, int]:
+    """Return the limits of a model's image processor, see `Family.image_limits`, with those of the study.
+
+    Raises:
+        UserError: a limit is missing in the processor's configuration.
+    """
+    limits = ModelFolder(folder).image_size()
+    if limits is None:
+        raise UserError(f"{folder}: the configuration of the image processor is missing or incomplete")
+    return with_pixels(limits, pixels)
 
 
 def _text(config: Mapping[str, Any]) -> TextShape:

@@ -46,8 +46,8 @@ class QwenFamily(Family):
         }
         return limits if all(isinstance(value, int) for value in limits.values()) else None  # type: ignore[return-value]
 
-    def image_tokens(self, width: int, height: int, limits: Mapping[str, int]) -> int:
-        """Return the number of visual tokens of an image: ``smart_resize`` of Qwen2-VL in transformers.
+    def image_size(self, width: int, height: int, limits: Mapping[str, int]) -> tuple[int, int]:
+        """Return the size that an image is scaled to: ``smart_resize`` of Qwen2-VL in transformers.
 
         Both sides are rounded to full visual tokens; then, if the area is outside the limits, they are scaled with
         the same aspect ratio, rounding down below the maximum and up above the minimum.
@@ -60,7 +60,7 @@ class QwenFamily(Family):
         elif rows * columns * limits["token"] < limits["min"]:
             scale = math.sqrt(limits["min"] / (height * width))
             rows, columns = (math.ceil(length * scale / side) for length in (height, width))
-        return rows * columns
+        return columns * side, rows * side
 
     def load_processor(self, folder: Path, pixels: Pixels) -> Any:
         """Return the processor of a model folder; see `Family.load_processor`."""

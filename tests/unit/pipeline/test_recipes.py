@@ -54,6 +54,12 @@ DATA = {"prepare", "leakage"}
 ALL_BUT_SOURCES = set(all_recipes()) - {*DATA, "base_model"}
 
 
+def served(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the change that a server answers for vanilla."""
+    engine = {"kind": "openai", **settings}
+    return {"experiments": {**BASE["experiments"], "vanilla": {"mode": "vanilla", "engine": engine}}}  # type: ignore[dict-item]
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
@@ -84,10 +90,32 @@ ALL_BUT_SOURCES = set(all_recipes()) - {*DATA, "base_model"}
             {"experiments": {**BASE["experiments"], "vanilla": {"mode": "vanilla", "max_new_tokens": 5}}},  # type: ignore[dict-item]
             {"predict vanilla", "score vanilla", "compare", *LAST},
         ),
+        (served({"url": "http://h/v1", "model": "m"}), {"predict vanilla", "score vanilla", "compare", *LAST}),
     ],
 )
 def test_a_change_reaches_the_steps_below_it_and_no_others(changes: dict[str, Any], expected: set[str]) -> None:
     before, after = all_recipes(), all_recipes(**changes)
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"model": "n"}, True),
+        ({"url": "http://other/v1"}, True),
+        ({"seed": 1}, True),
+        ({"parameters": {"top_k": 1}}, True),
+        ({"resize": False}, True),
+        ({"url": "http://h/v1/", "temperature": 0}, False),
+        ({"timeout": 9, "retries": 1, "concurrent": 2, "per_minute": 5, "api_key_env": "KEY"}, False),
+    ],
+)
+def test_only_settings_of_a_server_that_decide_an_answer_reach_the_predictions(
+    settings: dict[str, Any], changes: bool
+) -> None:
+    usual = {"url": "http://h/v1", "model": "m"}
+    before, after = all_recipes(**served(usual)), all_recipes(**served({**usual, **settings}))
+    expected = {"predict vanilla", "score vanilla", "compare", *LAST} if changes else set()
     assert {name for name in before if before[name] != after[name]} == expected
 
 

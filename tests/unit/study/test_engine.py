@@ -22,7 +22,7 @@ def study(engine: Any = None, **experiments: Any) -> Study:
         {
             "name": "small",
             "dataset": {"root": "data"},
-            "users": {"test": 1},
+            "users": {"train": 2, "test": 1},
             "base_model": {"path": "base"},
             "experiments": experiments or {"vanilla": {"mode": "vanilla"}},
             **evaluation,
@@ -68,3 +68,51 @@ def test_a_mistake_names_the_key(engine: Any, message: str) -> None:
     with pytest.raises(UserError) as refused:
         study(None, other={"mode": "vanilla", "engine": engine})
     assert message.replace("evaluation.engine", "experiments.other.engine") in str(refused.value)
+
+
+SERVER = {"kind": "openai", "url": "http://h:1/v1", "model": "m"}
+SECRET = "sk-geheim"
+
+
+def test_a_server_needs_no_gpu() -> None:
+    made = study("transformers", here={"mode": "vanilla"}, there={"mode": "vanilla", "engine": SERVER})
+    assert [made.engine_of(name).needs_gpu for name in ("here", "there")] == [True, False]
+    assert json.loads(Recipes(made).predict("there"))["engine_settings"] == {"url": "http://h:1/v1", "model": "m"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "message"),
+    [
+        ({"api_key": SECRET}, "", "api_key: a key does not belong in a study"),
+        ({"API-Key": SECRET}, "", "API-Key: a key does not belong in a study"),
+        ({"Authorization": SECRET}, "", "Authorization: a key does not belong in a study"),
+        ({"parameters": {"api_key": SECRET}}, "", "parameters.api_key: a key does not belong in a study"),
+        ({"api_key_env": SECRET}, ".api_key_env", "the name of an environment variable is needed"),
+        ({"api_key_env": "sk_geheim"}, ".api_key_env", "the name of an environment variable is needed"),
+        ({"url": f"https://me:{SECRET}@h/v1"}, ".url", "the URL has a user, a password or parameters; a key does not"),
+        ({"url": f"https://h/v1?key={SECRET}"}, ".url", "the URL has a user, a password or parameters"),
+        ({"url": f"{SECRET}"}, ".url", "the URL of a server begins with http:// or https://"),
+        ({"url": "http://h:x/v1"}, ".url", "this is not a URL"),
+        ({"url": None}, "", "set either url, the address of the server, or url_env"),
+        ({"url_env": "SERVER"}, "", "set either url, the address of the server, or url_env"),
+        ({"parameters": {"messages": []}}, "", "parameters: messages cannot be set here"),
+        ({"model": ""}, ".model", "at least 1 character"),
+        ({"retries": -1}, ".retries", "greater than or equal to 0"),
+        ({"tiemout": 3}, ".tiemout", "unknown setting; those of the engine openai are: url, url_env, model,"),
+    ],
+)
+def test_a_mistake_about_a_server_names_the_key_and_shows_no_secret(
+    settings: dict[str, Any], key: str, message: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        study({**SERVER, **settings})
+    assert f"evaluation.engine{key}: " in str(refused.value)
+    assert message in str(refused.value)
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_server_cannot_answer_with_trained_weights() -> None:
+    with pytest.raises(
+        UserError, match=r"experiments.lora.engine: a server answers with its own model, not with the w"
+    ):
+        study(SERVER, lora={"mode": "lora"}, vanilla={"mode": "vanilla"})

@@ -12,6 +12,7 @@ ENGINES = Catalogue(
     "engine",
     {
         "transformers": "usertune.inference.engines.transformers:TransformersEngine",
+        "openai": "usertune.inference.engines.openai:OpenAIEngine",
     },
 )
 DEFAULT_ENGINE = "transformers"

@@ -65,9 +65,17 @@ def answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.
         "unparsed": _number(int((own["parsed"] == 0).sum())),
         "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
         "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else formatting.NOT_AVAILABLE,
+        "charged": _charged(batches),
         "effect": _effect_text(effect_of(batches)),
         **_time_of_answers(batches),
     }
+
+
+def _charged(batches: Sequence[Mapping[str, Any]]) -> str:
+    """Return the tokens of all requests and answers as a server counts them; nothing for models that ran here."""
+    counts = [batch["tokens"] for batch in batches if "tokens" in batch]
+    total = {key: sum(count[key] for count in counts) for key in ("prompt", "completion")}
+    return f"{total['prompt']:,} + {total['completion']:,}" if counts else ""
 
 
 def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:

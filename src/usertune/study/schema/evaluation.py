@@ -22,8 +22,8 @@ class Evaluation(ConfigModel):
     """How to generate and compare answers."""
 
     engine: EngineChoice = EngineChoice()
-    """What generates the answers; transformers: the model runs in the prediction job. Settings of other engines are
-    written next to ``kind`` (docs/engines.md)."""
+    """What generates the answers; transformers: the model runs in the prediction job; openai: a server, with settings
+    next to ``kind`` (docs/engines.md)."""
     users_per_job: Annotated[int, Field(gt=0)] = 10
     """Users per prediction job, which loads the base model once. Changes no result."""
     batch_size: Annotated[int, Field(gt=0)] = 8
