@@ -82,7 +82,7 @@ def served(settings: dict[str, Any]) -> dict[str, Any]:
         ({"report": {"examples": 3}}, {"report"}),
         ({"evaluation": {"thresholds": [150]}}, {*SCORES, "compare", *LAST}),
         ({"evaluation": {"confidence": 0.9}}, {"compare", *LAST}),
-        ({"folds": {"count": 3}}, {*SCORES, "compare", *LAST}),
+        ({"folds": {"count": 3}}, {*SCORES, "leakage", "compare", *LAST}),
         ({"rerun": {"on_code_change": False}}, set()),
         ({"report": {"figures": {"loss_curves": {"colours": {}}}}}, set()),
         ({"evaluation": {"batch_size": 2, "users_per_job": 2, "expected_parse_rate": 1}}, set()),
