@@ -60,7 +60,39 @@ use rule predict as predict_from_store with:
         "Collecting stored answers of users {wildcards.batch} with {wildcards.experiment}"
 
 
-ruleorder: predict_from_store > predict
+rule read_answers:
+    """Take answers that were generated elsewhere as one experiment's predictions for a batch of users."""
+    input:
+        users=inputs_of(steps.PREDICT, "samples"),
+        answers=answer_files,
+    output:
+        manifest_of(steps.PREDICT),
+    log:
+        log_of(steps.PREDICT),
+    wildcard_constraints:
+        experiment="|".join(ANSWERED_ELSEWHERE) or "(?!)",
+    priority: 5
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        **before_training(is_untrained),
+        mem_mb=1000,
+        runtime="20m",
+    params:
+        recipe=recipe_of(steps.PREDICT),
+        answers=lambda wildcards: STUDY.experiments[wildcards.experiment].answers,
+        states=state_of_answers,
+        users=list_file("users"),
+    message:
+        "Reading the answers of users {wildcards.batch} for {wildcards.experiment}"
+    shell:
+        'python "$USERTUNE_SCRIPTS"/read_answers.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
+        " --answers {params.answers:q} --users {params.users:q} --predictions {output:q} --log {log:q}"
+
+
+ruleorder: read_answers > predict_from_store > predict
 
 
 # One rule per batch of users, because the files of a batch share no wildcard.

@@ -3,7 +3,7 @@
 import re
 from functools import cache
 
-from usertune.checks import sources, stored
+from usertune.checks import elsewhere, sources, stored
 from usertune.reporting.figures.catalogue import FIGURES
 
 
@@ -84,6 +84,16 @@ def inputs_of(step, role):
         return [f"<results>/{path}" for path in result.inputs[role]]
 
     return manifests
+
+
+def answer_files(wildcards):
+    """The files with the answers of a batch of users that were generated elsewhere."""
+    return elsewhere.answer_sources(STUDY, wildcards.experiment, BATCHES[wildcards.batch])
+
+
+def state_of_answers(wildcards):
+    """The state of these files when jobs are planned: large files are compared by their time alone."""
+    return elsewhere.sources_state(STUDY, wildcards.experiment, BATCHES[wildcards.batch])
 
 
 def of_all_scores(path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from usertune.core.step_names import PREDICT_FROM_STORE, STEP_NAMES
+from usertune.core.step_names import PREDICT_FROM_STORE, READ_ANSWERS, STEP_NAMES
 from usertune.core.users import batch_label
 from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.steps import STEPS, Item
@@ -100,7 +100,7 @@ def test_no_experiment_can_have_the_name_of_a_rule() -> None:
     rules = {name for file in files for name in re.findall(r"^(?:use rule \w+ as|rule) (\w+)", file.read_text(), re.M)}
     # The rules of batches have a space in their names, which no experiment has.
     named = {step.name for step in STEPS.values() if not step.batch_log}
-    assert {*named, PREDICT_FROM_STORE} <= rules <= RESERVED_EXPERIMENT_NAMES
+    assert {*named, PREDICT_FROM_STORE, READ_ANSWERS} <= rules <= RESERVED_EXPERIMENT_NAMES
 
 
 def test_the_table_is_in_the_order_of_need() -> None:

@@ -30,9 +30,11 @@ from usertune.data.recipe import LeakageRecipe, PrepareRecipe
 from usertune.data.samples import Sample
 from usertune.evaluation.compare import compare
 from usertune.evaluation.recipe import CompareRecipe
+from usertune.inference.collect_answers import collect_answers
 from usertune.inference.engine import EngineSettings
 from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
+from usertune.inference.recipe import AnswersRecipe
 from usertune.models.base_model import describe_base_model
 from usertune.models.recipe import BaseModelRecipe
 from usertune.pipeline import steps
@@ -207,8 +209,8 @@ class SyntheticStudy:
         return self.root / f"data/user_{user}.jsonl"
 
     def training_logs(self) -> dict[str, Path]:
-        logs = {name: self.root / f"checkpoints/{name}/training_log.csv" for name in self.experiments}
-        return {name: path for name, path in logs.items() if MODES[name] != "vanilla"}
+        trained = [name for name, experiment in self.study.experiments.items() if experiment.trained]
+        return {name: self.root / f"checkpoints/{name}/training_log.csv" for name in trained}
 
     def write(self) -> SyntheticStudy:
         """Write raw data and base model, and make everything up to the predictions."""
@@ -255,6 +257,10 @@ class SyntheticStudy:
             )
         elif result.step == "base_model":
             describe_base_model(BaseModelRecipe.model_validate(recipe), out)
+        elif result.step == "predict" and "answers" in recipe:
+            path = str(self.study.experiments[str(result.experiment)].answers)
+            above = [self.root / path for path in result.upstream]
+            collect_answers(AnswersRecipe.model_validate(recipe), str(result.experiment), path, above, out)
         elif result.step in ("train", "predict"):
             versions = {**installed_versions(), **self.other_versions.get(str(result.experiment), {})}
             with (

@@ -236,6 +236,36 @@ def test_experiment_added(finished: Workplace) -> None:
     assert work.scored == _everywhere("second")
 
 
+def _write_answers(workplace: Workplace, user: str, off: int) -> Path:
+    """Write answers of another program: the right points, moved to the right."""
+    lines = []
+    for line in (workplace.results / f"data/user_{user}.jsonl").read_text().splitlines():
+        sample = json.loads(line)
+        x, y = sample["target"]["point"]
+        lines.append(json.dumps({"id": sample["id"], "response": f"```grounding\n[{x + off}, {y}]\n```"}))
+    path = workplace.folder / f"given/{user}.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_answers_from_elsewhere_added_touched_and_replaced(finished: Workplace) -> None:
+    for user in USERS:
+        _write_answers(finished, user, 0)
+    answers = "  theirs:\n    mode: lora\n    answers: given/{user}.jsonl"
+    finished.replace("  full:\n    mode: full", f"  full:\n    mode: full\n{answers}")
+    assert run(finished) == Work(scored=_everywhere("theirs"), drawn=ALL_DRAWN, compared=True)
+    metrics = [json.loads((finished.results / f"scores/theirs/user_{user}.json").read_text()) for user in USERS]
+    assert [own["click_accuracy"] for own in metrics] == [1, 1]
+    for user in USERS:
+        os.utime(finished.folder / f"given/{user}.jsonl")
+    work = run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+    before = (finished.folder / "given/1.jsonl").stat()
+    os.utime(_write_answers(finished, "1", 1), ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))
+    assert run(finished) == Work(scored={("theirs", "1")}, drawn=ALL_DRAWN, compared=True)
+
+
 # All downstream
 
 

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from usertune.checks.elsewhere import changed_content
 from usertune.checks.sources import RawData
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
@@ -177,7 +178,8 @@ def _changed_sources(study: Study, raw_data: RawData, result: Result, manifest: 
             elif study.dataset.watch_images != "never":
                 yield from _changed_images(raw_data.root, Path(study.results) / result.files[0], user)
                 yield from _repaired_images(raw_data, manifest)
-    elif result.step == steps.BASE_MODEL.name and is_local(study.base_model.path):
+    yield from changed_content(study, result, manifest)
+    if result.step == steps.BASE_MODEL.name and is_local(study.base_model.path):
         folder = Path(study.base_model.path).expanduser()
         names = model_files(folder)
         if file_states(folder, names) != manifest["model_state"] and (

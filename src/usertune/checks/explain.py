@@ -30,6 +30,7 @@ class Explanation:
         to_generate: number of samples to generate.
         unknown: number of samples that may be stored, because model or samples may turn out unchanged.
         predicts_on_gpu: whether the engine of a prediction that would run needs a GPU.
+        without_model: number of prediction jobs that ask no model.
     """
 
     target: str
@@ -40,6 +41,7 @@ class Explanation:
     to_generate: int = 0
     unknown: int = 0
     predicts_on_gpu: bool = False
+    without_model: int = 0
 
 
 def explain(freshness: Freshness, target: str | None = None) -> Explanation:
@@ -67,7 +69,10 @@ def explain(freshness: Freshness, target: str | None = None) -> Explanation:
             if result.step == steps.TRAIN.name:
                 explanation.trainings.append(_training_in_words(freshness, result, again))
             elif result.step == steps.PREDICT.name:
-                _count_samples(freshness, result, again, explanation)
+                if freshness.study.experiments[str(result.experiment)].generated:
+                    _count_samples(freshness, result, again, explanation)
+                else:
+                    explanation.without_model += 1
     return explanation
 
 
@@ -146,6 +151,8 @@ def _samples_in_words(explanation: Explanation) -> str:
     parts = []
     if explanation.to_generate or not explanation.unknown:
         parts.append(f"{explanation.to_generate} samples to generate, {explanation.stored} are stored")
+    if explanation.without_model:
+        parts.append(f"{explanation.without_model} of the jobs need no model")
     if explanation.unknown:
         parts.append(
             f"up to {explanation.unknown} samples to generate, fewer if data or model turn out to be unchanged"

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from usertune.checks.elsewhere import changes_since
 from usertune.checks.sources import RawData, base_model_state
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
@@ -95,6 +96,7 @@ class Freshness:
             return
         if result.step == steps.PREPARE.name and self.raw_data.state(result.users[0]) != manifest["sources_state"]:
             yield "bytes, sizes or times of its raw data changed since they were prepared"
+        yield from changes_since(self.study, result, manifest)
         if result.step == steps.BASE_MODEL.name and is_local(self.study.base_model.path):
             if base_model_state(self.study) != digest(manifest["model_state"]):
                 yield "sizes or times of the base model's files changed since they were read"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from usertune.checks.elsewhere import check_elsewhere
 from usertune.checks.freshness import Freshness
 from usertune.core.errors import UserError
 from usertune.core.users import format_users
@@ -45,6 +46,7 @@ def check_sources(study: Study, base_model: bool = True) -> None:
         raise UserError("\n".join(lines) + f"; {describe_available(reader)}")
     if not base_model:
         return
+    check_elsewhere(study)
     _check_warm_up(study, reader)
     base = study.base_model
     check_base_model(base.path, base.revision, Pixels(min=base.min_pixels, max=base.max_pixels))

@@ -46,6 +46,7 @@ def only_to_collect(freshness: Freshness) -> list[Result]:
         result
         for path, result in freshness.results.items()
         if result.step == steps.PREDICT.name
+        and freshness.study.experiments[str(result.experiment)].generated
         and not freshness.holds(path)
         and all(freshness.holds(above) for above in result.upstream)
         and not any(count_stored(freshness, result, samples)[1] for samples in result.inputs["samples"])

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from usertune.checks.elsewhere import OWN_INPUTS
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, step_fingerprint
 from usertune.core.manifest import name_among_inputs
@@ -59,6 +60,10 @@ def _changed_inputs(result: Result, manifests: Mapping[str, Manifest]) -> Iterat
         return
     for role in inputs.keys() | result.inputs.keys():
         paths, recorded = result.inputs.get(role, ()), inputs.get(role, {})
+        if not paths and (computed := OWN_INPUTS.get((result.step, role))):
+            if computed(own) != recorded:
+                yield f"the {role} in it"
+            continue
         sees = _SEES.get((result.step, role), _output)
         found = {name_among_inputs(manifests[path]): (path, sees(manifests[path], path, result)) for path in paths}
         if not isinstance(recorded, Mapping):

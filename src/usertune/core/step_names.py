@@ -19,5 +19,7 @@ REPORT = "report"
 ALL, CHECK = "all", "check"
 # The rule for predictions if the store has every answer.
 PREDICT_FROM_STORE = "predict_from_store"
+# The rule for predictions that were made elsewhere.
+READ_ANSWERS = "read_answers"
 
 STEP_NAMES = (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from usertune.core.hashing import digest
 from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.runtime.provenance import current_provenance, describe_revision, distinct
 
 SHOWN_DIGITS = 16
+# Key of a lineage for what comes from elsewhere: ``kind``, ``path`` and ``sha256`` (name -> digest of the content).
+SOURCE = "source"
 # The packages that matter most for the numbers, for notes that must be short.
 NAMED_PACKAGES = ("usertune", "python", "torch", "transformers", "peft")
 
@@ -24,16 +27,20 @@ def lineage_of(recipe: CompareRecipe, fingerprint: str, metrics: Sequence[Mappin
 
     Returns:
         ``fingerprint``, ``study_sha256``, ``provenance`` (the comparison's own), and under ``experiments`` for each
-        its ``lineage`` (fingerprints of base model and training, and of prepare, predict and score for each user),
-        ``provenance`` (code, packages and machine of training and prediction) and ``scored`` (when the first and the
-        last user were scored; None if unknown).
+        its ``lineage`` (fingerprints of base model and training, and of prepare, predict and score for each user; the
+        ``source`` of what was made elsewhere), ``provenance`` (code, packages and machine of training and prediction)
+        and ``scored`` (when the first and the last user were scored; None if unknown).
     """
     experiments: dict[str, Any] = {}
     for item in metrics:
         lineage = item["lineage"]
-        shared = {key: lineage[key] for key in (BASE_MODEL, TRAIN)}
+        # Only what comes from elsewhere has a source.
+        shared = {key: lineage[key] for key in (BASE_MODEL, TRAIN, SOURCE) if key != SOURCE or key in lineage}
         own = experiments.setdefault(item["experiment"], {"lineage": {**shared, "users": {}}, "provenance": {}})
         own["lineage"]["users"][item["user"]] = {key: lineage[key] for key in (PREPARE, PREDICT, SCORE)}
+        if SOURCE in lineage:
+            digests = own["lineage"][SOURCE]["sha256"] | lineage[SOURCE]["sha256"]
+            own["lineage"][SOURCE] = {**lineage[SOURCE], "sha256": digests}
         for step, records in item["provenance"].items():
             own["provenance"][step] = distinct([*own["provenance"].get(step, []), *records])
     for name, own in experiments.items():
@@ -58,10 +65,18 @@ def lineage_in_words(found: Mapping[str, Any]) -> list[str]:
         lineage = experiment["lineage"]
         steps = {"base model": lineage[BASE_MODEL], "training": lineage[TRAIN]}
         links = [f"{step} {value[:SHOWN_DIGITS]}" for step, value in steps.items() if value]
+        links += [source_in_words(lineage[SOURCE])] if SOURCE in lineage else []
         lines.append(f"{name}: {', '.join(links)}; {len(lineage['users'])} users, see tables/manifest.json for each")
         for step, records in experiment["provenance"].items():
             lines += [f"{name}: {step} with {_provenance_in_words(record)}" for record in records]
     return lines
+
+
+def source_in_words(source: Mapping[str, Any]) -> str:
+    """Return where an experiment's answers come from, in a few words with the digest of their content."""
+    digests = source["sha256"]
+    content = next(iter(digests.values())) if len(digests) == 1 else digest(digests)
+    return f"{source['kind']} from elsewhere ({source['path']}) {content[:SHOWN_DIGITS]}"
 
 
 def provenance_records(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

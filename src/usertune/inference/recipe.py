@@ -9,6 +9,13 @@ from usertune.inference.engines.catalogue import DEFAULT_ENGINE
 from usertune.models.recipe import Pixels
 
 
+class AnswersRecipe(Recipe):
+    """Which answers, generated elsewhere, are the predictions."""
+
+    answers: str
+    """Path of the files as written in the study; their content is an input."""
+
+
 class PredictRecipe(Recipe):
     """Settings of generation."""
 

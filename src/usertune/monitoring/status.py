@@ -247,7 +247,12 @@ def _speed_of_done(manifest: Mapping[str, Any]) -> float | None:
 
 def _seconds_left(freshness: Freshness, rows: Sequence[Row]) -> float | None:
     """Estimate how long the GPU jobs will take; None unless the speed of all remaining work is known."""
-    jobs = [row for row in rows if row.step in steps.GPU_STEPS and row.state != "done"]
+    without_model = {name for name, experiment in freshness.study.experiments.items() if not experiment.generated}
+    jobs = [
+        row
+        for row in rows
+        if row.step in steps.GPU_STEPS and row.state != "done" and row.experiment not in without_model
+    ]
     running = [row.seconds_left for row in jobs if row.state == "running"]
     seconds = []
     for row in jobs:

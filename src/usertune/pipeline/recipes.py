@@ -25,7 +25,7 @@ from usertune.data.readers.catalogue import READERS
 from usertune.data.recipe import LeakageRecipe, PrepareRecipe, PromptSettings
 from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
-from usertune.inference.recipe import PredictRecipe
+from usertune.inference.recipe import AnswersRecipe, PredictRecipe
 from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.models.recipe import BaseModelRecipe, Pixels
 from usertune.pipeline import steps
@@ -33,6 +33,7 @@ from usertune.reporting.figures.catalogue import FIGURES
 from usertune.reporting.recipe import FigureRecipe, ReportRecipe
 from usertune.runtime.code_version import code_version
 from usertune.study.files import SPLITS
+from usertune.study.schema.elsewhere import made_elsewhere
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Rerun, Study
@@ -215,7 +216,11 @@ class Recipes:
             upstream=self._sources,
         )
 
-    def _predict(self, name: str) -> PredictRecipe:
+    def _predict(self, name: str) -> PredictRecipe | AnswersRecipe:
+        if self.study.experiments[name].answers is not None:
+            return AnswersRecipe(
+                step=names.PREDICT, answers=self._elsewhere(name), upstream={names.PREPARE: _digest(self._prepare)}
+            )
         # The default is left out, as in recipes of older releases.
         chosen = self.study.engine_of(name)
         engine: dict[str, Any] = {"engine": chosen.kind} if chosen.kind != DEFAULT_ENGINE else {}
@@ -231,6 +236,11 @@ class Recipes:
             **self._made_with(code_key(self.study, names.PREDICT, name)),
             upstream={**self._sources, **self._weights(name)},
         )
+
+    def _elsewhere(self, name: str) -> str:
+        """Return the path of what an experiment takes from elsewhere, as written in the study."""
+        experiment = self.study.experiments[name]
+        return self.study.origin.elsewhere.get(name) or str(getattr(experiment, made_elsewhere(experiment)[0]))
 
     def _weights(self, name: str) -> dict[str, str]:
         """Return the digests of the recipes that make an experiment's weights; empty if nothing is trained for it."""

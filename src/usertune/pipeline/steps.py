@@ -144,6 +144,11 @@ def _each_test_user(study: Study) -> Iterator[Item]:
             yield Item(name, (user,))
 
 
+def _if_generated(study: Study, item: Item) -> Iterator[Item]:
+    if study.experiments[str(item.experiment)].generated:
+        yield item
+
+
 def _each_figure(_study: Study) -> Iterator[Item]:
     for name in FIGURE_NAMES:
         yield Item(figure=name)
@@ -216,7 +221,7 @@ PREDICT = Step(
     manifest="predictions/{experiment}/users_{batch}.json",
     log="logs/predict/{experiment}/users_{batch}.log",
     inputs=(
-        Input("base_model", names.BASE_MODEL),
+        Input("base_model", names.BASE_MODEL, of=_if_generated),
         Input("weights", names.TRAIN),
         Input("samples", names.PREPARE),
     ),

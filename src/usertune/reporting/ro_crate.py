@@ -20,6 +20,7 @@ from usertune.core.files import replacement
 from usertune.core.hashing import digest
 from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
 from usertune.evaluation import table_names
+from usertune.evaluation.lineage import SOURCE
 from usertune.evaluation.recipe import Experiment
 from usertune.reporting.recipe import ReportRecipe
 from usertune.runtime.provenance import UNKNOWN, describe_revision
@@ -169,6 +170,8 @@ def _experiment(crate: ROCrate, experiment: Experiment, found: Mapping[str, Any]
     """Return the actions of one experiment: its training, if it was trained, and its prediction."""
     name, fingerprints = experiment.name, found["lineage"]
     label = f"{name} (mode {experiment.mode})"
+    if fingerprints[BASE_MODEL] is None:
+        return [_prediction(crate, name, label, _from_elsewhere(crate, name, fingerprints[SOURCE]), found)]
     base = _base_model(crate, fingerprints[BASE_MODEL])
     if not fingerprints[TRAIN]:
         return [_prediction(crate, name, label, base, found)]
@@ -192,6 +195,20 @@ def _experiment(crate: ROCrate, experiment: Experiment, found: Mapping[str, Any]
         found["provenance"][TRAIN],
     )
     return [training, _prediction(crate, name, label, model, found)]
+
+
+def _from_elsewhere(crate: ROCrate, name: str, source: Mapping[str, Any]) -> ContextEntity:
+    """Return the entity of what an experiment takes from elsewhere, with the digest of each of its files."""
+    kind = source["kind"]
+    properties: dict[str, Any] = {
+        "name": f"{kind.capitalize()} of {name} from elsewhere: {source['path']}",
+        "description": f"The {kind} that the experiment uses; they were made outside this study",
+        "identifier": _compact(
+            _fingerprint(crate, _id(SOURCE, name, sha256[:ID_DIGITS]), file, sha256)
+            for file, sha256 in source["sha256"].items()
+        ),
+    }
+    return _entity(crate, _id(SOURCE, name), "CreativeWork", properties)
 
 
 def _describe_base_model(crate: ROCrate, manifest: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from usertune.core.formatting import printable
 from usertune.core.users import format_users
 from usertune.models.base_folder import is_local
 from usertune.study.files import SPLITS
+from usertune.study.schema.elsewhere import made_elsewhere
 from usertune.study.schema.study import Study, default_results
 
 WIDTH = 120
@@ -40,7 +41,7 @@ def study_text(study: Study, written: Mapping[str, str]) -> str:
 
 
 def public_study_text(study: Study, base_model: str, commit: str | None) -> str:
-    """Return a study as YAML that names no folder of this machine: raw data, results and base model are placeholders.
+    """Return a study as YAML that names no folder of this machine: raw data, results and models are placeholders.
 
     Args:
         study: the study, including changes from the command line.
@@ -52,6 +53,8 @@ def public_study_text(study: Study, base_model: str, commit: str | None) -> str:
     values["users"] |= {split: format_users(getattr(study.users, split)) or [] for split in SPLITS}
     values["dataset"]["root"] = "data"
     values["base_model"] |= {"path": base_model, "revision": study.base_model.revision or commit}
+    for experiment in values["experiments"].values():
+        experiment |= {key: Path(experiment[key]).name for key in made_elsewhere(experiment)}
     parts = [
         f"# The study {study.name} as it was run, with all defaults. To run it, set dataset.root to the raw data and",
         "# base_model.path to the base model.",
@@ -94,6 +97,10 @@ def _with_absolute_paths(values: dict[str, Any]) -> dict[str, Any]:
         "results": _absolute(values["results"]),
         "dataset": {**values["dataset"], "root": _absolute(values["dataset"]["root"])},
         "base_model": {**base, "path": model},
+        "experiments": {
+            name: {**own, **{key: _absolute(own[key]) for key in made_elsewhere(own)}}
+            for name, own in values["experiments"].items()
+        },
         "container": _absolute(values["container"]) if values["container"] else None,
     }
 

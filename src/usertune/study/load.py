@@ -26,6 +26,7 @@ from usertune.study.files import (
 )
 from usertune.study.paths import with_resolved_paths
 from usertune.study.renamed_keys import with_latest_keys
+from usertune.study.schema.elsewhere import made_elsewhere
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.study import Origin, Study
 from usertune.study.splits import Problem, Resolved, resolve_users
@@ -105,7 +106,15 @@ def _origin(config: Mapping[str, Any], study: Study, resolved: Resolved) -> Orig
         if key in config and resolved.written.get(split) != getattr(study.users, split)
     }
     label = "_".join(f"{split}_{batch_label(chosen) if chosen else 'none'}" for split, chosen in others.items())
-    return Origin(outcomes=f"subsets/{label}/" if label else "", base_model=config["base_model"]["path"])
+    return Origin(
+        outcomes=f"subsets/{label}/" if label else "",
+        base_model=config["base_model"]["path"],
+        elsewhere={
+            name: config["experiments"][name][key]
+            for name, experiment in study.experiments.items()
+            for key in made_elsewhere(experiment)
+        },
+    )
 
 
 def _in_words(problem: Problem, lines: dict[KeyPath, str]) -> str:

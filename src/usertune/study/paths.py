@@ -15,10 +15,13 @@ import yaml
 from usertune.core.errors import UserError, shown
 from usertune.models.model_folder import looks_like_a_folder
 from usertune.study.files import KeyPath
+from usertune.study.schema.elsewhere import ELSEWHERE
 from usertune.study.schema.study import default_results
 
 RESULTS, BASE_MODEL = ("results",), ("base_model", "path")
 PATHS = (RESULTS, ("dataset", "root"), BASE_MODEL, ("container",))
+# Paths in each experiment.
+OF_EXPERIMENTS = ELSEWHERE
 
 
 def with_resolved_paths(
@@ -38,7 +41,7 @@ def with_resolved_paths(
     name = raw.get("name")
     if raw.get("results") is None and isinstance(name, str):
         resolved["results"] = _from(_folder_of(("name",), lines), default_results(name))
-    for path in PATHS:
+    for path in (*PATHS, *_paths_of_experiments(raw)):
         *sections, key = path
         section = resolved
         for part in sections:
@@ -54,6 +57,17 @@ def with_resolved_paths(
         # Snakemake compares file names as text.
         resolved["results"] = os.path.normpath(resolved["results"])
     return {key: value for key, value in resolved.items() if key in raw or key == "results"}
+
+
+def _paths_of_experiments(raw: Mapping[str, Any]) -> list[KeyPath]:
+    experiments = raw.get("experiments")
+    named = experiments if isinstance(experiments, Mapping) else {}
+    return [
+        ("experiments", name, key)
+        for name, own in named.items()
+        for key in OF_EXPERIMENTS
+        if isinstance(name, str) and isinstance(own, Mapping) and isinstance(own.get(key), str)
+    ]
 
 
 def _resolved(path: KeyPath, value: str, lines: Mapping[KeyPath, str]) -> str:

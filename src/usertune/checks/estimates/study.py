@@ -162,7 +162,7 @@ def estimate(
     for name, experiment in study.experiments.items():
         if experiment.trained and train is not None and train.samples:
             estimated.trainings[name] = _training(study, name, shape, train, machine)
-        if study.engine_of(name).needs_gpu:
+        if experiment.generated and study.engine_of(name).needs_gpu:
             estimated.predictions[name] = _prediction(study, name, shape, test, machine)
     return estimated
 

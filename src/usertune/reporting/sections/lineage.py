@@ -8,17 +8,27 @@ from typing import Any
 
 from usertune.core.hashing import digest
 from usertune.core.step_names import BASE_MODEL, COMPARE, TRAIN
-from usertune.evaluation.lineage import provenance_records
+from usertune.evaluation.lineage import SOURCE, provenance_records, source_in_words
 from usertune.runtime.provenance import describe_revision
 
 
 def fingerprint_rows(lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the fingerprints of each experiment: base model, training (None if it has none) and users."""
+    """Return the fingerprints of each experiment: base model and training (None if it has none), source and users."""
     rows = []
     for name, experiment in lineage["experiments"].items():
         own = experiment["lineage"]
         users = [{"user": user, **fingerprints} for user, fingerprints in own["users"].items()]
-        rows.append({"experiment": name, BASE_MODEL: own[BASE_MODEL], "training": own[TRAIN], "users": users})
+        source = source_in_words(own[SOURCE]) if SOURCE in own else None
+        rows.append(
+            {
+                "experiment": name,
+                BASE_MODEL: own[BASE_MODEL],
+                "training": own[TRAIN],
+                "source": source,
+                "digests": own.get(SOURCE, {}).get("sha256", {}),
+                "users": users,
+            }
+        )
     return rows
 
 

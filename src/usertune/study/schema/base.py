@@ -19,7 +19,8 @@ class ConfigModel(BaseModel):
     )
 
 
-def _plain_path(value: str) -> str:
+def plain_path(value: str) -> str:
+    """Return a path that is safe in file names and commands; ValueError if it is not."""
     if set(value) & set("{}<>"):
         raise ValueError(
             f"{shown(value)} contains one of the characters {{ }} < >, which Snakemake uses for placeholders in file "
@@ -35,10 +36,10 @@ def _plain_path(value: str) -> str:
 def _folder(value: str) -> str:
     if value.startswith("~"):
         raise ValueError(f"{shown(value)} begins with '~', which is not expanded here; write the full path")
-    return _plain_path(value)
+    return plain_path(value)
 
 
-PlainPath = Annotated[str, Field(min_length=1), AfterValidator(_plain_path)]
+PlainPath = Annotated[str, Field(min_length=1), AfterValidator(plain_path)]
 Folder = Annotated[str, Field(min_length=1), AfterValidator(_folder)]
 # Snakemake puts it into a shell command without quotes.
 ImagePath = Annotated[str, Field(pattern=r"^[A-Za-z0-9._/][A-Za-z0-9._/+@=-]*$")]

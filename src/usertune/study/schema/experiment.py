@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from usertune.study.schema.base import ConfigModel
+from usertune.study.schema.elsewhere import AnswersPath, elsewhere_problem, made_elsewhere
 from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.training import Training
 from usertune.training.processes import Strategy
@@ -23,7 +24,7 @@ TRAINED_MODES = tuple(LEARNING_RATES)
 
 def has_training_keys(raw: Any) -> bool:
     """Whether an experiment, as written in a study, takes the study's training keys."""
-    return isinstance(raw, dict) and raw.get("mode") in TRAINED_MODES
+    return isinstance(raw, dict) and raw.get("mode") in TRAINED_MODES and not made_elsewhere(raw)
 
 
 class Experiment(ConfigModel):
@@ -37,6 +38,9 @@ class Experiment(ConfigModel):
     """Maximum length of an answer in tokens, if it differs from `evaluation.max_new_tokens`."""
     engine: EngineChoice | None = None
     """What generates the answers, if it differs from `evaluation.engine`."""
+    answers: AnswersPath | None = None
+    """Answers that were generated elsewhere: JSON Lines, a file for each user (``{user}`` in the path) or one for all
+    (docs/elsewhere.md). ``mode`` then only says what answered."""
 
     gpus: Annotated[int, Field(ge=1)] = 1
     """GPUs for training on each node. Changes only the last digits of sums."""
@@ -58,6 +62,8 @@ class Experiment(ConfigModel):
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
+        if problem := elsewhere_problem(self, ("training", "gpus", "nodes", "parallel", "max_new_tokens", "engine")):
+            raise ValueError(problem)
         if self.mode == "vanilla":
             if self.training is not None:
                 raise ValueError("an experiment of mode vanilla is not trained; remove its training keys")
@@ -76,7 +82,12 @@ class Experiment(ConfigModel):
     @property
     def trained(self) -> bool:
         """Whether this study trains the experiment's weights, once for all test users."""
-        return self.mode in TRAINED_MODES
+        return self.mode in TRAINED_MODES and not made_elsewhere(self)
+
+    @property
+    def generated(self) -> bool:
+        """Whether a model answers here; otherwise a job without a GPU writes the predictions."""
+        return self.answers is None
 
     @property
     def processes(self) -> int:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, STEP_NAMES
+from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, READ_ANSWERS, STEP_NAMES
 from usertune.evaluation.recipe import measured
 from usertune.study.files import merge
 from usertune.study.renamed_keys import with_new_keys
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 # Experiments are workflow targets, as steps and other rules are; "data" is reserved too.
-RESERVED_EXPERIMENT_NAMES = frozenset({*STEP_NAMES, ALL, CHECK, PREDICT_FROM_STORE, "data"})
+RESERVED_EXPERIMENT_NAMES = frozenset({*STEP_NAMES, ALL, CHECK, PREDICT_FROM_STORE, READ_ANSWERS, "data"})
 
 
 class Rerun(ConfigModel):
@@ -50,6 +50,8 @@ class Origin(ConfigModel):
     the users."""
     base_model: str | None = None
     """``base_model.path`` as written in the study."""
+    elsewhere: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+    """Experiment -> path of its answers as written in the study, for those that are made elsewhere."""
 
 
 def default_results(name: str) -> str:
