@@ -92,7 +92,38 @@ rule read_answers:
         " --answers {params.answers:q} --users {params.users:q} --predictions {output:q} --log {log:q}"
 
 
-ruleorder: read_answers > predict_from_store > predict
+rule predict_prior:
+    """Find one experiment's answers for a batch of users, without a model."""
+    input:
+        users=inputs_of(steps.PREDICT, "samples"),
+        targets=inputs_of(steps.PREDICT, "targets"),
+    output:
+        manifest_of(steps.PREDICT),
+    log:
+        log_of(steps.PREDICT),
+    wildcard_constraints:
+        experiment="|".join(PRIORS) or "(?!)",
+    priority: 5
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        **before_training(),
+        mem_mb=2000,
+        runtime="30m",
+    params:
+        recipe=recipe_of(steps.PREDICT),
+        users=list_file("users"),
+        targets=list_file("targets"),
+    message:
+        "Finding the prior {wildcards.experiment} for users {wildcards.batch}"
+    shell:
+        'python "$USERTUNE_SCRIPTS"/prior.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
+        " --users {params.users:q} --targets {params.targets:q} --predictions {output:q} --log {log:q}"
+
+
+ruleorder: predict_prior > read_answers > predict_from_store > predict
 
 
 # One rule per batch of users, because the files of a batch share no wildcard.

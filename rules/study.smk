@@ -52,6 +52,8 @@ STUDY_TEXT, RESOLVED_STUDY = (f"{STUDY.results}/{STUDY.origin.outcomes}logs/stud
 JOB_FILES = JobFiles(f"{STUDY.results}/logs/job_files", write_at_once=not workflow.is_main_process)
 TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.trained]
 ANSWERED_ELSEWHERE = [name for name, experiment in STUDY.experiments.items() if experiment.answers is not None]
+# Experiments without a model.
+PRIORS = [name for name, experiment in STUDY.experiments.items() if experiment.prior is not None]
 # Experiments whose predictions wait for weights that are trained here.
 WAITING_FOR_WEIGHTS = {result.experiment for result in FRESHNESS.results.values() if result.inputs.get("weights")}
 DATA_BATCHES = {batch_label(users): users for users in STUDY.data_batches}

@@ -33,8 +33,9 @@ from usertune.evaluation.recipe import CompareRecipe
 from usertune.inference.collect_answers import collect_answers
 from usertune.inference.engine import EngineSettings
 from usertune.inference.prediction_store import Prediction
+from usertune.inference.prior import PriorFiles, predict_prior
 from usertune.inference.questions import Question
-from usertune.inference.recipe import AnswersRecipe
+from usertune.inference.recipe import AnswersRecipe, PriorRecipe
 from usertune.models.base_model import describe_base_model
 from usertune.models.recipe import BaseModelRecipe
 from usertune.pipeline import steps
@@ -49,6 +50,12 @@ from usertune.study.schema.study import Study
 
 BASE = Path(__file__).parents[2] / "demo" / "base"
 MODES = {"vanilla": "vanilla", "lora": "lora", "full_tuned": "full"}
+# Further experiments, which only some tests have.
+OTHERS: dict[str, dict[str, Any]] = {
+    "centre": {"mode": "prior", "prior": {"of": "centre"}},
+    "of_all": {"mode": "prior", "prior": {"of": "train_users"}},
+    "own": {"mode": "prior", "prior": {"of": "same_user", "point": "mean"}},
+}
 # Chance of a hit in each mode.
 SKILL = {"vanilla": 0.2, "lora": 0.5, "full": 0.8}
 # What an answer takes.
@@ -146,7 +153,7 @@ class SyntheticStudy:
         users: the test users; two others are trained on, and one validates.
         samples: how many each user has.
         episodes: into how many episodes they are dealt out.
-        experiments: some of `MODES`.
+        experiments: some of `MODES` and `OTHERS`.
         hostile: text for instructions and answers.
         users_per_job: how many users a prediction job takes.
         other_versions: package versions of training and prediction, for experiments made with other than today's.
@@ -171,7 +178,7 @@ class SyntheticStudy:
             "dataset": {"root": str(self.dataset)},
             "users": {"train": "t1,t2", "validation": "v1", "test": self.users},
             "base_model": {"path": str(self.root / "base")},
-            "experiments": {name: {"mode": MODES[name]} for name in self.experiments},
+            "experiments": {name: OTHERS.get(name) or {"mode": MODES[name]} for name in self.experiments},
             "evaluation": {"thresholds": [140, 70.5], "users_per_job": self.users_per_job},
             "report": {"title": "A <b>bold</b> study", "examples": 2},
         }
@@ -325,6 +332,12 @@ class SyntheticStudy:
         )
 
     def _predict(self, result: Result, recipe: Mapping[str, Any]) -> None:
+        name = str(result.experiment)
+        if self.study.experiments[name].prior is not None:
+            users, targets = ([self.root / path for path in result.inputs[role]] for role in ("samples", "targets"))
+            files = PriorFiles(users, targets, self.root / result.manifest)
+            predict_prior(PriorRecipe.model_validate(recipe), name, files)
+            return
         base, *rest = (self.root / above for above in result.upstream)
         calls.predict(
             recipe=recipe,

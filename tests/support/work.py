@@ -84,7 +84,8 @@ def _generated(workplace: Workplace, before: dict[Path, int]) -> dict[Pair, int]
     names = {}
     for path in workplace.results.glob("predictions/*/*.json"):
         predictions = json.loads(path.read_text())
-        names[predictions["store_folder"]] = predictions["experiment"]
+        if "store_folder" in predictions:
+            names[predictions["store_folder"]] = predictions["experiment"]
     found: Counter[Pair] = Counter()
     for path, count in _lines(workplace).items():
         namespace, user = path.parts[-3], path.parts[-2].removeprefix("user_")

@@ -21,5 +21,7 @@ ALL, CHECK = "all", "check"
 PREDICT_FROM_STORE = "predict_from_store"
 # The rule for predictions that were made elsewhere.
 READ_ANSWERS = "read_answers"
+# The rule for predictions without a model, and the key of its code version.
+PREDICT_PRIOR, PRIOR = "predict_prior", "prior"
 
 STEP_NAMES = (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)

@@ -66,6 +66,7 @@ def lineage_in_words(found: Mapping[str, Any]) -> list[str]:
         steps = {"base model": lineage[BASE_MODEL], "training": lineage[TRAIN]}
         links = [f"{step} {value[:SHOWN_DIGITS]}" for step, value in steps.items() if value]
         links += [source_in_words(lineage[SOURCE])] if SOURCE in lineage else []
+        links = links or ["no model"]
         lines.append(f"{name}: {', '.join(links)}; {len(lineage['users'])} users, see tables/manifest.json for each")
         for step, records in experiment["provenance"].items():
             lines += [f"{name}: {step} with {_provenance_in_words(record)}" for record in records]

@@ -1,10 +1,11 @@
-"""The recipe of predictions."""
+"""The recipes of predictions: by a model, and without one."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from usertune.core.recipe import Recipe
+from usertune.core.recipe import Recipe, Settings
+from usertune.data.folds import FoldSettings
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE
 from usertune.models.recipe import Pixels
 
@@ -28,3 +29,28 @@ class PredictRecipe(Recipe):
     """Name of the engine, see `usertune.inference.engines.catalogue`."""
     engine_settings: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
     """Settings of the engine that decide what an answer is."""
+
+
+class PriorSettings(Settings):
+    """Which point is the answer."""
+
+    of: Literal["centre", "train_users", "same_user"]
+    """Where it is from."""
+    point: Literal["mean", "densest"] | None = None
+    """How it stands for several targets; None for the centre."""
+    radius: float | None = None
+    """Distance in the 0-1000 space within which targets count for the densest point."""
+
+
+class PriorRecipe(Recipe):
+    """How the answers of an experiment without a model are found."""
+
+    code: str = ""
+    """Version of the code that finds them."""
+    task: str
+    """The task, which writes the answer."""
+    prior: PriorSettings
+    users: tuple[str, ...] = ()
+    """The training users whose targets are used."""
+    folds: FoldSettings | None = None
+    """The folds of each user's own samples, if these are used."""

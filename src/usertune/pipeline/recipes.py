@@ -25,7 +25,7 @@ from usertune.data.readers.catalogue import READERS
 from usertune.data.recipe import LeakageRecipe, PrepareRecipe, PromptSettings
 from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
-from usertune.inference.recipe import AnswersRecipe, PredictRecipe
+from usertune.inference.recipe import AnswersRecipe, PredictRecipe, PriorRecipe, PriorSettings
 from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.models.recipe import BaseModelRecipe, Pixels
 from usertune.pipeline import steps
@@ -216,11 +216,13 @@ class Recipes:
             upstream=self._sources,
         )
 
-    def _predict(self, name: str) -> PredictRecipe | AnswersRecipe:
+    def _predict(self, name: str) -> PredictRecipe | AnswersRecipe | PriorRecipe:
         if self.study.experiments[name].answers is not None:
             return AnswersRecipe(
                 step=names.PREDICT, answers=self._elsewhere(name), upstream={names.PREPARE: _digest(self._prepare)}
             )
+        if self.study.experiments[name].prior is not None:
+            return self._prior(name)
         # The default is left out, as in recipes of older releases.
         chosen = self.study.engine_of(name)
         engine: dict[str, Any] = {"engine": chosen.kind} if chosen.kind != DEFAULT_ENGINE else {}
@@ -241,6 +243,26 @@ class Recipes:
         """Return the path of what an experiment takes from elsewhere, as written in the study."""
         experiment = self.study.experiments[name]
         return self.study.origin.elsewhere.get(name) or str(getattr(experiment, made_elsewhere(experiment)[0]))
+
+    def _prior(self, name: str) -> PriorRecipe:
+        study, prior = self.study, self.study.experiments[name].prior
+        assert prior is not None
+        found: dict[str, Any] = {"of": prior.of}
+        users: dict[str, Any] = {"users": study.users.train} if prior.of == "train_users" else {}
+        if prior.of != "centre":
+            found["point"] = prior.point
+            if prior.point == "densest":
+                found["radius"] = study.evaluation.thresholds[0]
+        return PriorRecipe(
+            step=names.PREDICT,
+            code=self.code.get(code_key(study, names.PREDICT, name), ""),
+            task=study.dataset.task,
+            prior=PriorSettings(**found),
+            **users,
+            **(self._folds if prior.of == "same_user" else {}),
+            **self._made_with(code_key(study, names.PREDICT, name)),
+            upstream={names.PREPARE: _digest(self._prepare)},
+        )
 
     def _weights(self, name: str) -> dict[str, str]:
         """Return the digests of the recipes that make an experiment's weights; empty if nothing is trained for it."""
@@ -345,9 +367,13 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
         names.AUDIT: (reader,),
     }
     of_steps = {step: (step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
-    of_engines = {
-        code_key(study, names.PREDICT, name): (names.PREDICT, (ENGINES.module(study.engine_of(name).kind), *family))
-        for name in study.experiments
+    of_engines: dict[str, tuple[str, tuple[str, ...]]] = {
+        code_key(study, names.PREDICT, name): (
+            (names.PREDICT, (ENGINES.module(study.engine_of(name).kind), *family))
+            if experiment.prior is None
+            else (names.PRIOR, (task,))
+        )
+        for name, experiment in study.experiments.items()
     }
     of_figures = {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), *tasks)) for name in FIGURES}
     return of_steps | of_engines | of_figures
@@ -356,10 +382,12 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
 def code_key(study: Study, step: str, experiment: str | None) -> str:
     """Return the key of the code version of a step's result in `current_code`.
 
-    Predictions of an experiment with an engine of its own have a version of their own.
+    Predictions of an experiment with an engine of its own, or without a model, have a version of their own.
     """
     if step != names.PREDICT or experiment is None:
         return step
+    if study.experiments[experiment].prior is not None:
+        return names.PRIOR
     own, usual = study.engine_of(experiment).kind, study.evaluation.engine.kind
     return step if own == usual else f"{step}:{own}"
 

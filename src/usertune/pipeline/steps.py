@@ -158,6 +158,12 @@ def _figures_that_read(what: str) -> frozenset[str]:
     return frozenset(name for name in FIGURES if what in FIGURES.constant(name, "READS"))
 
 
+def _users_of_prior(study: Study, item: Item) -> Iterator[Item]:
+    prior = study.experiments[str(item.experiment)].prior
+    if prior is not None and prior.of == "train_users":
+        yield Item(users=study.users.train)
+
+
 PREPARE = Step(
     name=names.PREPARE,
     items=_each_user,
@@ -224,6 +230,7 @@ PREDICT = Step(
         Input("base_model", names.BASE_MODEL, of=_if_generated),
         Input("weights", names.TRAIN),
         Input("samples", names.PREPARE),
+        Input("targets", names.PREPARE, of=_users_of_prior),
     ),
     label="predictions of {who} with {experiment}",
     doing="predicting {experiment}, {who}",

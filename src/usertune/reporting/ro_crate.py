@@ -171,7 +171,8 @@ def _experiment(crate: ROCrate, experiment: Experiment, found: Mapping[str, Any]
     name, fingerprints = experiment.name, found["lineage"]
     label = f"{name} (mode {experiment.mode})"
     if fingerprints[BASE_MODEL] is None:
-        return [_prediction(crate, name, label, _from_elsewhere(crate, name, fingerprints[SOURCE]), found)]
+        source = _from_elsewhere(crate, name, fingerprints[SOURCE]) if SOURCE in fingerprints else None
+        return [_prediction(crate, name, label, source, found)]
     base = _base_model(crate, fingerprints[BASE_MODEL])
     if not fingerprints[TRAIN]:
         return [_prediction(crate, name, label, base, found)]
@@ -235,7 +236,9 @@ def _base_model(crate: ROCrate, fingerprint: str) -> ContextEntity:
     return _entity(crate, _id("base-model", digits), "CreativeWork", properties)
 
 
-def _prediction(crate: ROCrate, name: str, label: str, model: ContextEntity, found: Mapping[str, Any]) -> ContextEntity:
+def _prediction(
+    crate: ROCrate, name: str, label: str, model: ContextEntity | None, found: Mapping[str, Any]
+) -> ContextEntity:
     samples: list[ContextEntity] = []
     # Users who were predicted in one job share a fingerprint.
     answers: dict[str, ContextEntity] = {}
@@ -257,7 +260,7 @@ def _prediction(crate: ROCrate, name: str, label: str, model: ContextEntity, fou
         {
             "name": f"Prediction with {name}",
             "description": f"Predicted the test users' samples with the experiment {label}.",
-            "object": [model, *samples],
+            "object": [*([model] if model else []), *samples],
             "result": _compact(answers.values()),
         },
         list(answers.values()),

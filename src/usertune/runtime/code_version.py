@@ -26,6 +26,8 @@ STEP_ENTRIES = {
     names.BASE_MODEL: ("usertune.models.base_model",),
     names.TRAIN: ("usertune.training.train", "usertune.training.distributed.training_process"),
     names.PREDICT: ("usertune.inference.predict",),
+    # Predictions without a model.
+    names.PRIOR: ("usertune.inference.prior",),
     names.SCORE: ("usertune.evaluation.score",),
     names.COMPARE: ("usertune.evaluation.compare",),
     names.FIGURE: ("usertune.reporting.make_figure",),

@@ -192,6 +192,11 @@ class ActionTask(Task):
     forms = FORMS
     reasons = REASONS
     answers_are_actions = True
+    asks_for_clicks = True
+
+    def clicked(self, target: Truth) -> Point | None:
+        """Return the point of a click, or None if the target is another action."""
+        return target.place if target.action == CLICK else None
 
     def truth_of(self, text: str) -> Truth:
         """Return the action that an answer names.

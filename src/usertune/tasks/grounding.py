@@ -102,6 +102,11 @@ class GroundingTask(Task):
     metrics = METRICS
     forms = FORMS
     reasons = REASONS
+    asks_for_clicks = True
+
+    def clicked(self, target: Target) -> Point:
+        """Return the point of a target."""
+        return target.x, target.y
 
     def target_from_answer(self, text: str) -> dict[str, list[float]]:
         """Return the target of a data sample, ``{"point": [x, y]}`` in 0-1000, from its answer turn.

@@ -37,6 +37,13 @@ class Task(Protocol):
     answers_are_actions: bool = False
     """Whether answers of conversations in another frame are converted as actions, by `truth_of` and `answer`."""
 
+    asks_for_clicks: bool = False
+    """Whether the right answer to some of its samples is a click on a point."""
+
+    def clicked(self, target: Any) -> Point | None:
+        """Return the point of the click that is the target, as `target_of` returns it; None if it is another action."""
+        return None
+
     def target_from_answer(self, text: str) -> dict[str, Any]:
         """Return the target of a data sample from the text of its answer turn; it is kept with the sample as JSON.
 

@@ -174,7 +174,7 @@ def test_freeze_and_its_older_key_do_not_go_together() -> None:
         ("users.test", [], ["at least one user"]),
         ("base_model.dtype", "fp16", ["base_model.dtype", "'fp16'", "'bfloat16' or 'float32'"]),
         ("base_model.max_pixels", 0, ["base_model.max_pixels", "greater than 0"]),
-        ("experiments.lora.mode", "lorra", ["experiments.lora.mode", "'vanilla', 'lora' or 'full'"]),
+        ("experiments.lora.mode", "lorra", ["experiments.lora.mode", "'vanilla', 'lora', 'full' or 'prior'"]),
         ("experiments.lora.training.epoch", 1, ["experiments.lora.training.epoch", "did you mean 'epochs'"]),
         ("experiments.vanilla.training", {"epochs": 1}, ["experiments.vanilla", "not trained"]),
         ("experiments.Bad Name", {"mode": "full"}, ["'Bad Name' is not a safe name"]),

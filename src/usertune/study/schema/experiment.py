@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from usertune.study.schema.base import ConfigModel
 from usertune.study.schema.elsewhere import AnswersPath, elsewhere_problem, made_elsewhere
 from usertune.study.schema.engine import EngineChoice
+from usertune.study.schema.prior import Prior
 from usertune.study.schema.training import Training
 from usertune.training.processes import Strategy
 
@@ -30,8 +31,9 @@ def has_training_keys(raw: Any) -> bool:
 class Experiment(ConfigModel):
     """One row of the comparison."""
 
-    mode: Literal["vanilla", "lora", "full"]
-    """vanilla: the unchanged base model; lora: low-rank adapters; full: all language-model weights."""
+    mode: Literal["vanilla", "lora", "full", "prior"]
+    """vanilla: the unchanged base model; lora: low-rank adapters; full: all language-model weights; prior: no model,
+    one point is the answer (see `prior`)."""
     training: Training | None = None
     """Training keys of this experiment; the others come from the study's `training`."""
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
@@ -41,6 +43,8 @@ class Experiment(ConfigModel):
     answers: AnswersPath | None = None
     """Answers that were generated elsewhere: JSON Lines, a file for each user (``{user}`` in the path) or one for all
     (docs/elsewhere.md). ``mode`` then only says what answered."""
+    prior: Prior | None = None
+    """Which point is the answer, for mode prior; see docs/personalisation.md."""
 
     gpus: Annotated[int, Field(ge=1)] = 1
     """GPUs for training on each node. Changes only the last digits of sums."""
@@ -48,6 +52,13 @@ class Experiment(ConfigModel):
     """Cluster nodes for training. Changes only the last digits of sums."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """What each GPU holds: the complete model (ddp) or a shard of it (fsdp, only for mode full)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_prior(cls, raw: Any) -> Any:
+        if isinstance(raw, dict) and raw.get("mode") == "prior" and raw.get("prior") is None:
+            return {**raw, "prior": {}}
+        return raw
 
     @model_validator(mode="before")
     @classmethod
@@ -64,12 +75,11 @@ class Experiment(ConfigModel):
     def _check(self) -> Experiment:
         if problem := elsewhere_problem(self, ("training", "gpus", "nodes", "parallel", "max_new_tokens", "engine")):
             raise ValueError(problem)
-        if self.mode == "vanilla":
+        if self.mode in ("vanilla", "prior"):
             if self.training is not None:
-                raise ValueError("an experiment of mode vanilla is not trained; remove its training keys")
-            fields = type(self).model_fields
-            if own := [key for key in ("gpus", "nodes", "parallel") if getattr(self, key) != fields[key].default]:
-                raise ValueError(f"an experiment of mode vanilla is not trained; remove {', '.join(own)}")
+                raise ValueError(f"an experiment of mode {self.mode} is not trained; remove its training keys")
+            if own := self._set("gpus", "nodes", "parallel"):
+                raise ValueError(f"an experiment of mode {self.mode} is not trained; remove {', '.join(own)}")
         if self.mode == "lora" and self.parallel == "fsdp":
             raise ValueError("parallel: fsdp is only for mode full; train adapters with ddp")
         if self.training is not None and self.training.batch_size % (self.training.micro_batch_size * self.processes):
@@ -79,6 +89,20 @@ class Experiment(ConfigModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_prior(self) -> Experiment:
+        if self.mode != "prior" and self.prior is not None:
+            raise ValueError(f"prior: only for mode prior; remove it, or set mode: prior instead of {self.mode}")
+        if self.mode == "prior" and self.answers is not None:
+            raise ValueError("an experiment of mode prior finds its own answers; remove answers, or set another mode")
+        if self.mode == "prior" and (own := self._set("max_new_tokens", "engine")):
+            raise ValueError(f"an experiment of mode prior has no model; remove {', '.join(own)}")
+        return self
+
+    def _set(self, *keys: str) -> list[str]:
+        """Return those of some keys that differ from their defaults."""
+        return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
+
     @property
     def trained(self) -> bool:
         """Whether this study trains the experiment's weights, once for all test users."""
@@ -87,7 +111,7 @@ class Experiment(ConfigModel):
     @property
     def generated(self) -> bool:
         """Whether a model answers here; otherwise a job without a GPU writes the predictions."""
-        return self.answers is None
+        return self.answers is None and self.mode != "prior"
 
     @property
     def processes(self) -> int:

@@ -13,12 +13,13 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, READ_ANSWERS, STEP_NAMES
+from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, STEP_NAMES
 from usertune.evaluation.recipe import measured
 from usertune.study.files import merge
 from usertune.study.renamed_keys import with_new_keys
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
+from usertune.study.schema.controls import problems_of_controls
 from usertune.study.schema.dataset import Dataset
 from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.evaluation import Evaluation
@@ -32,7 +33,9 @@ logger = logging.getLogger(__name__)
 
 
 # Experiments are workflow targets, as steps and other rules are; "data" is reserved too.
-RESERVED_EXPERIMENT_NAMES = frozenset({*STEP_NAMES, ALL, CHECK, PREDICT_FROM_STORE, READ_ANSWERS, "data"})
+RESERVED_EXPERIMENT_NAMES = frozenset(
+    {*STEP_NAMES, ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, "data"}
+)
 
 
 class Rerun(ConfigModel):
@@ -175,6 +178,21 @@ class Study(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _check_controls(self) -> Study:
+        problems = [
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{error}", {"error": problem}),
+                loc=("experiments", name, key),
+                input=None,
+            )
+            for name, experiment in self.experiments.items()
+            for key, problem in problems_of_controls(experiment, self.users, self.folds, self.dataset.task)
+        ]
+        if problems:
+            raise ValidationError.from_exception_data("Study", problems)
+        return self
+
+    @model_validator(mode="after")
     def _check_engines(self) -> Study:
         problems = [
             InitErrorDetails(
@@ -183,7 +201,7 @@ class Study(ConfigModel):
                 input=None,
             )
             for name, experiment in self.experiments.items()
-            if (problem := self.engine_of(name).options.problem(experiment.mode))
+            if experiment.generated and (problem := self.engine_of(name).options.problem(experiment.mode))
         ]
         if problems:
             raise ValidationError.from_exception_data("Study", problems)
