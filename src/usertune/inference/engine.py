@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -11,7 +11,7 @@ from usertune.core.hashing import canonical_json
 from usertune.core.recipe import Settings
 from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
-from usertune.models.recipe import Pixels
+from usertune.models.recipe import Pixels, StartWeights
 
 
 class EngineOptions(Settings):
@@ -47,13 +47,16 @@ class EngineSettings:
     Args:
         base_folder: the base model's folder.
         mode: "vanilla", "lora" or "full".
-        weights_folder: folder of the trained weights; None for vanilla.
+        weights_folder: folder of the trained weights that answer all questions; None for vanilla.
         dtype: "float32" or "bfloat16".
         pixels: minimum and maximum number of pixels of an image.
         dataset_root: folder to which image paths are relative.
         max_new_tokens: maximum length of an answer, in tokens.
         thinking: the study's ``base_model.thinking``.
         options: the engine's own settings.
+        adapters: key -> folder of the trained weights, if each question names its model: adapters, or with mode "full"
+            complete models. There may be hundreds.
+        start: trained weights that the others are put on; None for the base model.
     """
 
     base_folder: Path
@@ -65,6 +68,8 @@ class EngineSettings:
     max_new_tokens: int
     thinking: bool | None = None
     options: EngineOptions = DEFAULTS
+    adapters: Mapping[str, Path] = field(default_factory=dict)
+    start: StartWeights | None = None
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ from torch import nn
 from usertune.models.families.catalogue import family_of, get_family
 from usertune.models.family import Family
 from usertune.models.patches import linear_patches
-from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
+from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels, StartWeights
 from usertune.models.tensor_files import tensor_shapes
 from usertune.models.weights import check_finite, check_loaded, check_shapes, loading
 from usertune.runtime import job_record
@@ -61,7 +61,7 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
             ignore_mismatched_sizes=True,
         )
     check_loaded(info, model, folder, advice)
-    check_finite(model, folder, advice)
+    check_finite(model.named_parameters(), folder, advice)
     linear_patches(model.get_submodule(family.patch_embedding))
     return model
 
@@ -74,11 +74,55 @@ def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:
     """
     folder = Path(folder)
     with loading(folder, TRAIN_AGAIN):
-        adapted = get_peft_model(model, PeftConfig.from_pretrained(str(folder), inference_mode=True))
-        check_shapes(tensor_shapes(folder / SAFETENSORS_WEIGHTS_NAME), adapted, folder, TRAIN_AGAIN)
-        set_peft_model_state_dict(adapted, load_peft_weights(str(folder), device="cpu"))
-    check_finite(adapted, folder, TRAIN_AGAIN)
+        adapted = get_peft_model(model, read_adapter_config(folder))
+    fill_adapter(adapted, folder)
     return adapted
+
+
+def read_adapter_config(folder: Path) -> PeftConfig:
+    """Return the settings of a saved adapter, for inference."""
+    config = PeftConfig.from_pretrained(str(folder), inference_mode=True)
+    # PEFT warns if the base model is in another folder now. Which base model it is, the manifests say.
+    config.base_model_name_or_path = None
+    return config
+
+
+def fill_adapter(adapted: PeftModel, folder: Path) -> None:
+    """Give a model's adapter the tensors of a saved one with the same settings.
+
+    Raises:
+        UserError: the tensors do not match the adapter or are not finite, or a file is missing or damaged.
+    """
+    with loading(folder, TRAIN_AGAIN):
+        check_shapes(tensor_shapes(folder / SAFETENSORS_WEIGHTS_NAME), adapted, folder, TRAIN_AGAIN)
+        tensors = load_peft_weights(str(folder), device="cpu")
+        check_finite(tensors.items(), folder, TRAIN_AGAIN)
+        set_peft_model_state_dict(adapted, tensors)
+
+
+def load_start(base_folder: str | Path, start: StartWeights | None, dtype: str) -> Any:
+    """Return the model that an experiment's own weights are put on, on the CPU; the same in training and prediction.
+
+    An adapter to start from is added to the base model in float32, and the sum is rounded to ``dtype`` once.
+
+    Args:
+        base_folder: the base model's folder.
+        start: the trained weights to start from; None for the base model.
+        dtype: number format of the weights, "float32" or "bfloat16".
+
+    Raises:
+        UserError: the weights cannot be used, see `load_model` and `load_adapter`.
+    """
+    if start is None:
+        return load_model(base_folder, dtype)
+    if start.mode == "full":
+        return load_model(start.folder, dtype, TRAIN_AGAIN)
+    merged: Any = load_adapter(load_model(base_folder, "float32"), start.folder)
+    merged = merged.merge_and_unload(safe_merge=True)
+    # Buffers such as the frequencies of positions stay as they are when a model is loaded in another format, too.
+    for parameter in merged.parameters():
+        parameter.data = parameter.data.to(getattr(torch, dtype))
+    return merged
 
 
 def prepare_for_training(model: Any, settings: LoraSettings | FreezeSettings) -> nn.Module:
@@ -141,7 +185,13 @@ def check_frozen(model: nn.Module, family: Family, freeze: Mapping[str, bool]) -
         raise RuntimeError("no parameter is trained")
 
 
-def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str | Path | None, dtype: str) -> nn.Module:
+def load_for_prediction(
+    base_folder: str | Path,
+    mode: str,
+    weights_folder: str | Path | None,
+    dtype: str,
+    start: StartWeights | None = None,
+) -> nn.Module:
     """Return an experiment's model, ready for generation on the visible GPU or the CPU.
 
     Args:
@@ -149,6 +199,7 @@ def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str 
         mode: "vanilla", "lora" (weights_folder holds an adapter) or "full" (weights_folder holds a complete model).
         weights_folder: what training saved; None for vanilla.
         dtype: number format of the weights, "float32" or "bfloat16".
+        start: weights that the training started from; None for the base model.
 
     Raises:
         UserError: the weights cannot be used, see `load_model` and `load_adapter`.
@@ -156,7 +207,7 @@ def load_for_prediction(base_folder: str | Path, mode: str, weights_folder: str 
     if mode == "full" and weights_folder:
         model: nn.Module = load_model(weights_folder, dtype, TRAIN_AGAIN)
     else:
-        model = load_model(base_folder, dtype)
+        model = load_start(base_folder, start, dtype)
     if mode == "lora" and weights_folder:
         model = load_adapter(model, weights_folder)
     return model.to(device()).eval()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 from usertune.core.recipe import Recipe, Settings
 
 
@@ -25,6 +28,14 @@ class FreezeSettings(Settings):
 
     vision: bool
     merger: bool
+
+
+class StartWeights(Settings):
+    """Trained weights that another training starts from."""
+
+    mode: Literal["lora", "full"]
+    """lora: an adapter, which is added to the base model; full: a complete model, which replaces it."""
+    folder: Path
 
 
 class BaseModelRecipe(Recipe):

@@ -6,7 +6,7 @@ transformers and PEFT fill missing tensors with random or zero values, and ignor
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,18 @@ def tied_names(model: nn.Module) -> dict[str, set[str]]:
     return {name: same for same in names.values() if len(same) > 1 for name in same}
 
 
-def check_finite(model: nn.Module, folder: Path, advice: str) -> None:
+def check_finite(weights: Iterable[tuple[str, torch.Tensor]], folder: Path, advice: str) -> None:
     """Check that all weights are finite, in one pass and without a copy.
+
+    Args:
+        weights: their names and values.
+        folder: where they were loaded from.
+        advice: what to do, for the message.
 
     Raises:
         FinalError: some are not; the message names the first tensors.
     """
-    bad = sorted(name for name, value in model.named_parameters() if not is_finite(value))
+    bad = sorted(name for name, value in weights if not is_finite(value))
     if bad:
         raise FinalError(f"{folder}: {differences((), (), bad).replace('of another shape', 'not finite')}; {advice}")
 

@@ -6,7 +6,9 @@ import gc
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ from usertune.models.chat_template import THINKING_BEGINS
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
 from usertune.models.loading import device, device_name, load_for_prediction, load_processor, used_gpus
+from usertune.models.one_at_a_time import OneAtATime
 from usertune.runtime.memory import lack_named, ran_out
 
 logger = logging.getLogger(__name__)
@@ -34,6 +37,17 @@ SETTINGS = None
 
 # Tokens at the end of a prompt that are enough to contain the opening of a thought.
 THOUGHT_TOKENS = 20
+
+
+def _by_model(questions: Sequence[Question]) -> dict[str, list[Question]]:
+    found: dict[str, list[Question]] = {}
+    for question in questions:
+        found.setdefault(question.model, []).append(question)
+    return found
+
+
+def _memory_for_loading() -> AbstractContextManager[None]:
+    return lack_named("out of memory while loading the model", "use a machine or a GPU with more memory")
 
 
 class TransformersEngine:
@@ -47,8 +61,13 @@ class TransformersEngine:
         processor = load_processor(base_folder, settings.pixels)
         self.conversations = ConversationTokenizer(processor, family_of(base_folder), settings.thinking)
         self.collator = Collator(self.conversations, settings.dataset_root)
-        with lack_named("out of memory while loading the model", "use a machine or a GPU with more memory"):
-            self.model: Any = load_for_prediction(base_folder, mode, weights_folder, settings.dtype)
+        self.models: OneAtATime | None = None
+        with _memory_for_loading():
+            if settings.adapters:
+                self.models = OneAtATime(base_folder, settings.start, mode, settings.adapters, settings.dtype)
+                self.model: Any = self.models.use(next(iter(settings.adapters)))
+            else:
+                self.model = load_for_prediction(base_folder, mode, weights_folder, settings.dtype, settings.start)
         self.end_ids = self._end_ids()
 
     def identity(self) -> str:
@@ -70,16 +89,38 @@ class TransformersEngine:
         Raises:
             UserError: an adapter is not zero and changes nothing, its output is not finite, or memory runs out.
         """
-        folder = self.settings.weights_folder
-        if folder is None:
-            return {}
-        if self.settings.mode == "full":
-            unchanged = full_effect(self.settings.base_folder, folder)
-            return {} if unchanged is None else {"": unchanged}
+        found = {}
+        for key, own in _by_model(questions).items():
+            folder = self.settings.adapters.get(key, self.settings.weights_folder)
+            if folder is None:
+                continue
+            if self.settings.mode == "full":
+                effect = full_effect(self._start_folder(), folder)
+            else:
+                probes = own[: 1 if self.settings.adapters else PROBES]
+                effect = self._adapter_effect(key, [question.sample for question in probes], folder)
+            if effect is not None:
+                found[key] = effect
+        return found
+
+    def _start_folder(self) -> Path:
+        """Return the complete model that training started from."""
+        start = self.settings.start
+        return start.folder if start is not None and start.mode == "full" else self.settings.base_folder
+
+    def _adapter_effect(self, key: str, samples: Sequence[Sample], folder: Path) -> dict[str, Any]:
+        self._use(key)
         advice = "lower base_model.max_pixels or use a GPU with more memory"
         with lack_named("out of memory while testing the adapter on a sample", advice):
-            probes = [self._probe(question.sample) for question in questions[:PROBES]]
-            return {"": adapter_effect(self.model, probes, folder)}
+            return adapter_effect(self.model, [self._probe(sample) for sample in samples], folder)
+
+    def _use(self, key: str) -> None:
+        """Answer with the model with this key from now on."""
+        if self.models is not None:
+            # The engine must not keep the last model in memory while the next one is loaded.
+            self.model = None
+            with _memory_for_loading():
+                self.model = self.models.use(key)
 
     def _probe(self, sample: Sample) -> dict[str, torch.Tensor]:
         batch = self.collator.training_batch([(sample, self.conversations.conversation(sample))])
@@ -95,14 +136,25 @@ class TransformersEngine:
         return sorted(end for end in ends if end is not None)
 
     def answer(self, questions: Sequence[Question], batch_size: int) -> Iterator[list[tuple[Question, Prediction]]]:
-        """Answer questions, longest prompt first, and yield each batch as soon as it is done.
+        """Answer questions, one model after another, and yield each batch as soon as it is done.
 
-        The longest come first so that memory, if it runs out, runs out at the start; the batch size is then halved.
-        The time of a batch is divided equally among its answers; attempts that ran out of memory do not count.
+        The questions of each model come in the order of their prompts, the longest first, so that memory, if it runs
+        out, runs out at the start; the batch size is then halved. The time of a batch is divided equally among its
+        answers; attempts that ran out of memory and the loading of weights do not count.
 
         Raises:
             UserError: memory runs out with a single sample.
         """
+        for key, own in _by_model(questions).items():
+            self._use(key)
+            for batch in self._answer_with_one(own, batch_size):
+                # A size that fits one model fits the others.
+                batch_size = min(batch_size, batch[0][1].batch_size or batch_size)
+                yield batch
+
+    def _answer_with_one(
+        self, questions: Sequence[Question], batch_size: int
+    ) -> Iterator[list[tuple[Question, Prediction]]]:
         prompts = {question: self.conversations.prompt(question.sample) for question in questions}
         waiting = sorted(questions, key=lambda question: len(prompts[question]), reverse=True)
         while waiting:
