@@ -20,6 +20,7 @@ def main(arguments: argparse.Namespace) -> None:
     files = PredictFiles(
         base_model=arguments.base_model,
         weights=arguments.weights,
+        start=arguments.start,
         users=arguments.users,
         dataset_root=arguments.root,
         store=arguments.store,
@@ -35,6 +36,7 @@ if __name__ == "__main__":
     parser.add_argument("--experiment", required=True, metavar="NAME", help="name of the experiment")
     parser.add_argument("--base-model", type=Path, required=True, metavar="JSON", help="manifest of the base model")
     step_main.add_list(parser, "--weights", "the manifests of trained weights (none for vanilla)", required=False)
+    parser.add_argument("--start", type=Path, metavar="JSON", help="manifest of the weights that training started from")
     step_main.add_list(parser, "--users", "the manifests of the users' data")
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="folder of the prediction store")

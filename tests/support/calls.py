@@ -71,11 +71,15 @@ def predict(
     batch_size: int = 8,
     gpus: int = 0,
     engine: Mapping[str, Any] | None = None,
+    weights_manifests: Sequence[Name] = (),
+    start_manifest: Name | None = None,
 ) -> dict[str, Any]:
-    """Call `predict_users`."""
+    """Call `predict_users`; the weights are those of a training for all users, or of trainings on folds."""
+    weights = [*weights_manifests, *([] if train_manifest is None else [train_manifest])]
     files = PredictFiles(
         base_model=Path(base_manifest),
-        weights=[] if train_manifest is None else [Path(train_manifest)],
+        weights=[Path(path) for path in weights],
+        start=None if start_manifest is None else Path(start_manifest),
         users=[Path(path) for path in user_manifests],
         dataset_root=Path(dataset_root),
         store=Path(store_folder),

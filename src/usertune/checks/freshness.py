@@ -12,6 +12,7 @@ from usertune.checks.sources import RawData, base_model_state
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
 from usertune.core.hashing import canonical_json, digest
+from usertune.data.folds import FoldSettings, folds_of
 from usertune.data.samples import read_user, request_digest
 from usertune.models.base_folder import from_record, is_local
 from usertune.pipeline import steps
@@ -36,7 +37,7 @@ class Freshness:
         self._holds: dict[str, bool] = {}
         self._valid: dict[str, bool] = {}
         self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}
-        self._requests: dict[str, list[str]] = {}
+        self._requests: dict[tuple[str, FoldSettings | None], list[tuple[int, str]]] = {}
 
     def inspect(self, path: str) -> tuple[dict[str, Any], None] | tuple[None, Finding]:
         """Return the manifest at a path of `results` and None, or None and its problem."""
@@ -44,15 +45,21 @@ class Freshness:
             self._inspected[path] = read_checked(self.folder, self.results[path])
         return self._inspected[path]
 
-    def requests(self, path: str) -> list[str]:
-        """Return the request digests of a user's samples, by the path of their manifest.
+    def requests(self, path: str, folds: FoldSettings | None = None) -> list[tuple[int, str]]:
+        """Return fold and request digest of each of a user's samples.
+
+        Args:
+            path: path of the manifest of the samples.
+            folds: how they are cut into folds; None for no folds, whose number is 0.
 
         Raises:
             UserError: the samples are missing or do not match the manifest.
         """
-        if path not in self._requests:
-            self._requests[path] = [request_digest(sample) for sample in read_user(self.folder / path)[1]]
-        return self._requests[path]
+        if (path, folds) not in self._requests:
+            samples = read_user(self.folder / path)[1]
+            fold_of = folds_of(samples, folds) if folds else {}
+            self._requests[path, folds] = [(fold_of.get(sample["id"], 0), request_digest(sample)) for sample in samples]
+        return self._requests[path, folds]
 
     def recipe(self, path: str) -> str:
         """Return the recipe of a result as canonical JSON, for the ``params`` of its rule.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from usertune.checks.freshness import Freshness
 from usertune.core.manifest import read_manifest
-from usertune.inference.models_in_use import WEIGHTS, Found, models_in_use
+from usertune.inference.models_in_use import START, WEIGHTS, Found, models_in_use
 from usertune.inference.recipe import PredictRecipe
 from usertune.inference.stored_answers import StoredAnswers
 from usertune.pipeline import steps
@@ -23,18 +23,27 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
         Number of stored and of missing answers.
     """
     folder = freshness.folder
-    base, *weights = (
-        Found(folder / path, freshness.inspect(path)[0] or read_manifest(folder / path))
-        for path in (*result.inputs[steps.BASE_MODEL.name], *result.inputs[WEIGHTS])
-    )
-    models = models_in_use(base, weights)
+
+    def found(role: str) -> list[Found]:
+        paths = result.inputs.get(role, ())
+        return [Found(folder / path, freshness.inspect(path)[0] or read_manifest(folder / path)) for path in paths]
+
+    (base,) = found(steps.BASE_MODEL.name)
+    models = models_in_use(base, found(WEIGHTS), next(iter(found(START)), None))
     stores = StoredAnswers(folder / "store" / "predictions", PredictRecipe.model_validate(result.recipe), models)
     manifest = freshness.inspect(user_manifest)[0] or read_manifest(folder / user_manifest)
     user = manifest["user"]
     stored = stores.read((key, user) for key in models.keys_of(user))
     # Planning does not read tens of thousands of samples where nothing is stored.
-    found = sum(("", user, request) in stored for request in freshness.requests(user_manifest)) if stored else 0
-    return found, manifest["samples"] - found
+    if not stored:
+        return 0, manifest["samples"]
+    own = models.folds_of_user(user)
+    if own is None:
+        wanted = [("", user, request) for _, request in freshness.requests(user_manifest)]
+    else:
+        wanted = [(own.key(fold), user, request) for fold, request in freshness.requests(user_manifest, own.settings)]
+    count = sum(asked in stored for asked in wanted)
+    return count, manifest["samples"] - count
 
 
 def only_to_collect(freshness: Freshness) -> list[Result]:

@@ -61,6 +61,18 @@ def folds_of(samples: Sequence[Sample], settings: FoldSettings) -> dict[str, int
     return {sample: fold[unit] for sample, unit in together.items()}
 
 
+def held_out(fold_of: Mapping[str, int]) -> dict[int, str]:
+    """Return fold -> digest of the ids of its samples, by which prediction recognises what a training left out.
+
+    Args:
+        fold_of: see `folds_of`.
+    """
+    folds: dict[int, list[str]] = {}
+    for sample, fold in fold_of.items():
+        folds.setdefault(fold, []).append(sample)
+    return {fold: digest(sorted(ids)) for fold, ids in sorted(folds.items())}
+
+
 def too_few(user: str, samples: Sequence[Sample], settings: FoldSettings) -> str | None:
     """Say that a user has too few samples for the folds, and what to do; None if there are enough."""
     return too_few_of(user, {"samples": len(samples), "episodes": len({item["episode"] for item in samples})}, settings)

@@ -11,11 +11,11 @@ from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.manifest import step_manifest, write_result
-from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN
+from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN, TRAIN_FOLDS
 from usertune.data.samples import read_user
 from usertune.inference.engine import Engine, EngineSettings
 from usertune.inference.engines.catalogue import ENGINES, options_model
-from usertune.inference.models_in_use import WEIGHTS, Found, ModelsInUse, models_in_use
+from usertune.inference.models_in_use import Found, ModelsInUse, models_in_use
 from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
 from usertune.inference.recipe import PredictRecipe
@@ -24,7 +24,7 @@ from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
 from usertune.runtime.progress import Progress
-from usertune.runtime.provenance import current_provenance
+from usertune.runtime.provenance import Provenance, current_provenance, distinct
 
 logger = logging.getLogger(__name__)
 
@@ -35,11 +35,13 @@ class PredictFiles:
 
     Attributes:
         base_model: manifest of the base model.
-        weights: manifests of the experiment's trained weights; empty for vanilla.
+        weights: manifests of the experiment's trained weights: none for vanilla, one training for all users, or
+            trainings on folds.
         users: manifests of the users' prepared data.
         dataset_root: folder of the raw data.
         store: folder of the prediction store, which keeps every generated batch at once.
         predictions: JSON object to write, with the prediction of every sample.
+        start: manifest of the training whose weights the others started from; None for the base model.
     """
 
     base_model: Path
@@ -48,6 +50,7 @@ class PredictFiles:
     dataset_root: Path
     store: Path
     predictions: Path
+    start: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,14 @@ def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, m
         call generated them.
 
     Raises:
-        UserError: an input is missing or damaged, the weights were trained on another base model, or the store lacks
-            answers and the batch size is 0.
+        UserError: an input is missing or damaged, the weights were trained on another base model, from other weights or
+            on other folds, or the store lacks answers and the batch size is 0.
     """
-    models = models_in_use(Found.read(files.base_model), [Found.read(path) for path in files.weights])
-    users = [read_user(path) for path in files.users]
-    manifests = [manifest for manifest, _ in users]
-    questions = [question for _, samples in users for question in models.questions(samples)]
+    weights = [Found.read(path) for path in files.weights]
+    models = models_in_use(Found.read(files.base_model), weights, Found.read(files.start) if files.start else None)
+    users = [(Found(path, manifest), samples) for path in files.users for manifest, samples in [read_user(path)]]
+    manifests = [found.manifest for found, _ in users]
+    questions = [question for found, samples in users for question in models.questions(samples, found)]
     stores = StoredAnswers(files.store, recipe, models)
     with one_at_a_time(stores.lock_file(files.predictions.stem), f"predicting with {experiment}"):
         stored, generated = _complete_store(recipe, models, files, questions, stores, means)
@@ -105,16 +109,15 @@ def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, m
         "%s: %d samples generated, %d were stored", experiment, generated.count, len(questions) - generated.count
     )
     answers = {asked(question): stored[asked(question)] for question in questions}
-    step = step_manifest(recipe, _inputs(models, manifests))
-    trained = models.trained.manifest if models.trained else None
+    samples = {manifest["user"]: manifest["output"] for manifest in manifests}
+    step = step_manifest(recipe, {**models.inputs, "samples": samples})
     result = {
         **step,
         "experiment": experiment,
         "users": [manifest["user"] for manifest in manifests],
-        "model": dict(models.models[""].identity),
+        **_models(models, stores),
         "lineage": _lineage(models, manifests, step["fingerprint"]),
-        "provenance": {TRAIN: trained["provenance"] if trained else [], PREDICT: stores.records_of(answers)},
-        "store_folder": stores.stores[""].folder.name,
+        "provenance": {TRAIN: _trained_with(models), PREDICT: stores.records_of(answers)},
         **_measurements(generated, len(questions), answers),
         "adapter_effect": stores.effect(),
         "files": {},
@@ -165,12 +168,14 @@ def _generate(
         EngineSettings(
             base_folder=models.base_folder,
             mode=models.mode,
-            weights_folder=models.models[""].weights_folder,
+            weights_folder=models.models[""].weights_folder if "" in models.models else None,
             dtype=recipe.dtype,
             pixels=recipe.pixels,
             dataset_root=dataset_root,
             max_new_tokens=recipe.max_new_tokens,
             thinking=recipe.thinking,
+            adapters=_adapters(models, questions),
+            start=models.start_weights,
             options=options_model(recipe.engine).model_validate({**recipe.engine_settings, **means.engine}),
         )
     )
@@ -185,20 +190,36 @@ def _generate(
     return Generated(gpus_used=engine.gpus(), loading_seconds=loading)
 
 
-def _inputs(models: ModelsInUse, users: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the digests of a prediction's inputs, by role."""
-    return {
-        BASE_MODEL: models.base.manifest["output"],
-        **({WEIGHTS: models.trained.manifest["output"]} if models.trained else {}),
-        "samples": {manifest["user"]: manifest["output"] for manifest in users},
-    }
+def _adapters(models: ModelsInUse, questions: Sequence[Question]) -> dict[str, Path]:
+    """Return the folders of the weights that the questions name, by key; empty if one model answers all."""
+    keys = dict.fromkeys(question.model for question in questions if question.model)
+    folders = {key: models.models[key].weights_folder for key in keys}
+    return {key: folder for key, folder in folders.items() if folder is not None}
+
+
+def _models(models: ModelsInUse, stores: StoredAnswers) -> dict[str, Any]:
+    """Return what the models are, and the folders of the store with their answers."""
+    folders = {key: store.folder.name for key, store in stores.stores.items()}
+    if not models.folds:
+        return {"model": dict(models.models[""].identity), "store_folder": folders[""]}
+    return {"models": {key: dict(model.identity) for key, model in models.models.items()}, "store_folders": folders}
+
+
+def _trained_with(models: ModelsInUse) -> list[Provenance]:
+    """Return the distinct records of code, packages and machine of the trainings, the first one first."""
+    trainings = [*([models.start] if models.start else []), *models.weights]
+    return distinct(record for training in trainings for record in training.manifest["provenance"])
 
 
 def _lineage(models: ModelsInUse, users: Sequence[Mapping[str, Any]], fingerprint: str) -> dict[str, Any]:
+    training = models.weights[0].manifest["fingerprint"] if models.weights and not models.folds else None
+    folds = {manifest["user"]: models.folds_of_user(manifest["user"]) for manifest in users}
+    of_folds = {user: own.trained.manifest["fingerprint"] for user, own in folds.items() if own}
     return {
         BASE_MODEL: models.base.manifest["output"],
         PREPARE: {manifest["user"]: manifest["fingerprint"] for manifest in users},
-        TRAIN: models.trained.manifest["fingerprint"] if models.trained else None,
+        TRAIN: training,
+        **({TRAIN_FOLDS: of_folds} if of_folds else {}),
         PREDICT: fingerprint,
     }
 
@@ -255,6 +276,7 @@ def _row(question: Question, prediction: Prediction) -> dict[str, Any]:
     return {
         "id": question.sample["id"],
         "user": question.user,
+        **({"model": question.model} if question.model else {}),
         "text": prediction.text,
         "new_tokens": prediction.new_tokens,
         "stopped": prediction.stopped,

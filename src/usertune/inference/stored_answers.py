@@ -76,8 +76,20 @@ class StoredAnswers:
             self.stores[model].remember_effect(dict(effect))
 
     def effect(self) -> dict[str, Any] | None:
-        """Return what the trained weights change; None if unknown."""
-        return self.stores[""].effect()
+        """Return what the trained weights change; None if unknown.
+
+        Of several adapters, the change is that of the one that changes least, and ``adapters`` is their number.
+        """
+        if "" in self.stores:
+            return self.stores[""].effect()
+        found = [effect for store in self.stores.values() if (effect := store.effect())]
+        if not found:
+            return None
+        return {
+            "probes": sum(effect["probes"] for effect in found),
+            "largest_change": min(effect["largest_change"] for effect in found),
+            "adapters": len(found),
+        }
 
     @contextmanager
     def writer(self, provenance: Provenance) -> Iterator[AnswerWriter]:
