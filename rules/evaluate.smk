@@ -6,6 +6,7 @@ rule predict:
     input:
         base_model=manifest_of(steps.BASE_MODEL),
         weights=inputs_of(steps.PREDICT, "weights"),
+        start=inputs_of(steps.PREDICT, "start"),
         users=inputs_of(steps.PREDICT, "samples"),
     output:
         manifest_of(steps.PREDICT),
@@ -28,6 +29,7 @@ rule predict:
     params:
         recipe=recipe_of(steps.PREDICT),
         weights=list_file("weights"),
+        start=lambda wildcards, input: (["--start", *input.start] if input.start else []),
         root=STUDY.dataset.root,
         store=f"{STUDY.results}/store/predictions",
         users=list_file("users"),
@@ -35,7 +37,7 @@ rule predict:
         "Predicting users {wildcards.batch} with {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/predict.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
-        " --base-model {input.base_model:q} --weights {params.weights:q} --users {params.users:q}"
+        " --base-model {input.base_model:q} --weights {params.weights:q} {params.start:q} --users {params.users:q}"
         " --root {params.root:q} --store {params.store:q} --batch-size {resources.batch_size}"
         " --gpus {resources.gpu} --engine {resources.engine:q} --predictions {output:q} --log {log:q}"
 

@@ -4,7 +4,6 @@ import re
 from functools import cache
 
 from usertune.checks import elsewhere, sources, stored
-from usertune.reporting.figures.catalogue import FIGURES
 
 
 @cache
@@ -50,6 +49,11 @@ def every_result():
     return [f"<results>/{path}" for result in FRESHNESS.results.values() for path in (result.manifest, *result.files)]
 
 
+def every(step):
+    """The manifests of all results of a step."""
+    return [f"<results>/{path}" for path, result in FRESHNESS.results.items() if result.step == step.name]
+
+
 def user_manifests(users):
     """The manifests of some users' prepared data."""
     return expand(manifest_of(steps.PREPARE), user=users)
@@ -73,6 +77,12 @@ def batches_to_collect():
     # The same batch may be stored for one experiment only; the folder before it names the experiment.
     constraints = (f"(?<=/{name}/users_)(?:{'|'.join(batches)})" for name, batches in found.items())
     return "|".join(constraints) or "(?!)"
+
+
+def start_of_folds(wildcards):
+    """The training whose weights the trainings on folds of an experiment start from, if any."""
+    start = STUDY.start_of(wildcards.experiment)
+    return expand(manifest_of(steps.TRAIN), experiment=start) if start else []
 
 
 def inputs_of(step, role):
@@ -102,10 +112,15 @@ def of_all_scores(path):
 
 
 def training_logs(wildcards):
-    """The loss curves of all trained experiments, for figures that show them."""
-    if "training_logs" not in FIGURES.constant(wildcards.figure, "READS"):
-        return []
-    return expand(file_of(steps.TRAIN, "losses"), experiment=TRAINED)
+    """The loss curves of all trainings, for figures that show them."""
+    return [f"<results>/{file}" for file in logs_of_figure(wildcards.figure).values()]
+
+
+def logs_of_figure(figure):
+    """The tables of losses that a figure shows, by the name of the training."""
+    path = STUDY.origin.outcomes + steps.FIGURE.manifest.format(figure=figure)
+    trainings = [FRESHNESS.results[training] for training in FRESHNESS.results[path].inputs["training_logs"]]
+    return {training.name: training.files[0] for training in trainings}
 
 
 def sources_of_users(users):
@@ -131,3 +146,8 @@ def users_file(users):
 def for_each_user(path):
     """A path that still contains {user}, for a program that processes several users; see `unrecorded`."""
     return lambda wildcards, output: f"{STUDY.results}/{path.format(user='{user}', **wildcards)}"
+
+
+def for_each_training(path):
+    """A path that contains {user} instead of {batch}, for a program that trains for several users; see `unrecorded`."""
+    return lambda wildcards, output: f"{STUDY.results}/{path.format(batch='{user}', **wildcards)}"

@@ -26,6 +26,11 @@ def of_users(path, users):
     return [path.replace("{user}", user) for user in users]
 
 
+def of_batches(path, users):
+    """A path with {batch} for each of some users alone."""
+    return [path.replace("{batch}", batch_label([user])) for user in users]
+
+
 def rule_of_batch(step, batch):
     """The name of the rule that makes the results of a batch of users."""
     return f"{step.name} users {batch}"

@@ -22,7 +22,9 @@ rule figure:
     params:
         recipe=recipe_of(steps.FIGURE),
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
-        losses=lambda wildcards, input: [f"{name}={path}" for name, path in zip(TRAINED, input.losses)],
+        losses=lambda wildcards: [
+            f"{name}={STUDY.results}/{path}" for name, path in logs_of_figure(wildcards.figure).items()
+        ],
     message:
         "Drawing {wildcards.figure}"
     shell:
@@ -67,7 +69,7 @@ rule report:
         base_model=rules.base_model.output,
         tables=rules.compare.output,
         figures=expand(rules.figure.output.svg, figure=FIGURE_NAMES),
-        training=expand(manifest_of(steps.TRAIN), experiment=TRAINED),
+        training=every(steps.TRAIN) + every(steps.TRAIN_FOLDS),
         predictions=expand(manifest_of(steps.PREDICT), experiment=STUDY.experiments, batch=BATCHES),
         samples=expand(file_of(steps.PREPARE, "samples"), user=STUDY.users.test),
         data=user_manifests(STUDY.all_users),
@@ -91,13 +93,14 @@ rule report:
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         data=lambda wildcards, input: os.path.dirname(input.data[0]),
         root=STUDY.dataset.root,
+        training=list_file("training"),
         predictions=list_file("predictions"),
         samples=list_file("samples"),
     message:
         "Writing the report"
     shell:
         'python "$USERTUNE_SCRIPTS"/report.py --recipe {params.recipe:q} --tables {params.tables:q}'
-        " --figures {input.figures:q} --audit {input.audit:q} --leakage {input.leakage:q} --training-manifests {input.training:q}"
+        " --figures {input.figures:q} --audit {input.audit:q} --leakage {input.leakage:q} --training-manifests {params.training:q}"
         " --predictions {params.predictions:q} --samples {params.samples:q}"
         " --study {params.study:q} --base-model {input.base_model:q} --data {params.data:q}"
         " --dataset-root {params.root:q} --out {output.report:q} --study-copy {output.study:q}"

@@ -126,8 +126,9 @@ def estimate_of_study(look_at_raw=None):
 def waiting_trainings():
     """The experiments whose training is about to run, in the order of the study; none in a job."""
     jobs = workflow.dag.needrun_jobs() if workflow.is_main_process else ()
-    waiting = {job.wildcards.experiment for job in jobs if job.rule.name == steps.TRAIN.name}
-    return [name for name in TRAINED if name in waiting]
+    rules = (steps.TRAIN.name, steps.TRAIN_FOLDS.name)
+    waiting = {job.wildcards.experiment for job in jobs if job.rule.name.partition(" ")[0] in rules}
+    return [name for name in STUDY.experiments if name in waiting]
 
 
 def refuse_what_this_machine_cannot_run():
@@ -158,6 +159,6 @@ if workflow.output_settings.dryrun and not DATA_ALONE:
     # Above the list of jobs. For named targets, which may need no training, it is said when Snakemake comes to the job.
     asked = command_line()
     if asked is not None and not asked.targets and not on_a_cluster():
-        for name in TRAINED:
-            if not FRESHNESS.holds(steps.TRAIN.manifest.format(experiment=name)):
-                warn_of_what_is_missing(name)
+        for path, result in FRESHNESS.results.items():
+            if result.step in (steps.TRAIN.name, steps.TRAIN_FOLDS.name) and not FRESHNESS.holds(path):
+                warn_of_what_is_missing(result.experiment)

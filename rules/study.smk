@@ -54,6 +54,16 @@ TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.
 ANSWERED_ELSEWHERE = [name for name, experiment in STUDY.experiments.items() if experiment.answers is not None]
 # Experiments without a model.
 PRIORS = [name for name, experiment in STUDY.experiments.items() if experiment.prior is not None]
+PERSONAL, POOLED = (
+    [
+        name
+        for name, experiment in STUDY.experiments.items()
+        if experiment.trained_on_folds and experiment.scope == scope
+    ]
+    for scope in ("personal", "pooled")
+)
+# The label of all test users, for what is made of all of them together.
+EVERYBODY = batch_label(STUDY.users.test)
 # Experiments whose predictions wait for weights that are trained here.
 WAITING_FOR_WEIGHTS = {result.experiment for result in FRESHNESS.results.values() if result.inputs.get("weights")}
 DATA_BATCHES = {batch_label(users): users for users in STUDY.data_batches}

@@ -31,7 +31,7 @@ def main(arguments: argparse.Namespace) -> None:
 def named_path(text: str) -> tuple[str, Path]:
     name, separator, path = text.partition("=")
     if not (name and separator and path):
-        raise argparse.ArgumentTypeError(f"{text!r}: write EXPERIMENT=FILE")
+        raise argparse.ArgumentTypeError(f"{text!r}: write TRAINING=FILE")
     return name, Path(path)
 
 
@@ -41,8 +41,8 @@ if __name__ == "__main__":
     parser.add_argument("--name", required=True, choices=FIGURE_NAMES, help="name of the figure")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
     parser.add_argument(
-        "--training-log", nargs="*", default=[], type=named_path, metavar="EXPERIMENT=CSV",
-        help="the training log of each trained experiment",
+        "--training-log", nargs="*", default=[], type=named_path, metavar="TRAINING=CSV",
+        help="the log of each training: its experiment and, for one on folds, the users",
     )  # fmt: skip
     parser.add_argument("--svg", required=True, type=Path, metavar="FILE", help="output: the figure as SVG")
     parser.add_argument("--png", required=True, type=Path, metavar="FILE", help="output: the figure as PNG")

@@ -52,11 +52,10 @@ if __name__ == "__main__":
     parser.add_argument("--study", required=True, type=Path, metavar="YAML", help="the study, to copy")
     parser.add_argument("--base-model", required=True, type=Path, metavar="JSON", help="manifest of the base model")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
-    for option, kind, meaning in (
-        ("--figures", "SVG", "the figures, in the order of the report"),
-        ("--training-manifests", "JSON", "manifests of the trained experiments"),
-    ):
-        parser.add_argument(option, nargs="*", default=[], type=Path, metavar=kind, help=meaning)
+    parser.add_argument(
+        "--figures", nargs="*", default=[], type=Path, metavar="SVG", help="the figures, in the order of the report"
+    )
+    step_main.add_list(parser, "--training-manifests", "the manifests of all trainings", required=False)
     step_main.add_list(parser, "--predictions", "all predictions of all experiments")
     step_main.add_list(parser, "--samples", "the canonical samples of the users to show")
     parser.add_argument("--data", required=True, type=Path, metavar="FOLDER", help="manifests of all users' samples")

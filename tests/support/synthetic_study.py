@@ -47,6 +47,8 @@ from usertune.study.copy import study_text
 from usertune.study.load import study_from_config
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
+from usertune.training.recipe import Execution, TrainFoldsRecipe
+from usertune.training.train_folds import FoldFiles, FoldJob
 
 BASE = Path(__file__).parents[2] / "demo" / "base"
 MODES = {"vanilla": "vanilla", "lora": "lora", "full_tuned": "full"}
@@ -56,6 +58,12 @@ OTHERS: dict[str, dict[str, Any]] = {
     "of_all": {"mode": "prior", "prior": {"of": "train_users"}},
     "own": {"mode": "prior", "prior": {"of": "same_user", "point": "mean"}},
 }
+# Experiments on folds, for studies that have some.
+ON_FOLDS: dict[str, dict[str, Any]] = {
+    "personal": {"mode": "lora", "scope": "personal", "start_from": "full_tuned"},
+    "pooled": {"mode": "lora", "scope": "pooled", "start_from": "full_tuned", "like": "personal"},
+}
+FOLDS = {"count": 2, "by": "random", "seed": 0}
 # Chance of a hit in each mode.
 SKILL = {"vanilla": 0.2, "lora": 0.5, "full": 0.8}
 # What an answer takes.
@@ -92,8 +100,9 @@ class StandInEngine:
             StandInEngine.generated += len(batch)
             yield [(question, self._prediction(question.sample)) for question in batch]
 
-    def effects(self, questions: Sequence[Question]) -> dict[str, dict[str, Any]]:
-        return {"": {"probes": len(questions[:4]), "largest_change": 2.5}} if self.mode == "lora" else {}
+    def effects(self, questions: Sequence[Question]) -> Mapping[str, Mapping[str, Any]]:
+        models = dict.fromkeys(question.model for question in questions) if self.mode == "lora" else {}
+        return {model: {"probes": len(questions[:4]), "largest_change": 2.5} for model in models}
 
     def _prediction(self, sample: Sample) -> Prediction:
         x, y = sample["target"]["point"]
@@ -128,7 +137,8 @@ def without_a_model(hostile: str = "") -> Iterator[None]:
     stand_ins: dict[str, dict[str, Any]] = {
         "usertune.training.finetune": {"FineTuning": SimpleNamespace, "fine_tune": StandInTrainer.fine_tune},
         "usertune.inference.engines.transformers": {"TransformersEngine": partial(StandInEngine, hostile=hostile)},
-        "usertune.models.loading": {"device_name": lambda: "cpu"},
+        "usertune.models.loading": {"device_name": lambda: "cpu", "load_start": lambda *_: None},
+        "usertune.models.reused": {"ReusedModel": lambda load: None},
     }
     before = {name: sys.modules.get(name) for name in stand_ins}
     for name, contents in stand_ins.items():
@@ -153,7 +163,7 @@ class SyntheticStudy:
         users: the test users; two others are trained on, and one validates.
         samples: how many each user has.
         episodes: into how many episodes they are dealt out.
-        experiments: some of `MODES` and `OTHERS`.
+        experiments: some of `MODES`, `OTHERS` and `ON_FOLDS`.
         hostile: text for instructions and answers.
         users_per_job: how many users a prediction job takes.
         other_versions: package versions of training and prediction, for experiments made with other than today's.
@@ -172,17 +182,23 @@ class SyntheticStudy:
 
     @cached_property
     def study(self) -> Study:
-        config = {
+        return study_from_config({**self.config, **self.changes})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The study without `changes`, as a study file says it."""
+        further = OTHERS | ON_FOLDS
+        return {
             "name": "synthetic",
             "results": str(self.root),
             "dataset": {"root": str(self.dataset)},
             "users": {"train": "t1,t2", "validation": "v1", "test": self.users},
             "base_model": {"path": str(self.root / "base")},
-            "experiments": {name: OTHERS.get(name) or {"mode": MODES[name]} for name in self.experiments},
+            "experiments": {name: further.get(name) or {"mode": MODES[name]} for name in self.experiments},
+            **({"folds": FOLDS} if ON_FOLDS.keys() & set(self.experiments) else {}),
             "evaluation": {"thresholds": [140, 70.5], "users_per_job": self.users_per_job},
             "report": {"title": "A <b>bold</b> study", "examples": 2},
         }
-        return study_from_config({**config, **self.changes})
 
     @cached_property
     def recipes(self) -> Recipes:
@@ -216,15 +232,15 @@ class SyntheticStudy:
         return self.root / f"data/user_{user}.jsonl"
 
     def training_logs(self) -> dict[str, Path]:
-        trained = [name for name, experiment in self.study.experiments.items() if experiment.trained]
-        return {name: self.root / f"checkpoints/{name}/training_log.csv" for name in trained}
+        trained = [result for result in self.results.values() if result.step in ("train", "train_folds")]
+        return {result.name: self.root / result.files[0] for result in trained}
 
     def write(self) -> SyntheticStudy:
         """Write raw data and base model, and make everything up to the predictions."""
         for user in self.study.all_users:
             self.write_raw(user)
         shutil.copytree(BASE, self.root / "base", dirs_exist_ok=True)
-        self.make_all("prepare", "base_model", "train", "predict")
+        self.make_all("prepare", "base_model", "train", "train_folds", "predict")
         return self
 
     def write_raw(self, user: str) -> None:
@@ -232,9 +248,11 @@ class SyntheticStudy:
         chance = random.Random(f"targets of {user}")
         lines = []
         (self.dataset / "images").mkdir(parents=True, exist_ok=True)
+        # With folds, no sample may be a copy of another one.
+        blue = 120 + self.study.all_users.index(user) * (self.study.folds is not None)
         for step in range(self.samples):
             image = f"images/{user}_{step}.png"
-            Image.new("RGB", (90, 180), (240, 10 * step, 120)).save(self.dataset / image)
+            Image.new("RGB", (90, 180), (240, 10 * step, blue)).save(self.dataset / image)
             question = [{"type": "image", "image": image}, {"type": "text", "text": f"Tap 'send' {self.hostile}"}]
             answer = f"```grounding\n{[chance.randint(100, 900), chance.randint(100, 900)]}\n```"
             turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
@@ -268,14 +286,14 @@ class SyntheticStudy:
             path = str(self.study.experiments[str(result.experiment)].answers)
             above = [self.root / path for path in result.upstream]
             collect_answers(AnswersRecipe.model_validate(recipe), str(result.experiment), path, above, out)
-        elif result.step in ("train", "predict"):
+        elif result.step in ("train", "train_folds", "predict"):
             versions = {**installed_versions(), **self.other_versions.get(str(result.experiment), {})}
             with (
                 without_a_model(self.hostile),
                 patch("usertune.runtime.provenance.installed_versions", lambda: versions),
             ):
-                make = self._train if result.step == "train" else self._predict
-                make(result, recipe)
+                make = {"train": self._train, "train_folds": self._train_folds, "predict": self._predict}
+                make[result.step](result, recipe)
         elif result.step == "score":
             name, (user,), predictions = str(result.experiment), result.users, self.root / result.upstream[1]
             rows, store = out.with_suffix(".csv"), self.root / "store/scores"
@@ -331,6 +349,15 @@ class SyntheticStudy:
             gpus=0,
         )
 
+    def _train_folds(self, result: Result, recipe: Mapping[str, Any]) -> None:
+        (base,), start, users = ([self.root / path for path in paths] for paths in result.inputs.values())
+        out = self.root / result.manifest
+        template = str(out.parent / "users_{user}.json")
+        files = FoldFiles(base, start[0] if start else None, self.dataset, template, template.replace(".json", ".csv"))
+        execution = Execution.parse(self.recipes.execution(str(result.experiment)))
+        with FoldJob(TrainFoldsRecipe.model_validate(recipe), execution, str(result.experiment), files) as job:
+            job.train(users)
+
     def _predict(self, result: Result, recipe: Mapping[str, Any]) -> None:
         name = str(result.experiment)
         if self.study.experiments[name].prior is not None:
@@ -338,13 +365,15 @@ class SyntheticStudy:
             files = PriorFiles(users, targets, self.root / result.manifest)
             predict_prior(PriorRecipe.model_validate(recipe), name, files)
             return
-        base, *rest = (self.root / above for above in result.upstream)
+        inputs = {role: [self.root / path for path in paths] for role, paths in result.inputs.items()}
         calls.predict(
             recipe=recipe,
             experiment=str(result.experiment),
-            base_manifest=base,
-            train_manifest=rest.pop(0) if len(rest) > len(result.users) else None,
-            user_manifests=rest,
+            base_manifest=inputs["base_model"][0],
+            train_manifest=None,
+            weights_manifests=inputs["weights"],
+            start_manifest=next(iter(inputs["start"]), None),
+            user_manifests=inputs["samples"],
             dataset_root=self.dataset,
             store_folder=self.root / "store/predictions",
             predictions_file=self.root / result.manifest,
@@ -376,7 +405,9 @@ class SyntheticStudy:
             figures=[self.root / f"figures/{name}.svg" for name in FIGURE_NAMES],
             audit=self.audit_file,
             leakage=self.root / steps.LEAKAGE.manifest,
-            training_manifests=[path.with_name("manifest.json") for path in self.training_logs().values()],
+            training_manifests=[
+                self.root / name for name, result in self.results.items() if result.step in ("train", "train_folds")
+            ],
             predictions=[self.root / name for name in self.results if name.startswith("predictions/")],
             samples=[self.samples_of(user) for user in self.users],
             data=self.samples_of(self.users[0]).parent,

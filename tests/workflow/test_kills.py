@@ -45,6 +45,12 @@ STEPS = (
 )
 
 
+ON_FOLDS = (
+    Step("train_folds", 6, ("results/checkpoints/lora/users_1.json",), "checkpoints/lora/users_2.json"),
+    Step("predict", 4, ("results/predictions/lora/users_1-2.json",), "predictions/lora/users_1-2.json"),
+)
+
+
 @dataclass
 class Killer:
     """Kills jobs of a study, or the Snakemake that runs it, at random moments.
@@ -87,7 +93,7 @@ class Killer:
         if self._run and self._run.poll() is None:
             self._run.kill()
             self._run.wait()
-        for step in STEPS:
+        for step in (*STEPS, *ON_FOLDS):
             for process in self.workplace.programs(step.name):
                 process.kill()
 
@@ -180,6 +186,40 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
     code, output = workplace.usertune("audit", "--study", str(workplace.study))
     assert code == 0, output
     assert "Nothing to be done" in workplace.run()
+
+
+@pytest.mark.timeout(1800)
+def test_personal_training_and_prediction_killed_at_ten_random_moments(tmp_path: Path) -> None:
+    workplace = _small_study(tmp_path / "study")
+    workplace.replace("  lora:\n    mode: lora\n", "  lora:\n    mode: lora\n    scope: personal\n")
+    workplace.replace("evaluation:\n", "folds: {count: 2, by: random}\nevaluation:\n")
+    workplace.replace("  warmup_steps: 1\n", "")
+    results = (*ON_FOLDS[0].targets, *ON_FOLDS[1].targets, "results/checkpoints/lora/users_2.json")
+    workplace.run(*results, timeout=900)
+    undisturbed = tmp_path / "undisturbed"
+    workplace.results.rename(undisturbed)
+    killer = Killer(workplace, random.Random(10), _usual_seconds(workplace))
+    try:
+        for step in ON_FOLDS:
+            for _ in range(step.kills):
+                killer.kill_once(step)
+    finally:
+        killer.end()
+    assert killer.killed.total() == 10
+    workplace.run(*results, timeout=900)
+    for user in ("1", "2"):
+        name = f"checkpoints/lora/users_{user}.json"
+        before, after = json.loads((undisturbed / name).read_text()), workplace.json(name)
+        assert after["output"] == before["output"]
+        for fold, record in after["folds"].items():
+            for key in ("fingerprint", "weights_files", "losses_sha256", "steps", "held_out"):
+                assert record[key] == before["folds"][fold][key], key
+        table = name.replace(".json", ".csv")
+        assert (workplace.results / table).read_bytes() == (undisturbed / table).read_bytes()
+    name = "predictions/lora/users_1-2.json"
+    assert workplace.json(name)["predictions"] == json.loads((undisturbed / name).read_text())["predictions"]
+    # Two users with 12 samples each; the line that a kill cut short is not counted.
+    assert len([line for line in workplace.stored_lines() if line.endswith("}")]) == 24, "no answer was generated twice"
 
 
 def _same_results(workplace: Workplace, undisturbed: Path) -> None:

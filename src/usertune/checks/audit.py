@@ -256,7 +256,7 @@ def _unreferenced(study: Study, results: Mapping[str, Result], manifests: Mappin
     found = []
     for step in checked:
         # Weights are deeper.
-        pattern = "*/*.*" if step is steps.TRAIN else "**/*.*"
+        pattern = "*/*.*" if step in (steps.TRAIN, steps.TRAIN_FOLDS) else "**/*.*"
         for path in sorted((folder / (outcomes if step.of_comparison else "") / step.folder).glob(pattern)):
             name = path.relative_to(folder).as_posix()
             if path.is_file() and not path.name.startswith(".") and name not in known:

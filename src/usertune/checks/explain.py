@@ -12,9 +12,13 @@ from usertune.checks.stored import count_stored
 from usertune.core.errors import UserError
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result
+from usertune.data.samples import read_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, needed_for, report_path
-from usertune.training.train import COMPLETE, train_inputs, work_folder
+from usertune.training.recipe import TrainFoldsRecipe
+from usertune.training.train import train_inputs
+from usertune.training.train_folds import parts_of
+from usertune.training.working_folder import COMPLETE, work_folder
 
 
 @dataclass
@@ -26,6 +30,7 @@ class Explanation:
         causes: reason -> labels of the results that it affects directly.
         jobs: step -> number of jobs that would run.
         trainings: a text for each training job that would run.
+        fold_trainings: a text for each user, or all users together, with trainings on folds that would run.
         stored: number of samples with stored answers.
         to_generate: number of samples to generate.
         unknown: number of samples that may be stored, because model or samples may turn out unchanged.
@@ -37,6 +42,7 @@ class Explanation:
     causes: dict[str, list[str]] = field(default_factory=dict)
     jobs: dict[str, int] = field(default_factory=dict)
     trainings: list[str] = field(default_factory=list)
+    fold_trainings: list[str] = field(default_factory=list)
     stored: int = 0
     to_generate: int = 0
     unknown: int = 0
@@ -66,7 +72,9 @@ def explain(freshness: Freshness, target: str | None = None) -> Explanation:
         if own or any(above in again for above in result.upstream):
             again.add(path)
             explanation.jobs[result.step] = explanation.jobs.get(result.step, 0) + 1
-            if result.step == steps.TRAIN.name:
+            if result.step == steps.TRAIN_FOLDS.name:
+                explanation.fold_trainings.append(_folds_in_words(freshness, result, again))
+            elif result.step == steps.TRAIN.name:
                 explanation.trainings.append(_training_in_words(freshness, result, again))
             elif result.step == steps.PREDICT.name:
                 if freshness.study.experiments[str(result.experiment)].generated:
@@ -91,8 +99,9 @@ def in_words(explanation: Explanation) -> str:
         generates = explanation.to_generate + explanation.unknown and explanation.predicts_on_gpu
         gpu = step.gpu and (step is not steps.PREDICT or generates)
         lines.append(f"  {count} {step.counted[count != 1]}{' (GPU)' if gpu else ''}")
-        if step is steps.TRAIN:
-            lines += [f"    {training}" for training in explanation.trainings]
+        if step in (steps.TRAIN, steps.TRAIN_FOLDS):
+            texts = explanation.trainings if step is steps.TRAIN else _first(explanation.fold_trainings)
+            lines += [f"    {text}" for text in texts]
         elif step is steps.PREDICT:
             lines.append(f"    {_samples_in_words(explanation)}")
     return "\n".join(lines)
@@ -120,6 +129,30 @@ def _training_in_words(freshness: Freshness, result: Result, again: set[str]) ->
     if any(work.glob("checkpoint-*")):
         return f"{result.label}: resumes from a working checkpoint"
     return f"{result.label}: trains from the beginning"
+
+
+def _folds_in_words(freshness: Freshness, result: Result, again: set[str]) -> str:
+    """Return how many trainings on folds would train, resume or reuse weights."""
+    if any(path in again for path in result.upstream):
+        return f"{result.label}: trains on folds whose samples, base model or start turn out to be changed"
+    manifests = {path: freshness.inspect(path)[0] or {} for path in result.upstream}
+    (base,), start = result.inputs[steps.BASE_MODEL.name], result.inputs["start"]
+    samples = [read_user(freshness.folder / path)[1] for path in result.inputs["samples"]]
+    recipe = TrainFoldsRecipe.model_validate(result.recipe)
+    counts = {"will be reused": 0, "resumes from a working checkpoint": 0, "trains from the beginning": 0}
+    for part in parts_of(recipe, manifests[base], manifests[start[0]] if start else None, samples):
+        work = work_folder(freshness.folder / result.manifest, part.fingerprint)
+        complete, resume, begin = counts
+        if (work / COMPLETE).exists() and _seems_complete(work):
+            counts[complete] += 1
+        else:
+            counts[resume if any(work.glob("checkpoint-*")) else begin] += 1
+    folds = [f"{count} of {sum(counts.values())} folds {what}" for what, count in counts.items() if count]
+    return f"{result.label}: {', '.join(folds)}"
+
+
+def _first(texts: Sequence[str], shown: int = 10) -> list[str]:
+    return [*texts[:shown], *([f"and {len(texts) - shown} more"] if len(texts) > shown else [])]
 
 
 def _seems_complete(work: Path) -> bool:

@@ -45,8 +45,10 @@ def is_made_from(manifest: Manifest, upstream: Manifest) -> bool:
     """Whether, judging by the manifests alone, a result may be made from an upstream result."""
     lineage = manifest.get("lineage", {}).get(upstream["step"])
     if isinstance(lineage, Mapping):
-        lineage = lineage.get(upstream.get("user"))
-    return lineage in (None, upstream["fingerprint"], upstream["output"])
+        found = {lineage.get(user) for user in upstream.get("users") or [upstream.get("user")]}
+    else:
+        found = {lineage}
+    return found <= {None, upstream["fingerprint"], upstream["output"]}
 
 
 def _changed_inputs(result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:
@@ -89,7 +91,7 @@ def _answers(predictions: Manifest, path: str, result: Result) -> str:
 # What a step uses of an earlier result, if not its output.
 _SEES: dict[tuple[str, str], Callable[[Manifest, str, Result], str]] = {
     (steps.SCORE.name, "answers"): _answers,
-    (steps.FIGURE.name, "training_logs"): lambda training, *_: str(training["files"]["training_log.csv"]),
+    (steps.FIGURE.name, "training_logs"): lambda training, *_: "".join(map(str, training["files"].values())),
     (steps.REPORT.name, "data"): lambda data, *_: skipped_digest(data),
 }
 # Inputs of the steps without earlier steps, computed from their manifests.

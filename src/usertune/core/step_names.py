@@ -25,4 +25,4 @@ READ_ANSWERS = "read_answers"
 # The rule for predictions without a model, and the key of its code version.
 PREDICT_PRIOR, PRIOR = "predict_prior", "prior"
 
-STEP_NAMES = (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)
+STEP_NAMES = (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, TRAIN_FOLDS, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)

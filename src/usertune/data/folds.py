@@ -113,7 +113,9 @@ def episodes_in_time(samples: Sequence[Sample]) -> list[str]:
     return list(known)
 
 
-def training_part(samples: Sequence[Sample], fold_of: Mapping[str, int], fold: int) -> TrainingPart:
+def training_part(
+    samples: Sequence[Sample], fold_of: Mapping[str, int], fold: int, asked: Sequence[Sample] | None = None
+) -> TrainingPart:
     """Return the samples of one user that the training for a fold may see.
 
     These are the samples of the other folds without copies of those of the fold: samples with the same request (see
@@ -124,15 +126,16 @@ def training_part(samples: Sequence[Sample], fold_of: Mapping[str, int], fold: i
         samples: all samples of the user.
         fold_of: see `folds_of`.
         fold: the fold whose samples the trained model will be asked.
+        asked: all samples that it will be asked, if it serves several users; None: those of this user's fold.
 
     Raises:
-        UserError: no sample is left.
+        UserError: no sample is left, and the model serves this user alone.
     """
-    test = [sample for sample in samples if fold_of[sample["id"]] == fold]
+    test = [sample for sample in samples if fold_of[sample["id"]] == fold] if asked is None else asked
     others = [sample for sample in samples if fold_of[sample["id"]] != fold]
     requests, contents = {request_digest(sample) for sample in test}, {_content(sample) for sample in test}
     found = [sample for sample in others if request_digest(sample) not in requests and _content(sample) not in contents]
-    if not found:
+    if not found and asked is None:
         raise UserError(
             f"user {_user_of(samples)}, fold {fold}: no sample is left for training, because all {len(others)} samples "
             "of the other folds are copies of samples of this fold; use more data of the user, or leave the user out "

@@ -108,7 +108,7 @@ def summary_table(
         found = estimate(values, own, confidence, primary.bounds)
         row: dict[str, Any] = {
             "experiment": experiment.name,
-            "mode": experiment.mode,
+            "mode": experiment.kind,
             "users": own["user"].nunique(),
             "samples": len(own),
             "parse_rate": own["parsed"].mean(),

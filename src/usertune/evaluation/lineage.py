@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from usertune.core.hashing import digest
-from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
+from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN, TRAIN_FOLDS
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.runtime.provenance import current_provenance, describe_revision, distinct
 
@@ -27,9 +27,9 @@ def lineage_of(recipe: CompareRecipe, fingerprint: str, metrics: Sequence[Mappin
 
     Returns:
         ``fingerprint``, ``study_sha256``, ``provenance`` (the comparison's own), and under ``experiments`` for each
-        its ``lineage`` (fingerprints of base model and training, and of prepare, predict and score for each user; the
-        ``source`` of what was made elsewhere), ``provenance`` (code, packages and machine of training and prediction)
-        and ``scored`` (when the first and the last user were scored; None if unknown).
+        its ``lineage`` (fingerprints of base model, training and trainings on folds, and of prepare, predict and score
+        for each user; the ``source`` of what was made elsewhere), ``provenance`` (code, packages and machine of
+        training and prediction) and ``scored`` (when the first and the last user were scored; None if unknown).
     """
     experiments: dict[str, Any] = {}
     for item in metrics:
@@ -41,6 +41,8 @@ def lineage_of(recipe: CompareRecipe, fingerprint: str, metrics: Sequence[Mappin
         if SOURCE in lineage:
             digests = own["lineage"][SOURCE]["sha256"] | lineage[SOURCE]["sha256"]
             own["lineage"][SOURCE] = {**lineage[SOURCE], "sha256": digests}
+        if folds := lineage.get(TRAIN_FOLDS):
+            own["lineage"].setdefault(TRAIN_FOLDS, {}).update(folds)
         for step, records in item["provenance"].items():
             own["provenance"][step] = distinct([*own["provenance"].get(step, []), *records])
     for name, own in experiments.items():
@@ -66,6 +68,8 @@ def lineage_in_words(found: Mapping[str, Any]) -> list[str]:
         steps = {"base model": lineage[BASE_MODEL], "training": lineage[TRAIN]}
         links = [f"{step} {value[:SHOWN_DIGITS]}" for step, value in steps.items() if value]
         links += [source_in_words(lineage[SOURCE])] if SOURCE in lineage else []
+        folds = lineage.get(TRAIN_FOLDS, {})
+        links += [f"trainings on folds {digest(folds)[:SHOWN_DIGITS]}"] if folds else []
         links = links or ["no model"]
         lines.append(f"{name}: {', '.join(links)}; {len(lineage['users'])} users, see tables/manifest.json for each")
         for step, records in experiment["provenance"].items():

@@ -84,6 +84,13 @@ class Experiment(Settings):
 
     name: str
     mode: str
+    scope: str = "global"
+    """Who shares the weights: all test users (``global``), or see ``scope`` of a study's experiment."""
+
+    @property
+    def kind(self) -> str:
+        """Mode and, unless all users share the weights, scope, for people."""
+        return self.mode if self.scope == "global" else f"{self.mode}, {self.scope}"
 
 
 class ComparisonDesign(Measured):

@@ -112,6 +112,12 @@ def export_model(study: Study, export: HubFolder) -> str:
 def _check_asked(study: Study, export: HubFolder) -> None:
     trained = [name for name, experiment in study.experiments.items() if experiment.trained]
     if export.experiment not in trained:
+        if export.experiment in study.experiments and study.experiments[export.experiment].trained_on_folds:
+            folder = Path(study.results, steps.TRAIN_FOLDS.manifest.format(experiment=export.experiment, batch="ID"))
+            raise UserError(
+                f"--experiment {export.experiment}: each user and fold has its own weights, which are no model for a "
+                f"hub; {folder} names the folder of each"
+            )
         known = f"trained experiments of this study: {', '.join(trained)}" if trained else "this study trains none"
         raise UserError(f"--experiment {export.experiment}: {known}")
     if export.merge and study.experiments[export.experiment].mode != "lora":

@@ -110,6 +110,11 @@ class Submission:
     nodes: str = ""
     cancelled: bool = False
 
+    @property
+    def step(self) -> str:
+        """Name of its step. The rule of a batch of users also names the users."""
+        return self.rule.partition(" ")[0]
+
 
 @dataclass(frozen=True)
 class Run:

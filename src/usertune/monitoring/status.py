@@ -18,7 +18,7 @@ from usertune.checks.freshness import Freshness
 from usertune.checks.upstream import is_made_from
 from usertune.monitoring.jobs import Attempt, JobRecord, Jobs, Run, Submission, read_record
 from usertune.pipeline import steps
-from usertune.pipeline.layout import Result
+from usertune.pipeline.layout import Result, job_of
 from usertune.runtime.job_record import SUFFIX
 
 State = Literal["done", "running", "queued", "waiting", "failed", "stopped"]
@@ -123,7 +123,7 @@ def status_of(freshness: Freshness, jobs: Jobs) -> Status:
         record = read_record(record_path)
         if _is_done(freshness, result, done):
             done.add(path)
-        submission = newest.get(_key(result.step, result.wildcards))
+        submission = newest.get(_key(*job_of(freshness.study, result)))
         state, error = _state(jobs, record, submission, path in done)
         facts = _facts(freshness, result, state, record, submission, jobs.now)
         if submission and not log.exists():
@@ -237,6 +237,11 @@ def _facts(
 
 def _speed_of_done(manifest: Mapping[str, Any]) -> float | None:
     """Return the samples per second of a training or a prediction; None if it found everything done."""
+    if manifest["step"] == steps.TRAIN_FOLDS.name:
+        folds = manifest["folds"].values()
+        seconds = sum(fold["wall_seconds"] for fold in folds)
+        samples = sum(fold["samples_per_second"] * fold["wall_seconds"] for fold in folds)
+        return float(samples / seconds) if seconds else None
     if manifest["step"] == steps.TRAIN.name:
         speed: float | None = manifest.get("samples_per_second")
         return speed

@@ -101,11 +101,24 @@ def _experiments(status: Status) -> Table:
 
 
 def _training(rows: Sequence[Row]) -> Text:
+    if of_folds := [row for row in rows if row.step == steps.TRAIN_FOLDS.name]:
+        return _training_on_folds(of_folds)
     row = next((row for row in rows if row.step == steps.TRAIN.name), None)
     if row is None:
         return Text("none", style="dim")
     share = f" {_percent(row)}" if row.state == "running" and row.total else ""
     return Text(row.state + share, style=STYLES[row.state])
+
+
+def _training_on_folds(rows: Sequence[Row]) -> Text:
+    """Return the progress of trainings on folds: one row for each user, or for all users together."""
+    states = Counter(row.state for row in rows)
+    state = _worst(states)
+    if len(rows) == 1:
+        share = f" {_percent(rows[0])}" if state == "running" and rows[0].total else ""
+        return Text(state + share, style=STYLES[state])
+    share = "" if state == "done" else f" {states['done']}/{len(rows)}"
+    return Text(state + share, style=STYLES[state])
 
 
 def _speed(rows: Sequence[Row]) -> str:

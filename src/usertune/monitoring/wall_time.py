@@ -160,12 +160,12 @@ def _gpu_jobs(status: Status, jobs: Jobs, since: datetime | None) -> Iterator[tu
         yield _job_time(row.label, row.step, attempt, jobs.submissions.get(newest or ""), jobs)
     for submission in jobs.submissions.values():
         last = submission.seen or submission.adopted or submission.noted
-        if submission.job in recorded or submission.rule not in GPU_STEPS or (since and last < since):
+        if submission.job in recorded or submission.step not in GPU_STEPS or (since and last < since):
             continue
         if submission.seen is None and not (jobs.run and jobs.run.alive):
             continue
         label = f"{submission.rule} {', '.join(submission.wildcards.values())}"
-        yield _job_time(label, submission.rule, None, submission, jobs)
+        yield _job_time(label, submission.step, None, submission, jobs)
 
 
 def _job_time(

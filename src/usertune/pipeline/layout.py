@@ -13,6 +13,7 @@ from typing import Any, Literal
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file
 from usertune.core.manifest import FORMAT, OLD_FORMAT, read_result
+from usertune.core.users import batch_label
 from usertune.data.image_store import recorded_digest
 from usertune.pipeline import steps
 from usertune.pipeline.recipes import Recipes
@@ -66,6 +67,12 @@ class Result:
         """Wildcards of its job."""
         values = self.item.values
         return {name: values[name] for name in steps.STEPS[self.step].wildcards}
+
+    @property
+    def name(self) -> str:
+        """Its name among several results of one role, see `usertune.core.manifest.name_among_inputs`."""
+        users = [batch_label(self.users)] if self.users else []
+        return " ".join(filter(None, [self.experiment, *users, self.item.figure]))
 
     @property
     def experiment(self) -> str | None:
@@ -153,6 +160,16 @@ class _Made:
         return tuple(dict.fromkeys(found))
 
 
+def job_of(study: Study, result: Result) -> tuple[str, dict[str, str]]:
+    """Return the rule and the wildcards of the job that makes a result."""
+    if result.step == steps.TRAIN_FOLDS.name and result.experiment is not None:
+        batch = next((users for users in study.test_batches if result.users[0] in users), ())
+        personal = study.experiments[result.experiment].scope == "personal"
+        rule = f"{result.step} users {batch_label(batch)}" if personal else result.step
+        return rule, {"experiment": result.experiment}
+    return result.step, result.wildcards
+
+
 def _inputs(study: Study, step: steps.Step, item: steps.Item, made: Mapping[str, _Made]) -> dict[str, tuple[str, ...]]:
     """Return ``{role: manifests}`` of the inputs of a result."""
     found: dict[str, dict[str, None]] = {given.role: {} for given in step.inputs}
@@ -231,10 +248,12 @@ def _files_of(folder: Path, result: Result, manifest: Mapping[str, Any]) -> Iter
             file = (folder / result.manifest).parent / name
             if not file.is_file() or file.stat().st_size != size:
                 yield file, recorded_digest(name)
-    if result.step == steps.TRAIN.name:
-        weights = (folder / result.manifest).parent / manifest["weights_folder"]
-        for name, (size, modified) in manifest["weights_state"].items():
+    trained: list[Mapping[str, Any]] = [manifest] if result.step == steps.TRAIN.name else []
+    trained += manifest["folds"].values() if result.step == steps.TRAIN_FOLDS.name else []
+    for record in trained:
+        weights = (folder / result.manifest).parent / record["weights_folder"]
+        for name, (size, modified) in record["weights_state"].items():
             file = weights / name
             stat = file.stat() if file.is_file() else None
             if stat is None or (stat.st_size, stat.st_mtime_ns) != (size, modified):
-                yield file, manifest["weights_files"][name]
+                yield file, record["weights_files"][name]

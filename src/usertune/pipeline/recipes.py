@@ -38,7 +38,7 @@ from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Rerun, Study
 from usertune.tasks.catalogue import TASKS
-from usertune.training.recipe import Execution, SplitUsers, TrainingSettings, TrainRecipe
+from usertune.training.recipe import Execution, SplitUsers, TrainFoldsRecipe, TrainingSettings, TrainRecipe
 
 # `training` keys that change speed or fault tolerance, but only the last digits of results (docs/reproducibility.md).
 EXECUTION_KEYS = frozenset(Execution.model_fields)
@@ -87,6 +87,10 @@ class Recipes:
     def train(self, experiment: str) -> str:
         """Recipe for training an experiment."""
         return self._train(experiment).text()
+
+    def train_folds(self, experiment: str) -> str:
+        """Recipe for training an experiment on folds of test users' samples (the same for all users)."""
+        return self._train_folds(experiment).text()
 
     def predict(self, experiment: str) -> str:
         """Recipe for predicting with an experiment (the same for all batches of users)."""
@@ -216,6 +220,29 @@ class Recipes:
             upstream=self._sources,
         )
 
+    def _train_folds(self, name: str) -> TrainFoldsRecipe:
+        experiment, folds = self.study.experiments[name], self.study.folds
+        assert experiment.mode in ("lora", "full")
+        assert experiment.scope != "global"
+        assert folds is not None
+        start = self.study.start_of(name)
+        options: dict[str, Any] = {"start": self.study.experiments[start].mode} if start else {}
+        if experiment.samples != "all":
+            options["samples"] = experiment.samples
+        return TrainFoldsRecipe(
+            step=names.TRAIN_FOLDS,
+            mode=experiment.mode,
+            scope=experiment.scope,
+            folds=folds.settings,
+            **options,
+            training=_training_settings(experiment),
+            pixels=self._pixels,
+            dtype=self.study.base_model.dtype,
+            **self._thinking,
+            **self._made_with(names.TRAIN_FOLDS),
+            upstream={**self._sources, **(self._weights(start) if start else {})},
+        )
+
     def _predict(self, name: str) -> PredictRecipe | AnswersRecipe | PriorRecipe:
         if self.study.experiments[name].answers is not None:
             return AnswersRecipe(
@@ -266,7 +293,10 @@ class Recipes:
 
     def _weights(self, name: str) -> dict[str, str]:
         """Return the digests of the recipes that make an experiment's weights; empty if nothing is trained for it."""
-        return {names.TRAIN: _digest(self._train(name))} if self.study.experiments[name].trained else {}
+        experiment = self.study.experiments[name]
+        if experiment.trained_on_folds:
+            return {names.TRAIN_FOLDS: _digest(self._train_folds(name))}
+        return {names.TRAIN: _digest(self._train(name))} if experiment.trained else {}
 
     def _score(self, name: str) -> ScoreRecipe:
         return ScoreRecipe(
@@ -303,7 +333,10 @@ class Recipes:
     def _design(self) -> dict[str, Any]:
         study = self.study
         return {
-            "experiments": [{"name": name, "mode": value.mode} for name, value in study.experiments.items()],
+            "experiments": [
+                {"name": name, "mode": value.mode, **({} if value.scope == "global" else {"scope": value.scope})}
+                for name, value in study.experiments.items()
+            ],
             "users": list(study.users.test),
             "task": study.dataset.task,
             **self._further_tasks,
@@ -360,6 +393,7 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
         names.PREPARE: (reader, task),
         names.BASE_MODEL: family,
         names.TRAIN: family,
+        names.TRAIN_FOLDS: family,
         names.PREDICT: (ENGINES.module(study.evaluation.engine.kind), *family),
         names.SCORE: tasks,
         names.COMPARE: tasks,
@@ -452,4 +486,7 @@ def _training_settings(experiment: Experiment) -> TrainingSettings:
     hidden |= {
         key for key, usual in (("keep", "last"), ("early_stopping", None)) if getattr(experiment.training, key) == usual
     }
+    if experiment.trained_on_folds:
+        # There is no validation.
+        hidden.add("validate_every_steps")
     return TrainingSettings(**experiment.training.model_dump(mode="json", exclude=hidden))

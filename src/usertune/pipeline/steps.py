@@ -132,6 +132,21 @@ def _each_trained_experiment(study: Study) -> Iterator[Item]:
             yield Item(name)
 
 
+def _each_training_on_folds(study: Study) -> Iterator[Item]:
+    for name, experiment in study.experiments.items():
+        if not experiment.trained_on_folds:
+            continue
+        if experiment.scope == "pooled":
+            yield Item(name, study.users.test)
+        else:
+            yield from (Item(name, (user,)) for user in study.users.test)
+
+
+def _start_of(study: Study, item: Item) -> Iterator[Item]:
+    if item.experiment is not None and (start := study.start_of(item.experiment)):
+        yield Item(start)
+
+
 def _each_batch_of_test_users(study: Study) -> Iterator[Item]:
     for name in study.experiments:
         for users in study.test_batches:
@@ -221,6 +236,25 @@ TRAIN = Step(
     ask_for="an experiment",
     gpu=True,
 )
+TRAIN_FOLDS = Step(
+    name=names.TRAIN_FOLDS,
+    items=_each_training_on_folds,
+    manifest="checkpoints/{experiment}/users_{batch}.json",
+    files={"losses": "checkpoints/{experiment}/users_{batch}.csv"},
+    log="logs/train_folds/{experiment}/users_{batch}.log",
+    batch_log="logs/train_folds/{experiment}/batch_{batch}.log",
+    inputs=(
+        Input("base_model", names.BASE_MODEL),
+        Input("start", names.TRAIN, of=_start_of),
+        Input("samples", names.PREPARE),
+    ),
+    label="training of {experiment} on folds of {who}",
+    doing="training {experiment}, {who}",
+    counted=("training on the folds of a user or of all", "trainings on the folds of a user or of all"),
+    results="weights of folds",
+    ask_for="an experiment",
+    gpu=True,
+)
 PREDICT = Step(
     name=names.PREDICT,
     items=_each_batch_of_test_users,
@@ -229,6 +263,8 @@ PREDICT = Step(
     inputs=(
         Input("base_model", names.BASE_MODEL, of=_if_generated),
         Input("weights", names.TRAIN),
+        Input("weights", names.TRAIN_FOLDS),
+        Input("start", names.TRAIN, of=_start_of),
         Input("samples", names.PREPARE),
         Input("targets", names.PREPARE, of=_users_of_prior),
     ),
@@ -276,6 +312,7 @@ FIGURE = Step(
     inputs=(
         Input("tables", names.COMPARE),
         Input("training_logs", names.TRAIN, figures=_figures_that_read("training_logs")),
+        Input("training_logs", names.TRAIN_FOLDS, figures=_figures_that_read("training_logs")),
     ),
     label="figure {figure}",
     counted=("figure", "figures"),
@@ -318,9 +355,8 @@ REPORT = Step(
     of_comparison=True,
 )
 
-STEPS = {
-    step.name: step for step in (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)
-}
+_IN_ORDER = (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, TRAIN_FOLDS, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)
+STEPS = {step.name: step for step in _IN_ORDER}
 
 # Steps that the audit checks before the report is written.
 BEFORE_AUDIT = tuple(STEPS.values())[: list(STEPS).index(AUDIT.name)]

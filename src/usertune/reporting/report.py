@@ -24,7 +24,7 @@ from usertune.core.errors import UserError
 from usertune.core.files import write_json, write_text
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
-from usertune.core.step_names import AUDIT, LEAKAGE, REPORT
+from usertune.core.step_names import AUDIT, LEAKAGE, REPORT, TRAIN
 from usertune.evaluation import table_names
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import ComparisonDesign
@@ -39,6 +39,7 @@ from usertune.reporting.sections.leakage import leakage_note
 from usertune.reporting.sections.lineage import fingerprint_rows, provenance_rows, version_rows
 from usertune.reporting.sections.runs import answer_row, cautions, training_row
 from usertune.reporting.sections.study import base_model_rows, data_rows, date_rows, setting_rows, split_rows, times_of
+from usertune.reporting.sections.trainings import trainings_by_experiment
 from usertune.reporting.skipped import read_data, skipped, skipped_digest, skipped_note
 from usertune.reporting.style import styles
 from usertune.runtime.provenance import current_provenance
@@ -93,8 +94,8 @@ class ReportOutputs:
 class Manifests:
     """The manifests of what the report is made from.
 
-    ``lineage`` is that of the tables, ``leakage`` what the splits have in common; ``trainings`` are by experiment, and
-    ``data`` holds (split, manifest of the prepared data) of all users.
+    ``lineage`` is that of the tables, ``leakage`` what the splits have in common; ``trainings`` are by experiment (see
+    `trainings_by_experiment`), and ``data`` holds (split, manifest of the prepared data) of all users.
     """
 
     lineage: Mapping[str, Any]
@@ -173,7 +174,7 @@ def _read_manifests(recipe: ReportRecipe, files: ReportFiles) -> Manifests:
         leakage=read_manifest(files.leakage),
         base_model=read_manifest(files.base_model),
         figures=[read_manifest(path.with_suffix(".manifest.json")) for path in files.figures],
-        trainings={manifest["experiment"]: manifest for manifest in trainings},
+        trainings=trainings_by_experiment(trainings),
         predictions=[_of_study(read_manifest(path), path, recipe) for path in files.predictions],
         data=read_data(files.data, recipe.splits),
     )
@@ -226,11 +227,12 @@ def _study(recipe: ReportRecipe, made_from: Manifests) -> dict[str, Any]:
     lineage, trainings, predictions = made_from.lineage, made_from.trainings, made_from.predictions
     thresholds = [threshold_label(threshold) for threshold in recipe.thresholds]
     modes = {experiment.name: experiment.mode for experiment in recipe.experiments}
+    on_splits = {name: training for name, training in trainings.items() if training["step"] == TRAIN}
     first = recipe.names[0]
     answered = sum(len(batch["predictions"]) for batch in predictions if batch["experiment"] == first)
     confidence = lineage["recipe"].get("confidence")
     return {
-        "splits": split_rows(recipe.splits, trainings, answered),
+        "splits": split_rows(recipe.splits, on_splits, answered),
         "settings": setting_rows(modes, trainings, predictions),
         "shared": [
             *base_model_rows(made_from.base_model),

@@ -18,7 +18,7 @@ from rocrate.rocrate import ROCrate
 
 from usertune.core.files import replacement
 from usertune.core.hashing import digest
-from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN
+from usertune.core.step_names import BASE_MODEL, COMPARE, PREDICT, PREPARE, SCORE, TRAIN, TRAIN_FOLDS
 from usertune.evaluation import table_names
 from usertune.evaluation.lineage import SOURCE
 from usertune.evaluation.recipe import Experiment
@@ -132,7 +132,7 @@ def _describe_root(
     crate: ROCrate, recipe: ReportRecipe, lineage: Mapping[str, Any], actions: Sequence[ContextEntity], date: str
 ) -> None:
     study = recipe.study
-    experiments = ", ".join(f"{item.name} ({item.mode})" for item in recipe.experiments)
+    experiments = ", ".join(f"{item.name} ({item.kind})" for item in recipe.experiments)
     profile = _entity(
         crate, PROFILE, "CreativeWork", {"name": "Process Run Crate", "version": PROFILE_VERSION, "url": PROFILE}
     )
@@ -169,14 +169,20 @@ def _file(crate: ROCrate, place: str, sha256: str) -> Any:
 def _experiment(crate: ROCrate, experiment: Experiment, found: Mapping[str, Any]) -> list[ContextEntity]:
     """Return the actions of one experiment: its training, if it was trained, and its prediction."""
     name, fingerprints = experiment.name, found["lineage"]
-    label = f"{name} (mode {experiment.mode})"
+    label = f"{name} (mode {experiment.kind})"
     if fingerprints[BASE_MODEL] is None:
         source = _from_elsewhere(crate, name, fingerprints[SOURCE]) if SOURCE in fingerprints else None
         return [_prediction(crate, name, label, source, found)]
     base = _base_model(crate, fingerprints[BASE_MODEL])
-    if not fingerprints[TRAIN]:
+    folds = fingerprints.get(TRAIN_FOLDS, {})
+    if not fingerprints[TRAIN] and not folds:
         return [_prediction(crate, name, label, base, found)]
-    fingerprint = _fingerprint(crate, _id(TRAIN, name), f"training of {name}", fingerprints[TRAIN])
+    trained, on = fingerprints[TRAIN], "the base model, on the training users"
+    if folds:
+        # The fingerprint of each is in the manifest of the tables.
+        trained = digest(folds)
+        on = "the base model or trained weights, on folds of the test users' own samples"
+    fingerprint = _fingerprint(crate, _id(TRAIN, name), f"training of {name}", trained)
     model = _entity(
         crate,
         _id("model", name),
@@ -188,7 +194,7 @@ def _experiment(crate: ROCrate, experiment: Experiment, found: Mapping[str, Any]
         _id("action", TRAIN, name),
         {
             "name": f"Training of {name}",
-            "description": f"Trained the experiment {label}, from the base model, on the training users.",
+            "description": f"Trained the experiment {label}, from {on}.",
             "object": base,
             "result": model,
         },

@@ -25,6 +25,7 @@ STEP_ENTRIES = {
     names.LEAKAGE: ("usertune.data.measure_leakage",),
     names.BASE_MODEL: ("usertune.models.base_model",),
     names.TRAIN: ("usertune.training.train", "usertune.training.distributed.training_process"),
+    names.TRAIN_FOLDS: ("usertune.training.train_folds",),
     names.PREDICT: ("usertune.inference.predict",),
     # Predictions without a model.
     names.PRIOR: ("usertune.inference.prior",),

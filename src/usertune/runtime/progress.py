@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from usertune.runtime import job_record
 
 logger = logging.getLogger(__name__)
 
 EVERY_SECONDS = 5.0
+
+
+# Units finished before the current part of a job, and those of the whole job.
+_whole: tuple[int, int] | None = None
+
+
+@contextmanager
+def part_of(before: int, total: int) -> Iterator[None]:
+    """Let `Progress` inside the block count a part of a job.
+
+    Args:
+        before: units that earlier parts finished.
+        total: units of all parts.
+    """
+    global _whole
+    _whole = before, total
+    try:
+        yield
+    finally:
+        _whole = None
 
 
 class Progress:
@@ -22,6 +44,8 @@ class Progress:
     """
 
     def __init__(self, total: int, unit: str, done: int = 0) -> None:
+        before, total = _whole or (0, total)
+        done += before
         self.total = total
         self.unit = unit
         self.done = self._before = done

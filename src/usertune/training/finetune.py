@@ -29,10 +29,13 @@ from usertune.models.loading import (
     device_name,
     load_model,
     load_processor,
+    load_start,
     prepare_for_training,
     used_gpus,
 )
 from usertune.models.patches import patch_embedding
+from usertune.models.recipe import StartWeights
+from usertune.models.reused import ReusedModel
 from usertune.runtime.memory import lack_named
 from usertune.training.batches import Samples, numbered_batch
 from usertune.training.best import KeepBest, best_of, validations
@@ -69,7 +72,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FineTuning:
-    """Inputs of one run: settings, folders of the base model and of the images, and samples."""
+    """Inputs of one run.
+
+    Attributes:
+        recipe: settings.
+        execution: settings that change only the last digits.
+        base_folder: the base model's folder.
+        dataset_root: folder of the images.
+        train_samples: samples to train on.
+        validation_samples: samples of the validation loss.
+        processes: the processes that train together.
+        start: the weights to start from; None: the base model.
+        reused: a loaded model of this starting point that several trainings of adapters share; None: load one.
+    """
 
     recipe: TrainRecipe
     execution: Execution
@@ -78,6 +93,8 @@ class FineTuning:
     train_samples: Sequence[Sample]
     validation_samples: Sequence[Sample]
     processes: Processes = ALONE
+    start: StartWeights | None = None
+    reused: ReusedModel | None = None
 
     @property
     def training(self) -> TrainingSettings:
@@ -124,9 +141,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     conversations = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
     train = _tokenize(conversations, run.train_samples)
     validation = _tokenize(conversations, run.validation_samples)
-    # Trained weights are kept in float32: in bfloat16, steps at small learning rates round to nothing.
-    model = load_model(run.base_folder, run.recipe.dtype if run.recipe.mode == "lora" else "float32")
-    trained = prepare_for_training(model, run.recipe.weights)
+    trained = prepare_for_training(_untrained(run), run.recipe.weights)
     before = None if run.recipe.mode == "lora" else _sample_of_trained(trained, run.recipe.dtype)
     trainer = SparseLossTrainer(
         dropout=draw_by_sample(trained, run.training.seed),
@@ -167,7 +182,19 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
         write_text(log_file, _loss_table(trainer.state.log_history))
     with _disk_problems_named(work):
         kept = _keep(trainer, best, partial(_save_weights, trainer, processor, run, before), weights_folder, run)
-    return {**_measurements(trainer, run, cost, resumed_from), **kept}
+    measured = {**_measurements(trainer, run, cost, resumed_from), **kept}
+    if run.reused is not None:
+        run.reused.give_back(trainer.model)
+    return measured
+
+
+def _untrained(run: FineTuning) -> Any:
+    """Return the model to train, without adapters."""
+    if run.reused is not None:
+        return run.reused.take()
+    # Trained weights are kept in float32: in bfloat16, steps at small learning rates round to nothing.
+    dtype = run.recipe.dtype if run.recipe.mode == "lora" else "float32"
+    return load_start(run.base_folder, run.start, dtype)
 
 
 def _keep(

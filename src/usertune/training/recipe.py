@@ -7,7 +7,9 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from usertune.core.hashing import NOT_IN_FINGERPRINT
 from usertune.core.recipe import Recipe, Settings
+from usertune.data.folds import FoldSettings
 from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
 from usertune.training.schedule import WARMUP
 
@@ -24,7 +26,7 @@ class TrainingSettings(Settings):
     weight_decay: float
     max_grad_norm: float
     batch_size: int
-    validate_every_steps: int
+    validate_every_steps: int = 100
     keep: Literal["last", "best"] = "last"
     early_stopping: int | None = None
     seed: int
@@ -65,6 +67,24 @@ class TrainRecipe(Recipe):
         settings = self.training.lora if self.mode == "lora" else self.training.freeze
         assert settings is not None
         return settings
+
+
+class TrainFoldsRecipe(TrainRecipe):
+    """The settings of trainings on folds of test users' own samples."""
+
+    scope: Literal["personal", "pooled"]
+    """personal: a training for each user and fold; pooled: one for each fold of all users together."""
+    folds: FoldSettings
+    samples: int | None = None
+    """Most samples of a user in a training; None: all of the other folds."""
+    start: Literal["lora", "full"] | None = None
+    """Mode of the experiment whose weights the trainings start from; None: the base model."""
+
+    @property
+    def of_fold(self) -> TrainRecipe:
+        """Settings of the training for one fold. How folds are cut shows in its samples alone."""
+        own = {key: value for key, value in self.as_json().items() if key in TrainRecipe.model_fields}
+        return TrainRecipe.model_validate({key: own[key] for key in own if key not in NOT_IN_FINGERPRINT})
 
 
 class Execution(Settings):

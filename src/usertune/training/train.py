@@ -3,53 +3,45 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from usertune.core.clock import utc_now
-from usertune.core.errors import UserError
 from usertune.core.files import write_text
 from usertune.core.hashing import (
-    digest,
     digest_bytes,
-    digest_file,
-    digest_folder,
     file_states,
     list_files,
     step_fingerprint,
 )
-from usertune.core.manifest import read_manifest, read_result, step_manifest, write_result
+from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL, TRAIN
 from usertune.data.samples import Sample, read_user
-from usertune.models.base_folder import from_record, model_files
+from usertune.models.base_folder import from_record
 from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
-from usertune.runtime.provenance import UNKNOWN, Provenance, current_provenance, differences, distinct
-from usertune.training import effort
-from usertune.training.attempts import final_failures_kept
 from usertune.training.distributed import launch
 from usertune.training.loader_workers import socket_folder
-from usertune.training.micro_batch import micro_batch_of_attempt
 from usertune.training.processes import ALONE, Processes
 from usertune.training.recipe import Execution, TrainRecipe, TrainTask
 from usertune.training.schedule import warm_up
+from usertune.training.working_folder import (
+    LOSS_TABLE,
+    WEIGHTS,
+    attempted,
+    completed,
+    discard_mismatched,
+    record_provenance,
+    work_folder,
+)
 
 if TYPE_CHECKING:
     from usertune.training.callbacks import StopOnSignal
 
 logger = logging.getLogger(__name__)
-
-COMPLETE = "complete.json"
-WEIGHTS = "weights"
-LOSS_TABLE = "training_log.csv"
-PROVENANCE = "provenance.json"
-# The name of ``provenance`` in working folders of older releases, which remain valid.
-OLD_PROVENANCE = "made_with"
 
 
 @dataclass(frozen=True)
@@ -120,8 +112,8 @@ def train_experiment(
     work.mkdir(parents=True, exist_ok=True)
     with one_at_a_time(work / ".lock", f"training {experiment}"):
         if recipe.provenance is not None:
-            _discard_mismatched(work, recorded_module(base))
-        result = _completed(work)
+            discard_mismatched(work, TRAIN, recorded_module(base))
+        result = completed(work)
         if result is None:
             # These raise before waiting for a GPU if the settings fit neither the samples nor the machine.
             warm_up(recipe.training, len(train), experiment)
@@ -164,26 +156,17 @@ def _task(
 
 def _attempt(task: TrainTask, allotment: Allotment) -> dict[str, Any]:
     """Train, and write the result into the working folder."""
-    work, processes, attempt = task.work, allotment.processes, allotment.attempt
-    share = task.recipe.training.batch_size // processes.world_size
-    with (
-        final_failures_kept(work, attempt),
-        lease(allotment.gpus) as devices,
-        micro_batch_of_attempt(work, attempt, task.execution.micro_batch_size, share) as micro_batch_size,
-    ):
-        execution = task.execution.model_copy(update={"micro_batch_size": micro_batch_size})
-        task = task.model_copy(update={"execution": execution})
+    work, processes = task.work, allotment.processes
+
+    def train(execution: Execution) -> dict[str, Any]:
+        own = task.model_copy(update={"execution": execution})
         if processes.world_size > 1:
-            measured = launch.train_together(task.as_json(), processes, work)
-        else:
-            with no_launcher():
-                measured = train_in_this_process(task)
-        result = {**measured, **_digests(work), "execution": execution.model_dump(), "finished": utc_now()}
-    result["gpus"] = devices
-    write_result(work / COMPLETE, result)
-    effort.forget(work)
-    _remove_working_checkpoints(work)
-    return result
+            return launch.train_together(own.as_json(), processes, work)
+        with no_launcher():
+            return train_in_this_process(own)
+
+    share = task.recipe.training.batch_size // processes.world_size
+    return attempted(work, allotment.attempt, task.execution, share, lease(allotment.gpus), train)
 
 
 def train_inputs(
@@ -197,70 +180,10 @@ def train_inputs(
     }
 
 
-def work_folder(manifest_file: Path, fingerprint: str) -> Path:
-    """Return the folder of working checkpoints and weights of a training, next to its manifest."""
-    return manifest_file.parent / fingerprint[:16]
-
-
 def read_users(paths: Sequence[Path]) -> tuple[list[Sample], list[dict[str, Any]]]:
     """Return the samples of all users, and the manifest of each user."""
     users = [read_user(path) for path in paths]
     return [sample for _, own in users for sample in own], [manifest for manifest, _ in users]
-
-
-def _completed(work: Path) -> dict[str, Any] | None:
-    """Return the recorded result if training is complete and its files are unchanged."""
-    if not (work / COMPLETE).exists():
-        return None
-    try:
-        result = read_result(work / COMPLETE)
-        losses = (work / LOSS_TABLE).read_bytes()
-        if digest_bytes(losses) == result["losses_sha256"] and digest_folder(work / WEIGHTS) == result["weights_files"]:
-            old = result.pop(OLD_PROVENANCE, [UNKNOWN])
-            result.setdefault("provenance", old)
-            return result
-    except (UserError, OSError, KeyError) as problem:
-        logger.warning("%s", problem)
-    logger.warning("%s: the weights or the losses are missing or damaged; training again", work)
-    (work / COMPLETE).unlink()
-    return None
-
-
-def _discard_mismatched(work: Path, family: tuple[str, ...]) -> None:
-    """Remove a result and checkpoints made with code or packages other than the current ones."""
-    now = current_provenance(TRAIN, plug_ins=family)
-    for path in (work / COMPLETE, work / PROVENANCE):
-        try:
-            records = _read_provenance(path) if path.exists() else []
-        except UserError as problem:
-            logger.warning("%s", problem)
-            records = [UNKNOWN]
-        if changes := [change for record in records for change in differences(record, now)]:
-            logger.info("made with other code or packages (%s); training again", ", ".join(changes))
-            _remove_working_checkpoints(work)
-            effort.forget(work)
-            for stale in (work / COMPLETE, work / PROVENANCE):
-                stale.unlink(missing_ok=True)
-
-
-def _read_provenance(path: Path) -> list[Provenance]:
-    record = read_result(path)
-    found: list[Provenance] = record.get("provenance") or record.get(OLD_PROVENANCE) or [UNKNOWN]
-    return found
-
-
-def _record_provenance(work: Path, device: str, family: tuple[str, ...]) -> list[Provenance]:
-    """Record this process's provenance; return it after that of the attempts it resumes."""
-    path = work / PROVENANCE
-    resumed = any(work.glob("checkpoint-*"))
-    try:
-        before = _read_provenance(path) if resumed and path.exists() else []
-    except UserError as problem:
-        logger.warning("%s", problem)
-        before = [UNKNOWN]
-    provenance = distinct([*before, current_provenance(TRAIN, device, family)])
-    write_result(path, {"provenance": provenance})
-    return provenance
 
 
 def train_in_this_process(
@@ -282,7 +205,8 @@ def train_in_this_process(
     from usertune.training.finetune import FineTuning, fine_tune
 
     work = task.work
-    provenance = _record_provenance(work, device_name(), module_here(str(task.base_folder), None)) if rank == 0 else []
+    family = module_here(str(task.base_folder), None)
+    provenance = record_provenance(work, TRAIN, device_name(), family) if rank == 0 else []
     run = FineTuning(
         recipe=task.recipe,
         execution=task.execution,
@@ -293,19 +217,3 @@ def train_in_this_process(
         processes=processes,
     )
     return {**fine_tune(run, work, work / WEIGHTS, work / LOSS_TABLE, stop), "provenance": provenance}
-
-
-def _digests(work: Path) -> dict[str, Any]:
-    files = digest_folder(work / WEIGHTS)
-    deciding = {name: files[name] for name in model_files(work / WEIGHTS)}
-    return {
-        "losses_sha256": digest_file(work / LOSS_TABLE),
-        "weights_files": files,
-        "weights_fingerprint": digest(deciding),
-    }
-
-
-def _remove_working_checkpoints(work: Path) -> None:
-    for pattern in ("checkpoint-*", "best-*"):
-        for path in work.glob(pattern):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)

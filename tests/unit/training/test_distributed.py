@@ -30,7 +30,7 @@ from usertune.runtime.step_main import EXIT_TRY_AGAIN, EXIT_USER_ERROR
 from usertune.training.callbacks import newest_checkpoint
 from usertune.training.distributed.launch import EXCHANGE
 from usertune.training.processes import Processes
-from usertune.training.train import WEIGHTS
+from usertune.training.working_folder import WEIGHTS
 
 ALONE = Processes()
 

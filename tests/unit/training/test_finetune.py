@@ -119,7 +119,7 @@ def test_full_leaves_what_is_frozen_bitwise_and_changes_the_rest(
         assert torch.equal(weights[name], value) == frozen, name
 
 
-@pytest.mark.parametrize("where", ["load_model", "answer_loss_sum", "_save_weights"])
+@pytest.mark.parametrize("where", ["load_start", "answer_loss_sum", "_save_weights"])
 def test_memory_that_runs_out_anywhere_is_named(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

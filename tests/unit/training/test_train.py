@@ -19,7 +19,7 @@ from usertune.core.errors import FinalError
 from usertune.core.hashing import digest_file, digest_folder
 from usertune.core.manifest import read_result, write_result
 from usertune.runtime.provenance import UNKNOWN, current_provenance
-from usertune.training.train import COMPLETE
+from usertune.training.working_folder import COMPLETE
 
 # Trains with these arguments, without torch.
 WITHOUT_TORCH = f"""{WITH_ARGUMENTS}

@@ -29,6 +29,11 @@ class Disk:
     weights: int
     peak: int
 
+    def times(self, trainings: int) -> Disk:
+        """Return the bytes of several trainings, one after another."""
+        working = self.peak - self.weights
+        return Disk(self.checkpoint, self.weights * trainings, self.weights * trainings + working)
+
 
 def training_disk(
     shape: ModelShape,

@@ -24,6 +24,10 @@ def estimates_in_lines(estimate: Estimate) -> str:
             f"{byte_size(training.need)} {where(training)}{fits}; {time(training)}"
         )
         lines.append(f"    learning rate {training.reached.in_words()}")
+        if training.count > 1:
+            lines.append(
+                f"    in each of {training.count:,} trainings on folds, with {training.loads:,} loads of the model"
+            )
     return "\n".join([*lines, disk(estimate), *warnings(estimate)])
 
 

@@ -36,8 +36,11 @@ def known_speed(manifests: Iterable[Path], experiment: str, mode: str, processes
 def _speed(path: Path, mode: str, processes: int) -> list[Speed]:
     try:
         manifest: dict[str, Any] = read_manifest(path)
-        same = manifest["mode"] == mode and manifest["processes"] == processes
-        rate = float(manifest["tokens_per_second"])
-        return [Speed(rate, manifest["experiment"], manifest["device"])] if same and rate > 0 else []
-    except (UserError, OSError, KeyError, TypeError, ValueError):
+        measured = list(manifest.get("folds", {"": manifest}).values())
+        same = manifest["mode"] == mode and measured[0]["processes"] == processes
+        tokens = sum(one["tokens_per_second"] * one["wall_seconds"] for one in measured if "folds" in manifest)
+        seconds = sum(one["wall_seconds"] for one in measured if "folds" in manifest)
+        rate = tokens / seconds if seconds else float(manifest["tokens_per_second"])
+        return [Speed(rate, manifest["experiment"], measured[0]["device"])] if same and rate > 0 else []
+    except (UserError, OSError, LookupError, AttributeError, TypeError, ValueError):
         return []

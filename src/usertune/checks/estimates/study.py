@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from usertune.checks.estimates.plan import COMFORTABLE, Change, Plan, Verdict, s
 from usertune.checks.estimates.samples import Lengths, Unprepared, read_lengths
 from usertune.checks.estimates.schedule import Reached, schedule_reached
 from usertune.checks.estimates.speed import Speed, known_speed
+from usertune.checks.estimates.trainings import Trainings, trainings_of
 from usertune.core.errors import UserError
 from usertune.core.formatting import byte_size
 from usertune.data.readers.catalogue import get_reader
@@ -43,11 +45,14 @@ class TrainingEstimate:
         memory: part -> bytes in each process.
         verdict: whether they fit.
         change: the smallest change with which they do; None if they fit, or nothing helps.
-        tokens: tokens of all epochs.
+        tokens: tokens of all epochs of all trainings.
         reached: steps and learning rates.
         speed: the speed of an earlier training; None if none is known.
         disk: what it writes.
         done: whether there is a result already, perhaps of other settings.
+        count: number of trainings like this one: one for each fold of each user.
+        loads: how often they load the model that they start from.
+        assumed: whether the lengths of the samples are only assumed.
     """
 
     plan: Plan
@@ -60,6 +65,9 @@ class TrainingEstimate:
     speed: Speed | None
     disk: Disk
     done: bool
+    count: int = 1
+    loads: int = 1
+    assumed: bool = False
 
     @property
     def need(self) -> int:
@@ -123,12 +131,12 @@ class Estimate:
             experiments: the experiments that are about to be trained; None: those without a result.
         """
         experiments = self.waiting if experiments is None else experiments
-        if self.train is None or self.train.assumed or not experiments:
+        if not any(name in experiments and not training.assumed for name, training in self.trainings.items()):
             return []
         found = [
             _too_large(name, training, self.machine)
             for name, training in self.trainings.items()
-            if training.verdict == "too large" and name in experiments
+            if training.verdict == "too large" and name in experiments and not training.assumed
         ]
         if (written := self.disk(experiments)) > self.free_disk:
             found.append(
@@ -160,8 +168,8 @@ def estimate(
     test = _lengths(study, shape, folder, study.users.test, limit, look)
     estimated = Estimate(shape, machine, train, test, free_disk=free_bytes(Path(study.results)))
     for name, experiment in study.experiments.items():
-        if experiment.trained and train is not None and train.samples:
-            estimated.trainings[name] = _training(study, name, shape, train, machine)
+        if trainings := trainings_of(study, name, train, test):
+            estimated.trainings[name] = _training(study, name, shape, trainings, machine)
         if experiment.generated and study.engine_of(name).needs_gpu:
             estimated.predictions[name] = _prediction(study, name, shape, test, machine)
     return estimated
@@ -218,38 +226,48 @@ def _plan(study: Study, experiment: Experiment, device: Literal["gpu", "cpu"]) -
     )
 
 
-def _training(study: Study, name: str, shape: ModelShape, train: Lengths, machine: Machine) -> TrainingEstimate:
+def _training(study: Study, name: str, shape: ModelShape, own: Trainings, machine: Machine) -> TrainingEstimate:
     experiment = study.experiments[name]
     training = experiment.training
     assert training is not None
     plan = _plan(study, experiment, machine.device)
-    memory = plan.memory(shape, train)
+    memory = plan.memory(shape, own.lengths)
     available = machine.memory
     if available is not None and machine.device == "cpu":
         # All processes share the memory of the machine.
         available //= experiment.gpus
     fits = verdict(sum(memory.values()), available)
     helps = fits in ("tight", "too large") and available is not None
-    reached = schedule_reached(training, train.samples)
-    manifests = {other: _manifest(study, other) for other in study.experiments}
+    reached = schedule_reached(training, own.samples)
+    manifests = {other: _manifests(study, other) for other in study.experiments}
+    disk = training_disk(
+        shape, plan.weights, plan.dtype, reached.steps, training.save_every_steps, training.keep == "best"
+    )
     return TrainingEstimate(
         plan=plan,
         trained=shape.trained(plan.weights),
         memory=memory,
         verdict=fits,
-        change=smallest_change(plan, shape, train, available) if helps and available else None,
-        tokens=round(train.total * training.epochs),
+        change=smallest_change(plan, shape, own.lengths, available) if helps and available else None,
+        tokens=round(own.tokens * training.epochs),
         reached=reached,
-        speed=known_speed(manifests.values(), name, experiment.mode, experiment.processes),
-        disk=training_disk(
-            shape, plan.weights, plan.dtype, reached.steps, training.save_every_steps, training.keep == "best"
-        ),
-        done=manifests[name].exists(),
+        speed=known_speed(chain.from_iterable(manifests.values()), name, experiment.mode, experiment.processes),
+        disk=disk.times(own.count),
+        done=all(path.exists() for path in manifests[name]),
+        count=own.count,
+        loads=own.loads,
+        assumed=own.lengths.assumed,
     )
 
 
-def _manifest(study: Study, experiment: str) -> Path:
-    return Path(study.results, steps.TRAIN.manifest.format(experiment=experiment))
+def _manifests(study: Study, experiment: str) -> list[Path]:
+    """Return the manifests of the trainings of an experiment."""
+    return [
+        Path(study.results, step.manifest.format(**item.values))
+        for step in (steps.TRAIN, steps.TRAIN_FOLDS)
+        for item in step.items(study)
+        if item.experiment == experiment
+    ]
 
 
 def _prediction(study: Study, name: str, shape: ModelShape, test: Lengths, machine: Machine) -> PredictionEstimate:

@@ -112,11 +112,16 @@ def _training_groups(estimate: Estimate) -> dict[str, dict[str, Cell]]:
     device = {"gpu": "GPU", "cpu": "process"}[estimate.machine.device]
     several = any(training.plan.processes > 1 for training in estimate.trainings.values())
     processes: dict[str, Cell] = {f"{device}{'s' if device == 'GPU' else 'es'}": lambda one: f"{one.plan.processes}"}
+    on_folds: dict[str, Cell] = {
+        "trainings (folds)": lambda one: f"{one.count:,}",
+        "loads of the model": lambda one: f"{one.loads:,}",
+    }
     return {
         "Training": {
             "weights trained": lambda one: count(one.trained),
             "share of all weights": lambda one: f"{100 * one.trained / estimate.shape.total:.3g} %",
             **(processes if several else {}),
+            **(on_folds if any(training.count > 1 for training in estimate.trainings.values()) else {}),
             "optimizer steps": lambda one: f"{one.reached.steps:,}",
             "warm-up steps": lambda one: f"{one.reached.warmup_steps:,}",
             "highest learning rate": _highest_rate,

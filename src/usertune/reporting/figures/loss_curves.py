@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ TITLE = "Loss in training"
 ALTERNATIVE = "Line plot of training and validation loss over optimizer steps for each trained experiment."
 CAPTION = (
     "Training loss of each optimizer step (pale) and its running mean, and the loss on the validation users (marks). "
-    "Test users have no part in it."
+    "Test users have no part in it, except in trainings on folds of their own samples, for which it is the mean over "
+    "users and folds."
 )
 READS = ("training_logs",)
 
@@ -30,7 +32,10 @@ def draw(subject: Subject) -> Figure:
     Raises:
         UserError: a training log is missing, malformed or of no experiment of the study.
     """
-    logs = subject.sources.training_logs
+    logs: dict[str, list[Path]] = {}
+    for training, path in subject.sources.training_logs.items():
+        # The name of a training on folds also has its users.
+        logs.setdefault(training.partition(" ")[0], []).append(path)
     known = [name for name in subject.design.names if name in logs]
     if foreign := sorted(set(logs) - set(known)):
         raise UserError(f"training logs: {', '.join(foreign)} is no experiment of this study; leave its log out")
@@ -40,13 +45,20 @@ def draw(subject: Subject) -> Figure:
         say(axes, "no trained experiment in this study")
         return figure
     for name in known:
-        _draw_losses(axes, name, subject.styles[name], _read_log(logs[name]))
+        tables = [_read_log(path) for path in logs[name]]
+        _draw_losses(axes, name, subject.styles[name], _mean_over_trainings(tables))
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (mean per answer token)")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(axes, 2 * len(known))
     return figure
+
+
+def _mean_over_trainings(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the losses of each step, averaged over the trainings that have the step: one for each user and fold."""
+    joined: pd.DataFrame = pd.concat(tables).groupby(["split", "step"], as_index=False).agg({"loss": "mean"})
+    return joined
 
 
 def _draw_losses(axes: Axes, name: str, style: Style, log: pd.DataFrame) -> None:

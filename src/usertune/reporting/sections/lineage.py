@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from usertune.core.hashing import digest
-from usertune.core.step_names import BASE_MODEL, COMPARE, TRAIN
+from usertune.core.step_names import BASE_MODEL, COMPARE, TRAIN, TRAIN_FOLDS
 from usertune.evaluation.lineage import SOURCE, provenance_records, source_in_words
 from usertune.runtime.provenance import describe_revision
 
 
 def fingerprint_rows(lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the fingerprints of each experiment: base model and training (None if it has none), source and users."""
+    """Return the fingerprints of each experiment: base model, training (None if it has none), folds, source, users."""
     rows = []
     for name, experiment in lineage["experiments"].items():
         own = experiment["lineage"]
@@ -24,6 +24,7 @@ def fingerprint_rows(lineage: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "experiment": name,
                 BASE_MODEL: own[BASE_MODEL],
                 "training": own[TRAIN],
+                "folds": own.get(TRAIN_FOLDS, {}),
                 "source": source,
                 "digests": own.get(SOURCE, {}).get("sha256", {}),
                 "users": users,

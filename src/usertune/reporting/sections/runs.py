@@ -15,7 +15,7 @@ ALL_STEPS = "after all steps"
 
 
 def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the row of a trained experiment, from the manifest of its training.
+    """Return the row of a trained experiment, from the manifest of its training, or of its trainings as one.
 
     The loss belongs to the weights that are used; if these are not the last ones, ``last_loss`` and ``kept`` are set.
     """
@@ -25,6 +25,7 @@ def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     ended = manifest.get("ended", ALL_STEPS)
     return {
         "experiment": name,
+        "trainings": manifest.get("trainings", 1),
         "samples": _number(manifest.get("train_samples")),
         "steps": _number(steps),
         "kept": "" if kept == steps else f"weights of step {kept:,}",

@@ -25,9 +25,10 @@ SPLIT_ORDER = ("train", "validation", "test")
 STUDY_KEYS = {"pixels.min": "min_pixels", "pixels.max": "max_pixels"}
 # The order in the report, without the prefix "training."; other keys follow in alphabetical order.
 ORDER = (
-    "mode", "epochs", "learning_rate", "schedule", "warmup", "warmup_steps", "batch_size", "weight_decay",
-    "max_grad_norm", "seed", "lora.rank", "lora.alpha", "lora.dropout", "freeze.vision", "freeze.merger", "keep",
-    "early_stopping", "dtype", "min_pixels", "max_pixels", "max_new_tokens",
+    "mode", "scope", "start", "folds.count", "folds.by", "folds.seed", "samples", "epochs", "learning_rate",
+    "schedule", "warmup", "warmup_steps", "batch_size", "weight_decay", "max_grad_norm", "seed", "lora.rank",
+    "lora.alpha", "lora.dropout", "freeze.vision", "freeze.merger", "keep", "early_stopping", "dtype", "min_pixels",
+    "max_pixels", "max_new_tokens",
 )  # fmt: skip
 # Values that the recipe of a training leaves out because they are the default.
 UNSAID = {"keep": "last", "early_stopping": None}
@@ -111,12 +112,13 @@ def setting_rows(
 def times_of(trainings: Mapping[str, Manifest], predictions: Sequence[Manifest]) -> dict[str, dict[str, list[str]]]:
     """Return for each experiment when its training ended (``train``) and its answers were generated (``predict``).
 
-    A training has one time, a prediction its first and last; steps without known times are left out.
+    A training has one time; trainings on folds and predictions have their first and last. Steps without known times are
+    left out.
     """
     found: dict[str, dict[str, list[str]]] = {}
     for name, manifest in trainings.items():
-        if manifest.get("finished"):
-            found.setdefault(name, {})[TRAIN] = [manifest["finished"]]
+        if times := manifest.get("finished"):
+            found.setdefault(name, {})[TRAIN] = [times] if isinstance(times, str) else list(times)
     for batch in predictions:
         if batch.get("answered"):
             steps = found.setdefault(batch["experiment"], {})

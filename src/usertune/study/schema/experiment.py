@@ -21,6 +21,12 @@ LEARNING_RATES = {"lora": 1e-4, "full": 1e-5}
 
 # The modes that train weights.
 TRAINED_MODES = tuple(LEARNING_RATES)
+# Keys of an experiment that have no effect if it is made elsewhere.
+WITHOUT_EFFECT_ELSEWHERE = (
+    "training", "gpus", "nodes", "parallel", "max_new_tokens", "engine", "scope", "start_from", "samples", "like",
+)  # fmt: skip
+
+Scope = Literal["global", "personal", "pooled"]
 
 
 def has_training_keys(raw: Any) -> bool:
@@ -34,6 +40,17 @@ class Experiment(ConfigModel):
     mode: Literal["vanilla", "lora", "full", "prior"]
     """vanilla: the unchanged base model; lora: low-rank adapters; full: all language-model weights; prior: no model,
     one point is the answer (see `prior`)."""
+    scope: Scope = "global"
+    """Who shares weights. global: all test users, trained on the training users; personal: nobody, each fold of a test
+    user has weights trained on the user's other folds; pooled: each fold of all test users has weights trained on the
+    other folds of all of them, a control for personal."""
+    start_from: str | None = None
+    """For scope personal and pooled: the experiment (of scope global) whose weights the training starts from; null:
+    the base model."""
+    samples: Annotated[int, Field(gt=0)] | Literal["all"] = "all"
+    """For scope personal and pooled: most samples of each user in a training (n-shot), whole episodes first."""
+    like: str | None = None
+    """The experiment whose training keys this one takes over; its own training keys come first."""
     training: Training | None = None
     """Training keys of this experiment; the others come from the study's `training`."""
     max_new_tokens: Annotated[int, Field(gt=0)] | None = None
@@ -73,13 +90,21 @@ class Experiment(ConfigModel):
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
-        if problem := elsewhere_problem(self, ("training", "gpus", "nodes", "parallel", "max_new_tokens", "engine")):
+        if problem := elsewhere_problem(self, WITHOUT_EFFECT_ELSEWHERE):
             raise ValueError(problem)
         if self.mode in ("vanilla", "prior"):
             if self.training is not None:
                 raise ValueError(f"an experiment of mode {self.mode} is not trained; remove its training keys")
-            if own := self._set("gpus", "nodes", "parallel"):
+            if own := self._set("gpus", "nodes", "parallel", "scope", "start_from", "samples", "like"):
                 raise ValueError(f"an experiment of mode {self.mode} is not trained; remove {', '.join(own)}")
+        elif self.scope == "global":
+            if own := self._set("start_from", "samples"):
+                raise ValueError(f"{', '.join(own)}: only for scope personal or pooled; set scope, or remove the key")
+        elif own := self._set("gpus", "nodes", "parallel"):
+            raise ValueError(
+                f"{', '.join(own)}: each training of scope {self.scope} runs on one GPU; remove the key. Batches of "
+                "users are trained at the same time on other GPUs"
+            )
         if self.mode == "lora" and self.parallel == "fsdp":
             raise ValueError("parallel: fsdp is only for mode full; train adapters with ddp")
         if self.training is not None and self.training.batch_size % (self.training.micro_batch_size * self.processes):
@@ -106,7 +131,12 @@ class Experiment(ConfigModel):
     @property
     def trained(self) -> bool:
         """Whether this study trains the experiment's weights, once for all test users."""
-        return self.mode in TRAINED_MODES and not made_elsewhere(self)
+        return self.mode in TRAINED_MODES and self.scope == "global" and not made_elsewhere(self)
+
+    @property
+    def trained_on_folds(self) -> bool:
+        """Whether this study trains the experiment's weights on folds of the test users' own samples."""
+        return self.mode in TRAINED_MODES and self.scope != "global" and not made_elsewhere(self)
 
     @property
     def generated(self) -> bool:

@@ -15,17 +15,17 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, STEP_NAMES
 from usertune.evaluation.recipe import measured
-from usertune.study.files import merge
-from usertune.study.renamed_keys import with_new_keys
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.controls import problems_of_controls
 from usertune.study.schema.dataset import Dataset
 from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.evaluation import Evaluation
-from usertune.study.schema.experiment import Experiment, has_training_keys
+from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.folds import Folds
 from usertune.study.schema.report import FIGURE_NAMES, Report
+from usertune.study.schema.scopes import scope_problems
+from usertune.study.schema.shared_training import with_shared_training
 from usertune.study.schema.training import Training
 from usertune.study.schema.users import Users
 
@@ -102,26 +102,10 @@ class Study(ConfigModel):
         """Add the study's training keys to every trained experiment that does not set them."""
         if not isinstance(raw, dict) or not isinstance(raw.get("experiments"), dict):
             return raw
-        training = raw.get("training")
-        shared, messages = with_new_keys(training if isinstance(training, dict) else {})
-        experiments = {}
-        for name, experiment in raw["experiments"].items():
-            if has_training_keys(experiment):
-                own = experiment.get("training")
-                own = {} if own is None else own
-                if isinstance(own, dict):
-                    own, more = with_new_keys(own)
-                    messages += more
-                    # If it sets one of the two warm-up keys, the other key of the study is ignored.
-                    other = {"warmup_steps": "warmup", "warmup": "warmup_steps"}
-                    hidden = {other[key] for key in own if key in other and own[key] is not None}
-                    merged = {key: value for key, value in shared.items() if key not in hidden}
-                    experiment = {**experiment, "training": merge(merged, own)}
-            experiments[name] = experiment
+        filled, messages = with_shared_training(raw)
         for message in sorted(set(messages)):
             logger.warning("%s", message)
-        own_training = {"training": shared} if isinstance(training, dict) else {}
-        return {**raw, **own_training, "experiments": experiments}
+        return filled
 
     @model_validator(mode="after")
     def _check(self) -> Study:
@@ -130,7 +114,7 @@ class Study(ConfigModel):
                 raise ValueError(f"experiments: {name!r} is the name of a workflow step; choose another name")
             if experiment.trained and not self.users.train:
                 raise ValueError(f"users: train is empty, but experiment {name!r} needs training users")
-            training = experiment.training
+            training = experiment.training if experiment.trained else None
             if training and not self.users.validation and (training.keep == "best" or training.early_stopping):
                 key = "keep: best" if training.keep == "best" else f"early_stopping: {training.early_stopping}"
                 raise ValueError(
@@ -154,6 +138,21 @@ class Study(ConfigModel):
             except ValueError as error:
                 key = "primary" if asked.primary is not None else "further_tasks"
                 raise ValueError(f"evaluation.{key}: {error}") from None
+        return self
+
+    @model_validator(mode="after")
+    def _check_scopes(self) -> Study:
+        # A plain ValueError would lose the key, because the validator of the complete study raises it.
+        problems = [
+            InitErrorDetails(
+                type=PydanticCustomError("value_error", "{error}", {"error": problem}),
+                loc=("experiments", name, key),
+                input=getattr(self.experiments[name], key),
+            )
+            for name, key, problem in scope_problems(self)
+        ]
+        if problems:
+            raise ValidationError.from_exception_data("Study", problems)
         return self
 
     @model_validator(mode="after")
@@ -229,6 +228,11 @@ class Study(ConfigModel):
         size = self.dataset.users_per_job
         groups = (self.users.train, self.users.validation, *self.test_batches)
         return tuple(users[start : start + size] for users in groups for start in range(0, len(users), size))
+
+    def start_of(self, experiment: str) -> str | None:
+        """Return the experiment whose trained weights the training of one starts from; None: the base model."""
+        start = self.experiments[experiment].start_from
+        return start if start is not None and self.experiments[start].trained else None
 
     def max_new_tokens(self, experiment: str) -> int:
         """Return the maximum length of an answer of an experiment in tokens."""

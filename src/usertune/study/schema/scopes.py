@@ -1,0 +1,52 @@
+"""Checks of experiments that are trained on folds of the test users' own samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from usertune.study.schema.shared_training import like_problem
+
+if TYPE_CHECKING:
+    from usertune.study.schema.study import Study
+
+
+def scope_problems(study: Study) -> Iterator[tuple[str, str, str]]:
+    """Yield what is wrong with the scopes of a study's experiments, as (experiment, key, problem)."""
+    for name, experiment in study.experiments.items():
+        if experiment.like is not None and (problem := like_problem(study.experiments, name)):
+            yield name, "like", problem
+        if not experiment.trained_on_folds:
+            continue
+        if study.folds is None:
+            yield (
+                name,
+                "scope",
+                f"{experiment.scope} needs folds of each test user's samples; add to the study: "
+                "folds: {count: 3, by: episode}",
+            )
+        training = experiment.training
+        if training and (training.keep == "best" or training.early_stopping):
+            key = "keep: best" if training.keep == "best" else "early_stopping"
+            yield (
+                name,
+                "training",
+                f"{key} needs a validation loss, and trainings on folds have no validation samples; set keep: last "
+                "and early_stopping: null for this experiment",
+            )
+        if experiment.start_from is not None and (problem := _start_problem(study, experiment.start_from)):
+            yield name, "start_from", problem
+
+
+def _start_problem(study: Study, start: str) -> str | None:
+    if start not in study.experiments:
+        return f"no experiment is named {start}; use one of: {', '.join(study.experiments)}"
+    other = study.experiments[start]
+    if other.trained_on_folds:
+        return (
+            f"experiment {start} has scope {other.scope}, so it has no weights that all test users share; name one of "
+            "scope global"
+        )
+    if other.mode != "vanilla" and not other.trained:
+        return f"experiment {start} is not trained by this study; name an experiment of mode vanilla, lora or full"
+    return None

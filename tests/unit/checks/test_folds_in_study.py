@@ -1,0 +1,167 @@
+"""A study with experiments on folds: its audit, status, explanation and report, and what an edit makes stale."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import chdir
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.synthetic_study import SyntheticStudy
+from usertune.checks.audit import Audit, audit_study
+from usertune.checks.explain import Explanation, explain, in_words
+from usertune.checks.freshness import Freshness
+from usertune.core.errors import UserError
+from usertune.core.manifest import read_manifest
+from usertune.exchange.export_model import HubFolder, export_model
+from usertune.monitoring.jobs import read_jobs
+from usertune.monitoring.status import Status, status_of
+from usertune.pipeline import steps
+
+SETTINGS: dict[str, Any] = {
+    "experiments": ["vanilla", "full_tuned", "personal", "pooled"],
+    "samples": 4,
+    "users_per_job": 2,
+}
+PERSONAL = "checkpoints/personal/users_1.json"
+POOLED = "checkpoints/pooled/users_1-2,10,ana.json"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("folds")
+    with chdir(folder):
+        SyntheticStudy(Path(), **SETTINGS).write().report()
+    return folder
+
+
+@pytest.fixture
+def study(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SyntheticStudy:
+    shutil.copytree(whole, tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return SyntheticStudy(Path(), **SETTINGS)
+
+
+def explained(study: SyntheticStudy) -> Explanation:
+    return explain(Freshness(study.study, study.recipes), steps.REPORT.manifest)
+
+
+def inspect(study: SyntheticStudy) -> Status:
+    return status_of(Freshness(study.study, study.recipes), read_jobs(Path()))
+
+
+def edit(study: SyntheticStudy, user: str, step: int) -> None:
+    """Change the expected answer of one sample, and prepare the user again."""
+    file = study.dataset / f"user_{user}.jsonl"
+    lines = file.read_text().splitlines()
+    sample = json.loads(lines[step])
+    sample["messages"][-1]["content"] = "```grounding\n[7, 8]\n```"
+    lines[step] = json.dumps(sample)
+    file.write_text("\n".join(lines) + "\n")
+    study.make(f"data/user_{user}.manifest.json")
+
+
+def test_all_results_are_there_and_pass_the_audit(study: SyntheticStudy) -> None:
+    of_step = [result.item for result in study.results.values() if result.step == "train_folds"]
+    assert [(item.experiment, item.users) for item in of_step] == [
+        *(("personal", (user,)) for user in study.users),
+        ("pooled", tuple(study.users)),
+    ]
+    assert audit_study(study.study) == Audit(checked=len(study.results))
+    assert explained(study) == Explanation("report")
+    assert inspect(study).complete
+
+
+def test_every_sample_is_answered_once_by_weights_that_have_not_seen_it(study: SyntheticStudy) -> None:
+    predictions = read_manifest("predictions/personal/users_1-2.json")
+    assert [row["id"] for row in predictions["predictions"]] == [
+        row["id"] for row in read_manifest("predictions/vanilla/users_1-2.json")["predictions"]
+    ]
+    for row in predictions["predictions"]:
+        user, fold = row["model"].split("/")
+        assert user == row["user"]
+        record = read_manifest(f"checkpoints/personal/users_{user}.json")["folds"][fold]
+        trained = (Path("checkpoints/personal") / record["weights_folder"] / "weights.safetensors").read_text()
+        # The stand-in's weights are the samples that it was trained on.
+        assert f'"{row["id"]}"' not in trained
+        assert trained.count('"episode"') == record["train_samples"]
+
+
+def test_weights_of_a_fold_that_are_damaged_or_missing_are_found(study: SyntheticStudy) -> None:
+    folder = Path(PERSONAL).parent / read_manifest(PERSONAL)["folds"]["2"]["weights_folder"]
+    (folder / "weights.safetensors").write_text("other")
+    (finding,) = audit_study(study.study, with_report=False).findings
+    assert (finding.kind, finding.path) == ("modified", (folder / "weights.safetensors").as_posix())
+    (folder / "weights.safetensors").unlink()
+    (finding,) = audit_study(study.study, with_report=False).findings
+    assert finding.kind == "missing"
+
+
+def test_an_edited_sample_repeats_trainings_that_contain_it_and_nothing_of_other_users(study: SyntheticStudy) -> None:
+    others = {path: Path(path).read_bytes() for path in study.results if "personal/users_2" in path}
+    edit(study, "1", 0)
+    found = explained(study)
+    assert found.jobs["train_folds"] == 2
+    assert found.fold_trainings == [
+        "training of personal on folds of user 1: 1 of 2 folds will be reused, 1 of 2 folds trains from the beginning",
+        "training of pooled on folds of users 1-2,10,ana: "
+        "1 of 2 folds will be reused, 1 of 2 folds trains from the beginning",
+    ]
+    assert "2 trainings on the folds of a user or of all (GPU)" in in_words(found)
+    stale = {finding.path for finding in audit_study(study.study, with_report=False).findings}
+    assert {PERSONAL, POOLED} <= stale
+    assert not stale & others.keys()
+    study.make_all("train_folds", "predict", "score")
+    assert {path: Path(path).read_bytes() for path in others} == others
+    assert not [finding for finding in audit_study(study.study).findings if finding.path.startswith("scores/")]
+
+
+def test_other_settings_make_exactly_the_trainings_with_them_stale(study: SyntheticStudy) -> None:
+    def stale(**changes: Any) -> set[str]:
+        changed = replace(study, changes=changes)
+        paths = {finding.path for finding in audit_study(changed.study, with_report=False).findings}
+        return {path.partition("/")[2].partition("/")[0] for path in paths if path.startswith("checkpoints/")}
+
+    folds = {"count": 2, "by": "random", "seed": 1}
+    assert stale(folds=folds) == {"personal", "pooled"}
+    experiments = json.loads(json.dumps(study.config["experiments"]))
+    experiments["personal"]["samples"] = 1
+    assert stale(experiments=experiments) == {"personal"}
+    experiments = json.loads(json.dumps(study.config["experiments"]))
+    experiments["personal"]["training"] = {"epochs": 3}
+    assert stale(experiments=experiments) == {"personal", "pooled"}
+    experiments["full_tuned"]["training"] = {"epochs": 2}
+    # Their own recipes are the same, but their start is not.
+    assert stale(experiments=experiments) == {"full_tuned", "personal", "pooled"}
+    del experiments["full_tuned"]["training"], experiments["personal"]["training"]
+    del experiments["personal"]["start_from"]
+    assert stale(experiments=experiments) == {"personal"}
+
+
+def test_the_report_shows_many_trainings_as_one(study: SyntheticStudy) -> None:
+    report = Path("report.html").read_text(encoding="utf-8")
+    assert "in 8 trainings" in report
+    assert "in 2 trainings" in report
+    assert "folds of 4 users" in report
+    assert "Weights of another experiment" not in report
+    lineage = read_manifest("tables/manifest.json")["experiments"]["personal"]["lineage"]
+    assert lineage["train_folds"]["1"] == read_manifest(PERSONAL)["fingerprint"]
+
+
+def test_the_weights_of_folds_are_not_exported(study: SyntheticStudy) -> None:
+    with pytest.raises(UserError, match=r"--experiment personal: each user and fold has its own weights"):
+        export_model(study.study, HubFolder("personal", Path("out")))
+
+
+def test_status_counts_the_users_whose_weights_are_there(study: SyntheticStudy) -> None:
+    Path(PERSONAL).unlink()
+    rows = {
+        row.users: row.state
+        for row in inspect(study).rows
+        if row.step == "train_folds" and row.experiment == "personal"
+    }
+    assert rows == {("1",): "waiting", ("2",): "done", ("10",): "done", ("ana",): "done"}

@@ -1,0 +1,124 @@
+"""Experiments with weights for each user: what a study may say of them, and the training keys that they take over."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from usertune.core.errors import UserError
+from usertune.study.load import study_from_config
+from usertune.study.schema.study import Study
+
+PERSONAL = {"mode": "lora", "scope": "personal"}
+
+
+def study_with(experiments: dict[str, Any], **sections: Any) -> Study:
+    config = {
+        "name": "scopes",
+        "dataset": {"root": "dataset"},
+        "users": {"train": "11", "test": "1-3"},
+        "base_model": {"path": "base"},
+        "folds": {"count": 2},
+        "experiments": {"vanilla": {"mode": "vanilla"}, "full": {"mode": "full"}, **experiments},
+    }
+    return study_from_config({**config, **sections})
+
+
+@pytest.mark.parametrize(
+    ("experiments", "sections", "message"),
+    [
+        ({"p": PERSONAL}, {"folds": None}, "experiments.p.scope: personal needs folds of each test user's samples"),
+        ({"p": {**PERSONAL, "gpus": 2}}, {}, "experiments.p: gpus: each training of scope personal runs on one GPU"),
+        (
+            {"p": {"mode": "full", "scope": "pooled", "nodes": 2, "parallel": "ddp"}},
+            {},
+            "nodes, parallel: each training",
+        ),
+        ({"p": {"mode": "vanilla", "scope": "personal"}}, {}, "mode vanilla is not trained; remove scope"),
+        ({"p": {"mode": "vanilla", "start_from": "full", "like": "full"}}, {}, "remove start_from, like"),
+        ({"p": {"mode": "lora", "start_from": "full"}}, {}, "start_from: only for scope personal or pooled"),
+        ({"p": {"mode": "lora", "samples": 3}}, {}, "samples: only for scope personal or pooled"),
+        ({"p": {**PERSONAL, "samples": 0}}, {}, "experiments.p.samples"),
+        (
+            {"p": {**PERSONAL, "training": {"keep": "best"}}},
+            {},
+            "experiments.p.training: keep: best needs a validation",
+        ),
+        (
+            {"p": PERSONAL},
+            {"training": {"early_stopping": 2}, "users": {"train": "11", "validation": "12", "test": "1"}},
+            "experiments.p.training: early_stopping needs a validation loss",
+        ),
+        (
+            {"p": {**PERSONAL, "start_from": "ful"}},
+            {},
+            "experiments.p.start_from: no experiment is named ful; use one of",
+        ),
+        ({"p": {**PERSONAL, "start_from": "p"}}, {}, "experiments.p.start_from: experiment p has scope personal"),
+        ({"p": {**PERSONAL, "like": "vanilla"}}, {}, "experiments.p.like: experiment vanilla has no training keys"),
+        ({"p": {**PERSONAL, "like": "nobody"}}, {}, "experiments.p.like: no experiment is named nobody"),
+        (
+            {"p": {**PERSONAL, "like": "q"}, "q": {**PERSONAL, "like": "p"}},
+            {},
+            "experiments.p.like: p -> q -> p is a circle",
+        ),
+    ],
+)
+def test_what_cannot_work_is_refused_by_key(
+    experiments: dict[str, Any], sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError) as refused:
+        study_with(experiments, **sections)
+    assert message in str(refused.value)
+
+
+def test_like_takes_over_training_keys_and_own_keys_come_first() -> None:
+    study = study_with(
+        {
+            "personal": {
+                **PERSONAL,
+                "training": {"epochs": 3, "learning_rate": 2e-5, "warmup_steps": 5, "lora": {"rank": 4}},
+            },
+            "pooled": {"mode": "lora", "scope": "pooled", "like": "personal", "training": {"epochs": 2, "warmup": 0.1}},
+            "third": {"mode": "lora", "like": "pooled"},
+        },
+        training={"weight_decay": 0.5, "warmup_steps": 9},
+    )
+    personal, pooled, third = (study.experiments[name].training for name in ("personal", "pooled", "third"))
+    assert personal
+    assert pooled
+    assert third
+    assert (pooled.epochs, pooled.learning_rate, pooled.lora.rank, pooled.weight_decay) == (2, 2e-5, 4, 0.5)
+    assert (pooled.warmup, pooled.warmup_steps, personal.warmup_steps) == (0.1, None, 5)
+    assert third == pooled
+
+
+def test_the_learning_rate_of_a_mode_is_not_taken_over() -> None:
+    study = study_with({"other": {"mode": "lora", "scope": "personal", "like": "full"}})
+    found = {name: experiment.training for name, experiment in study.experiments.items()}
+    assert found["other"]
+    assert found["full"]
+    assert (found["other"].learning_rate, found["full"].learning_rate) == (1e-4, 1e-5)
+
+
+def test_which_trainings_there_are() -> None:
+    study = study_with({"p": {**PERSONAL, "start_from": "full"}, "q": {**PERSONAL, "start_from": "vanilla"}})
+    assert [name for name, one in study.experiments.items() if one.trained] == ["full"]
+    assert [name for name, one in study.experiments.items() if one.trained_on_folds] == ["p", "q"]
+    assert [study.start_of(name) for name in study.experiments] == [None, None, "full", None]
+
+
+def test_personal_weights_alone_need_no_training_users() -> None:
+    users = {"train": [], "test": "1-3"}
+    study = study_from_config({**_plain(), "users": users, "experiments": {"p": PERSONAL}})
+    assert not study.users.train
+
+
+def _plain() -> dict[str, Any]:
+    return {
+        "name": "scopes",
+        "dataset": {"root": "dataset"},
+        "base_model": {"path": "base"},
+        "folds": {"count": 2},
+    }
