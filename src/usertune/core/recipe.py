@@ -14,7 +14,7 @@ from usertune.core.hashing import canonical_json
 class Settings(BaseModel):
     """A part of a recipe: immutable, and unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return the keys that were set, for manifests and digests; defaults are left out."""

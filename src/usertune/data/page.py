@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from usertune.core.described import DescribedSchema
 from usertune.core.pages import with_part
 from usertune.data.readers.catalogue import READERS
 
@@ -38,7 +39,8 @@ def _options() -> Iterator[str]:
     """Yield the table of options. An option that means the same in several formats is one row."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for name in READERS:
-        for option, schema in READERS.load(name).Options.model_json_schema().get("properties", {}).items():
+        described = READERS.load(name).Options.model_json_schema(schema_generator=DescribedSchema)
+        for option, schema in described.get("properties", {}).items():
             row = option, ", ".join(map(_value, _values(schema))), _cell(schema.get("description", ""))
             rows.setdefault(row, []).append(f"`{name}`")
     yield "| option | formats | values, the default first | meaning |"

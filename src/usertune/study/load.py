@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from usertune.core.described import DescribedSchema
 from usertune.core.errors import UserError, shown
 from usertune.core.users import batch_label
 from usertune.study.files import (
@@ -93,7 +94,7 @@ def study_from_config(
 
 def json_schema() -> dict[str, Any]:
     """Return the JSON schema of `Study`, as written to ``schemas/study.schema.json``."""
-    schema = Study.model_json_schema()
+    schema = Study.model_json_schema(schema_generator=DescribedSchema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

@@ -14,9 +14,7 @@ class ConfigModel(BaseModel):
     """A part of the study: immutable, and unknown keys are errors."""
 
     # Defaults are validated too, so a default 32 and a written 32.0 give the same value.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
 
 
 def plain_path(value: str) -> str:
