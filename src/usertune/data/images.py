@@ -10,6 +10,7 @@ import hashlib
 import io
 import os
 import stat
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ LONGEST_NAME_SHOWN = 100
 # The EXIF orientation of an image that is stored as it is seen, and those with which width and height change places.
 UPRIGHT = 1
 ON_ITS_SIDE = (5, 6, 7, 8)
+# Bytes before the first chunk of a PNG.
+PNG_SIGNATURE = 8
 
 Look = Callable[[str, Image.Image], None]
 
@@ -116,20 +119,43 @@ def read_checked(root: Path, record: ImageRecord) -> bytes:
 def is_turned(path: Path) -> bool:
     """Whether an image's EXIF orientation says that it is to be turned or mirrored.
 
-    Reads the header alone, except of a PNG without EXIF data before its pixels, which is read to its end.
+    Reads the header, see `_orientation`.
 
     Raises:
         BadImageError: the file is missing or is not an image.
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            return bool(image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT)
+            return _orientation(image, path) != UPRIGHT
     except OSError as error:
         raise BadImageError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
+def _orientation(image: Image.Image, path: Path) -> int:
+    """Return an image's EXIF orientation; decodes only a PNG with EXIF data or texts after its pixels."""
+    # Pillow decodes every PNG without EXIF data before its pixels, to look for them after these.
+    before = image.format == "PNG" and "exif" not in image.info and not _has_late_metadata(path)
+    exif = Image.Image.getexif(image) if before else image.getexif()
+    return int(exif.get(ExifTags.Base.Orientation, UPRIGHT))
+
+
+def _has_late_metadata(path: Path) -> bool:
+    """Whether chunks that may name an orientation come after the pixels of a PNG."""
+    with path.open("rb") as file:
+        file.seek(PNG_SIGNATURE)
+        after_pixels = False
+        while len(head := file.read(8)) == 8:
+            size, kind = struct.unpack(">I4s", head)
+            if after_pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            after_pixels = after_pixels or kind == b"IDAT"
+            # Past the content and its checksum.
+            file.seek(size + 4, os.SEEK_CUR)
+    return False
+
+
 def size_in_header(root: Path, relative_path: str) -> tuple[int, int]:
-    """Return width and height of an image in pixels, after EXIF rotation. Reads the header; no pixel is decoded.
+    """Return width and height of an image in pixels, after EXIF rotation. Reads the header, see `_orientation`.
 
     Args:
         root: folder of the raw data.
@@ -145,9 +171,7 @@ def size_in_header(root: Path, relative_path: str) -> tuple[int, int]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             with Image.open(path, formats=FORMATS) as image:
                 _check_header(image, name)
-                # Pillow decodes a PNG without EXIF data before its pixels, to look for them after these.
-                has_exif = image.format != "PNG" or "exif" in image.info
-                turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, UPRIGHT) in ON_ITS_SIDE
+                turned = _orientation(image, path) in ON_ITS_SIDE
                 return (image.height, image.width) if turned else image.size
     except (BadImageError, MemoryError):
         raise

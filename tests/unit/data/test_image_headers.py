@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import ExifTags, Image, ImageFile
 
-from usertune.data.images import BadImageError, describe_image, size_in_header
+from usertune.data.images import BadImageError, describe_image, is_turned, size_in_header
 
 
 def _write(path: Path, kind: str, orientation: int | None = None, size: tuple[int, int] = (64, 48)) -> None:
@@ -27,6 +27,7 @@ def test_the_size_is_read_without_a_pixel(tmp_path: Path, kind: str, monkeypatch
     _write(tmp_path / "a.png", kind)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda image: pytest.fail("decoded"))
     assert size_in_header(tmp_path, "a.png") == (64, 48)
+    assert not is_turned(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -35,6 +36,20 @@ def test_the_size_is_that_of_the_upright_image(tmp_path: Path, kind: str, orient
     _write(tmp_path / "a.jpg", kind, orientation)
     record = describe_image(tmp_path, "a.jpg")
     assert size_in_header(tmp_path, "a.jpg") == (record["width"], record["height"])
+    assert is_turned(tmp_path / "a.jpg") == (orientation != 1)
+
+
+def test_an_orientation_after_the_pixels_of_a_png_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    _write(path, "PNG", 6)
+    content = path.read_bytes()
+    start = content.index(b"eXIf") - 4
+    # Length, kind, content, checksum.
+    end = start + 12 + int.from_bytes(content[start : start + 4], "big")
+    path.write_bytes(content[:start] + content[end:-12] + content[start:end] + content[-12:])
+    record = describe_image(tmp_path, "a.png")
+    assert size_in_header(tmp_path, "a.png") == (record["width"], record["height"]) == (48, 64)
+    assert is_turned(path)
 
 
 def test_a_cut_image_still_has_its_size(tmp_path: Path) -> None:
