@@ -149,7 +149,6 @@ def describe_base_model(recipe: BaseModelRecipe, manifest_file: str | Path, path
         "model_files": files,
         "model_state": state,
         "chat_template": checked,
-        "answer_frame": family.answer_frame,
         "provenance": [current_provenance(BASE_MODEL, plug_ins=recorded_module({"about": about}))],
         "files": {},
     }

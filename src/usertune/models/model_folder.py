@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError, shown
+from usertune.data.frames import DEFAULT_FRAME
 from usertune.models.families.catalogue import FAMILIES, get_family
 from usertune.models.family import Family
 from usertune.models.recipe import Pixels
@@ -163,6 +164,11 @@ class ModelFolder:
             self._problem(
                 f"config.json: the weights are quantised ({method}) and can be neither trained nor compared here; "
                 "use the original model"
+            )
+        elif (frame := get_family(kind).answer_frame) != DEFAULT_FRAME:
+            # The parser would read other numbers as 0-1000, and the untrained model would seem to miss everything.
+            self._problem(
+                f"config.json: models of type {kind} answer in the frame {frame}; answers are read as {DEFAULT_FRAME}"
             )
 
     def _check_tokenizer(self) -> None:

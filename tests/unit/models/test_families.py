@@ -21,7 +21,6 @@ from torch import nn
 from tests.support.calls import NO_LIMITS, predict, train
 from tests.support.tiny_families import TINY, TOKEN, write_tiny
 from tests.unit.conftest import EXECUTION, FROZEN, LORA, Prepared
-from usertune.data.frames import DEFAULT_FRAME, FRAMES
 from usertune.data.samples import Sample
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
@@ -67,11 +66,16 @@ def test_every_family_is_tested_here() -> None:
     assert list(TINY) == list(FAMILIES)
 
 
-def test_a_folder_is_checked_without_torch_and_its_frame_recorded(base: Path, tmp_path: Path) -> None:
+def test_a_family_that_answers_in_another_frame_is_refused(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(family_of(base)), "answer_frame", "pixels")
+    (problem,) = ModelFolder(base).inspect()
+    assert f"models of type {base.name} answer in the frame pixels; answers are read as relative_1000" in problem
+
+
+def test_a_folder_is_checked_without_torch(base: Path, tmp_path: Path) -> None:
     assert ModelFolder(base).inspect() == []
     manifest = _described(base, tmp_path / "manifest.json")
     assert manifest["about"]["model_type"] == base.name
-    assert manifest["answer_frame"] == DEFAULT_FRAME in FRAMES
     program = (
         "import sys; from usertune.models.base_model import check_local; from usertune.models.recipe import Pixels; "
         f"check_local({str(base)!r}, Pixels()); assert not {{'torch', 'transformers'}} & sys.modules.keys()"
