@@ -32,7 +32,7 @@ from usertune.data.placeholders import with_images
 from usertune.data.reader import BadSampleError, RawSample
 from usertune.data.recognise import Found, box_of, found_in, with_boxes
 from usertune.data.turns import checked_name, checked_text, question, read_turns
-from usertune.tasks.truth import Truth
+from usertune.tasks.truth import FINISH, Truth
 
 FRAME = None
 BARE = True
@@ -44,7 +44,7 @@ KINDS = {
     "image": ("text", "bytes", "image", "list of text", "list of bytes", "list of image"),
     "box": ("numbers",),
     "point": ("numbers",),
-    "answer": ("text",),
+    "answer": ("text", "list of text"),
     "messages": ("list",),
     "id": ("text", "integer"),
     "episode": ("text", "integer"),
@@ -79,7 +79,7 @@ class Columns(Settings):
     point: Column | None = None
     """x and y of the click."""
     answer: Column | None = None
-    """The answer as text."""
+    """The answer as text; or, for the task ``text``, a list: the answer, then others that are as right."""
     messages: Column | None = None
     """Turns with ``role`` and ``content``, the answer included."""
     id: Column | None = None
@@ -187,7 +187,10 @@ class ParquetReader(EntryReader):
         sample.image_paths = names
         column = self.roles["instruction"]
         sample.messages = question(entry[column], column, len(names))
-        if answer := self.roles.get("answer"):
+        answer = self.roles.get("answer")
+        if answer and isinstance(entry[answer], list):
+            sample.truth = _final_answer(entry[answer], answer)
+        elif answer:
             # The same checks as of the instruction.
             content = question(entry[answer], answer, 0)[0]["content"]
             sample.messages.append({"role": "assistant", "content": content})
@@ -288,6 +291,15 @@ class ParquetReader(EntryReader):
         return int(value)
 
 
+def _final_answer(texts: list[Any], column: str) -> Truth:
+    """Return the first of several right answers, with the others that are accepted."""
+    if not texts:
+        raise BadSampleError(column, "the list of answers is empty")
+    for number, text in enumerate(texts):
+        question(text, f"{column}[{number}]", 0)
+    return Truth(FINISH, text=texts[0], accepted=tuple(texts[1:]))
+
+
 class _Cursor:
     """Goes forward through the rows of files, so that a group is read once for a user."""
 
@@ -375,8 +387,10 @@ def _roles(file: ColumnFile) -> dict[str, str] | None:
     """Return the roles of columns with usual names and types; None if they do not make samples."""
     found: dict[str, str] = {}
     for role, usual in NAMES.items():
+        # Several answers are for the task text, which a person chooses.
+        kinds = ("text",) if role == "answer" else KINDS[role]
         for name in usual:
-            if file.schema.names.count(name) == 1 and kind_of(file.schema.field(name).type) in KINDS[role]:
+            if file.schema.names.count(name) == 1 and kind_of(file.schema.field(name).type) in kinds:
                 found.setdefault(role, name)
     if "messages" in found:
         return {role: name for role, name in found.items() if role not in ("instruction", "box", "point", "answer")}
