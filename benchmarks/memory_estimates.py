@@ -3,8 +3,8 @@
 Tensors: three tiny models train for two steps, each as lora and full, with and without checkpointing and in both number
 formats; the live bytes of all tensors are counted at every operation, so the result is the same on every machine.
 
-Process: two training steps of Qwen3-VL-2B with random weights (lora, float32, checkpointing, one screenshot of
-1080 x 2340 pixels a step), in a process of its own, of which the kernel reports the peak. It needs 20 GB of memory, 10
+Process: a training step of Qwen3-VL-2B with random weights (lora, float32, checkpointing, one screenshot of 1080 x 2340
+pixels), in a process of its own, of which the kernel reports the peak. It needs 20 GB of memory, 10
 GB of disk space, and minutes:
 
     python benchmarks/memory_estimates.py
@@ -199,14 +199,14 @@ def screens(root: Path, count: int, size: tuple[int, int], longer: int = 0) -> l
 def fine_tuning(
     base: Path, root: Path, samples: list[Sample], mode: str, dtype: str, checkpointing: bool, micro: int
 ) -> Any:
-    """Return a run of two optimizer steps over the samples."""
+    """Return a run of two optimizer steps over the samples, or of one over a single sample."""
     from usertune.training.finetune import FineTuning
     from usertune.training.recipe import Execution, TrainRecipe
 
     weights = {"lora": LORA} if mode == "lora" else {"freeze": FREEZE}
     training = {
         "epochs": 1, "learning_rate": 1e-4, "schedule": "linear", "weight_decay": 0, "max_grad_norm": 1,
-        "batch_size": len(samples) // 2, "validate_every_steps": 100, "seed": 0, **weights,
+        "batch_size": max(1, len(samples) // 2), "validate_every_steps": 100, "seed": 0, **weights,
     }  # fmt: skip
     recipe = {"step": "train", "mode": mode, "dtype": dtype, "training": training}
     execution = Execution(
@@ -303,11 +303,11 @@ def run_in(folder: Path) -> Any:
 
 
 def compare_process(differences: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Train two steps in a process of its own; return its measured and its estimated peak."""
+    """Train one step in a process of its own; return its measured and its estimated peak."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_base(folder / "base", differences)
-        samples = screens(folder / "data", 2, size)
+        samples = screens(folder / "data", 1, size)
         (folder / "samples.json").write_text(json.dumps(samples))
         shape = read_model_shape(folder / "base", Pixels())
         parts = estimate_of(run_in(folder), shape)
@@ -351,7 +351,12 @@ def _compare(arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     ratios = [one["ratio"] for one in tiny]
     real = compare_process(REAL["2B"], SCREENSHOT) if arguments.real else compare_process(TINY["wide"], TINY_SCREEN)
-    return {"tensors": tiny, "lowest_ratio": min(ratios), "highest_ratio": max(ratios), "process": real}
+    return {
+        "tensors": tiny,
+        "lowest_ratio": min(ratios, default=None),
+        "highest_ratio": max(ratios, default=None),
+        "process": real,
+    }
 
 
 def tell(measured: dict[str, Any]) -> list[str]:

@@ -19,6 +19,7 @@ from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels, StartWe
 from usertune.models.tensor_files import tensor_shapes
 from usertune.models.weights import check_finite, check_loaded, check_shapes, loading
 from usertune.runtime import job_record
+from usertune.runtime.memory import return_freed_memory
 
 # What to do about unusable weights of the base model, and of an experiment.
 GET_BASE_AGAIN = "base_model.path needs a complete model: download or copy it again"
@@ -47,6 +48,7 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
         UserError: a tensor is missing, unexpected, of another shape or not finite, or a file is damaged.
     """
     job_record.count_model_load()
+    return_freed_memory()
     folder = Path(folder)
     with loading(folder, advice):
         family = family_of(folder)

@@ -1,11 +1,13 @@
-"""Recognizes out-of-memory errors of various libraries. Does not import torch."""
+"""What the allocator keeps, and out-of-memory errors of various libraries. Does not import torch."""
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 
 from usertune.core.errors import LackOfMemoryError, UserError
 
@@ -23,6 +25,14 @@ _TEXTS = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
+
+# Parameters of mallopt (glibc, malloc.h).
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+SIZE_VARIABLE = "MALLOC_MMAP_THRESHOLD_"
+# Blocks of this size have their own mapping. Smaller ones, all that a small model computes, are quicker in the heap.
+MAPPED_FROM = 4 << 20
+# Free memory that may stay at the end of the heap; the default of 128 KiB, fixed, would return and fetch it constantly.
+KEPT = 64 << 20
 
 
 def ran_out(error: BaseException) -> bool:
@@ -61,3 +71,18 @@ def _first_line(error: BaseException) -> str:
     line = lines[-1] if lines and lines[0].startswith("Caught ") else next(iter(lines), "")
     named = next((found for found in lines if _TEXTS.search(found)), line)
     return named or type(error).__name__
+
+
+def return_freed_memory(environment: Mapping[str, str] = os.environ) -> None:
+    """Make glibc return freed tensors to the system; without effect with other C libraries and other allocators.
+
+    glibc moves the size from which a block has its own mapping up to 32 MiB, as blocks are freed (mallopt(3)). The
+    tensors of a large model then lie in one heap, which cannot shrink below its last block, and the holes between them
+    add up (measured in docs/decisions.md, 2026-11-29). A size in the environment is left as it is.
+    """
+    if SIZE_VARIABLE in environment or "mmap_threshold" in environment.get("GLIBC_TUNABLES", ""):
+        return
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
