@@ -1,8 +1,8 @@
-"""A tree of the size of FingerTip-20K: preparing all its users, finding that nothing changed, and planning the study.
+"""A tree of the size of FingerTip-20K: its survey, preparing all users, finding that nothing changed, and planning.
 
 The tree is generated: 83 users, 20,000 episodes and 100,000 screenshots with accessibility trees, in the layout of the
 raw data; the screenshots are small, so decoding costs less than on real ones. The study is configs/fingertip.yaml with
-the demo's base model. Preparing is `snakemake check` on all cores:
+the demo's base model. The survey is of the raw data, and preparing is `snakemake check` on all cores:
 
     python benchmarks/fingertip_scale.py
 """
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         study = [str(common.REPOSITORY / "configs/fingertip.yaml"), "overrides.yaml"]
         options = ["--snakefile", str(common.REPOSITORY / "Snakefile"), "--configfile", *study]
         local = ["--profile", str(common.REPOSITORY / "profiles/local"), "--quiet", "all"]
-        peak = _Peak()
+        peak, survey_peak = _Peak("prepare.py"), _Peak("survey")
         seconds: dict[str, Any] = {}
 
         def plan() -> float:
@@ -54,6 +54,11 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             return common.seconds_of(lambda: common.snakemake(folder, *slurm, *options))
 
         seconds["plan_first"] = common.spread([plan() for _ in range(arguments.rounds)])
+
+        with survey_peak:
+            seconds["survey"] = round(
+                common.seconds_of(lambda: common.usertune(folder, "survey", "--study", *study, "--to", "survey")), 1
+            )
 
         def check() -> str:
             return common.snakemake(folder, "check", *local, *options)
@@ -70,6 +75,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             "seconds": seconds,
             "peak_job_bytes": peak.bytes,
             "peak_job_mb": round(peak.bytes / 1e6),
+            "peak_survey_mb": round(survey_peak.bytes / 1e6),
             "samples": sum(manifest["samples"] for manifest in manifests),
             "not_asked": sum(sum(manifest.get("not_asked", {}).values()) for manifest in manifests),
             "skipped": sum(manifest["skipped"] for manifest in manifests),
@@ -116,9 +122,14 @@ def _write_episode(folder: Path, chance: random.Random) -> None:
 
 
 class _Peak:
-    """The largest resident memory of a process that this one started, itself or through others, while a block runs."""
+    """The largest resident memory of a process that this one started, itself or through others, while a block runs.
 
-    bytes = 0
+    Args:
+        word: a word of its command line.
+    """
+
+    def __init__(self, word: str) -> None:
+        self.word, self.bytes = word, 0
 
     def __enter__(self) -> _Peak:
         self._stop = threading.Event()
@@ -134,7 +145,7 @@ class _Peak:
         while not self._stop.wait(0.2):
             for process in psutil.Process().children(recursive=True):
                 try:
-                    if "prepare.py" in " ".join(process.cmdline()):
+                    if self.word in " ".join(process.cmdline()):
                         self.bytes = max(self.bytes, process.memory_info().rss)
                 except psutil.Error:
                     continue
@@ -145,6 +156,7 @@ def tell(measured: dict[str, Any]) -> list[str]:
     return [
         f"{measured['tree']['episodes']:,} episodes and {measured['tree']['screenshots']:,} screenshots, "
         f"{measured['cores']} cores",
+        f"survey of the raw data: {seconds['survey']} s with {measured['peak_survey_mb']} MB",
         f"prepared in {seconds['prepare']} s; aim: at most 600 s",
         f"largest job: {measured['peak_job_mb']} MB; aim: at most 1,000 MB",
         f"a second run: {common.told(seconds['again'], 's')}; aim: at most 20 s",
