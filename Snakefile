@@ -56,6 +56,19 @@ for experiment in STUDY.experiments:
         localrule: True
 
 
+# A group: all its experiments, such as those of a sweep.
+for group, names in STUDY.groups.items():
+
+    rule:
+        name:
+            group
+        input:
+            expand(manifest_of(steps.SCORE), experiment=names, user=STUDY.users.test),
+        localrule: True
+
+
 for target in workflow.rules:
     if target.name in STUDY.experiments:
         target.docstring = f"The experiment {target.name}, as far as its scores."
+    elif target.name in STUDY.groups:
+        target.docstring = f"The experiments of {target.name}, as far as their scores."

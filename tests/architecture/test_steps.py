@@ -30,7 +30,7 @@ OTHER_MEANINGS = {
         "study/copy.py": "the section of the study",
         "study/load.py": "the section of the study",
     },
-    "report": {"study/schema/study.py": "the section of the study"},
+    "report": {"study/schema/study.py": "the section of the study", "study/sweep.py": "the section of the study"},
     "audit": {"cli/main.py": "the command that people type"},
     "figure": {"reporting/figures/catalogue.py": "the kind of plug-in, in messages"},
 }

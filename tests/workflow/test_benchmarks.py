@@ -20,7 +20,7 @@ HELPERS = {"check_example", "common", "write_figures"}
 ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
 # They run real Snakemake, or take longest.
-SLOW = {"busy_machine", "demo", "dry_run", "fingertip_scale", "one_edit", "reproducibility"}
+SLOW = {"busy_machine", "demo", "dry_run", "fingertip_scale", "one_edit", "plan_sweep", "reproducibility"}
 # Results that a tiny run must have at any speed.
 FOUND: dict[str, dict[str, Any]] = {
     "batched_generation": {"samples": 4, "same_answers": True},
@@ -30,6 +30,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "fingertip_scale": {"samples": 480, "not_asked": 120, "skipped": 0},
     "memory_estimates": {"process.visual_tokens": 50},
     "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
+    "plan_sweep": {"trainings": 2},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
     "weight_checks": {"tensors_of_the_folder": 732},
 }

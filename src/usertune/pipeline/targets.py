@@ -27,7 +27,7 @@ def problem(study: Study, results: Mapping[str, Result], targets: Sequence[str])
     """
     files = [f"{study.results}/{path}" for result in results.values() for path in (result.manifest, *result.files)]
     known = {Path(file).absolute() for file in files}
-    names = [*NAMES, *study.experiments]
+    names = [*NAMES, *study.experiments, *study.groups]
     problems = []
     for target in targets:
         if target in names or Path(target).absolute() in known or "/logs/" in target:

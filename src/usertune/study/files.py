@@ -240,8 +240,11 @@ def _as_text(node: yaml.Node) -> yaml.Node:
 
 def _collect_lines(node: yaml.Node | None, path: KeyPath, file: str, lines: dict[KeyPath, str]) -> None:
     if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _collect_lines(item, path, file, lines)
+        for index, item in enumerate(node.value):
+            inner = (*path, str(index)) if isinstance(item, yaml.MappingNode) else path
+            if inner != path:
+                lines[inner] = f"{file}:{item.start_mark.line + 1}"
+            _collect_lines(item, inner, file, lines)
     elif isinstance(node, yaml.ScalarNode) and path[:1] != ("users",) and path[0] not in USER_OVERRIDES:
         _require_plain_number(node, path, file)
     elif isinstance(node, yaml.MappingNode):

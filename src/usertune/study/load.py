@@ -27,10 +27,12 @@ from usertune.study.files import (
 )
 from usertune.study.paths import with_resolved_paths
 from usertune.study.renamed_keys import with_latest_keys
+from usertune.study.schema.base import models_in
 from usertune.study.schema.elsewhere import made_elsewhere
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.study import Origin, Study
 from usertune.study.splits import Problem, Resolved, resolve_users
+from usertune.study.sweep import Expanded, expand_sweeps
 
 
 def load_study(files: Sequence[str | Path], settings: Sequence[str] = ()) -> Study:
@@ -81,13 +83,14 @@ def study_from_config(
     resolved = resolve_users(config, raw.get("dataset"), lines, command_line)
     if resolved.users is not None:
         raw["users"] = resolved.users
-    problems = [_in_words(problem, lines) for problem in resolved.problems]
+    expanded = expand_sweeps(raw)
+    problems = [_in_words(problem, lines) for problem in (*resolved.problems, *expanded.problems)]
     try:
-        study = Study.model_validate(raw)
+        study = Study.model_validate(expanded.config)
     except ValidationError as error:
-        problems += _problems(error, config, lines)
+        problems += _problems(error, config, expanded, lines)
     if not problems:
-        return study.model_copy(update={"origin": _origin(config, study, resolved)})
+        return study.model_copy(update={"origin": _origin(config, study, resolved, expanded)})
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     raise UserError(f"{name} is not a valid study ({count}):\n" + "\n".join(f"  {problem}" for problem in problems))
 
@@ -98,7 +101,7 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _origin(config: Mapping[str, Any], study: Study, resolved: Resolved) -> Origin:
+def _origin(config: Mapping[str, Any], study: Study, resolved: Resolved, expanded: Expanded) -> Origin:
     """Return the origin of a study (see `Origin`)."""
     # Splits with other users than in the file.
     others = {
@@ -111,7 +114,7 @@ def _origin(config: Mapping[str, Any], study: Study, resolved: Resolved) -> Orig
         outcomes=f"subsets/{label}/" if label else "",
         base_model=config["base_model"]["path"],
         elsewhere={
-            name: config["experiments"][name][key]
+            name: config["experiments"][expanded.as_written(("experiments", name, key))[1]][key]
             for name, experiment in study.experiments.items()
             for key in made_elsewhere(experiment)
         },
@@ -122,17 +125,20 @@ def _in_words(problem: Problem, lines: dict[KeyPath, str]) -> str:
     return f"{_place(problem.path, lines)}{'.'.join(problem.path)}: {problem.text}"
 
 
-def _problems(error: ValidationError, config: Mapping[str, Any], lines: dict[KeyPath, str]) -> Iterator[str]:
+def _problems(
+    error: ValidationError, config: Mapping[str, Any], expanded: Expanded, lines: dict[KeyPath, str]
+) -> Iterator[str]:
     seen = set()
     for detail in error.errors(include_url=False):
         path = tuple(str(part) for part in detail["loc"])
         # pydantic appends "[key]" if the key itself is invalid, but a user's key could also have this name.
         if path[-1:] == ("[key]",) and detail["type"] != "extra_forbidden":
             path = path[:-1]
-        if _is_inherited(path, config):
+        written = expanded.as_written(path)
+        if _is_inherited(written, config):
             continue
-        key = ".".join(part[:80] for part in path) or "study"
-        text = f"{_place(path, lines)}{key}: {_explain(detail, path)}"
+        key = ".".join(part[:80] for part in written) or "study"
+        text = f"{_place(written, lines)}{key}: {_explain(detail, path)}"
         if text not in seen:
             seen.add(text)
             yield text
@@ -178,17 +184,10 @@ def _allowed_keys(path: KeyPath) -> list[str]:
     model: type[BaseModel] = Study
     parts = iter(path)
     for part in parts:
-        model = next(_models_in(model.model_fields[part].annotation))
+        model = next(models_in(model.model_fields[part].annotation))
         if model is Experiment:
             next(parts, None)  # skip the experiment's name
     return [*(key for key in model.model_fields if key != "origin"), *(USER_OVERRIDES if model is Study else ())]
-
-
-def _models_in(annotation: object) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in getattr(annotation, "__args__", ()):
-        yield from _models_in(argument)
 
 
 def _place(path: KeyPath, lines: dict[KeyPath, str]) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.synthetic_study import SyntheticStudy
 from usertune.pipeline.targets import NAMES, problem
+from usertune.study.load import study_from_config
 
 
 def _said(study: SyntheticStudy, *targets: str) -> str | None:
@@ -17,6 +18,20 @@ def test_everything_that_can_be_asked_for_is_known(complete: SyntheticStudy) -> 
     files = [f"{results}/{name}" for item in complete.results.values() for name in (item.manifest, *item.files)]
     assert _said(complete, *NAMES, *complete.study.experiments, *files, f"{results}/logs/train/lora.log") is None
     assert _said(complete) is None
+
+
+def test_a_group_of_experiments_is_a_target() -> None:
+    sweep = {"mode": "lora", "sweep": {"seed": [0, 1]}}
+    study = study_from_config(
+        {
+            "name": "small",
+            "dataset": {"root": "data"},
+            "users": {"train": "2", "test": "1"},
+            "base_model": {"path": "base"},
+            "experiments": {"seeds": sweep},
+        }
+    )
+    assert problem(study, {}, ["seeds", "seeds_seed0"]) is None
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -15,6 +16,14 @@ class ConfigModel(BaseModel):
 
     # Defaults are validated too, so a default 32 and a written 32.0 give the same value.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+def models_in(annotation: object) -> Iterator[type[BaseModel]]:
+    """Yield the sections that a key's annotation allows as its value."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for argument in getattr(annotation, "__args__", ()):
+        yield from models_in(argument)
 
 
 def plain_path(value: str) -> str:

@@ -13,6 +13,10 @@ from usertune.study.schema.prior import Prior
 from usertune.study.schema.training import Training
 from usertune.training.processes import Strategy
 
+# Names of experiments and of groups.
+NAME = r"^[a-z][a-z0-9_]{0,39}$"
+Sweep = dict[str, list[Any]] | list[dict[str, Any]]
+
 # From the Qwen3-VL training scripts of LLaMA-Factory (examples/train_lora, examples/train_full) and, for adapters,
 # ms-swift (examples/models/qwen3_vl). Adapters start at zero; at the 1e-6 of the reference experiment they hardly
 # change.
@@ -69,6 +73,10 @@ class Experiment(ConfigModel):
     """Cluster nodes for training. Changes only the last digits of sums."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
     """What each GPU holds: the complete model (ddp) or a shard of it (fsdp, only for mode full)."""
+    sweep: Annotated[Sweep | None, Field(exclude=True)] = None
+    """Keys of an experiment -> values: one experiment for each combination (docs/sweeps.md)."""
+    group: Annotated[str, Field(pattern=NAME)] | None = None
+    """Name under which several experiments are one target; those of a sweep have the name of the sweep."""
 
     @model_validator(mode="before")
     @classmethod
@@ -87,6 +95,13 @@ class Experiment(ConfigModel):
         if default is None or training.get("learning_rate") is not None:
             return raw
         return {**raw, "training": {**training, "learning_rate": default}}
+
+    @model_validator(mode="after")
+    def _check_sweep(self) -> Experiment:
+        # `usertune.study.sweep` replaces it before validation.
+        if self.sweep is not None:
+            raise ValueError("a sweep must be expanded before validation")
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:

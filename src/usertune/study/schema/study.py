@@ -21,7 +21,7 @@ from usertune.study.schema.controls import problems_of_controls
 from usertune.study.schema.dataset import Dataset
 from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.evaluation import Evaluation
-from usertune.study.schema.experiment import Experiment
+from usertune.study.schema.experiment import NAME, Experiment
 from usertune.study.schema.folds import Folds
 from usertune.study.schema.report import FIGURE_NAMES, Report
 from usertune.study.schema.scopes import scope_problems
@@ -72,9 +72,7 @@ class Study(ConfigModel):
     dataset: Dataset
     users: Users
     base_model: BaseModelSettings
-    experiments: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")], Experiment], Field(min_length=1)
-    ]
+    experiments: Annotated[dict[Annotated[str, Field(pattern=NAME)], Experiment], Field(min_length=1)]
     """Name -> experiment, in the order of the report."""
     training: Training = Training()
     folds: Folds | None = None
@@ -121,6 +119,14 @@ class Study(ConfigModel):
                     f"users: validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
                     "add validation users, or remove the key"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _check_groups(self) -> Study:
+        for name in self.groups:
+            if name in self.experiments or name in RESERVED_EXPERIMENT_NAMES:
+                other = "an experiment" if name in self.experiments else "a workflow step"
+                raise ValueError(f"experiments: the group {name!r} has the name of {other}; choose another name")
         return self
 
     @model_validator(mode="after")
@@ -210,6 +216,15 @@ class Study(ConfigModel):
     def all_users(self) -> tuple[str, ...]:
         """Users of all splits, in the order train, validation, test."""
         return self.users.train + self.users.validation + self.users.test
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Name of a group -> its experiments, both in the order of the study."""
+        found: dict[str, list[str]] = {}
+        for name, experiment in self.experiments.items():
+            if experiment.group is not None:
+                found.setdefault(experiment.group, []).append(name)
+        return {group: tuple(names) for group, names in found.items()}
 
     @cached_property
     def test_batches(self) -> tuple[tuple[str, ...], ...]:
