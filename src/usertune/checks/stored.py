@@ -29,8 +29,9 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
         return [Found(folder / path, freshness.inspect(path)[0] or read_manifest(folder / path)) for path in paths]
 
     (base,) = found(steps.BASE_MODEL.name)
-    models = models_in_use(base, found(WEIGHTS), next(iter(found(START)), None))
-    stores = StoredAnswers(folder / "store" / "predictions", PredictRecipe.model_validate(result.recipe), models)
+    recipe = PredictRecipe.model_validate(result.recipe)
+    models = models_in_use(base, found(WEIGHTS), next(iter(found(START)), None), recipe.adapters)
+    stores = StoredAnswers(folder / "store" / "predictions", recipe, models)
     manifest = freshness.inspect(user_manifest)[0] or read_manifest(folder / user_manifest)
     user = manifest["user"]
     stored = stores.read((key, user) for key in models.keys_of(user))

@@ -44,11 +44,12 @@ def not_made_from_upstream(result: Result, manifests: Mapping[str, Manifest]) ->
 def is_made_from(manifest: Manifest, upstream: Manifest) -> bool:
     """Whether, judging by the manifests alone, a result may be made from an upstream result."""
     lineage = manifest.get("lineage", {}).get(upstream["step"])
+    if upstream["step"] == steps.TRAIN_FOLDS.name and isinstance(lineage, Mapping):
+        # By the users that they answer, who may be others than those they were trained on.
+        return upstream["fingerprint"] in lineage.values()
     if isinstance(lineage, Mapping):
-        found = {lineage.get(user) for user in upstream.get("users") or [upstream.get("user")]}
-    else:
-        found = {lineage}
-    return found <= {None, upstream["fingerprint"], upstream["output"]}
+        lineage = lineage.get(upstream.get("user"))
+    return lineage in (None, upstream["fingerprint"], upstream["output"])
 
 
 def _changed_inputs(result: Result, manifests: Mapping[str, Manifest]) -> Iterator[str]:

@@ -187,16 +187,20 @@ class ModelsInUse:
 
     def namespace(self, recipe: PredictRecipe, key: str) -> str:
         """Return the fingerprint of a model and the settings of generation, under which its answers are stored."""
-        return step_fingerprint(recipe.as_json(), self.models[key].identity)
+        settings = {name: value for name, value in recipe.as_json().items() if name != "adapters"}
+        return step_fingerprint(settings, self.models[key].identity)
 
 
-def models_in_use(base: Found, weights: Sequence[Found], start: Found | None = None) -> ModelsInUse:
+def models_in_use(
+    base: Found, weights: Sequence[Found], start: Found | None = None, owners: Mapping[str, str] | None = None
+) -> ModelsInUse:
     """Return the models of an experiment.
 
     Args:
         base: manifest of the base model.
         weights: manifests of the trained weights: none for vanilla, one training for all users, or trainings on folds.
         start: manifest of the training whose weights they started from; None for the base model.
+        owners: user -> user whose adapters answer; None or empty: the user's own.
 
     Raises:
         UserError: the weights were trained on another base model, or started from other weights.
@@ -213,6 +217,8 @@ def models_in_use(base: Found, weights: Sequence[Found], start: Found | None = N
         model = Model(_identity(base, start, one.manifest["output"]), one.folder(one.manifest["weights_folder"]))
         return ModelsInUse(base, (one,), start, {"": model})
     folds = {user: FoldModels(own) for own in weights for user in own.manifest["users"]}
+    if owners:
+        folds = {user: folds[owner] for user, owner in owners.items() if owner in folds}
     models = dict(_models_of_folds(base, start, weights))
     return ModelsInUse(base, tuple(weights), start, models, folds)
 

@@ -98,7 +98,9 @@ def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, m
             on other folds, or the store lacks answers and the batch size is 0.
     """
     weights = [Found.read(path) for path in files.weights]
-    models = models_in_use(Found.read(files.base_model), weights, Found.read(files.start) if files.start else None)
+    models = models_in_use(
+        Found.read(files.base_model), weights, Found.read(files.start) if files.start else None, recipe.adapters
+    )
     users = [(Found(path, manifest), samples) for path in files.users for manifest, samples in [read_user(path)]]
     manifests = [found.manifest for found, _ in users]
     questions = [question for found, samples in users for question in models.questions(samples, found)]

@@ -29,6 +29,8 @@ class PredictRecipe(Recipe):
     """Name of the engine, see `usertune.inference.engines.catalogue`."""
     engine_settings: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
     """Settings of the engine that decide what an answer is."""
+    adapters: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+    """User -> user whose adapters answer; empty: the user's own. It decides who answers, not what."""
 
 
 class PriorSettings(Settings):

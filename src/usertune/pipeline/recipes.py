@@ -255,6 +255,8 @@ class Recipes:
         engine: dict[str, Any] = {"engine": chosen.kind} if chosen.kind != DEFAULT_ENGINE else {}
         if settings := chosen.options.deciding():
             engine["engine_settings"] = settings
+        owners = self.study.adapter_owners(name)
+        options: dict[str, Any] = {"adapters": owners} if owners else {}
         return PredictRecipe(
             step=names.PREDICT,
             max_new_tokens=self.study.max_new_tokens(name),
@@ -262,6 +264,7 @@ class Recipes:
             dtype=self.study.base_model.dtype,
             **self._thinking,
             **engine,
+            **options,
             **self._made_with(code_key(self.study, names.PREDICT, name)),
             upstream={**self._sources, **self._weights(name)},
         )
@@ -294,8 +297,8 @@ class Recipes:
     def _weights(self, name: str) -> dict[str, str]:
         """Return the digests of the recipes that make an experiment's weights; empty if nothing is trained for it."""
         experiment = self.study.experiments[name]
-        if experiment.trained_on_folds:
-            return {names.TRAIN_FOLDS: _digest(self._train_folds(name))}
+        if experiment.trained_on_folds or experiment.adapters_of:
+            return {names.TRAIN_FOLDS: _digest(self._train_folds(experiment.adapters_of or name))}
         return {names.TRAIN: _digest(self._train(name))} if experiment.trained else {}
 
     def _score(self, name: str) -> ScoreRecipe:
@@ -334,7 +337,7 @@ class Recipes:
         study = self.study
         return {
             "experiments": [
-                {"name": name, "mode": value.mode, **({} if value.scope == "global" else {"scope": value.scope})}
+                {"name": name, "mode": value.mode, **({} if value.weights == "global" else {"scope": value.weights})}
                 for name, value in study.experiments.items()
             ],
             "users": list(study.users.test),

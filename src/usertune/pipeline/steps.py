@@ -147,6 +147,16 @@ def _start_of(study: Study, item: Item) -> Iterator[Item]:
         yield Item(start)
 
 
+def _weights_on_folds(study: Study, item: Item) -> Iterator[Item]:
+    if item.experiment is None:
+        return
+    owners = study.adapter_owners(item.experiment)
+    if not owners:
+        yield item
+    for user in item.users if owners else ():
+        yield Item(study.experiments[item.experiment].adapters_of, (owners[user],))
+
+
 def _each_batch_of_test_users(study: Study) -> Iterator[Item]:
     for name in study.experiments:
         for users in study.test_batches:
@@ -263,7 +273,7 @@ PREDICT = Step(
     inputs=(
         Input("base_model", names.BASE_MODEL, of=_if_generated),
         Input("weights", names.TRAIN),
-        Input("weights", names.TRAIN_FOLDS),
+        Input("weights", names.TRAIN_FOLDS, of=_weights_on_folds),
         Input("start", names.TRAIN, of=_start_of),
         Input("samples", names.PREPARE),
         Input("targets", names.PREPARE, of=_users_of_prior),

@@ -23,7 +23,7 @@ from usertune.monitoring.status import Status, status_of
 from usertune.pipeline import steps
 
 SETTINGS: dict[str, Any] = {
-    "experiments": ["vanilla", "full_tuned", "personal", "pooled"],
+    "experiments": ["vanilla", "full_tuned", "personal", "pooled", "swapped"],
     "samples": 4,
     "users_per_job": 2,
 }
@@ -89,6 +89,16 @@ def test_every_sample_is_answered_once_by_weights_that_have_not_seen_it(study: S
         # The stand-in's weights are the samples that it was trained on.
         assert f'"{row["id"]}"' not in trained
         assert trained.count('"episode"') == record["train_samples"]
+
+
+def test_swapped_adapters_are_those_of_another_user_for_the_same_fold(study: SyntheticStudy) -> None:
+    owners = {"1": "ana", "2": "1", "10": "2", "ana": "10"}
+    for batch in ("1-2", "10,ana"):
+        own, swapped = (read_manifest(f"predictions/{name}/users_{batch}.json") for name in ("personal", "swapped"))
+        for before, after in zip(own["predictions"], swapped["predictions"], strict=True):
+            user, fold = before["model"].split("/")
+            assert (after["id"], after["model"]) == (before["id"], f"{owners[user]}/{fold}")
+        assert swapped["inputs"]["weights"].keys() == {f"personal {owners[user]}" for user in swapped["users"]}
 
 
 def test_weights_of_a_fold_that_are_damaged_or_missing_are_found(study: SyntheticStudy) -> None:

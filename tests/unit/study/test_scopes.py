@@ -56,6 +56,16 @@ def study_with(experiments: dict[str, Any], **sections: Any) -> Study:
             "experiments.p.start_from: no experiment is named ful; use one of",
         ),
         ({"p": {**PERSONAL, "start_from": "p"}}, {}, "experiments.p.start_from: experiment p has scope personal"),
+        ({"s": {"mode": "lora", "adapters_of": "p"}}, {}, "experiments.s.adapters_of: no experiment is named p"),
+        ({"s": {"mode": "lora", "adapters_of": "full"}}, {}, "adapters_of: experiment full has no adapters for each"),
+        (
+            {"p": PERSONAL, "s": {"mode": "lora", "adapters_of": "p", "shift": 3}},
+            {},
+            "experiments.s.shift: 3 places on, each of the 3 test users has their own adapters",
+        ),
+        ({"s": {"mode": "full", "adapters_of": "p"}}, {}, "adapters_of: only for mode lora, not full"),
+        ({"s": {"mode": "lora", "adapters_of": "p", "scope": "personal"}}, {}, "is not trained; remove scope"),
+        ({"s": {"mode": "lora", "shift": 2}}, {}, "shift: only with adapters_of"),
         ({"p": {**PERSONAL, "like": "vanilla"}}, {}, "experiments.p.like: experiment vanilla has no training keys"),
         ({"p": {**PERSONAL, "like": "nobody"}}, {}, "experiments.p.like: no experiment is named nobody"),
         (
@@ -107,6 +117,17 @@ def test_which_trainings_there_are() -> None:
     assert [name for name, one in study.experiments.items() if one.trained] == ["full"]
     assert [name for name, one in study.experiments.items() if one.trained_on_folds] == ["p", "q"]
     assert [study.start_of(name) for name in study.experiments] == [None, None, "full", None]
+
+
+def test_swapped_adapters_are_those_of_the_user_some_places_on() -> None:
+    swapped = {"mode": "lora", "adapters_of": "p"}
+    study = study_with({"p": {**PERSONAL, "start_from": "full"}, "s": swapped, "t": {**swapped, "shift": 2}})
+    assert study.adapter_owners("s") == {"1": "2", "2": "3", "3": "1"}
+    assert study.adapter_owners("t") == {"1": "3", "2": "1", "3": "2"}
+    assert study.adapter_owners("p") == {}
+    assert study.start_of("s") == "full"
+    assert not study.experiments["s"].trained
+    assert study.experiments["s"].training is None
 
 
 def test_personal_weights_alone_need_no_training_users() -> None:

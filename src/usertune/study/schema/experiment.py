@@ -28,6 +28,7 @@ TRAINED_MODES = tuple(LEARNING_RATES)
 # Keys of an experiment that have no effect if it is made elsewhere.
 WITHOUT_EFFECT_ELSEWHERE = (
     "training", "gpus", "nodes", "parallel", "max_new_tokens", "engine", "scope", "start_from", "samples", "like",
+    "adapters_of",
 )  # fmt: skip
 
 Scope = Literal["global", "personal", "pooled"]
@@ -35,7 +36,9 @@ Scope = Literal["global", "personal", "pooled"]
 
 def has_training_keys(raw: Any) -> bool:
     """Whether an experiment, as written in a study, takes the study's training keys."""
-    return isinstance(raw, dict) and raw.get("mode") in TRAINED_MODES and not made_elsewhere(raw)
+    if not isinstance(raw, dict) or raw.get("adapters_of") is not None:
+        return False
+    return raw.get("mode") in TRAINED_MODES and not made_elsewhere(raw)
 
 
 class Experiment(ConfigModel):
@@ -53,6 +56,13 @@ class Experiment(ConfigModel):
     the base model."""
     samples: Annotated[int, Field(gt=0)] | Literal["all"] = "all"
     """For scope personal and pooled: most samples of each user in a training (n-shot), whole episodes first."""
+    adapters_of: str | None = None
+    """The experiment (mode lora, scope personal) whose adapters answer, each test user by those of another one: a
+    control for what they know of their own user. Nothing is trained."""
+    assign: Literal["swapped"] = "swapped"
+    """With `adapters_of`: swapped, each test user by the adapters of the test user `shift` places on."""
+    shift: Annotated[int, Field(ge=1)] = 1
+    """With `adapters_of`: how many places on, in a circle."""
     like: str | None = None
     """The experiment whose training keys this one takes over; its own training keys come first."""
     training: Training | None = None
@@ -130,6 +140,18 @@ class Experiment(ConfigModel):
         return self
 
     @model_validator(mode="after")
+    def _check_adapters(self) -> Experiment:
+        if self.adapters_of is None:
+            if own := self._set("shift"):
+                raise ValueError(f"{', '.join(own)}: only with adapters_of; remove it")
+            return self
+        if self.mode != "lora":
+            raise ValueError(f"adapters_of: only for mode lora, not {self.mode}; set mode: lora")
+        if own := self._set("training", "gpus", "nodes", "parallel", "scope", "start_from", "samples", "like"):
+            raise ValueError(f"an experiment with adapters_of is not trained; remove {', '.join(own)}")
+        return self
+
+    @model_validator(mode="after")
     def _check_prior(self) -> Experiment:
         if self.mode != "prior" and self.prior is not None:
             raise ValueError(f"prior: only for mode prior; remove it, or set mode: prior instead of {self.mode}")
@@ -144,14 +166,23 @@ class Experiment(ConfigModel):
         return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
 
     @property
+    def weights(self) -> str:
+        """Whose weights answer, in a word: the scope, or ``swapped``."""
+        return self.scope if self.adapters_of is None else self.assign
+
+    @property
     def trained(self) -> bool:
         """Whether this study trains the experiment's weights, once for all test users."""
-        return self.mode in TRAINED_MODES and self.scope == "global" and not made_elsewhere(self)
+        return self._is_trained and self.scope == "global"
 
     @property
     def trained_on_folds(self) -> bool:
         """Whether this study trains the experiment's weights on folds of the test users' own samples."""
-        return self.mode in TRAINED_MODES and self.scope != "global" and not made_elsewhere(self)
+        return self._is_trained and self.scope != "global"
+
+    @property
+    def _is_trained(self) -> bool:
+        return self.mode in TRAINED_MODES and self.adapters_of is None and not made_elsewhere(self)
 
     @property
     def generated(self) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from usertune.study.schema.shared_training import like_problem
 
 if TYPE_CHECKING:
+    from usertune.study.schema.experiment import Experiment
     from usertune.study.schema.study import Study
 
 
@@ -16,6 +17,8 @@ def scope_problems(study: Study) -> Iterator[tuple[str, str, str]]:
     for name, experiment in study.experiments.items():
         if experiment.like is not None and (problem := like_problem(study.experiments, name)):
             yield name, "like", problem
+        if experiment.adapters_of is not None and (found := _adapters_problem(study, experiment)):
+            yield name, *found
         if not experiment.trained_on_folds:
             continue
         if study.folds is None:
@@ -36,6 +39,21 @@ def scope_problems(study: Study) -> Iterator[tuple[str, str, str]]:
             )
         if experiment.start_from is not None and (problem := _start_problem(study, experiment.start_from)):
             yield name, "start_from", problem
+
+
+def _adapters_problem(study: Study, experiment: Experiment) -> tuple[str, str] | None:
+    other, users = experiment.adapters_of, len(study.users.test)
+    if other not in study.experiments:
+        return "adapters_of", f"no experiment is named {other}; use one of: {', '.join(study.experiments)}"
+    named = study.experiments[other]
+    if not named.trained_on_folds or named.scope != "personal" or named.mode != "lora":
+        return "adapters_of", f"experiment {other} has no adapters for each user; name one of mode lora, scope personal"
+    if experiment.shift % users == 0:
+        return (
+            "shift",
+            f"{experiment.shift} places on, each of the {users} test users has their own adapters",
+        )
+    return None
 
 
 def _start_problem(study: Study, start: str) -> str | None:

@@ -246,8 +246,16 @@ class Study(ConfigModel):
 
     def start_of(self, experiment: str) -> str | None:
         """Return the experiment whose trained weights the training of one starts from; None: the base model."""
-        start = self.experiments[experiment].start_from
+        of = self.experiments[experiment].adapters_of or experiment
+        start = self.experiments[of].start_from
         return start if start is not None and self.experiments[start].trained else None
+
+    def adapter_owners(self, experiment: str) -> dict[str, str]:
+        """Return test user -> user whose adapters answer; empty unless the experiment has `adapters_of`."""
+        shift, users = self.experiments[experiment].shift, self.users.test
+        if self.experiments[experiment].adapters_of is None:
+            return {}
+        return {user: users[(place + shift) % len(users)] for place, user in enumerate(users)}
 
     def max_new_tokens(self, experiment: str) -> int:
         """Return the maximum length of an answer of an experiment in tokens."""
