@@ -114,12 +114,11 @@ def _fill_store() -> None:
         trained = [results / f"checkpoints/{experiment}/manifest.json"] if settings.trained else []
         models = models_in_use(base, [Found.read(path) for path in trained])
         stores = StoredAnswers(results / "store/predictions", PredictRecipe.parse(recipes.predict(experiment)), models)
-        with stores.writer(
-            current_provenance("predict", plug_ins=(ENGINES.module(study.evaluation.engine.kind),))
-        ) as writer:
-            for user in study.users.test:
-                _, samples = read_user(results / f"data/user_{user}.manifest.json")
-                writer.append((question, _answer(chance)) for question in questions_of(samples))
+        record = current_provenance("predict", plug_ins=(ENGINES.module(study.evaluation.engine.kind),))
+        writer = stores.writer(record)
+        for user in study.users.test:
+            _, samples = read_user(results / f"data/user_{user}.manifest.json")
+            writer.append((question, _answer(chance)) for question in questions_of(samples))
 
 
 def _answer(chance: random.Random) -> Prediction:

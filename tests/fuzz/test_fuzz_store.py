@@ -24,8 +24,7 @@ WRITTEN = {
 
 
 def write(store: PredictionStore, predictions: dict[str, Prediction]) -> None:
-    with store.writer() as writer:
-        writer.append((USER, request, prediction) for request, prediction in predictions.items())
+    store.writer().append((USER, request, prediction) for request, prediction in predictions.items())
 
 
 @pytest.fixture(scope="module")

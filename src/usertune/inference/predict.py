@@ -185,10 +185,10 @@ def _generate(
     loading = round(time.monotonic() - started, 2)
     stores.remember_effects(engine.effects(questions))
     progress = Progress(len(questions), "samples")
-    with stores.writer(provenance) as writer:
-        for batch in engine.answer(questions, means.batch_size):
-            writer.append(batch)
-            progress.advance(len(batch))
+    writer = stores.writer(provenance)
+    for batch in engine.answer(questions, means.batch_size):
+        writer.append(batch)
+        progress.advance(len(batch))
     return Generated(gpus_used=engine.gpus(), loading_seconds=loading)
 
 

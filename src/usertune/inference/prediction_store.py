@@ -14,11 +14,9 @@ import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.files import naming
@@ -114,32 +112,20 @@ class PredictionStore:
             return None
 
     def writer(self) -> PredictionWriter:
-        """Return a context manager that appends predictions."""
+        """Return what appends predictions to segments of its own."""
         return PredictionWriter(self.folder)
 
 
 class PredictionWriter:
-    """Appends predictions to segments of its own; predictions survive a crash once `append` has returned."""
+    """Appends predictions to segments of its own; predictions survive a crash once `append` has returned.
+
+    No file stays open, because a job may answer thousands of pairs of model and user.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         # Sorting by name sorts by time, so the newest answer to a request counts.
         self._name = f"{time.time_ns()}-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
-        self._segments: dict[str, IO[bytes]] = {}
-        self._open = ExitStack()
-
-    def __enter__(self) -> PredictionWriter:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._open.close()
-        except OSError:
-            # On a full disk, closing fails like the write whose error is already being raised.
-            if error is None:
-                raise
 
     def append(self, predictions: Iterable[tuple[str, str, Prediction]]) -> None:
         """Store (user, request digest, prediction) rows, and flush them to disk.
@@ -147,7 +133,7 @@ class PredictionWriter:
         Raises:
             OSError: the disk is full or cannot be written.
         """
-        touched = set()
+        lines: dict[str, list[bytes]] = {}
         for user, request, prediction in predictions:
             # What only servers say is left out elsewhere.
             fields = {
@@ -155,21 +141,14 @@ class PredictionWriter:
             }
             record = {"request": request, **fields}
             line = json.dumps({**record, "check": _check(record)}, ensure_ascii=False)
-            segment = self._segment(user)
-            with naming(segment.name):
-                segment.write(line.encode("utf-8") + b"\n")
-            touched.add(segment)
-        for segment in touched:
-            with naming(segment.name):
-                segment.flush()
-                os.fsync(segment.fileno())
-
-    def _segment(self, user: str) -> IO[bytes]:
-        if user not in self._segments:
+            lines.setdefault(user, []).append(line.encode("utf-8") + b"\n")
+        for user, own in lines.items():
             path = self._folder / f"user_{user}" / self._name
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._segments[user] = self._open.enter_context(path.open("ab"))
-        return self._segments[user]
+            with naming(path), path.open("ab") as segment:
+                segment.writelines(own)
+                segment.flush()
+                os.fsync(segment.fileno())
 
 
 def _read_segment(path: Path) -> Iterator[tuple[str, Prediction]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,11 +90,9 @@ class StoredAnswers:
             "adapters": len(found),
         }
 
-    @contextmanager
-    def writer(self, provenance: Provenance) -> Iterator[AnswerWriter]:
-        """Return a context manager that stores answers, which this code, these packages and this machine made."""
-        with ExitStack() as opened:
-            yield AnswerWriter(self.stores, provenance, opened)
+    def writer(self, provenance: Provenance) -> AnswerWriter:
+        """Return what stores answers, which this code, these packages and this machine made."""
+        return AnswerWriter(self.stores, provenance)
 
     def _accept(self, store: PredictionStore) -> Callable[[Prediction], bool] | None:
         """Return whether a stored prediction counts; None if all do."""
@@ -109,10 +106,9 @@ class StoredAnswers:
 class AnswerWriter:
     """Stores answers in the namespaces of their models; they survive a crash once `append` has returned."""
 
-    def __init__(self, stores: Mapping[str, PredictionStore], provenance: Provenance, opened: ExitStack) -> None:
+    def __init__(self, stores: Mapping[str, PredictionStore], provenance: Provenance) -> None:
         self._stores = stores
         self._provenance = provenance
-        self._opened = opened
         self._writers: dict[str, tuple[PredictionWriter, str]] = {}
 
     def append(self, batch: Iterable[tuple[Question, Prediction]]) -> None:
@@ -135,7 +131,7 @@ class AnswerWriter:
         """Return the writer of a model, and the key of the provenance record in its store."""
         if model not in self._writers:
             store = self._stores[model]
-            self._writers[model] = self._opened.enter_context(store.writer()), store.remember(self._provenance)
+            self._writers[model] = store.writer(), store.remember(self._provenance)
         return self._writers[model]
 
 

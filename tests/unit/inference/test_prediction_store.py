@@ -39,8 +39,8 @@ def _store(folder: Path) -> PredictionStore:
 def _write(folder: Path, *requests: str, user: str = "7", provenance: str = "key") -> Path:
     """Store one prediction for each request, and return the segment they are in."""
     before = set(folder.rglob("*.jsonl"))
-    with _store(folder).writer() as writer:
-        writer.append((user, request, Prediction(f"answer to {request}", 3, True, provenance)) for request in requests)
+    rows = ((user, request, Prediction(f"answer to {request}", 3, True, provenance)) for request in requests)
+    _store(folder).writer().append(rows)
     (segment,) = set(folder.rglob("*.jsonl")) - before
     return segment
 
@@ -54,8 +54,7 @@ def test_an_empty_store_has_nothing(tmp_path: Path) -> None:
 def test_any_text_comes_back_as_it_was(predictions: dict[str, Prediction]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         store = _store(Path(folder))
-        with store.writer() as writer:
-            writer.append(("7", request, prediction) for request, prediction in predictions.items())
+        store.writer().append(("7", request, prediction) for request, prediction in predictions.items())
         found = store.read("7")
         assert {request: asdict(prediction) for request, prediction in found.items()} == {
             request: asdict(prediction) for request, prediction in predictions.items()
@@ -70,10 +69,21 @@ def test_users_and_namespaces_are_apart(tmp_path: Path) -> None:
     assert PredictionStore(tmp_path, "e" * 64).read("7") == {}
 
 
-def test_an_appended_batch_is_readable_before_the_writer_closes(tmp_path: Path) -> None:
-    with _store(tmp_path).writer() as writer:
-        writer.append([("7", "a", Prediction("x", 1, False, "key"))])
-        assert _store(tmp_path).read("7") == {"a": Prediction("x", 1, False, "key")}
+def test_appended_batches_are_readable_at_once_and_share_a_segment(tmp_path: Path) -> None:
+    writer, expected = _store(tmp_path).writer(), {}
+    for name in "ab":
+        expected[name] = Prediction(name, 1, False, "key")
+        writer.append([("7", name, expected[name])])
+        assert _store(tmp_path).read("7") == expected
+    assert len(list(tmp_path.rglob("*.jsonl"))) == 1
+
+
+def test_writers_keep_no_file_open(tmp_path: Path) -> None:
+    writers = [PredictionStore(tmp_path, f"{number:064}").writer() for number in range(20)]
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for writer in writers:
+        writer.append((str(user), "a", Prediction("x", 1, False, "key")) for user in range(5))
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 40])
@@ -139,9 +149,9 @@ WRITER = """
 import json, sys
 from usertune.inference.prediction_store import Prediction, PredictionStore
 folder, name = json.loads(sys.argv[1])
-with PredictionStore(folder, "f" * 64).writer() as writer:
-    for number in range(200):
-        writer.append([("7", f"{name}{number}", Prediction(name * 2000, number, True, "key"))])
+writer = PredictionStore(folder, "f" * 64).writer()
+for number in range(200):
+    writer.append([("7", f"{name}{number}", Prediction(name * 2000, number, True, "key"))])
 """
 
 

@@ -21,7 +21,7 @@ from usertune.evaluation.recipe import ComparisonDesign, ScoreRecipe
 from usertune.pipeline import steps
 from usertune.reporting.examples import LONGEST_TEXT, for_html
 from usertune.reporting.headline import headline
-from usertune.reporting.sections.runs import cautions, training_row
+from usertune.reporting.sections.runs import cautions, effect_of, training_row
 from usertune.reporting.sections.study import NONE, span_text
 from usertune.runtime.code_version import code_version
 from usertune.runtime.provenance import installed_versions
@@ -335,6 +335,17 @@ def test_an_adapter_that_changes_no_answer_is_a_caution() -> None:
         {"experiment": "old"},
     ]
     assert [name for name, _ in cautions(trainings, predictions)] == ["lora"]
+
+
+def test_of_many_adapters_the_one_that_changes_least_counts() -> None:
+    batches = [
+        {"experiment": "personal", "adapter_effect": {"probes": 6, "largest_change": change, "adapters": 6}}
+        for change in (0.5, 0.0, 2.0)
+    ]
+    assert effect_of(batches) == batches[1]["adapter_effect"]
+    assert effect_of(batches[::2]) == batches[0]["adapter_effect"]
+    ((name, why),) = cautions({"personal": {"weights_moved": 0.1}}, batches)
+    assert (name, why.split(";")[0]) == ("personal", "one of its adapters changes no answer")
 
 
 def test_the_weights_that_are_used_and_their_loss_are_shown() -> None:

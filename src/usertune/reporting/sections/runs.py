@@ -89,8 +89,16 @@ def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def effect_of(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return how much the trained weights changed the base model's answers; None if unknown."""
-    return next((batch["adapter_effect"] for batch in reversed(batches) if batch.get("adapter_effect")), None)
+    """Return how much the trained weights changed the base model's answers; None if unknown.
+
+    Of several adapters (``adapters`` is set), it is the one that changes them least.
+    """
+    effects: list[Mapping[str, Any]] = [
+        batch["adapter_effect"] for batch in reversed(batches) if batch.get("adapter_effect")
+    ]
+    if several := [effect for effect in effects if "adapters" in effect]:
+        return min(several, key=lambda effect: effect["largest_change"])
+    return next(iter(effects), None)
 
 
 def cautions(
@@ -103,7 +111,8 @@ def cautions(
         if did_not_move(manifest):
             found.append((name, "training did not move its weights; train longer, or with a higher learning rate"))
         elif effect and effect["largest_change"] == 0:
-            found.append((name, "its weights change no answer; train longer, or with a higher learning rate"))
+            whose = "one of its adapters changes" if "adapters" in effect else "its weights change"
+            found.append((name, f"{whose} no answer; train longer, or with a higher learning rate"))
     return found
 
 
