@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import transformers
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 
@@ -105,7 +106,8 @@ def fill_adapter(adapted: PeftModel, folder: Path) -> None:
 def load_start(base_folder: str | Path, start: StartWeights | None, dtype: str) -> Any:
     """Return the model that an experiment's own weights are put on, on the CPU; the same in training and prediction.
 
-    An adapter to start from is added to the base model in float32, and the sum is rounded to ``dtype`` once.
+    An adapter to start from is added to the base model as its training saw it, in ``dtype``. Each sum is taken in
+    float32 and rounded once, one layer after another, so that it needs no more memory than the model.
 
     Args:
         base_folder: the base model's folder.
@@ -119,12 +121,14 @@ def load_start(base_folder: str | Path, start: StartWeights | None, dtype: str) 
         return load_model(base_folder, dtype)
     if start.mode == "full":
         return load_model(start.folder, dtype, TRAIN_AGAIN)
-    merged: Any = load_adapter(load_model(base_folder, "float32"), start.folder)
-    merged = merged.merge_and_unload(safe_merge=True)
-    # Buffers such as the frequencies of positions stay as they are when a model is loaded in another format, too.
-    for parameter in merged.parameters():
-        parameter.data = parameter.data.to(getattr(torch, dtype))
-    return merged
+    adapted: Any = load_adapter(load_model(base_folder, dtype), start.folder)
+    for layer in [module for module in adapted.modules() if isinstance(module, LoraLayer)]:
+        base: Any = layer.get_base_layer()
+        base.float()
+        with loading(Path(start.folder), TRAIN_AGAIN):
+            layer.merge(safe_merge=True)
+        base.to(getattr(torch, dtype))
+    return adapted.unload()
 
 
 def prepare_for_training(model: Any, settings: LoraSettings | FreezeSettings) -> nn.Module:

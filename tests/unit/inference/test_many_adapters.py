@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 
 from tests.support.calls import NO_LIMITS
 from tests.support.fine_tuning import fine_tuning, measure
@@ -20,7 +21,7 @@ from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
 from usertune.inference.merge import merge_adapter
 from usertune.inference.questions import Question
-from usertune.models.loading import load_model, load_start
+from usertune.models.loading import load_adapter, load_model, load_start
 from usertune.models.one_at_a_time import AdapterSlot
 from usertune.models.recipe import StartWeights
 
@@ -185,16 +186,25 @@ def test_adapters_are_put_on_the_weights_that_they_started_from(
     assert found != tokens(settings_of(prepared, adapters=own), questions)
 
 
-def test_an_adapter_to_start_from_is_added_in_float32_and_rounded_once(adapters: dict[str, Path]) -> None:
-    start = StartWeights(mode="lora", folder=adapters["1/1"])
-    exact = dict(load_start(BASE, start, "float32").named_parameters())
-    rounded = load_start(BASE, start, "bfloat16")
-    assert all(torch.equal(value, exact[name].bfloat16()) for name, value in rounded.named_parameters())
-    plain = load_model(BASE, "bfloat16")
-    assert [name for name, _ in rounded.named_parameters()] == [name for name, _ in plain.named_parameters()]
-    kept = {name: value.dtype for name, value in rounded.named_buffers()}
-    assert kept == {name: value.dtype for name, value in plain.named_buffers()}
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_an_adapter_to_start_from_is_added_in_float32_and_rounded_once(adapters: dict[str, Path], dtype: str) -> None:
+    rounded = load_start(BASE, StartWeights(mode="lora", folder=adapters["1/1"]), dtype)
+    found, plain = dict(rounded.named_parameters()), load_model(BASE, dtype)
+    assert list(found) == [name for name, _ in plain.named_parameters()]
+    assert {name: value.dtype for name, value in rounded.named_buffers()} == {
+        name: value.dtype for name, value in plain.named_buffers()
+    }
     assert rounded.lm_head.weight is rounded.get_input_embeddings().weight
+    expected = {name: value.clone() for name, value in plain.named_parameters()}
+    adapted: Any = load_adapter(plain, adapters["1/1"])
+    layers = {
+        name: module for name, module in adapted.base_model.model.named_modules() if isinstance(module, LoraLayer)
+    }
+    assert len(layers) > 10
+    for name, layer in layers.items():
+        weight: Any = expected[f"{name}.weight"]
+        expected[f"{name}.weight"] = (weight.float() + layer.get_delta_weight("default").float()).to(weight.dtype)
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
 
 
 def test_an_adapter_of_zeros_to_start_from_leaves_the_base_model(adapters: dict[str, Path], tmp_path: Path) -> None:
