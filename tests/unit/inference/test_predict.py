@@ -59,7 +59,7 @@ def test_a_second_call_generates_nothing_and_needs_no_torch(
     assert [row["id"] for row in first["predictions"]] == [sample["id"] for sample in prepared.samples("1", "2")]
     (tmp_path / "predictions.json").unlink()
     process = run_python(PREDICT, {**arguments, "block_torch": True})
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     second = read_result(tmp_path / "predictions.json")
     assert (second["generated"], second["reused"]) == (0, 10)
@@ -83,7 +83,7 @@ def test_a_killed_job_repeats_at_most_one_batch(prepared: Prepared, tmp_path: Pa
     undisturbed = predict(**prepared.predict_arguments(tmp_path / "undisturbed"))
     arguments = prepared.predict_arguments(tmp_path / "killed")
     process = run_python(PREDICT, {**arguments, "stop": 3})
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == -9
     assert not arguments["predictions_file"].exists()
     again = predict(**arguments)

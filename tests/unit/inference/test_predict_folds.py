@@ -84,7 +84,7 @@ def test_a_second_call_generates_nothing_whatever_the_experiment_is_called(
         prepared, tmp_path, personal, experiment="again", predictions_file=tmp_path / "again.json", block_torch=True
     )
     process = run_python(PREDICT, again)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=300)
     assert process.returncode == 0, error
     second = read_result(tmp_path / "again.json")
     assert (second["generated"], second["reused"]) == (0, 10)
@@ -176,7 +176,7 @@ def test_a_killed_job_repeats_at_most_one_batch(
     undisturbed = predict(**arguments_of(prepared, tmp_path / "undisturbed", personal))
     arguments = arguments_of(prepared, tmp_path / "killed", personal)
     process = run_python(PREDICT, {**arguments, "stop": 4})
-    process.communicate(timeout=120)
+    process.communicate(timeout=300)
     assert process.returncode == -9
     assert not arguments["predictions_file"].exists()
     stored = sum(len(path.read_text().splitlines()) for path in (tmp_path / "killed/store").glob("*/user_*/*.jsonl"))
