@@ -49,6 +49,11 @@ def every_result():
     return [f"<results>/{path}" for result in FRESHNESS.results.values() for path in (result.manifest, *result.files)]
 
 
+def named_logs(figure):
+    """The tables of losses that a figure shows, as NAME=CSV."""
+    return [f"{name}={STUDY.results}/{file}" for name, file in logs_of_figure(figure).items()]
+
+
 def every(step):
     """The manifests of all results of a step."""
     return [f"<results>/{path}" for path, result in FRESHNESS.results.items() if result.step == step.name]

@@ -22,9 +22,7 @@ rule figure:
     params:
         recipe=recipe_of(steps.FIGURE),
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
-        losses=lambda wildcards: [
-            f"{name}={STUDY.results}/{path}" for name, path in logs_of_figure(wildcards.figure).items()
-        ],
+        losses=lambda wildcards: f"@{JOB_FILES.lines('losses.txt', named_logs(wildcards.figure))}",
     message:
         "Drawing {wildcards.figure}"
     shell:

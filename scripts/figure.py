@@ -37,12 +37,14 @@ def named_path(text: str) -> tuple[str, Path]:
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
+    # @FILE stands for the lines of a file: trainings on folds can be more than a command line holds.
+    parser.fromfile_prefix_chars = "@"
     step_main.add_recipe(parser, FigureRecipe)
     parser.add_argument("--name", required=True, choices=FIGURE_NAMES, help="name of the figure")
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="the tables of the comparison")
     parser.add_argument(
         "--training-log", nargs="*", default=[], type=named_path, metavar="TRAINING=CSV",
-        help="the log of each training: its experiment and, for one on folds, the users",
+        help="the log of each training: its experiment and, for one on folds, the users; or @FILE with one a line",
     )  # fmt: skip
     parser.add_argument("--svg", required=True, type=Path, metavar="FILE", help="output: the figure as SVG")
     parser.add_argument("--png", required=True, type=Path, metavar="FILE", help="output: the figure as PNG")

@@ -25,7 +25,13 @@ def test_no_command_grows_with_the_users(tmp_path: Path) -> None:
         "dataset": {"root": "data"},
         "users": {"train": train, "test": test},
         "base_model": {"path": str(REPOSITORY / "demo/base")},
-        "experiments": {f"lora_{number}": {"mode": "lora"} for number in range(EXPERIMENTS)},
+        "folds": {"count": 2},
+        "experiments": {
+            **{f"lora_{number}": {"mode": "lora"} for number in range(EXPERIMENTS)},
+            "personal": {"mode": "lora", "scope": "personal", "start_from": "lora_0"},
+            "pooled": {"mode": "lora", "scope": "pooled", "like": "personal"},
+            "swapped": {"mode": "lora", "adapters_of": "personal"},
+        },
         # All of them in one job.
         "evaluation": {"users_per_job": USERS},
     }
@@ -41,6 +47,7 @@ def test_no_command_grows_with_the_users(tmp_path: Path) -> None:
         "leakage",
         "base_model",
         "train",
+        "train_folds",
         "predict",
         "score",
         "compare",
