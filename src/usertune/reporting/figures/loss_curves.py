@@ -51,7 +51,7 @@ def draw(subject: Subject) -> Figure:
     axes.set_ylabel("loss (mean per answer token)")
     axes.set_xlim(left=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_above(axes, 2 * len(known))
+    legend_above(axes, len(axes.get_legend_handles_labels()[0]))
     return figure
 
 
@@ -69,10 +69,11 @@ def _draw_losses(axes: Axes, name: str, style: Style, log: pd.DataFrame) -> None
     if window > 1:
         sns.lineplot(train, y="loss", alpha=0.22, linewidth=0.7, **line)
     sns.lineplot(train, y="smooth", linewidth=1.6, linestyle=style.dashes, label=f"{name}, training", **line)
-    sns.lineplot(
-        validation, y="loss", marker=style.marker, markersize=5.5, linewidth=0.9, markeredgewidth=0.6,
-        label=f"{name}, validation", **line,
-    )  # fmt: skip
+    if len(validation):
+        sns.lineplot(
+            validation, y="loss", marker=style.marker, markersize=5.5, linewidth=0.9, markeredgewidth=0.6,
+            label=f"{name}, validation", **line,
+        )  # fmt: skip
 
 
 def _read_log(path: Path) -> pd.DataFrame:
