@@ -114,10 +114,10 @@ def test_personal_and_pooled_weights_and_what_changes_repeat(tmp_path: Path) -> 
 
     # The number of samples of one experiment.
     before = folds_of(workplace)
-    workplace.replace("    samples: all", "    samples: 2")
+    workplace.replace("    samples: all", "    samples: 1")
     workplace.run(timeout=900)
     assert trained_since(before, workplace) == {key for key in expected if key[0] == "personal"}
-    assert {record["train_samples"] for key, record in folds_of(workplace).items() if key[0] == "personal"} == {2}
+    assert {record["train_samples"] for key, record in folds_of(workplace).items() if key[0] == "personal"} == {1}
 
     # The training that they start from.
     before = folds_of(workplace)
