@@ -15,6 +15,7 @@ from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.audit import Audit, audit_study
 from usertune.checks.explain import Explanation, explain, in_words
 from usertune.checks.freshness import Freshness
+from usertune.checks.stored import count_stored, only_to_collect
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_manifest
 from usertune.exchange.export_model import HubFolder, export_model
@@ -99,6 +100,29 @@ def test_swapped_adapters_are_those_of_another_user_for_the_same_fold(study: Syn
             user, fold = before["model"].split("/")
             assert (after["id"], after["model"]) == (before["id"], f"{owners[user]}/{fold}")
         assert swapped["inputs"]["weights"].keys() == {f"personal {owners[user]}" for user in swapped["users"]}
+
+
+@pytest.mark.parametrize("experiment", ["personal", "pooled", "swapped"])
+def test_planning_finds_the_stored_answers_of_each_adapter(study: SyntheticStudy, experiment: str) -> None:
+    path = f"predictions/{experiment}/users_1-2.json"
+    predictions = read_manifest(path)
+    rows, model = predictions["predictions"], predictions["predictions"][0]["model"]
+    Path(path).unlink()
+
+    def planned() -> tuple[dict[str, tuple[int, int]], list[str]]:
+        freshness = Freshness(study.study, study.recipes)
+        counts = {
+            user: count_stored(freshness, freshness.results[path], f"data/user_{user}.manifest.json") for user in "12"
+        }
+        return counts, [result.manifest for result in only_to_collect(freshness)]
+
+    assert planned() == ({"1": (4, 0), "2": (4, 0)}, [path])
+    folder = Path("store/predictions", predictions["store_folders"][model])
+    for user in "12":
+        shutil.rmtree(folder / f"user_{user}", ignore_errors=True)
+    lost = {user: sum(row["user"] == user and row["model"] == model for row in rows) for user in "12"}
+    assert sum(lost.values()) > 0
+    assert planned() == ({user: (4 - count, count) for user, count in lost.items()}, [])
 
 
 def test_weights_of_a_fold_that_are_damaged_or_missing_are_found(study: SyntheticStudy) -> None:
