@@ -19,6 +19,7 @@ rule predict:
     threads: 4
     resources:
         **before_training(is_untrained),
+        **one_job_for_each_server(),
         gpu=gpu_of_engine,
         nodes=1,
         mem_mb=lambda wildcards, attempt: 32000 * attempt,

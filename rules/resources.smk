@@ -36,6 +36,22 @@ def is_untrained(wildcards):
     return wildcards.experiment not in WAITING_FOR_WEIGHTS
 
 
+# Jobs that ask the same server run one after another, since each keeps the bounds on requests for itself.
+SERVERS = list(dict.fromkeys(filter(None, (STUDY.engine_of(name).options.server() for name in STUDY.experiments))))
+for number in range(len(SERVERS)):
+    workflow.register_resource(f"server_{number}", 1)
+
+
+def one_job_for_each_server():
+    """Resources of predictions, of which one at a time asks a server."""
+    return {
+        f"server_{number}": lambda wildcards, server=server: (
+            1 if STUDY.engine_of(wildcards.experiment).options.server() == server else None
+        )
+        for number, server in enumerate(SERVERS)
+    }
+
+
 def gpu_of_engine(wildcards):
     """One GPU if the engine needs one and jobs run on a cluster or this machine has a GPU; otherwise none."""
     if not STUDY.engine_of(wildcards.experiment).needs_gpu:

@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "usertune.cli.check",
     "import": "usertune.cli.import_",
     "export": "usertune.cli.export",
+    "serve": "usertune.cli.serve",
     "users": "usertune.cli.users",
     "survey": "usertune.cli.survey",
     "schema": "usertune.cli.schema",

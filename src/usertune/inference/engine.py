@@ -20,12 +20,17 @@ class EngineOptions(Settings):
     WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset()
     """Names of settings that change no answer, such as a timeout. They are not part of the recipe."""
 
-    def problem(self, mode: str) -> str | None:
+    def problem(self, mode: str, start: str | None = None) -> str | None:
         """Say why the engine cannot answer for experiments of a mode, and what to do; None if it can.
 
         Args:
             mode: mode of the experiment, such as "lora".
+            start: mode of the experiment whose weights its own start from; None for the base model.
         """
+        return None
+
+    def server(self) -> str | None:
+        """Return what names the server that the engine asks; None if it asks none. One job at a time asks a server."""
         return None
 
     def deciding(self) -> dict[str, Any]:

@@ -30,6 +30,7 @@ CHECK_DIGITS = 16
 EFFECT = "adapter_effect.json"
 # The name of ``provenance`` in lines and folders of older releases, which remain valid.
 OLD_PROVENANCE = "made_with"
+EFFECT_AT_SERVERS = ("disagreement", "bound", "identical_answers")
 OF_SERVERS = frozenset({"prompt_tokens", "system_fingerprint"})
 
 
@@ -106,7 +107,8 @@ class PredictionStore:
         """Return what `remember_effect` wrote (``probes``, ``largest_change``); None if unknown."""
         try:
             found = read_result(self.folder / EFFECT) if (self.folder / EFFECT).exists() else {}
-            return {key: found[key] for key in ("probes", "largest_change")} if found else None
+            more = {key: found[key] for key in EFFECT_AT_SERVERS if key in found}
+            return {**{key: found[key] for key in ("probes", "largest_change")}, **more} if found else None
         except (UserError, KeyError) as problem:
             logger.warning("%s", problem)
             return None

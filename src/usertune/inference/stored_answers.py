@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ class StoredAnswers:
             "probes": sum(effect["probes"] for effect in found),
             "largest_change": min(effect["largest_change"] for effect in found),
             "adapters": len(found),
+            **_at_servers(found),
         }
 
     def writer(self, provenance: Provenance) -> AnswerWriter:
@@ -138,3 +139,16 @@ class AnswerWriter:
 def plug_ins(recipe: PredictRecipe, base: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the modules of the engine and of the base model's family, which are part of the code of prediction."""
     return (ENGINES.module(recipe.engine), *recorded_module(base))
+
+
+def _at_servers(effects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return how far a server's adapters are from those of this process at most; empty unless all were compared."""
+    if not all("disagreement" in effect for effect in effects):
+        return {}
+    # Adapters that were checked together share their number of identical answers.
+    counts = {tuple(effect["identical_answers"]) for effect in effects}
+    return {
+        "disagreement": max(effect["disagreement"] for effect in effects),
+        "bound": max(effect["bound"] for effect in effects),
+        "identical_answers": [sum(count[part] for count in counts) for part in (0, 1)],
+    }

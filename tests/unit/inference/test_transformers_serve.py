@@ -14,10 +14,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.calls import predict
+from tests.support.calls import NO_LIMITS, predict
 from tests.support.chat_server import ChatServer, passed_on, text_of
-from tests.unit.conftest import BASE, Prepared
+from tests.unit.conftest import BASE, LORA, Prepared
 from usertune.core.errors import UserError
+from usertune.inference.engine import EngineSettings
+from usertune.inference.engines.openai import OpenAIEngine
+from usertune.inference.questions import questions_of
+from usertune.inference.server.options import ServerOptions
+from usertune.models.loading import load_model, prepare_for_training
+from usertune.models.recipe import LoraSettings
 
 pytest.importorskip("fastapi", reason="transformers serve needs fastapi and uvicorn (envs/requirements-test.txt)")
 pytest.importorskip("uvicorn", reason="transformers serve needs fastapi and uvicorn (envs/requirements-test.txt)")
@@ -91,3 +97,14 @@ def test_the_server_answers_as_the_engine_transformers_does(prepared: Prepared, 
     message = rf"answered 400: Server is pinned to '{BASE}'; requested 'other'"
     with pytest.raises(UserError, match=message):
         predict(**arguments(prepared, tmp_path / "other", serve, model="other"))
+
+
+def test_adapters_are_refused_since_it_gives_no_log_probabilities(
+    prepared: Prepared, tmp_path: Path, serve: str
+) -> None:
+    adapted: Any = prepare_for_training(load_model(BASE, "float32"), LoraSettings(**LORA))
+    adapted.save_pretrained(str(tmp_path))
+    options = ServerOptions(url=serve, model=str(BASE), adapters=True, retries=0)
+    settings = EngineSettings(BASE, "lora", tmp_path, "float32", NO_LIMITS, prepared.root, 12, options=options)
+    with pytest.raises(UserError, match=r"answered 422: Unexpected fields.*; the server gives no log-probabilities of"):
+        OpenAIEngine(settings).effects(questions_of(prepared.samples("1")))

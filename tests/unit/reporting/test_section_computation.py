@@ -37,3 +37,21 @@ def test_attempts_that_computed_in_several_ways_are_named() -> None:
     older = {"computed_with": [way, {**way, "patch_embedding": "linear"}]}
     (note,) = computation_notes({"lora": older}, [])
     assert "(patch_embedding of an older release; patch_embedding linear); that changes the last digits" in note
+
+
+def test_answers_of_a_server_are_named_with_its_versions_and_what_its_adapters_were_compared_with() -> None:
+    def batch(version: str, disagreement: float, same: int) -> dict[str, Any]:
+        effect = {"probes": 4, "largest_change": 2.0, "disagreement": disagreement, "bound": 0.5}
+        return {
+            "experiment": "lora",
+            "recipe": {},
+            "system_fingerprints": [version],
+            "adapter_effect": {**effect, "identical_answers": [same, 4]},
+        }
+
+    versions, checked = computation_notes({}, [batch("v2", 0.125, 4), batch("v1", 0.25, 3), batch("v1", 0.25, 3)])
+    assert versions == "lora: its answers are of several versions of the server: v1, v2."
+    assert "at most 0.25 from those of the same models in transformers (bound 0.5), and 7 of 8 answers" in checked
+    (checked,) = computation_notes({}, [batch("v1", 0.25, 3)])
+    assert "3 of 4 answers are identical" in checked
+    assert computation_notes({}, [{"experiment": "lora", "recipe": {}, "adapter_effect": None}]) == []

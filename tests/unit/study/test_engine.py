@@ -116,3 +116,37 @@ def test_a_server_cannot_answer_with_trained_weights() -> None:
         UserError, match=r"experiments.lora.engine: a server answers with its own model, not with the w"
     ):
         study(SERVER, lora={"mode": "lora"}, vanilla={"mode": "vanilla"})
+
+
+def test_adapters_of_an_experiment_are_answered_by_a_server_that_has_them() -> None:
+    served = {**SERVER, "adapters": True}
+    experiments = {"vanilla": {"mode": "vanilla"}, "lora": {"mode": "lora", "engine": served}}
+    made = study(None, **experiments)
+    settings = json.loads(Recipes(made).predict("lora"))["engine_settings"]
+    # How adapters are checked changes no answer.
+    assert settings == {"url": "http://h:1/v1", "model": "m"}
+    assert json.loads(made.engine_of("lora").options.execution()) == {"adapters": True}
+    with pytest.raises(UserError, match=r"experiments.full.engine: a server answers with its own model"):
+        study(None, **experiments, full={"mode": "full", "engine": served})
+
+
+def test_adapters_on_another_adapter_cannot_be_served() -> None:
+    with pytest.raises(UserError, match=r"experiments.own.engine: its adapters start from another adapter"):
+        study_from_config(personal("lora"))
+    assert study_from_config(personal("full")).engine_of("own").kind == "openai"
+
+
+def personal(start: str) -> dict[str, Any]:
+    """Return a study whose personal adapters start from an experiment of a mode."""
+    engine = {**SERVER, "adapters": True}
+    return {
+        "name": "small",
+        "dataset": {"root": "data"},
+        "users": {"train": 2, "test": 1},
+        "base_model": {"path": "base"},
+        "folds": {"count": 2},
+        "experiments": {
+            "first": {"mode": start},
+            "own": {"mode": "lora", "scope": "personal", "start_from": "first", "engine": engine},
+        },
+    }

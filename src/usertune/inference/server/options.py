@@ -18,6 +18,10 @@ KEY_BELONGS = (
     "a key does not belong in a study, which is copied into results and reports: put it into an environment variable "
     "and name the variable in api_key_env (export OPENAI_API_KEY=..., api_key_env: OPENAI_API_KEY)"
 )
+STARTS_FROM_ADAPTER = (
+    "its adapters start from another adapter, added to the base model, and a server has no such model; adapters that "
+    "start from the base model or from an experiment of mode full can be served"
+)
 
 
 def url_problem(url: str) -> str | None:
@@ -63,7 +67,7 @@ class ServerOptions(EngineOptions):
     """Settings of an OpenAI-compatible server; docs/engines.md explains them."""
 
     WITHOUT_EFFECT: ClassVar[frozenset[str]] = frozenset(
-        {"api_key_env", "concurrent", "per_minute", "timeout", "retries"}
+        {"adapters", "canary", "api_key_env", "concurrent", "per_minute", "timeout", "retries"}
     )
 
     url: Annotated[str, AfterValidator(_url)] | None = None
@@ -73,6 +77,11 @@ class ServerOptions(EngineOptions):
     the variable then stands for the server in the recipe."""
     model: Annotated[str, Field(min_length=1)]
     """Name of the model at the server."""
+    adapters: bool = False
+    """Answer for experiments of mode lora with their adapters, which the server has by name (``usertune serve``)."""
+    canary: Literal["transformers", "server"] = "transformers"
+    """What an adapter's log-probabilities are compared with before its answers count: with those of the server's base
+    model, and of the same model loaded in the job (transformers); or with the server's alone (server)."""
     api_key_env: Variable | None = None
     """Environment variable with the key; None sends no key."""
     temperature: Annotated[float, Field(ge=0)] | None = 0.0
@@ -112,14 +121,21 @@ class ServerOptions(EngineOptions):
             raise ValueError(f"parameters: {', '.join(taken)} cannot be set here")
         return self
 
-    def problem(self, mode: str) -> str | None:
-        """Say why a server cannot answer for a trained experiment."""
-        if mode == "vanilla":
+    def problem(self, mode: str, start: str | None = None) -> str | None:
+        """Say why a server cannot answer for a trained experiment; None if it can."""
+        if mode == "lora" and self.adapters and start == "lora":
+            return f"{STARTS_FROM_ADAPTER}; set engine: transformers for this experiment"
+        if mode not in ("lora", "full") or (mode == "lora" and self.adapters):
             return None
+        can = "adapters: true, if the server has its adapter (docs/engines.md), or " if mode == "lora" else ""
         return (
-            f"a server answers with its own model, not with the weights of an experiment of mode {mode}; set engine: "
-            "transformers for this experiment"
+            f"a server answers with its own model, not with the weights of an experiment of mode {mode}; set {can}"
+            "engine: transformers for this experiment"
         )
+
+    def server(self) -> str:
+        """Return the server's URL, or the variable that has it."""
+        return self.url or str(self.url_env)
 
     def address(self) -> str:
         """Return the server's URL.

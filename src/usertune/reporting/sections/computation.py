@@ -37,6 +37,27 @@ def computation_notes(
                 f"{name}: its answers were generated in batches of up to {known}{older} samples under bfloat16, in "
                 f"which a few answers depend on the batch; {MEASURED}."
             )
+        notes += _of_servers(name, own)
+    return notes
+
+
+def _of_servers(name: str, batches: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return sentences on answers of a server: its versions, and how its adapters were checked."""
+    notes = []
+    versions = sorted({version for batch in batches for version in batch.get("system_fingerprints", ())})
+    if len(versions) > 1:
+        notes.append(f"{name}: its answers are of several versions of the server: {', '.join(versions)}.")
+    effects = [effect for batch in batches if (effect := batch.get("adapter_effect")) and "disagreement" in effect]
+    # Batches of users share what was measured of a model.
+    effects = list({(effect["disagreement"], *effect["identical_answers"]): effect for effect in effects}.values())
+    if effects:
+        largest, bound = max(effect["disagreement"] for effect in effects), max(effect["bound"] for effect in effects)
+        same, compared = (sum(effect["identical_answers"][part] for effect in effects) for part in (0, 1))
+        notes.append(
+            f"{name}: a server answered with its adapters. Log-probabilities of probe samples are at most "
+            f"{largest:.2g} from those of the same models in transformers (bound {bound:g}), and {same} of {compared} "
+            "answers are identical."
+        )
     return notes
 
 

@@ -206,7 +206,8 @@ class Study(ConfigModel):
                 input=None,
             )
             for name, experiment in self.experiments.items()
-            if experiment.generated and (problem := self.engine_of(name).options.problem(experiment.mode))
+            if experiment.generated
+            and (problem := self.engine_of(name).options.problem(experiment.mode, self._mode_of_start(name)))
         ]
         if problems:
             raise ValidationError.from_exception_data("Study", problems)
@@ -243,6 +244,12 @@ class Study(ConfigModel):
         size = self.dataset.users_per_job
         groups = (self.users.train, self.users.validation, *self.test_batches)
         return tuple(users[start : start + size] for users in groups for start in range(0, len(users), size))
+
+    def _mode_of_start(self, experiment: str) -> str | None:
+        """Return the mode of `start_of`; None also while the names of experiments are not checked yet."""
+        own = self.experiments.get(self.experiments[experiment].adapters_of or experiment)
+        start = self.experiments.get(own.start_from or "") if own is not None else None
+        return start.mode if start is not None and start.trained else None
 
     def start_of(self, experiment: str) -> str | None:
         """Return the experiment whose trained weights the training of one starts from; None: the base model."""
