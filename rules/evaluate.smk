@@ -178,8 +178,9 @@ rule compare:
     input:
         metrics=of_all_scores(manifest_of(steps.SCORE)),
         rows=of_all_scores(file_of(steps.SCORE, "rows")),
+        trainings=expand(manifest_of(steps.TRAIN), experiment=STUDY.chosen_by_loss),
     output:
-        tables=[file_of(steps.COMPARE, name) for name in steps.COMPARE.files],
+        tables=[file_of(steps.COMPARE, name) for name in steps.COMPARE.files_of(STUDY)],
         manifest=manifest_of(steps.COMPARE),
     log:
         log_of(steps.COMPARE),
@@ -194,8 +195,9 @@ rule compare:
         recipe=recipe_of(steps.COMPARE),
         tables=lambda wildcards, output: os.path.dirname(output.manifest),
         scores=list_file("metrics"),
+        trainings=list_file("trainings"),
     message:
         "Comparing the experiments"
     shell:
         'python "$USERTUNE_SCRIPTS"/compare.py --recipe {params.recipe:q} --scores {params.scores:q}'
-        " --tables {params.tables:q} --log {log:q}"
+        " --trainings {params.trainings:q} --tables {params.tables:q} --log {log:q}"

@@ -1,6 +1,7 @@
 r"""Compare all experiments on all test users: tables for programs, for people and for papers.
 
-Writes summary.csv, summary.md, summary.tex, differences.csv, users.csv and samples.csv into the folder --tables.
+Writes summary.csv, summary.md, summary.tex, differences.csv, users.csv and samples.csv into the folder --tables; for
+studies with groups of experiments also groups.csv and groups.md, and for a hypothesis with comparisons hypothesis.csv.
 List the metrics files (JSON) of every experiment and user in a file, one per line; the rows (CSV) are read from the
 same folders. Example:
 
@@ -23,12 +24,15 @@ from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
-    compare(arguments.recipe, arguments.scores, arguments.tables)
+    compare(arguments.recipe, arguments.scores, arguments.tables, arguments.trainings)
 
 
 if __name__ == "__main__":
     parser = step_main.argument_parser(__doc__)
     step_main.add_recipe(parser, CompareRecipe)
     step_main.add_list(parser, "--scores", "the metrics of each experiment and user")
+    step_main.add_list(
+        parser, "--trainings", "manifests of the trainings whose validation losses choose settings", required=False
+    )
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="output: folder of the tables")
     step_main.run(parser, main)

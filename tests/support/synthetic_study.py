@@ -6,6 +6,7 @@ Only the model, which would need torch, has a stand-in.
 from __future__ import annotations
 
 import json
+import math
 import random
 import shutil
 import sys
@@ -45,6 +46,7 @@ from usertune.pipeline.results_folder import IMAGE_HASHES
 from usertune.runtime.provenance import installed_versions
 from usertune.study.copy import study_text
 from usertune.study.load import study_from_config
+from usertune.study.schema.experiment import LEARNING_RATES
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
 from usertune.training.recipe import Execution, TrainFoldsRecipe
@@ -87,7 +89,10 @@ class StandInEngine:
     generated = 0
 
     def __init__(self, settings: EngineSettings, hostile: str = "") -> None:
-        self.mode, self.hostile = settings.mode, hostile
+        self.mode, self.hostile, self.draw = settings.mode, hostile, settings.mode
+        if settings.weights_folder is not None:
+            _, training, *_ = json.loads((settings.weights_folder / "weights.safetensors").read_text())
+            self.draw += f" seed {training['seed']}" * (training["seed"] > 0)
 
     def identity(self) -> str:
         return "cpu"
@@ -107,7 +112,7 @@ class StandInEngine:
 
     def _prediction(self, sample: Sample) -> Prediction:
         x, y = sample["target"]["point"]
-        off = 30 if random.Random(f"{self.mode} {sample['id']}").random() < SKILL[self.mode] else 400
+        off = 30 if random.Random(f"{self.draw} {sample['id']}").random() < SKILL[self.mode] else 400
         text = f"```referring\nicon4\n```\n```grounding\n[{x}, {y + off + 0.5}]\n```"
         if self.mode == "vanilla" and sample["step"] % 10 == 0:
             text = f"I cannot see it. {self.hostile}"
@@ -129,7 +134,9 @@ class StandInTrainer:
         (weights_folder / "README.md").write_text("weights")
         train = [f"{step},{step / 30},train,{2 / step},1e-6\n" for step in range(1, 31)]
         write_text(log_file, "step,epoch,split,loss,learning_rate\n" + "".join(train) + "30,1,validation,0.5,\n")
-        return {**MEASURED, "micro_batch_size": run.execution.micro_batch_size, "device": "cpu"}
+        loss = 0.5 + 0.1 * abs(math.log10(run.recipe.training.learning_rate / LEARNING_RATES[run.recipe.mode]))
+        measured = {**MEASURED, "final_validation_loss": loss + 0.001 * run.recipe.training.seed}
+        return {**measured, "micro_batch_size": run.execution.micro_batch_size, "device": "cpu"}
 
 
 @contextmanager
@@ -300,7 +307,8 @@ class SyntheticStudy:
             rows, store = out.with_suffix(".csv"), self.root / "store/scores"
             calls.score(recipe, name, user, self.samples_of(user), predictions, rows, out, store)
         elif result.step == "compare":
-            compare(CompareRecipe.model_validate(recipe), [self.root / above for above in result.upstream], out.parent)
+            scores, trainings = ([self.root / above for above in result.inputs[key]] for key in ("scores", "trainings"))
+            compare(CompareRecipe.model_validate(recipe), scores, out.parent, trainings)
         elif result.step == "figure":
             self._draw(result, recipe, out)
         elif result.step == "audit":

@@ -57,7 +57,8 @@ def work_since(workplace: Workplace, before: Mark) -> Work:
         if is_new(log) and ": scored" in log.read_text()
     }
     drawn = {path.stem for path in results.glob("figures/*.svg") if is_new(path)}
-    return Work(trained, _generated(workplace, before.answers), scored, drawn, is_new(results / "tables/summary.csv"))
+    compared = any(map(is_new, results.glob("tables/summary.csv")))
+    return Work(trained, _generated(workplace, before.answers), scored, drawn, compared)
 
 
 def run(workplace: Workplace, *arguments: str) -> Work:

@@ -15,6 +15,14 @@ from usertune.core.formatting import no_interval, percent
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.evaluation import table_names
+from usertune.evaluation.groups import (
+    chosen_experiments,
+    groups_markdown,
+    groups_table,
+    validation_loss,
+    values_of_samples,
+)
+from usertune.evaluation.hypothesis import hypothesis_table
 from usertune.evaluation.lineage import lineage_in_words, lineage_of
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import CompareRecipe, ComparisonDesign
@@ -26,19 +34,23 @@ PROVENANCE_DIGITS = 16
 RESCORE = "delete the file and run snakemake again so that the user is scored again"
 
 
-def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path) -> None:
+def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path, trainings: Sequence[Path] = ()) -> None:
     """Write the tables of a study into ``folder``.
 
     Args:
         recipe: what is compared, at which thresholds and level of confidence.
         scores_files: what the score step wrote, one JSON for each experiment and user; the rows are next to
             each, with the same name and the suffix ``.csv``.
+        folder: folder of the tables.
+        trainings: manifests of the trainings whose validation losses choose the settings of groups.
 
     Writes:
         ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one
         row an experiment, see `summary_table`), ``differences.csv`` (one row a pair, see `differences_table`),
-        and the summary rounded for people (``summary.md``) and papers (``summary.tex``). ``manifest.json`` is written
-        last and holds their lineage. The column ``provenance`` of each CSV names that manifest's
+        and the summary rounded for people (``summary.md``) and papers (``summary.tex``). Studies with groups also have
+        ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.groups`), and those whose hypothesis names
+        comparisons ``hypothesis.csv`` (see `usertune.evaluation.hypothesis`). ``manifest.json`` is written last and
+        holds their lineage. The column ``provenance`` of each CSV names that manifest's
         fingerprint.
 
     Raises:
@@ -50,27 +62,50 @@ def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path) -
     design, metrics, confidence = recipe, _applying(recipe.metrics, samples), recipe.confidence
     summary = summary_table(design, metrics, confidence, samples)
     results = [scores[name, user][0] for name in design.names for user in design.users]
-    said = step_manifest(
-        recipe, {"scores": {f"{item['experiment']} {item['user']}": item["output"] for item in results}}
-    )
+    trained = {str(training["experiment"]): training for training in map(read_manifest, trainings)}
+    further = _further_tables(recipe, metrics[0], samples, trained)
+    inputs: dict[str, Any] = {
+        "scores": {f"{item['experiment']} {item['user']}": item["output"] for item in results},
+        **({"trainings": {name: item["output"] for name, item in trained.items()}} if trained else {}),
+    }
+    said = step_manifest(recipe, inputs)
     fingerprint = said["fingerprint"]
     lineage = lineage_of(recipe, fingerprint, results)
+    tables = {
+        table_names.SAMPLES: texts,
+        table_names.USERS: users_table(design, metrics, scores),
+        table_names.SUMMARY: summary,
+        **further,
+    }
     outputs = {
         name: table.assign(provenance=fingerprint[:PROVENANCE_DIGITS]).to_csv(index=False, lineterminator="\n")
-        for name, table in (
-            (table_names.SAMPLES, texts),
-            (table_names.USERS, users_table(design, metrics, scores)),
-            (table_names.DIFFERENCES, differences_table(design, metrics[0], confidence, samples)),
-            (table_names.SUMMARY, summary),
-        )
+        for name, table in tables.items()
     }
     lines, note = lineage_in_words(lineage), reading_note(recipe, summary)
     outputs[table_names.SUMMARY_MD] = markdown(summary, metrics, note) + "\n<!--\n" + "\n".join(lines) + "\n-->\n"
+    if table_names.GROUPS in tables:
+        outputs[table_names.GROUPS_MD] = groups_markdown(tables[table_names.GROUPS], metrics[0])
     outputs[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in lines) + latex(summary, metrics, note)
     for name, text in outputs.items():
         write_text(folder / name, text)
     files = {name: digest_bytes(text.encode("utf-8")) for name, text in outputs.items()}
     write_result(folder / table_names.MANIFEST, {**said, **lineage, "files": files})
+
+
+def _further_tables(
+    recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, trainings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, pd.DataFrame]:
+    """Return the tables of differences, of groups and of the hypothesis, in which a group is its chosen setting."""
+    losses = {name: validation_loss(training) for name, training in trainings.items()}
+    groups = groups_table(recipe, primary, samples, losses)
+    values = values_of_samples(recipe, primary.column, samples, chosen_experiments(recipe, groups))
+    users = samples.loc[samples["experiment"] == recipe.names[0], "user"].reset_index(drop=True)
+    tables = {table_names.DIFFERENCES: differences_table(primary, recipe.confidence, users, values)}
+    if recipe.groups:
+        tables[table_names.GROUPS] = groups
+    if recipe.comparisons:
+        tables[table_names.HYPOTHESIS] = hypothesis_table(recipe.comparisons, primary, recipe.confidence, users, values)
+    return tables
 
 
 def _applying(metrics: Sequence[Metric], samples: pd.DataFrame) -> list[Metric]:
@@ -144,23 +179,26 @@ def _over_all(metric: Metric, samples: pd.DataFrame) -> float | None:
 
 
 def differences_table(
-    design: ComparisonDesign, primary: Metric, confidence: float, samples: pd.DataFrame
+    primary: Metric, confidence: float, users: pd.Series, values: Mapping[str, pd.Series]
 ) -> pd.DataFrame:
     """Return one row for each pair of experiments: how far the later one is above the earlier in the primary metric.
 
     ``difference`` (fractions, where the metric is one) is paired on the same samples, with the interval of
     `usertune.evaluation.statistics.intervals.paired_difference`. Two overlapping intervals of
     single experiments do not show that the two are equal; this table answers that question.
+
+    Args:
+        primary: the metric that is compared.
+        confidence: level of the intervals.
+        users: the user of each sample.
+        values: experiment or group -> the metric of each sample; groups follow the experiments.
     """
-    by_name = {name: samples[samples["experiment"] == name].reset_index(drop=True) for name in design.names}
+    own = users.to_frame("user")
     rows = []
-    for earlier, later in combinations(design.names, 2):
-        own = by_name[later]
-        values, baseline = own[primary.column], by_name[earlier][primary.column]
-        gain = paired_difference(values, baseline, own, confidence, primary.bounds)
-        counted = own[values.notna() & baseline.notna()]
-        users, count = counted["user"].nunique(), len(counted)
-        rows.append((later, earlier, users, count, confidence, gain.mean, gain.low, gain.high))
+    for earlier, later in combinations(values, 2):
+        gain = paired_difference(values[later], values[earlier], own, confidence, primary.bounds)
+        counted = users[values[later].notna() & values[earlier].notna()]
+        rows.append((later, earlier, counted.nunique(), len(counted), confidence, gain.mean, gain.low, gain.high))
     names = ["experiment", "baseline", "users", "samples", "confidence", "difference", "low", "high"]
     return pd.DataFrame(rows, columns=names)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -86,11 +86,22 @@ class Experiment(Settings):
     mode: str
     scope: str = "global"
     """Who shares the weights: all test users (``global``), or see ``scope`` of a study's experiment."""
+    group: str | None = None
+    """Name of the group that it belongs to, such as that of a sweep."""
+    setting: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
+    """The keys whose values differ between the experiments of the group, except the seed -> its value."""
 
     @property
     def kind(self) -> str:
         """Mode and, unless all users share the weights, scope, for people."""
         return self.mode if self.scope == "global" else f"{self.mode}, {self.scope}"
+
+
+def setting_in_words(setting: Mapping[str, Any]) -> str:
+    """Return a setting as ``learning_rate 1e-05, rank 8``; keys with the same end are written out."""
+    ends = [key.rsplit(".", 1)[-1] for key in setting]
+    names = [end if ends.count(end) == 1 else key for key, end in zip(setting, ends, strict=True)]
+    return ", ".join(f"{name} {value}" for name, value in zip(names, setting.values(), strict=True))
 
 
 class ComparisonDesign(Measured):
@@ -119,6 +130,17 @@ class ComparisonDesign(Measured):
         return [experiment.name for experiment in self.experiments]
 
     @property
+    def groups(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """Group -> setting in words -> its experiments, which differ by the seed alone; in the study's order."""
+        found: dict[str, dict[str, tuple[str, ...]]] = {}
+        for item in self.experiments:
+            if item.group is not None:
+                settings = found.setdefault(item.group, {})
+                text = setting_in_words(item.setting)
+                settings[text] = (*settings.get(text, ()), item.name)
+        return found
+
+    @property
     def baseline(self) -> str | None:
         """The first experiment of mode vanilla, which the others are compared with; None if there is none."""
         return next((item.name for item in self.experiments if item.mode == "vanilla"), None)
@@ -131,3 +153,7 @@ class CompareRecipe(ComparisonDesign):
     """Digest of what the study says about its numbers."""
     confidence: Annotated[float, Field(gt=0, lt=1, strict=True)]
     """Level of the intervals, such as 0.95."""
+    select: dict[str, Literal["loss"]] = {}  # noqa: RUF012 (pydantic copies it)
+    """Group -> what chooses its best setting; the settings of other groups are not ranked."""
+    comparisons: tuple[tuple[str, str], ...] = ()
+    """The comparisons of the study's hypothesis: (experiment or group, the one that it is compared with)."""

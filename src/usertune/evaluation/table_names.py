@@ -2,5 +2,7 @@
 
 SUMMARY, SUMMARY_MD, SUMMARY_TEX = "summary.csv", "summary.md", "summary.tex"
 DIFFERENCES, USERS, SAMPLES = "differences.csv", "users.csv", "samples.csv"
+# Only in studies that have groups or a hypothesis with comparisons.
+GROUPS, GROUPS_MD, HYPOTHESIS = "groups.csv", "groups.md", "hypothesis.csv"
 MANIFEST = "manifest.json"
 TABLES = (SUMMARY, SUMMARY_MD, SUMMARY_TEX, DIFFERENCES, USERS, SAMPLES)

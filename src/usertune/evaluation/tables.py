@@ -22,6 +22,11 @@ TEXT_COLUMNS = (
     "provenance",
     "action",
     "target_action",
+    "group",
+    "setting",
+    "experiments",
+    "selected_by",
+    "test",
 )
 
 

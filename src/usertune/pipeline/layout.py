@@ -127,7 +127,7 @@ def results_of(study: Study, recipes: Recipes) -> dict[str, Result]:
                 label=step.label.format(**values),
                 doing=(step.doing or step.label).format(**values),
                 manifest=audit if step is steps.AUDIT else folder + step.manifest.format(**values),
-                files=tuple(folder + path.format(**values) for path in step.files.values()),
+                files=tuple(folder + path.format(**values) for path in step.files_of(study).values()),
                 log=folder + step.log.format(**values),
                 recipe=recipe(step.name, *filter(None, (item.experiment, item.figure))),
                 inputs=_inputs(study, step, item, made),

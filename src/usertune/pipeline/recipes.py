@@ -137,6 +137,7 @@ class Recipes:
             code=self.code.get(names.REPORT, ""),
             study=study.name,
             title=study.report.title,
+            **self._hypothesis,
             examples=study.report.examples,
             study_sha256=self.study_digest,
             splits=self._splits,
@@ -157,7 +158,7 @@ class Recipes:
     def study_digest(self) -> str:
         """Digest of the settings that determine the numbers, without presentation and execution settings."""
         plain = Recipes(self.study.model_copy(update={"rerun": Rerun()}))
-        return digest({**self._numbers, **plain._scores})
+        return digest({**self._numbers, **self._choices, **plain._scores})
 
     @cached_property
     def _prepare(self) -> PrepareRecipe:
@@ -319,6 +320,7 @@ class Recipes:
             code=self.code.get(names.COMPARE, ""),
             study_sha256=self.study_digest,
             **self._numbers,
+            **self._choices,
             upstream=self._scores,
         )
 
@@ -337,7 +339,12 @@ class Recipes:
         study = self.study
         return {
             "experiments": [
-                {"name": name, "mode": value.mode, **({} if value.weights == "global" else {"scope": value.weights})}
+                {
+                    "name": name,
+                    "mode": value.mode,
+                    **({} if value.weights == "global" else {"scope": value.weights}),
+                    **self._group_of(name),
+                }
                 for name, value in study.experiments.items()
             ],
             "users": list(study.users.test),
@@ -346,6 +353,27 @@ class Recipes:
             "thresholds": list(study.evaluation.thresholds),
             **({"primary": study.evaluation.primary} if study.evaluation.primary else {}),
         }
+
+    @cached_property
+    def _hypothesis(self) -> dict[str, Any]:
+        """Empty unless the study has one."""
+        hypothesis = self.study.hypothesis
+        if hypothesis is None:
+            return {}
+        return {"hypothesis": hypothesis.text, **({"has_comparisons": True} if hypothesis.comparisons else {})}
+
+    def _group_of(self, name: str) -> dict[str, Any]:
+        """Empty unless the experiment is in a group, so that other recipes do not change."""
+        group = self.study.experiments[name].group
+        return {} if group is None else {"group": group, "setting": self.study.settings(group)[name]}
+
+    @cached_property
+    def _choices(self) -> dict[str, Any]:
+        """Empty unless the study has groups or a hypothesis, so that other recipes do not change."""
+        study = self.study
+        select = {group: how for group in study.groups if (how := study.selection(group)) is not None}
+        found = {"select": select, "comparisons": [list(pair) for pair in study.comparisons]}
+        return {key: value for key, value in found.items() if value}
 
     @cached_property
     def _further_tasks(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from string import Formatter
 
 from usertune.core import step_names as names
 from usertune.core.users import batch_label
-from usertune.evaluation.table_names import MANIFEST, TABLES
+from usertune.evaluation.table_names import GROUPS, GROUPS_MD, HYPOTHESIS, MANIFEST, TABLES
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
@@ -75,6 +75,7 @@ class Step:
         items: yields the experiment, users or figure of each result of a study.
         manifest: path of a result's checksummed manifest.
         files: name in the rule -> path, for the other files of a result.
+        only_if: name in the rule -> whether a study has this file; default: all have it.
         log: path of a result's log.
         batch_log: path of the job's log, if one job makes the results of several users.
         inputs: results of earlier steps that it uses.
@@ -97,6 +98,7 @@ class Step:
     counted: tuple[str, str]
     results: str
     files: Mapping[str, str] = field(default_factory=dict)
+    only_if: Mapping[str, Callable[[Study], bool]] = field(default_factory=dict)
     inputs: tuple[Input, ...] = ()
     doing: str = ""
     ask_for: str = ""
@@ -110,6 +112,12 @@ class Step:
         """Wildcards of its rule."""
         fields = [name for _, name, _, _ in Formatter().parse(self.manifest) if name]
         return tuple(name for name in fields if name != "settings")
+
+    def files_of(self, study: Study) -> dict[str, str]:
+        """Return the `files` that a study has."""
+        return {
+            name: path for name, path in self.files.items() if name not in self.only_if or self.only_if[name](study)
+        }
 
     @property
     def folder(self) -> str:
@@ -304,9 +312,16 @@ COMPARE = Step(
     name=names.COMPARE,
     items=_once,
     manifest=f"tables/{MANIFEST}",
-    files={PurePosixPath(name).name: f"tables/{name}" for name in TABLES},
+    files={name: f"tables/{name}" for name in (*TABLES, GROUPS, GROUPS_MD, HYPOTHESIS)},
+    only_if={
+        **dict.fromkeys((GROUPS, GROUPS_MD), lambda study: bool(study.groups)),
+        HYPOTHESIS: lambda study: bool(study.comparisons),
+    },
     log="logs/compare.log",
-    inputs=(Input("scores", names.SCORE),),
+    inputs=(
+        Input("scores", names.SCORE),
+        Input("trainings", names.TRAIN, of=lambda study, _: map(Item, study.chosen_by_loss)),
+    ),
     label="tables",
     counted=("comparison", "comparisons"),
     results="tables",

@@ -30,6 +30,10 @@ class ReportRecipe(ComparisonDesign):
     study: str = ""
     """Name of the study."""
     title: str = "Comparison of experiments"
+    hypothesis: str = ""
+    """A sentence that is printed above the result."""
+    has_comparisons: bool = False
+    """Whether the hypothesis names comparisons, of which there is a table."""
     examples: int = 0
     """Users of whom one sample is shown."""
     study_sha256: str | None = None

@@ -26,6 +26,7 @@ from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import AUDIT, LEAKAGE, REPORT, TRAIN
 from usertune.evaluation import table_names
+from usertune.evaluation.groups import groups_note
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.evaluation.tables import read_table, records, require_experiments
@@ -35,6 +36,13 @@ from usertune.reporting.recipe import ReportRecipe
 from usertune.reporting.ro_crate import crate_of, link_as_crate
 from usertune.reporting.sections.answers import form_rows
 from usertune.reporting.sections.computation import computation_notes
+from usertune.reporting.sections.groups import (
+    chosen_names,
+    comparison_rows,
+    comparisons_note,
+    group_rows,
+    group_sentences,
+)
 from usertune.reporting.sections.leakage import leakage_note
 from usertune.reporting.sections.lineage import fingerprint_rows, provenance_rows, version_rows
 from usertune.reporting.sections.runs import answer_row, cautions, training_row
@@ -190,6 +198,7 @@ def _results(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests) -> 
     )
     # The comparison leaves out metrics that apply to no sample.
     metrics = [metric for metric in recipe.metrics if metric.name in summary]
+    groups = read_table(files.tables / table_names.GROUPS) if recipe.groups else None
     examples = collect_examples(
         design,
         {path.stem.removeprefix("user_"): path for path in files.samples},
@@ -200,7 +209,9 @@ def _results(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests) -> 
     return {
         "title": recipe.title or "Comparison of experiments",
         "study": recipe.study,
-        "headline": headline(design, metrics[0], summary, differences),
+        "headline": headline(design, metrics[0], summary, differences, groups),
+        **_stated(recipe, metrics[0], files.tables),
+        **_grouped(groups, metrics[0]),
         "reading_note": reading_note(recipe, summary),
         "few_users": len(design.users) < FEW_USERS,
         "users": design.users,
@@ -219,6 +230,27 @@ def _results(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests) -> 
         "examples": examples,
         "marker_radius": MARKER_RADIUS,
         "marks_note": task.marks_note(threshold),
+    }
+
+
+def _stated(recipe: ReportRecipe, primary: Metric, tables: Path) -> dict[str, Any]:
+    """Return what the template shows of the hypothesis."""
+    table = read_table(tables / table_names.HYPOTHESIS) if recipe.has_comparisons else pd.DataFrame()
+    return {
+        "hypothesis": recipe.hypothesis,
+        "comparisons": comparison_rows(table, primary),
+        "comparisons_note": comparisons_note(primary, table),
+    }
+
+
+def _grouped(groups: pd.DataFrame | None, primary: Metric) -> dict[str, Any]:
+    """Return what the template shows of groups of experiments."""
+    table = pd.DataFrame({"group": []}) if groups is None else groups
+    return {
+        "groups": group_rows(table, primary),
+        "group_sentences": group_sentences(table, primary),
+        "groups_note": groups_note(primary),
+        "chosen": chosen_names(table),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from usertune.evaluation.recipe import ComparisonDesign
 
@@ -27,6 +27,8 @@ class Style:
 def styles(design: ComparisonDesign, colours: Mapping[str, str] | None = None) -> dict[str, Style]:
     """Return the style of every experiment: the baseline is grey, the others take the palette in order.
 
+    Experiments of a group that differ by the seed alone share a style.
+
     Args:
         design: the experiments, in the study's order.
         colours: colours that replace the standard ones, as experiment -> ``#rrggbb``.
@@ -34,10 +36,19 @@ def styles(design: ComparisonDesign, colours: Mapping[str, str] | None = None) -
     own = colours or {}
     found: dict[str, Style] = {}
     coloured = 0
-    for index, name in enumerate(design.names):
+    # Seeds of one setting share a style.
+    alike: dict[str, str] = {}
+    for settings in design.groups.values():
+        alike |= {name: names[0] for names in settings.values() for name in names}
+    index = 0
+    for name in design.names:
+        if (first := alike.get(name, name)) in found:
+            found[name] = replace(found[first], colour=own.get(name, found[first].colour))
+            continue
         colour = BASELINE_COLOUR
         if name != design.baseline:
             colour = PALETTE[coloured % len(PALETTE)]
             coloured += 1
         found[name] = Style(own.get(name, colour), MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+        index += 1
     return found

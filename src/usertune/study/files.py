@@ -241,7 +241,7 @@ def _as_text(node: yaml.Node) -> yaml.Node:
 def _collect_lines(node: yaml.Node | None, path: KeyPath, file: str, lines: dict[KeyPath, str]) -> None:
     if isinstance(node, yaml.SequenceNode):
         for index, item in enumerate(node.value):
-            inner = (*path, str(index)) if isinstance(item, yaml.MappingNode) else path
+            inner = path if isinstance(item, yaml.ScalarNode) else (*path, str(index))
             if inner != path:
                 lines[inner] = f"{file}:{item.start_mark.line + 1}"
             _collect_lines(item, inner, file, lines)

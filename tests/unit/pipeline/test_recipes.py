@@ -80,6 +80,8 @@ def served(settings: dict[str, Any]) -> dict[str, Any]:
         ({"dataset": {"root": "elsewhere", "users_per_job": 3}}, set()),
         ({"report": {"title": "x"}}, {"report"}),
         ({"report": {"examples": 3}}, {"report"}),
+        ({"hypothesis": "Training helps."}, {"report"}),
+        ({"hypothesis": {"text": "It helps.", "comparisons": [["full", "lora"]]}}, {"compare", *LAST}),
         ({"evaluation": {"thresholds": [150]}}, {*SCORES, "compare", *LAST}),
         ({"evaluation": {"confidence": 0.9}}, {"compare", *LAST}),
         ({"folds": {"count": 3}}, {*SCORES, "leakage", "compare", *LAST}),
@@ -224,3 +226,50 @@ def test_the_order_of_keys_does_not_matter(value: dict[str, Any]) -> None:
 def test_numbers_that_json_does_not_have_are_refused(value: Any) -> None:
     with pytest.raises(ValueError, match="JSON"):
         digest(value)
+
+
+SEEDS = {"vanilla": {"mode": "vanilla"}, "runs": {"mode": "lora", "sweep": {"seed": [0, 1]}}}
+STATED = {"text": "It helps.", "comparisons": [["runs", "vanilla"]]}
+
+
+def recipes_of(**changes: Any) -> Texts:
+    found = Recipes(study_from_config({**BASE, "experiments": SEEDS, "hypothesis": STATED, **changes}), CODE, {})
+    names = found.study.experiments
+    texts = {f"train {name}": found.train(name) for name in names if name != "vanilla"}
+    texts |= {f"score {name}": found.score(name) for name in names}
+    return texts | {"compare": found.compare(), "report": found.report(), "audit": found.audit()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"hypothesis": {**STATED, "text": "Or not."}}, {"report"}),
+        ({"hypothesis": {**STATED, "comparisons": []}}, {"compare", "report", "audit"}),
+        ({"experiments": {**SEEDS, "runs": {**SEEDS["runs"], "select": "none"}}}, set()),
+    ],
+)
+def test_the_words_of_a_hypothesis_reach_the_report_alone_and_its_comparisons_the_tables(
+    changes: dict[str, Any], expected: set[str]
+) -> None:
+    before, after = recipes_of(), recipes_of(**changes)
+    assert {name for name in before if before[name] != after[name]} == expected
+
+
+def test_a_value_that_is_added_to_a_sweep_changes_no_recipe_of_other_experiments() -> None:
+    before = recipes_of()
+    sweep = {"seed": [2, 0, 1], "training.learning_rate": ["1e-4"]}
+    after = recipes_of(experiments={**SEEDS, "runs": {"mode": "lora", "sweep": {"seed": [2, 0, 1]}}})
+    assert {name for name in before if before[name] != after[name]} == {"compare", "report", "audit"}
+    assert after.keys() - before.keys() == {"train runs_seed2", "score runs_seed2"}
+    # A further key makes other names, but the same trainings.
+    named = recipes_of(experiments={**SEEDS, "runs": {"mode": "lora", "sweep": sweep}})
+    assert named["train runs_lr1e_4_seed1"] == before["train runs_seed1"]
+
+
+def test_what_chooses_a_setting_is_part_of_the_comparison_alone() -> None:
+    sweep = {"mode": "lora", "sweep": {"training.lora.rank": [4, 8]}}
+    chosen = recipes_of(experiments={**SEEDS, "runs": sweep})
+    assert json.loads(chosen["compare"])["select"] == {"runs": "loss"}
+    none = recipes_of(experiments={**SEEDS, "runs": {**sweep, "select": "none"}}, hypothesis=None)
+    assert {name for name in chosen if chosen[name] != none[name]} == {"compare", "report", "audit"}
+    assert "select" not in json.loads(none["compare"])

@@ -85,3 +85,24 @@ def paired_difference(
     """
     reach = bounds[1] - bounds[0]
     return estimate(values - baseline, samples, confidence, (-reach, reach))
+
+
+def mean_of_users(values: pd.Series, confidence: float, bounds: tuple[float, float]) -> Estimate:
+    """Return the mean over users with Student's t interval, with one degree of freedom less than users.
+
+    Args:
+        values: one number a user, such as the mean of their samples, shape (G,), G >= 1.
+        confidence: level between 0 and 1, such as 0.95.
+        bounds: the interval is clipped to these values.
+
+    Returns:
+        The estimate. It has no interval with fewer than two users, and none when users do not vary.
+    """
+    mean = math.fsum(values) / len(values)
+    if len(values) < 2 or values.std() < NO_VARIATION * max(1.0, values.abs().max()):
+        return Estimate(mean, None, None)
+    # Imported here because the import takes a second.
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    low, high = DescrStatsW(values.to_numpy(dtype=float)).tconfint_mean(alpha=1 - confidence)
+    return Estimate(mean, max(float(low), bounds[0]), min(float(high), bounds[1]))

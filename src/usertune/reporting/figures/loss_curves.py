@@ -36,17 +36,17 @@ def draw(subject: Subject) -> Figure:
     for training, path in subject.sources.training_logs.items():
         # The name of a training on folds also has its users.
         logs.setdefault(training.partition(" ")[0], []).append(path)
-    known = [name for name in subject.design.names if name in logs]
-    if foreign := sorted(set(logs) - set(known)):
+    if foreign := sorted(set(logs) - set(subject.names)):
         raise UserError(f"training logs: {', '.join(foreign)} is no experiment of this study; leave its log out")
+    shown = {label: [path for name in own for path in logs.get(name, ())] for label, own in subject.members.items()}
+    known = {label: paths for label, paths in shown.items() if paths}
     figure = new_figure(height=4.3)
     axes = figure.subplots()
     if not known:
         say(axes, "no trained experiment in this study")
         return figure
-    for name in known:
-        tables = [_read_log(path) for path in logs[name]]
-        _draw_losses(axes, name, subject.styles[name], _mean_over_trainings(tables))
+    for label, paths in known.items():
+        _draw_losses(axes, label, subject.styles[label], _mean_over_trainings([_read_log(path) for path in paths]))
     axes.set_xlabel("optimizer step")
     axes.set_ylabel("loss (mean per answer token)")
     axes.set_xlim(left=0)
@@ -56,7 +56,7 @@ def draw(subject: Subject) -> Figure:
 
 
 def _mean_over_trainings(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the losses of each step, averaged over the trainings that have the step: one for each user and fold."""
+    """Return the losses of each step, averaged over the trainings (of users and folds, or seeds) that have the step."""
     joined: pd.DataFrame = pd.concat(tables).groupby(["split", "step"], as_index=False).agg({"loss": "mean"})
     return joined
 

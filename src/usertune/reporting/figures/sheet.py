@@ -19,14 +19,18 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from usertune.core.files import atomic_writer
+from usertune.evaluation import table_names
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.evaluation.tables import read_table, require_experiments
 from usertune.reporting.recipe import FigureRecipe
+from usertune.reporting.shown import members_of, merged, shown_experiments
 from usertune.reporting.style import Style, styles
 from usertune.tasks.metrics import Metric
 
 PNG_DOTS_PER_INCH = 200
 WIDTH_IN_INCHES = 9.2
+# Letters in the width of a figure, and those that a mark of a legend takes.
+LINE_OF_LEGEND, LETTERS_OF_MARK = 105, 8
 INK, PALE = "#22262e", "#8a919e"
 
 STYLE = {
@@ -64,29 +68,46 @@ class Sources:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a figure is about; of ``metrics`` and ``thresholds`` the primary one comes first."""
+    """What a figure is about; of ``metrics`` and ``thresholds`` the primary one comes first.
+
+    ``design`` has each group of experiments as one (see `usertune.reporting.shown`), and ``members`` their experiments.
+    """
 
     design: ComparisonDesign
+    members: Mapping[str, tuple[str, ...]]
     metrics: Sequence[Metric]
     thresholds: Sequence[float]
     styles: Mapping[str, Style]
     sources: Sources
+    names: Sequence[str]
+    groups: pd.DataFrame | None
 
     def table(self, name: str) -> pd.DataFrame:
-        """Read a table of the comparison.
+        """Read a table of the comparison, with the experiments of the design.
 
         Raises:
             UserError: it is missing or malformed, or covers other experiments than the design.
         """
         path = self.sources.tables / name
         table = read_table(path)
-        require_experiments(table, path, self.design.names)
-        return table
+        require_experiments(table, path, self.names)
+        return merged(table, name, self.members, self.groups)
 
 
 def subject_of(recipe: FigureRecipe, sources: Sources) -> Subject:
     """Return what the recipe of a figure says about it."""
-    return Subject(recipe, recipe.metrics, recipe.thresholds, styles(recipe, recipe.colours), sources)
+    members = members_of(recipe, sources.tables)
+    own = styles(recipe, recipe.colours)
+    return Subject(
+        design=recipe.model_copy(update={"experiments": shown_experiments(recipe, members)}),
+        members=members,
+        metrics=recipe.metrics,
+        thresholds=recipe.thresholds,
+        styles={label: own[names[0]] for label, names in members.items()},
+        sources=sources,
+        names=recipe.names,
+        groups=read_table(sources.tables / table_names.GROUPS) if recipe.groups else None,
+    )
 
 
 def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path, png: Path) -> None:
@@ -125,4 +146,7 @@ def percent_scale(axes: Axes) -> None:
 
 def legend_above(axes: Axes, entries: int) -> None:
     """Put a legend with this number of entries above the axes, where it hides no data."""
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=min(entries, 5), borderaxespad=0, handletextpad=0.5)
+    # A legend that is wider than the figure would leave no room for the axes.
+    longest = max((len(label) for label in axes.get_legend_handles_labels()[1]), default=0)
+    columns = max(1, min(entries, 5, LINE_OF_LEGEND // (longest + LETTERS_OF_MARK)))
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, borderaxespad=0, handletextpad=0.5)

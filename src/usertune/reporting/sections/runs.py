@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from usertune.core import formatting
+from usertune.evaluation.groups import validation_loss
 from usertune.models.movement import did_not_move
 
 # The value in the manifest of a training that was not stopped early.
@@ -20,8 +21,7 @@ def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     The loss belongs to the weights that are used; if these are not the last ones, ``last_loss`` and ``kept`` are set.
     """
     memory, steps, last = (manifest.get(key) for key in ("peak_memory_bytes", "steps", "final_validation_loss"))
-    kept = manifest.get("kept_step", steps)
-    loss = last if kept == steps else manifest.get("kept_validation_loss")
+    kept, loss = manifest.get("kept_step", steps), validation_loss(manifest)
     ended = manifest.get("ended", ALL_STEPS)
     return {
         "experiment": name,

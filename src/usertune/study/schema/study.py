@@ -6,6 +6,7 @@ The JSON schema in ``schemas/study.schema.json`` is generated from these models 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, STEP_NAMES
 from usertune.evaluation.recipe import measured
+from usertune.study.files import KeyPath
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.controls import problems_of_controls
@@ -23,6 +25,8 @@ from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.evaluation import Evaluation
 from usertune.study.schema.experiment import NAME, Experiment
 from usertune.study.schema.folds import Folds
+from usertune.study.schema.groups import problems_of_groups, settings_of
+from usertune.study.schema.hypothesis import Hypothesis
 from usertune.study.schema.report import FIGURE_NAMES, Report
 from usertune.study.schema.scopes import scope_problems
 from usertune.study.schema.shared_training import with_shared_training
@@ -36,6 +40,16 @@ logger = logging.getLogger(__name__)
 RESERVED_EXPERIMENT_NAMES = frozenset(
     {*STEP_NAMES, ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, "data"}
 )
+
+
+def _report_all(problems: Iterable[tuple[KeyPath, str]]) -> None:
+    """Raise a ValidationError with each (key, text), if any; a ValueError of the complete study would lose the key."""
+    details = [
+        InitErrorDetails(type=PydanticCustomError("value_error", "{error}", {"error": text}), loc=key, input=None)
+        for key, text in problems
+    ]
+    if details:
+        raise ValidationError.from_exception_data("Study", details)
 
 
 class Rerun(ConfigModel):
@@ -78,6 +92,8 @@ class Study(ConfigModel):
     folds: Folds | None = None
     """Folds of each test user's own samples; null: none."""
     evaluation: Evaluation = Evaluation()
+    hypothesis: Hypothesis | None = None
+    """What the study is to show, printed above the result: a sentence, or `text` and `comparisons`."""
     report: Report = Report()
     rerun: Rerun = Rerun()
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
@@ -127,6 +143,27 @@ class Study(ConfigModel):
             if name in self.experiments or name in RESERVED_EXPERIMENT_NAMES:
                 other = "an experiment" if name in self.experiments else "a workflow step"
                 raise ValueError(f"experiments: the group {name!r} has the name of {other}; choose another name")
+        _report_all(problems_of_groups(self.experiments, self.groups, bool(self.users.validation)))
+        return self
+
+    @model_validator(mode="after")
+    def _check_hypothesis(self) -> Study:
+        # A group without a chosen setting is no single thing that could be compared.
+        unclear = {group for group in self.groups if self.has_several_settings(group) and self.selection(group) is None}
+        known = [*self.experiments, *(group for group in self.groups if group not in unclear)]
+        problems: list[tuple[KeyPath, str]] = []
+        for index, pair in enumerate(self.comparisons):
+            for name in pair:
+                if name in unclear:
+                    text = (
+                        f"{name} has several settings, and none of them is chosen; add validation users and select: "
+                        f"loss, or name one of its experiments: {', '.join(self.groups[name])}"
+                    )
+                    problems.append((("hypothesis", "comparisons", str(index)), text))
+                elif name not in known:
+                    text = f"there is no experiment or group {name!r}; use one of: {', '.join(known)}"
+                    problems.append((("hypothesis", "comparisons", str(index)), text))
+        _report_all(problems)
         return self
 
     @model_validator(mode="after")
@@ -163,23 +200,13 @@ class Study(ConfigModel):
 
     @model_validator(mode="after")
     def _check_coloured_experiments(self) -> Study:
-        # A plain ValueError would lose the key, because the validator of the complete study raises it.
-        problems = [
-            InitErrorDetails(
-                type=PydanticCustomError(
-                    "value_error",
-                    "{error}",
-                    {"error": f"no such experiment; use one of: {', '.join(self.experiments)}"},
-                ),
-                loc=("report", "figures", figure, "colours", name),
-                input=name,
-            )
+        _report_all(
+            (("report", "figures", figure, "colours", name), f"no such experiment; use one of: {known}")
+            for known in (", ".join(self.experiments),)
             for figure in FIGURE_NAMES
             for name in getattr(self.report.figures, figure).colours
             if name not in self.experiments
-        ]
-        if problems:
-            raise ValidationError.from_exception_data("Study", problems)
+        )
         return self
 
     @model_validator(mode="after")
@@ -226,6 +253,41 @@ class Study(ConfigModel):
             if experiment.group is not None:
                 found.setdefault(experiment.group, []).append(name)
         return {group: tuple(names) for group, names in found.items()}
+
+    @cached_property
+    def _settings(self) -> dict[str, dict[str, dict[str, Any]]]:
+        return {
+            group: settings_of({name: self.experiments[name] for name in own}) for group, own in self.groups.items()
+        }
+
+    def settings(self, group: str) -> dict[str, dict[str, Any]]:
+        """Return ``{experiment: setting}`` of a group: the keys with different values in it, without the seed."""
+        return self._settings[group]
+
+    def has_several_settings(self, group: str) -> bool:
+        """Whether the experiments of a group differ in more than the seed."""
+        first, *others = self.settings(group).values()
+        return any(other != first for other in others)
+
+    def selection(self, group: str) -> str | None:
+        """Return what chooses the best setting of a group; None if nothing does, or if it has only one."""
+        if not self.has_several_settings(group):
+            return None
+        names = self.groups[group]
+        asked = self.experiments[names[0]].select
+        if asked is None and self.users.validation and all(self.experiments[name].trained for name in names):
+            return "loss"
+        return None if asked == "none" else asked
+
+    @property
+    def chosen_by_loss(self) -> tuple[str, ...]:
+        """The experiments whose validation losses choose a setting."""
+        return tuple(name for group, names in self.groups.items() if self.selection(group) == "loss" for name in names)
+
+    @property
+    def comparisons(self) -> tuple[tuple[str, str], ...]:
+        """The comparisons of the hypothesis, if it has any."""
+        return self.hypothesis.comparisons if self.hypothesis else ()
 
     @cached_property
     def test_batches(self) -> tuple[tuple[str, ...], ...]:

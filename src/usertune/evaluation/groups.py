@@ -1,0 +1,176 @@
+"""Groups of experiments, such as those of a sweep: settings over seeds, and the best setting by validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from typing import Any
+
+import pandas as pd
+
+from usertune.core.errors import UserError
+from usertune.core.formatting import is_missing, number
+from usertune.evaluation.recipe import CompareRecipe, ComparisonDesign
+from usertune.evaluation.statistics.intervals import Estimate, estimate
+from usertune.evaluation.statistics.variance import variance_split
+from usertune.evaluation.tables import records
+from usertune.tasks.metrics import Metric
+
+ONE_SETTING = "one setting"
+
+
+def validation_loss(training: Mapping[str, Any]) -> float | None:
+    """Return the validation loss of the weights that an experiment uses, from the manifest of its training."""
+    steps, last = training.get("steps"), training.get("final_validation_loss")
+    found: float | None = last if training.get("kept_step", steps) == steps else training.get("kept_validation_loss")
+    return found
+
+
+def groups_table(
+    recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, losses: Mapping[str, float | None]
+) -> pd.DataFrame:
+    """Return one row for each setting of each group, over its seeds.
+
+    The primary metric is the mean over seeds, and ``<name>_sd`` the standard deviation over seeds: of the values over
+    all samples, as in ``summary.csv`` (with the interval of the mean over seeds in ``_low`` and ``_high``), and in
+    ``over_users`` of the means over users. ``sd_users``, ``sd_seeds`` and
+    ``sd_residual`` are the square roots of `variance_split` of the metric of each user and seed.
+
+    Args:
+        recipe: the groups, and what chooses their best settings.
+        primary: the metric that is compared.
+        samples: the rows of all experiments.
+        losses: experiment -> validation loss, for the groups that are chosen by it.
+
+    Raises:
+        UserError: a validation loss that is needed is missing.
+    """
+    by_user = samples.groupby(["user", "experiment"], sort=False)[primary.column].mean().unstack()
+    over_all = samples.groupby("experiment")[primary.column].mean()
+    counts = samples.groupby("experiment")["id"].count()
+    rows = []
+    for group, settings in recipe.groups.items():
+        means = _mean_losses(group, settings, losses) if group in recipe.select else {}
+        best = min(means, key=lambda text: means[text]) if means else None
+        for text, names in settings.items():
+            members = list(names)
+            own, totals, over_users = by_user[members], over_all[members], by_user[members].mean()
+            split = variance_split(own)
+            found = _estimate(recipe, primary, samples[samples["experiment"].isin(members)])
+            parts = (split.users, split.seeds, split.residual) if split else (None, None, None)
+            row: dict[str, Any] = {
+                "group": group,
+                "setting": text,
+                "experiments": " ".join(members),
+                "seeds": len(members),
+                "users": len(own),
+                "samples": int(counts[members[0]]),
+                primary.name: totals.mean(),
+                f"{primary.name}_low": found.low,
+                f"{primary.name}_high": found.high,
+                f"{primary.name}_sd": totals.std() if len(members) > 1 else None,
+                "over_users": over_users.mean(),
+                "over_users_sd": over_users.std() if len(members) > 1 else None,
+            }
+            row |= {
+                f"sd_{name}": None if value is None else sqrt(value)
+                for name, value in zip(("users", "seeds", "residual"), parts, strict=True)
+            }
+            of_setting = pd.Series([losses[name] for name in members] if means else [], dtype=float)
+            row |= {
+                "selected_by": recipe.select.get(group, ""),
+                "validation_loss": means.get(text),
+                "validation_loss_sd": of_setting.std() if len(of_setting) > 1 else None,
+                "selected": None if best is None else int(text == best),
+            }
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _estimate(recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame) -> Estimate:
+    """Return the mean of the primary metric over seeds and samples; its interval is that of the summary."""
+    by_sample = samples.groupby(["user", "id"], sort=False)[primary.column].mean().reset_index()
+    return estimate(by_sample[primary.column], by_sample, recipe.confidence, primary.bounds)
+
+
+def _mean_losses(
+    group: str, settings: Mapping[str, Sequence[str]], losses: Mapping[str, float | None]
+) -> dict[str, float]:
+    missing = [name for names in settings.values() for name in names if losses.get(name) is None]
+    if missing:
+        raise UserError(
+            f"{group}: its best setting is chosen by validation loss, and the training of {missing[0]} has none; "
+            "give the study validation users, or set select: none"
+        )
+    return {
+        text: sum(loss for name in names if (loss := losses[name]) is not None) / len(names)
+        for text, names in settings.items()
+    }
+
+
+def chosen_experiments(design: ComparisonDesign, groups: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Return the experiments that stand for each group in comparisons: the seeds of its chosen, or only, setting."""
+    found = {}
+    for row in records(groups):
+        only = len(design.groups[row["group"]]) == 1
+        if only or (not is_missing(row["selected"]) and row["selected"] == 1):
+            found[row["group"]] = tuple(row["experiments"].split(" "))
+    return found
+
+
+def values_of_samples(
+    design: ComparisonDesign, column: str, samples: pd.DataFrame, chosen: Mapping[str, Sequence[str]]
+) -> dict[str, pd.Series]:
+    """Return ``{experiment or group: value of each sample}``, all in the same order of samples.
+
+    The value of a group is the mean over the seeds that stand for it (see `chosen_experiments`), over those that have
+    a value.
+    """
+    own = {name: frame[column].reset_index(drop=True) for name, frame in samples.groupby("experiment", sort=False)}
+    found = {name: own[name] for name in design.names}
+    return found | {
+        group: pd.concat([own[name] for name in names], axis=1).mean(axis=1) for group, names in chosen.items()
+    }
+
+
+def groups_markdown(groups: pd.DataFrame, primary: Metric) -> str:
+    """Return the table of groups, rounded, as a Markdown table with a note on how to read it."""
+    shown = pd.DataFrame([group_row(row, primary) for row in records(groups)]).drop(columns="experiments")
+    shown.columns = pd.Index(
+        ["group", "setting", "seeds", primary.heading, "sd over seeds", "mean over users", "sd over seeds",
+         "sd of users", "sd of seeds", "sd of the rest", "validation loss", "chosen"]
+    )  # fmt: skip
+    shown["group"] = [f"`{name}`" for name in shown["group"]]
+    sides = ["left", "left", *["right"] * (len(shown.columns) - 2)]
+    table = shown.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=sides)
+    return f"{table}\n\n{groups_note(primary)}\n"
+
+
+def group_row(row: Mapping[str, Any], primary: Metric) -> dict[str, str]:
+    """Return a row of `groups_table` as people read it, each cell a text."""
+    missing = is_missing(row["selected"])
+    cells = {
+        "group": row["group"],
+        "setting": row["setting"] or ONE_SETTING,
+        "experiments": row["experiments"],
+        "seeds": f"{row['seeds']:.0f}",
+    }
+    for key in (primary.name, f"{primary.name}_sd", "over_users", "over_users_sd", "sd_users", "sd_seeds"):
+        cells[key] = primary.text(row[key])
+    cells["sd_residual"] = primary.text(row["sd_residual"])
+    cells["validation_loss"] = number(row["validation_loss"], 4)
+    cells["selected"] = "" if missing else "chosen" if row["selected"] == 1 else "no"
+    return cells
+
+
+def groups_note(primary: Metric) -> str:
+    """Return a paragraph that explains the numbers of the table of groups."""
+    unit = "percentage points" if primary.unit == "%" else primary.title
+    return (
+        f"Each row is one setting, over its seeds: the mean of their {primary.title}, and its standard deviation over "
+        "seeds. The last three standard deviations split the variation of the values of single users, in "
+        f"{unit}: users differ from one another with every seed (users); a seed is better or worse for all users "
+        "(seeds); a seed helps one user and hurts another, or a user has few samples (the rest). Estimates below zero "
+        "are shown as zero. The best setting of a group is chosen by validation users, never by test users; in "
+        "comparisons and figures the group is the mean over the seeds of that setting."
+    )

@@ -1,0 +1,126 @@
+"""Rows and sentences of the report's sections on the hypothesis and on groups of experiments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from usertune.core.formatting import is_missing, no_interval, number, percent
+from usertune.evaluation.groups import ONE_SETTING, group_row
+from usertune.evaluation.statistics.variance import VarianceSplit
+from usertune.evaluation.tables import records
+from usertune.tasks.metrics import Metric
+
+SMALLEST_SHOWN = 0.0001
+
+
+def comparison_rows(hypothesis: pd.DataFrame, primary: Metric) -> list[dict[str, Any]]:
+    """Return the rows of the comparisons that the hypothesis names, as people read them."""
+    rows = []
+    for row in records(hypothesis):
+        interval = primary.difference_interval(row["low"], row["high"])
+        rows.append(
+            {
+                "experiment": row["experiment"],
+                "baseline": row["baseline"],
+                "users": f"{row['users']:.0f}",
+                "difference": primary.difference(row["difference"]),
+                "interval": interval or f"[{no_interval(int(row['users']))}]",
+                "p": p_text(row["p"]),
+                "p_holm": p_text(row["p_holm"]),
+                "test": row["test"],
+            }
+        )
+    return rows
+
+
+def p_text(value: float | None) -> str:
+    """Return a p value as people read it."""
+    if value is not None and not is_missing(value) and value < SMALLEST_SHOWN:
+        return f"< {SMALLEST_SHOWN:g}"
+    return number(value, 4)
+
+
+def comparisons_note(primary: Metric, hypothesis: pd.DataFrame) -> str:
+    """Return a paragraph that says what the numbers of the comparisons are."""
+    if hypothesis.empty:
+        return ""
+    level = f"{100 * hypothesis['confidence'].iloc[0]:g} %"
+    unit = "percentage points" if primary.unit == "%" else primary.title
+    count = len(hypothesis)
+    times = "this comparison alone" if count == 1 else f"these {count} comparisons, by Holm's method"
+    return (
+        f"Differences of {primary.title} in {unit}: each user's mean difference on the same samples, then the mean "
+        f"over users, with equal weight for each user. In brackets: {level} intervals (t with users - 1 degrees of "
+        f"freedom). p: two-sided sign-flip test over users. Corrected: for {times}."
+    )
+
+
+def group_rows(groups: pd.DataFrame, primary: Metric) -> list[dict[str, Any]]:
+    """Return the rows of the table of groups as people read them; ``is_chosen`` marks the chosen settings."""
+    rows = []
+    for row in records(groups):
+        value, sd = (primary.text(row[key]) for key in (primary.name, f"{primary.name}_sd"))
+        rows.append({**group_row(row, primary), "value": value, "sd": sd, "is_chosen": _is_chosen(row)})
+    return rows
+
+
+def chosen_names(groups: pd.DataFrame) -> set[str]:
+    """Return the experiments of all settings that were chosen among several."""
+    rows = [row for row in records(groups) if _is_chosen(row)]
+    return {name for row in rows for name in row["experiments"].split(" ")}
+
+
+def group_sentences(groups: pd.DataFrame, primary: Metric) -> list[str]:
+    """Return for each group a sentence on its choice, and one on what varies more: users or seeds."""
+    found = []
+    for group, rows in groups.groupby("group", sort=False):
+        own = records(rows)
+        found.append(f"{group}: {_choice(own, primary)} {_variation(own)}".rstrip())
+    return found
+
+
+def _choice(rows: Sequence[Mapping[str, Any]], primary: Metric) -> str:
+    best = [row for row in rows if _is_chosen(row)]
+    if len(rows) == 1:
+        return f"one setting with {_seeds(rows[0])}."
+    if not best:
+        return (
+            f"{len(rows)} settings. None is chosen, because nothing on validation users is measured; which one is best "
+            "on the test users says nothing about other users."
+        )
+    (row,) = best
+    others = [other["validation_loss"] for other in rows if other is not row]
+    value = f"{primary.text(row[primary.name])} {primary.unit}".rstrip()
+    return (
+        f"of {len(rows)} settings, {row['setting']} has the lowest validation loss "
+        f"({number(row['validation_loss'], 4)}; the next has {number(min(others), 4)}; {_seeds(row)}), and is "
+        f"therefore the one that is compared. Its {primary.title} on the test users is {value}."
+    )
+
+
+def _variation(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return what part of the variation of single users' values is between users, and what between seeds."""
+    shown = next(filter(_is_chosen, rows), rows[0])
+    parts = [shown[f"sd_{name}"] for name in ("users", "seeds", "residual")]
+    if any(is_missing(part) for part in parts):
+        return ""
+    shares = VarianceSplit(*(part**2 for part in parts)).shares
+    setting = "" if len(rows) == 1 else f" ({shown['setting'] or ONE_SETTING})"
+    if shares is None:
+        return f"All users and seeds have the same value{setting}."
+    users, seeds, rest = (percent(share) for share in shares)
+    return (
+        f"Of the variance of the values of single users{setting}, {users} % is between users, {seeds} % between seeds, "
+        f"and {rest} % is the rest: seeds that help one user and hurt another, and the chance of few samples."
+    )
+
+
+def _is_chosen(row: Mapping[str, Any]) -> bool:
+    return bool(not is_missing(row["selected"]) and row["selected"] == 1)
+
+
+def _seeds(row: Mapping[str, Any]) -> str:
+    return f"{row['seeds']:.0f} seed{'' if row['seeds'] == 1 else 's'}"

@@ -1,0 +1,65 @@
+"""A sweep in a real study: its group as a target, a value that is added, and the hypothesis."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.work import Work, mark, run, work_since
+from tests.support.workplace import Workplace
+from usertune.evaluation.tables import read_table
+from usertune.study.schema.report import FIGURE_NAMES
+
+pytestmark = pytest.mark.workflow
+
+USERS = ("1", "2")
+RUNS = ("runs_seed0", "runs_seed1")
+HYPOTHESIS = """hypothesis:
+  text: Adapters help everyone.
+  comparisons: [[runs, vanilla]]
+"""
+
+
+def _with_sweep(workplace: Workplace) -> None:
+    workplace.replace("  full:\n    mode: full", "  runs:\n    mode: lora\n    sweep: {seed: [0, 1]}")
+    workplace.replace("  lora:\n    mode: lora\n    training:\n      learning_rate: 4e-3\n", "")
+    with workplace.study.open("a") as study:
+        study.write(HYPOTHESIS)
+
+
+def _scored(*experiments: str) -> set[tuple[str, str]]:
+    return {(name, user) for name in experiments for user in USERS}
+
+
+@pytest.mark.timeout(1500)
+def test_a_sweep_from_its_group_as_a_target_to_a_further_value_and_other_comparisons(workplace: Workplace) -> None:
+    _with_sweep(workplace)
+    # The group alone: its experiments as far as their scores.
+    work = run(workplace, "runs")
+    assert (work.trained, work.scored, work.compared) == (set(RUNS), _scored(*RUNS), False)
+    work = run(workplace)
+    assert (work.trained, work.scored, work.compared) == (set(), _scored("vanilla"), True)
+    tables = workplace.results / "tables"
+    assert read_table(tables / "groups.csv")["experiments"].tolist() == [" ".join(RUNS)]
+    assert "no p value: 2 users allow none below 5 %" in (tables / "hypothesis.csv").read_text()
+    report = workplace.results / "report.html"
+    assert "Adapters help everyone." in report.read_text()
+    assert "runs_seed1:" in (workplace.results / "study.yaml").read_text()
+
+    # A further value trains, answers and scores what it adds, and nothing else.
+    workplace.replace("{seed: [0, 1]}", "{seed: [2, 0, 1]}")
+    work = run(workplace)
+    assert (work.trained, work.scored) == ({"runs_seed2"}, _scored("runs_seed2"))
+    assert {name for name, _ in work.generated} == {"runs_seed2"}
+    assert work.compared
+
+    # Other words are in the report alone; other comparisons are in the tables and in what shows them.
+    before = mark(workplace)
+    workplace.replace("text: Adapters help everyone.", "text: Adapters hurt nobody.")
+    workplace.run()
+    assert work_since(workplace, before) == Work()
+    assert "Adapters hurt nobody." in report.read_text()
+    workplace.replace("[[runs, vanilla]]", "[[runs, vanilla], [runs_seed2, runs_seed0]]")
+    assert run(workplace) == Work(drawn=set(FIGURE_NAMES), compared=True)
+    assert len(read_table(tables / "hypothesis.csv")) == 2
+    code, said = workplace.usertune("audit", "--study", "study.yaml")
+    assert code == 0, said
