@@ -8,6 +8,7 @@ rule predict:
         weights=inputs_of(steps.PREDICT, "weights"),
         start=inputs_of(steps.PREDICT, "start"),
         users=inputs_of(steps.PREDICT, "samples"),
+        context=inputs_of(steps.PREDICT, "context"),
     output:
         manifest_of(steps.PREDICT),
     log:
@@ -34,12 +35,13 @@ rule predict:
         root=STUDY.dataset.root,
         store=f"{STUDY.results}/store/predictions",
         users=list_file("users"),
+        context=list_file("context"),
     message:
         "Predicting users {wildcards.batch} with {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/predict.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
         " --base-model {input.base_model:q} --weights {params.weights:q} {params.start:q} --users {params.users:q}"
-        " --root {params.root:q} --store {params.store:q} --batch-size {resources.batch_size}"
+        " --context {params.context:q} --root {params.root:q} --store {params.store:q} --batch-size {resources.batch_size}"
         " --gpus {resources.gpu} --engine {resources.engine:q} --predictions {output:q} --log {log:q}"
 
 

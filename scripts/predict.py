@@ -25,6 +25,7 @@ def main(arguments: argparse.Namespace) -> None:
         dataset_root=arguments.root,
         store=arguments.store,
         predictions=arguments.predictions,
+        context=arguments.context,
     )
     means = Means(arguments.batch_size, arguments.gpus, arguments.engine)
     predict_users(arguments.recipe, arguments.experiment, files, means)
@@ -38,6 +39,7 @@ if __name__ == "__main__":
     step_main.add_list(parser, "--weights", "the manifests of trained weights (none for vanilla)", required=False)
     parser.add_argument("--start", type=Path, metavar="JSON", help="manifest of the weights that training started from")
     step_main.add_list(parser, "--users", "the manifests of the users' data")
+    step_main.add_list(parser, "--context", "the manifests of other users' data for prompts", required=False)
     parser.add_argument("--root", type=Path, required=True, metavar="FOLDER", help="folder of the raw data")
     parser.add_argument("--store", type=Path, required=True, metavar="FOLDER", help="folder of the prediction store")
     parser.add_argument("--batch-size", type=int, default=8, help="samples at once (default: 8); 0 generates none")

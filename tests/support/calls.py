@@ -73,6 +73,7 @@ def predict(
     engine: Mapping[str, Any] | None = None,
     weights_manifests: Sequence[Name] = (),
     start_manifest: Name | None = None,
+    context_manifests: Sequence[Name] = (),
 ) -> dict[str, Any]:
     """Call `predict_users`; the weights are those of a training for all users, or of trainings on folds."""
     weights = [*weights_manifests, *([] if train_manifest is None else [train_manifest])]
@@ -84,6 +85,7 @@ def predict(
         dataset_root=Path(dataset_root),
         store=Path(store_folder),
         predictions=Path(predictions_file),
+        context=[Path(path) for path in context_manifests],
     )
     means = Means(batch_size, gpus, engine or {})
     return predict_users(PredictRecipe.model_validate(recipe), experiment, files, means)

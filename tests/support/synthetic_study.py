@@ -59,6 +59,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "centre": {"mode": "prior", "prior": {"of": "centre"}},
     "of_all": {"mode": "prior", "prior": {"of": "train_users"}},
     "own": {"mode": "prior", "prior": {"of": "same_user", "point": "mean"}},
+    "history": {"mode": "vanilla", "context": {"episodes": 2, "samples": 2}},
+    "told": {"mode": "lora", "scope": "personal", "context": {"episodes": 1, "samples": 1}},
+    "stranger": {"mode": "vanilla", "context": {"episodes": 2, "samples": 2, "of": "other_user"}},
 }
 # Experiments on folds, for studies that have some.
 ON_FOLDS: dict[str, dict[str, Any]] = {
@@ -388,6 +391,7 @@ class SyntheticStudy:
             predictions_file=self.root / result.manifest,
             batch_size=8,
             gpus=0,
+            context_manifests=inputs["context"],
         )
 
     def _draw(self, result: Result, recipe: Mapping[str, Any], out: Path) -> None:

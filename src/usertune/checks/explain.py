@@ -166,7 +166,7 @@ def _seems_complete(work: Path) -> bool:
 def _count_samples(freshness: Freshness, result: Result, again: set[str], explanation: Explanation) -> None:
     """Count the samples of a prediction job as stored, to be generated, or unknown."""
     explanation.predicts_on_gpu |= freshness.study.engine_of(str(result.experiment)).needs_gpu
-    model = (*result.inputs[steps.BASE_MODEL.name], *result.inputs["weights"])
+    model = (*result.inputs[steps.BASE_MODEL.name], *result.inputs["weights"], *result.inputs["context"])
     for path in result.inputs["samples"]:
         manifest = freshness.inspect(path)[0]
         if manifest is None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from usertune.checks.freshness import Freshness
 from usertune.core.manifest import read_manifest
-from usertune.inference.models_in_use import START, WEIGHTS, Found, models_in_use
+from usertune.data.samples import read_user
+from usertune.inference.context import asked_as
+from usertune.inference.models_in_use import START, WEIGHTS, Found, ModelsInUse, models_in_use
 from usertune.inference.recipe import PredictRecipe
-from usertune.inference.stored_answers import StoredAnswers
+from usertune.inference.stored_answers import Asked, StoredAnswers, asked
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
 
@@ -39,12 +43,24 @@ def count_stored(freshness: Freshness, result: Result, user_manifest: str) -> tu
     if not stored:
         return 0, manifest["samples"]
     own = models.folds_of_user(user)
-    if own is None:
+    if recipe.context is not None:
+        wanted = _with_context(folder, result, recipe, models, Found(folder / user_manifest, manifest))
+    elif own is None:
         wanted = [("", user, request) for _, request in freshness.requests(user_manifest)]
     else:
         wanted = [(own.key(fold), user, request) for fold, request in freshness.requests(user_manifest, own.settings)]
-    count = sum(asked in stored for asked in wanted)
+    count = sum(one in stored for one in wanted)
     return count, manifest["samples"] - count
+
+
+def _with_context(folder: Path, result: Result, recipe: PredictRecipe, models: ModelsInUse, data: Found) -> list[Asked]:
+    """Return what the answers to a user's samples are found by, if these are asked with a context."""
+    others = {}
+    for path in result.inputs["context"]:
+        other, samples = read_user(folder / path)
+        others[other["user"]] = other, samples
+    manifest, samples = read_user(data.path)
+    return [asked(one) for one in models.questions(asked_as(samples, recipe, manifest["user"], others), data)]
 
 
 def only_to_collect(freshness: Freshness) -> list[Result]:

@@ -8,7 +8,7 @@ and a new episode moves at most one episode across each of the cuts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -131,10 +131,9 @@ def training_part(
     Raises:
         UserError: no sample is left, and the model serves this user alone.
     """
-    test = [sample for sample in samples if fold_of[sample["id"]] == fold] if asked is None else asked
+    copies = copies_of([sample for sample in samples if fold_of[sample["id"]] == fold] if asked is None else asked)
     others = [sample for sample in samples if fold_of[sample["id"]] != fold]
-    requests, contents = {request_digest(sample) for sample in test}, {_content(sample) for sample in test}
-    found = [sample for sample in others if request_digest(sample) not in requests and _content(sample) not in contents]
+    found = [sample for sample in others if not copies(sample)]
     if not found and asked is None:
         raise UserError(
             f"user {_user_of(samples)}, fold {fold}: no sample is left for training, because all {len(others)} samples "
@@ -142,6 +141,12 @@ def training_part(
             "of users.test"
         )
     return TrainingPart(found, len(others) - len(found))
+
+
+def copies_of(samples: Sequence[Sample]) -> Callable[[Sample], bool]:
+    """Return a predicate: whether a sample is a copy of one of these, see `training_part`."""
+    requests, contents = {request_digest(sample) for sample in samples}, {_content(sample) for sample in samples}
+    return lambda sample: request_digest(sample) in requests or _content(sample) in contents
 
 
 def require_apart(training: Sequence[Sample], test: Sequence[Sample], settings: FoldSettings) -> None:
@@ -154,13 +159,12 @@ def require_apart(training: Sequence[Sample], test: Sequence[Sample], settings: 
     """
     episodes = set() if settings.by == "random" else {(sample["user"], sample["episode"]) for sample in test}
     ids = {(sample["user"], sample["id"]) for sample in test}
-    requests, contents = {request_digest(sample) for sample in test}, {_content(sample) for sample in test}
+    copies = copies_of(test)
     for sample in training:
         seen = (
             ((sample["user"], sample["id"]) in ids and "is a test sample")
             or ((sample["user"], sample["episode"]) in episodes and "is of the episode of a test sample")
-            or (request_digest(sample) in requests and "has the request of a test sample")
-            or (_content(sample) in contents and "is a copy of a test sample")
+            or (copies(sample) and "is a copy of a test sample")
         )
         if seen:
             raise RuntimeError(f"training sample {sample['id']!r} of user {sample['user']} {seen} of its fold")

@@ -187,8 +187,7 @@ class ModelsInUse:
 
     def namespace(self, recipe: PredictRecipe, key: str) -> str:
         """Return the fingerprint of a model and the settings of generation, under which its answers are stored."""
-        settings = {name: value for name, value in recipe.as_json().items() if name != "adapters"}
-        return step_fingerprint(settings, self.models[key].identity)
+        return step_fingerprint(recipe.generation(), self.models[key].identity)
 
 
 def models_in_use(

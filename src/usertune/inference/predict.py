@@ -13,6 +13,7 @@ from usertune.core.errors import UserError
 from usertune.core.manifest import step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN, TRAIN_FOLDS
 from usertune.data.samples import read_user
+from usertune.inference.context import asked_as
 from usertune.inference.engine import Engine, EngineSettings
 from usertune.inference.engines.catalogue import ENGINES, options_model
 from usertune.inference.models_in_use import Found, ModelsInUse, models_in_use
@@ -42,6 +43,7 @@ class PredictFiles:
         store: folder of the prediction store, which keeps every generated batch at once.
         predictions: JSON object to write, with the prediction of every sample.
         start: manifest of the training whose weights the others started from; None for the base model.
+        context: manifests of the prepared data of other users whose samples are in the prompts.
     """
 
     base_model: Path
@@ -51,6 +53,7 @@ class PredictFiles:
     store: Path
     predictions: Path
     start: Path | None = None
+    context: Sequence[Path] = ()
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,12 @@ def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, m
     )
     users = [(Found(path, manifest), samples) for path in files.users for manifest, samples in [read_user(path)]]
     manifests = [found.manifest for found, _ in users]
-    questions = [question for found, samples in users for question in models.questions(samples, found)]
+    others = {manifest["user"]: (manifest, samples) for manifest, samples in map(read_user, files.context)}
+    questions = [
+        question
+        for found, samples in users
+        for question in models.questions(asked_as(samples, recipe, found.manifest["user"], others), found)
+    ]
     stores = StoredAnswers(files.store, recipe, models)
     with one_at_a_time(stores.lock_file(files.predictions.stem), f"predicting with {experiment}"):
         stored, generated = _complete_store(recipe, models, files, questions, stores, means)
@@ -112,7 +120,8 @@ def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, m
     )
     answers = {asked(question): stored[asked(question)] for question in questions}
     samples = {manifest["user"]: manifest["output"] for manifest in manifests}
-    step = step_manifest(recipe, {**models.inputs, "samples": samples})
+    context = {manifest["user"]: manifest["output"] for manifest, _ in others.values()}
+    step = step_manifest(recipe, {**models.inputs, "samples": samples, **({"context": context} if context else {})})
     result = {
         **step,
         "experiment": experiment,

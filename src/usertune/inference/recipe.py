@@ -17,6 +17,21 @@ class AnswersRecipe(Recipe):
     """Path of the files as written in the study; their content is an input."""
 
 
+class ContextSettings(Settings):
+    """Which answered samples are in the prompt before the question, see `usertune.inference.context`."""
+
+    episodes: int
+    """Episodes that they are from."""
+    of: Literal["same_user", "other_user"]
+    """Whose they are."""
+    samples: int
+    """Number of them in all."""
+    images: bool
+    """Whether their images are shown too."""
+    folds: FoldSettings | None = None
+    """The folds of the same user's samples; those of the question's fold are left out."""
+
+
 class PredictRecipe(Recipe):
     """Settings of generation."""
 
@@ -31,6 +46,15 @@ class PredictRecipe(Recipe):
     """Settings of the engine that decide what an answer is."""
     adapters: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
     """User -> user whose adapters answer; empty: the user's own. It decides who answers, not what."""
+    context: ContextSettings | None = None
+    """Answered samples in the prompt; None: none."""
+    context_users: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
+    """User -> the other user whose samples are in the prompt."""
+
+    def generation(self) -> dict[str, Any]:
+        """Return the keys that decide a model's answer to a request, without those that decide who is asked what."""
+        others = ("adapters", "context", "context_users")
+        return {key: value for key, value in self.as_json().items() if key not in others}
 
 
 class PriorSettings(Settings):

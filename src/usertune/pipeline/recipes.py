@@ -25,7 +25,7 @@ from usertune.data.readers.catalogue import READERS
 from usertune.data.recipe import LeakageRecipe, PrepareRecipe, PromptSettings
 from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
-from usertune.inference.recipe import AnswersRecipe, PredictRecipe, PriorRecipe, PriorSettings
+from usertune.inference.recipe import AnswersRecipe, ContextSettings, PredictRecipe, PriorRecipe, PriorSettings
 from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.models.recipe import BaseModelRecipe, Pixels
 from usertune.pipeline import steps
@@ -266,9 +266,29 @@ class Recipes:
             **self._thinking,
             **engine,
             **options,
+            **self._context(name),
             **self._made_with(code_key(self.study, names.PREDICT, name)),
             upstream={**self._sources, **self._weights(name)},
         )
+
+    def _context(self, name: str) -> dict[str, Any]:
+        """Empty unless the experiment has a context, so that other recipes do not change."""
+        study, context = self.study, self.study.experiments[name].context
+        if context is None:
+            return {}
+        own = context.of == "same_user"
+        found: dict[str, Any] = {
+            "context": ContextSettings(
+                episodes=context.episodes,
+                of=context.of,
+                samples=context.samples,
+                images=context.images,
+                **(self._folds if own else {}),
+            )
+        }
+        if not own:
+            found["context_users"] = {user: study.next_test_user(user) for user in study.users.test}
+        return found
 
     def _elsewhere(self, name: str) -> str:
         """Return the path of what an experiment takes from elsewhere, as written in the study."""

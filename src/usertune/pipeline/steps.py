@@ -197,6 +197,12 @@ def _users_of_prior(study: Study, item: Item) -> Iterator[Item]:
         yield Item(users=study.users.train)
 
 
+def _users_of_context(study: Study, item: Item) -> Iterator[Item]:
+    context = study.experiments[str(item.experiment)].context
+    if context is not None and context.of == "other_user":
+        yield from (Item(users=(study.next_test_user(user),)) for user in item.users)
+
+
 PREPARE = Step(
     name=names.PREPARE,
     items=_each_user,
@@ -285,6 +291,7 @@ PREDICT = Step(
         Input("start", names.TRAIN, of=_start_of),
         Input("samples", names.PREPARE),
         Input("targets", names.PREPARE, of=_users_of_prior),
+        Input("context", names.PREPARE, of=_users_of_context),
     ),
     label="predictions of {who} with {experiment}",
     doing="predicting {experiment}, {who}",

@@ -178,17 +178,14 @@ def test_other_code_of_priors_makes_them_again_and_no_prediction_of_a_model(made
     assert changed == {"centre", "of_all", "own"}
 
 
-def test_a_user_without_a_click_outside_a_fold_is_named(make_study: Callable[..., SyntheticStudy]) -> None:
-    changes: dict[str, Any] = {**FOLDS, "dataset": {"root": "", "task": "action"}}
-    study = SyntheticStudy(make_study().root.parent / "actions", experiments=["own"], episodes=4, samples=4)
-    changes["dataset"]["root"] = str(study.dataset)
-    study.changes = changes
+def test_a_user_without_a_click_outside_a_fold_is_named(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {**FOLDS, "dataset": {"root": str(tmp_path / "dataset"), "task": "action"}}
+    study = SyntheticStudy(tmp_path, users=["1"], experiments=["own"], episodes=4, samples=4, changes=changes)
     study.write_raw("1")
     lines = [json.loads(line) for line in (study.dataset / "user_1.jsonl").read_text().splitlines()]
     for line in lines:
         line["messages"][-1]["content"] = '{"action": "wait"}'
     (study.dataset / "user_1.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    study.users = ["1"]
     study.make("data/user_1.manifest.json")
     with pytest.raises(UserError, match=r"prior.of: same_user: no sample of user 1 outside fold 1 has a click"):
         study.make("predictions/own/users_1.json")

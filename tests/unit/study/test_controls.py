@@ -40,6 +40,19 @@ def load(experiment: dict[str, Any], **changes: Any) -> Study:
             {"folds": None},
             "experiments.control.prior: of: same_user needs folds of each user's own samples",
         ),
+        ({"mode": "prior", "context": {}}, {}, "an experiment of mode prior has no model; remove context"),
+        ({"mode": "vanilla", "answers": "a.jsonl", "context": {}}, {}, "remove one of answers and context"),
+        ({"mode": "lora", "context": {"episodes": 4, "samples": 3}}, {}, "samples (3) is below episodes (4)"),
+        (
+            {"mode": "full", "context": {}},
+            {"folds": None},
+            "experiments.control.context: of: same_user needs folds of each user's own samples",
+        ),
+        (
+            {"mode": "vanilla", "context": {"of": "other_user"}},
+            {"users": {"test": "1"}},
+            "experiments.control.context: of: other_user: users.test has one user",
+        ),
         ({"mode": "prior"}, {"users": {"test": "1-2"}}, "experiments.control.prior: of: train_users: users.train is"),
         (
             {"mode": "prior", "prior": {"of": "centre"}},

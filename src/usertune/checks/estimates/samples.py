@@ -110,6 +110,33 @@ class Lengths:
             padded=samples > 1 and longest != shortest,
         )
 
+    def with_history(self, shape: ModelShape, samples: int, images: bool) -> Lengths:
+        """Return the lengths with the longest samples before each sample in its prompt, so at most what is needed.
+
+        Args:
+            shape: the base model.
+            samples: number of samples before each.
+            images: whether they have their images.
+        """
+        if self.assumed:
+            (image,), (tokens,) = self.image_tokens, self.tokens
+            more = samples * image if images else 0
+            text = tokens - image
+            return replace(self, image_tokens=(image + more,), tokens=(tokens + more + samples * text,))
+        by_length = sorted(zip(self.tokens, self.sizes, strict=True), key=lambda one: -one[0])
+        history = [size for _, size in by_length[:samples]]
+        sizes = tuple(
+            SampleSize(
+                images=(*(image for one in history if images for image in one.images), *size.images),
+                turns=size.turns + sum(one.turns for one in history),
+                text=size.text + sum(one.text for one in history),
+                answers=size.answers,
+            )
+            for size in self.sizes
+        )
+        counted = _counted(shape, self.samples, sizes, self.rate, self.by_tokenizer)
+        return replace(counted, source=self.source, bad=self.bad)
+
     def resized(self, shape: ModelShape) -> Lengths:
         """Return the lengths with the pixel limits of another shape."""
         if self.assumed:

@@ -273,6 +273,8 @@ def _manifests(study: Study, experiment: str) -> list[Path]:
 def _prediction(study: Study, name: str, shape: ModelShape, test: Lengths, machine: Machine) -> PredictionEstimate:
     new_tokens = study.max_new_tokens(name)
     size = min(study.evaluation.batch_size, max(1, test.samples))
+    if context := study.experiments[name].context:
+        test = test.with_history(shape, context.samples, context.images)
     dtype = study.base_model.dtype
     memory, alone = (
         prediction_memory(shape, dtype, test.largest_batch(count, prompt_only=True), new_tokens, machine.device)

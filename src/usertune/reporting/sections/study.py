@@ -33,7 +33,7 @@ ORDER = (
 # Values that the recipe of a training leaves out because they are the default.
 UNSAID = {"keep": "last", "early_stopping": None}
 # Not settings, or shown elsewhere in the report.
-HIDDEN = frozenset({"step", "mode", "users", "code", "task", *NOT_IN_FINGERPRINT})
+HIDDEN = frozenset({"step", "mode", "users", "code", "task", "context_users", *NOT_IN_FINGERPRINT})
 
 
 def base_model_rows(manifest: Manifest) -> list[tuple[str, str]]:

@@ -21,6 +21,8 @@ def problems_of_controls(
     """Yield (key of the experiment, what it lacks and what to do)."""
     if experiment.prior is not None:
         yield from (("prior", problem) for problem in _problems_of_prior(experiment.prior.of, users, folds, task))
+    if experiment.context is not None:
+        yield from (("context", problem) for problem in _problems_of_context(experiment.context.of, users, folds))
 
 
 def _problems_of_prior(of: str, users: Users, folds: Folds | None, task: str) -> Iterator[str]:
@@ -32,3 +34,10 @@ def _problems_of_prior(of: str, users: Users, folds: Folds | None, task: str) ->
         yield "of: train_users: users.train is empty; add training users, or use of: same_user or of: centre"
     if of == "same_user" and folds is None:
         yield f"of: same_user {NEEDS_FOLDS}"
+
+
+def _problems_of_context(of: str, users: Users, folds: Folds | None) -> Iterator[str]:
+    if of == "same_user" and folds is None:
+        yield f"of: same_user {NEEDS_FOLDS}"
+    if of == "other_user" and len(users.test) < 2:
+        yield "of: other_user: users.test has one user; add another one, or use of: same_user"

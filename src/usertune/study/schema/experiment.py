@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from usertune.study.schema.base import ConfigModel
+from usertune.study.schema.context import Context
 from usertune.study.schema.elsewhere import AnswersPath, elsewhere_problem, made_elsewhere
 from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.prior import Prior
@@ -76,6 +77,8 @@ class Experiment(ConfigModel):
     (docs/elsewhere.md). ``mode`` then only says what answered."""
     prior: Prior | None = None
     """Which point is the answer, for mode prior; see docs/personalisation.md."""
+    context: Context | None = None
+    """Answered samples of other episodes, in the prompt before the question; see docs/personalisation.md."""
 
     gpus: Annotated[int, Field(ge=1)] = 1
     """GPUs for training on each node. Changes only the last digits of sums."""
@@ -160,7 +163,9 @@ class Experiment(ConfigModel):
             raise ValueError(f"prior: only for mode prior; remove it, or set mode: prior instead of {self.mode}")
         if self.mode == "prior" and self.answers is not None:
             raise ValueError("an experiment of mode prior finds its own answers; remove answers, or set another mode")
-        if self.mode == "prior" and (own := self._set("max_new_tokens", "engine")):
+        if self.answers is not None and self.context is not None:
+            raise ValueError("context: the answers are made elsewhere; remove one of answers and context")
+        if self.mode == "prior" and (own := self._set("max_new_tokens", "engine", "context")):
             raise ValueError(f"an experiment of mode prior has no model; remove {', '.join(own)}")
         return self
 

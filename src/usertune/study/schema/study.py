@@ -331,6 +331,11 @@ class Study(ConfigModel):
         own = self.experiments[experiment].max_new_tokens
         return self.evaluation.max_new_tokens if own is None else own
 
+    def next_test_user(self, user: str, shift: int = 1) -> str:
+        """Return the test user who is ``shift`` places after another one, from the last on to the first."""
+        users = self.users.test
+        return users[(users.index(user) + shift) % len(users)]
+
     def engine_of(self, experiment: str) -> EngineChoice:
         """Return what generates the answers of an experiment."""
         return self.experiments[experiment].engine or self.evaluation.engine
