@@ -115,3 +115,16 @@ def test_without_validation_users_no_setting_is_chosen_unless_the_study_asks_for
     study = load(tmp_path, HEAD.replace("validation: 6, ", ""))
     assert study.selection("rates") is None  # type: ignore[attr-defined]
     assert study.chosen_by_loss == ()  # type: ignore[attr-defined]
+
+
+def test_settings_without_a_validation_loss_are_not_chosen_and_the_message_asks_for_none(tmp_path: Path) -> None:
+    own = "  own: {mode: lora, scope: personal, sweep: {samples: [10, all], seed: [0, 1]}}\n"
+    text = HEAD + own + "folds: {count: 3}\n"
+    assert load(tmp_path, text).selection("own") is None  # type: ignore[attr-defined]
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text + "hypothesis: {text: a, comparisons: [[own, vanilla]]}\n")
+    said = "none of them is chosen; name one of its experiments: own_samples10_seed0, own_samples10_seed1, "
+    assert f"study.yaml:11: hypothesis.comparisons.0: own has several settings, and {said}" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text.replace("scope: personal,", "scope: personal, select: loss,"))
+    assert "study.yaml:9: experiments.own.select: the experiment has no validation loss" in str(caught.value)

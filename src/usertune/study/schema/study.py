@@ -155,9 +155,11 @@ class Study(ConfigModel):
         for index, pair in enumerate(self.comparisons):
             for name in pair:
                 if name in unclear:
+                    able = all(self.experiments[own].trained for own in self.groups[name])
                     text = (
-                        f"{name} has several settings, and none of them is chosen; add validation users and select: "
-                        f"loss, or name one of its experiments: {', '.join(self.groups[name])}"
+                        f"{name} has several settings, and none of them is chosen; "
+                        f"{'add validation users and select: loss, or ' if able else ''}"
+                        f"name one of its experiments: {', '.join(self.groups[name])}"
                     )
                     problems.append((("hypothesis", "comparisons", str(index)), text))
                 elif name not in known:
