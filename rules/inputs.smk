@@ -106,6 +106,17 @@ def answer_files(wildcards):
     return elsewhere.answer_sources(STUDY, wildcards.experiment, BATCHES[wildcards.batch])
 
 
+def weights_from_elsewhere(wildcards):
+    """The files of weights that were trained elsewhere."""
+    return elsewhere.weight_sources(STUDY, wildcards.experiment)
+
+
+def source_of_weights(wildcards, input):
+    """Where weights come from that an experiment does not train: a folder, or a training that kept them."""
+    folder = STUDY.experiments[wildcards.experiment].weights
+    return ["--training", input.training] if folder is None else ["--folder", folder]
+
+
 def state_of_answers(wildcards):
     """The state of these files when jobs are planned: large files are compared by their time alone."""
     return elsewhere.sources_state(STUDY, wildcards.experiment, BATCHES[wildcards.batch])

@@ -65,7 +65,11 @@ PERSONAL, POOLED = (
 # The label of all test users, for what is made of all of them together.
 EVERYBODY = batch_label(STUDY.users.test)
 # Experiments whose predictions wait for weights that are trained here.
-WAITING_FOR_WEIGHTS = {result.experiment for result in FRESHNESS.results.values() if result.inputs.get("weights")}
+WAITING_FOR_WEIGHTS = {
+    result.experiment
+    for result in FRESHNESS.results.values()
+    if result.inputs.get("weights") and STUDY.experiments[result.experiment].weights is None
+}
 DATA_BATCHES = {batch_label(users): users for users in STUDY.data_batches}
 BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 

@@ -1,4 +1,5 @@
-"""Fine-tuning: one GPU job per trained experiment; on folds, one per batch of test users or for all of them."""
+"""Fine-tuning: one GPU job per trained experiment; on folds, one per batch of test users or for all of them. Weights that an
+experiment does not train itself."""
 
 TRAIN_FOLDS_COMMAND = (
     'python "$USERTUNE_SCRIPTS"/train_folds.py --recipe {params.recipe:q} --execution {resources.execution:q}'
@@ -7,6 +8,37 @@ TRAIN_FOLDS_COMMAND = (
     " --root {params.root:q} --gpus {resources.gpu}"
     " --manifest {params.manifest:q} --losses {params.losses:q} --user-log {params.log:q} --log {log:q}"
 )
+
+
+rule other_weights:
+    """Check weights that an experiment does not train itself, and write their manifest."""
+    input:
+        base_model=manifest_of(steps.BASE_MODEL),
+        training=inputs_of(steps.OTHER_WEIGHTS, "training"),
+        files=weights_from_elsewhere,
+    output:
+        manifest_of(steps.OTHER_WEIGHTS),
+    log:
+        log_of(steps.OTHER_WEIGHTS),
+    # Before all trainings.
+    priority: 5
+    retries: 0
+    localrule: True
+    conda:
+        "../envs/cpu.yaml"
+    resources:
+        **before_training(is_untrained),
+        mem_mb=1000,
+        runtime="2h",
+    params:
+        recipe=recipe_of(steps.OTHER_WEIGHTS),
+        source=source_of_weights,
+        states=lambda wildcards: elsewhere.sources_state(STUDY, wildcards.experiment),
+    message:
+        "Reading the weights of {wildcards.experiment}"
+    shell:
+        'python "$USERTUNE_SCRIPTS"/other_weights.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
+        " --base-model {input.base_model:q} {params.source:q} --manifest {output:q} --log {log:q}"
 
 
 rule train:

@@ -38,7 +38,8 @@ from usertune.inference.prior import PriorFiles, predict_prior
 from usertune.inference.questions import Question
 from usertune.inference.recipe import AnswersRecipe, PriorRecipe
 from usertune.models.base_model import describe_base_model
-from usertune.models.recipe import BaseModelRecipe
+from usertune.models.external_weights import WeightFiles, describe_weights
+from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, audit_path, results_of
 from usertune.pipeline.recipes import AuditRecipe, Recipes, current_code
@@ -49,6 +50,7 @@ from usertune.study.load import study_from_config
 from usertune.study.schema.experiment import LEARNING_RATES
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
+from usertune.training.kept_files import kept_folder
 from usertune.training.recipe import Execution, TrainFoldsRecipe
 from usertune.training.train_folds import FoldFiles, FoldJob
 
@@ -135,6 +137,9 @@ class StandInTrainer:
         settings = json.dumps([run.recipe.mode, run.recipe.training.as_json(), run.train_samples], sort_keys=True)
         (weights_folder / "weights.safetensors").write_text(settings)
         (weights_folder / "README.md").write_text("weights")
+        for step in run.recipe.keep_checkpoints:
+            kept_folder(work, step).mkdir(exist_ok=True)
+            (kept_folder(work, step) / "weights.safetensors").write_text(f"{settings} after step {step}")
         train = [f"{step},{step / 30},train,{2 / step},1e-6\n" for step in range(1, 31)]
         write_text(log_file, "step,epoch,split,loss,learning_rate\n" + "".join(train) + "30,1,validation,0.5,\n")
         loss = 0.5 + 0.1 * abs(math.log10(run.recipe.training.learning_rate / LEARNING_RATES[run.recipe.mode]))
@@ -251,7 +256,7 @@ class SyntheticStudy:
         for user in self.study.all_users:
             self.write_raw(user)
         shutil.copytree(BASE, self.root / "base", dirs_exist_ok=True)
-        self.make_all("prepare", "base_model", "train", "train_folds", "predict")
+        self.make_all("prepare", "base_model", "train", "train_folds", "other_weights", "predict")
         return self
 
     def write_raw(self, user: str) -> None:
@@ -297,6 +302,11 @@ class SyntheticStudy:
             path = str(self.study.experiments[str(result.experiment)].answers)
             above = [self.root / path for path in result.upstream]
             collect_answers(AnswersRecipe.model_validate(recipe), str(result.experiment), path, above, out)
+        elif result.step == "other_weights":
+            own = self.study.experiments[str(result.experiment)].weights
+            base, *training = (self.root / above for above in result.upstream)
+            files = WeightFiles(base, Path(own) if own else None, out, training[0] if training else None)
+            describe_weights(OtherWeightsRecipe.model_validate(recipe), str(result.experiment), files)
         elif result.step in ("train", "train_folds", "predict"):
             versions = {**installed_versions(), **self.other_versions.get(str(result.experiment), {})}
             with (

@@ -266,6 +266,52 @@ def test_answers_from_elsewhere_added_touched_and_replaced(finished: Workplace) 
     assert run(finished) == Work(scored={("theirs", "1")}, drawn=ALL_DRAWN, compared=True)
 
 
+def test_weights_from_elsewhere_added_touched_and_replaced(finished: Workplace) -> None:
+    """What another trainer wrote: here the study's own adapter and model, under another folder."""
+    for name in TRAINED:
+        (weights,) = finished.results.glob(f"checkpoints/{name}/*/weights")
+        shutil.copytree(weights, finished.folder / f"theirs/{name}")
+    adapter = finished.folder / "theirs/lora/adapter_model.safetensors"
+    theirs = "  adapter: {mode: lora, weights: theirs/lora}\n  model: {mode: full, weights: theirs/full}"
+    finished.replace("  full:\n    mode: full", f"  full:\n    mode: full\n{theirs}")
+    work = run(finished)
+    # Their digest is not that of the training, which covers the processor too.
+    assert (work.trained, work.generated) == (set(), _all_answers("adapter", "model"))
+    assert not work.scored - _everywhere("adapter", "model")
+    for name, own in (("adapter", "lora"), ("model", "full")):
+        answers = [
+            json.loads(next(finished.results.glob(f"predictions/{each}/*.json")).read_text()) for each in (name, own)
+        ]
+        assert answers[0]["predictions"] == answers[1]["predictions"]
+    assert "weights from elsewhere (theirs/lora)" in (finished.results / "report.html").read_text()
+    for path in (finished.folder / "theirs").rglob("*"):
+        os.utime(path)
+    work = run(finished)
+    assert (work.trained, work.generated, work.scored) == (set(), {}, set())
+    before = adapter.stat()
+    save_file({name: value / 4 for name, value in load_file(adapter).items()}, adapter, {"format": "pt"})
+    os.utime(adapter, ns=(before.st_atime_ns, before.st_mtime_ns - 10**12))
+    assert run(finished) == Work(
+        generated=_all_answers("adapter"), scored=_everywhere("adapter"), drawn=ALL_DRAWN, compared=True
+    )
+
+
+def test_weights_of_an_earlier_step_are_kept_and_predicted(finished: Workplace) -> None:
+    """Adding a step trains again, and finds the answers of the same weights; removing one starts nothing."""
+    lora = "    training:\n      learning_rate: 4e-3"
+    early = "  early: {mode: lora, checkpoint: {of: lora, step: 2}}"
+    finished.replace(lora, f"{lora}\n      keep_checkpoints: [1, 2]")
+    finished.replace("  full:\n    mode: full", f"  full:\n    mode: full\n{early}")
+    plan = finished.run("--dry-run")
+    assert "the weights of steps 1, 2 were not kept" in plan
+    assert "trains again from the beginning, to keep the weights of 2 more steps" in plan
+    work = run(finished)
+    assert (work.trained, work.generated) == ({"lora"}, _all_answers("early"))
+    assert not work.scored - _everywhere("early")
+    finished.replace("keep_checkpoints: [1, 2]", "keep_checkpoints: [2]")
+    assert NOTHING in finished.run()
+
+
 # All downstream
 
 

@@ -10,11 +10,12 @@ from typing import Any
 from usertune.checks.freshness import Freshness
 from usertune.checks.stored import count_stored
 from usertune.core.errors import UserError
-from usertune.core.hashing import step_fingerprint
+from usertune.core.hashing import KEPT_STEPS, step_fingerprint
 from usertune.core.manifest import read_result
 from usertune.data.samples import read_user
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, needed_for, report_path
+from usertune.training.kept_files import missing_in
 from usertune.training.recipe import TrainFoldsRecipe
 from usertune.training.train import train_inputs
 from usertune.training.train_folds import parts_of
@@ -125,6 +126,8 @@ def _training_in_words(freshness: Freshness, result: Result, again: set[str]) ->
     fingerprint = step_fingerprint(result.recipe, train_inputs(manifests[base], train, validation))
     work = work_folder(freshness.folder / result.manifest, fingerprint)
     if (work / COMPLETE).exists() and _seems_complete(work):
+        if missing := missing_in(read_result(work / COMPLETE), result.recipe.get(KEPT_STEPS, ())):
+            return f"{result.label}: trains again from the beginning, to keep the weights of {len(missing)} more steps"
         return f"{result.label}: already trained, will be reused"
     if any(work.glob("checkpoint-*")):
         return f"{result.label}: resumes from a working checkpoint"

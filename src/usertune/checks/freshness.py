@@ -11,7 +11,7 @@ from usertune.checks.elsewhere import changes_since
 from usertune.checks.sources import RawData, base_model_state
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
-from usertune.core.hashing import canonical_json, digest
+from usertune.core.hashing import KEPT_STEPS, canonical_json, digest
 from usertune.data.folds import FoldSettings, folds_of
 from usertune.data.samples import read_user, request_digest
 from usertune.models.base_folder import from_record, is_local
@@ -19,6 +19,7 @@ from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, read_checked, results_of
 from usertune.pipeline.recipes import Recipes, recipe_changes
 from usertune.study.schema.study import Study
+from usertune.training.kept_files import missing_in
 
 
 class Freshness:
@@ -69,6 +70,8 @@ class Freshness:
         """
         recipe = dict(self.results[path].recipe)
         manifest, finding = self.inspect(path)
+        if manifest is not None and self.results[path].step == steps.TRAIN.name:
+            recipe = _with_recorded_steps(recipe, manifest)
         if manifest is not None:
             rebuild = manifest.get("recipe", {}).get("rebuild")
         elif finding and (self.folder / path).exists():
@@ -96,6 +99,8 @@ class Freshness:
                 yield finding.reason if finding.kind == "outdated" else f"{finding.path}: {finding.reason}"
             return
         yield from recipe_changes(manifest.get("recipe", {}), result.recipe)
+        if result.step == steps.TRAIN.name and (missing := missing_in(manifest, result.recipe.get(KEPT_STEPS, ()))):
+            yield f"the weights of {_named_steps(missing)} were not kept"
         provenance = result.recipe.get("provenance")
         if provenance and manifest.get("recipe", {}).get("provenance") != provenance:
             yield "rerun.on_code_change is set, and it was not yet compared with the current code and packages"
@@ -103,7 +108,7 @@ class Freshness:
             return
         if result.step == steps.PREPARE.name and self.raw_data.state(result.users[0]) != manifest["sources_state"]:
             yield "bytes, sizes or times of its raw data changed since they were prepared"
-        yield from changes_since(self.study, result, manifest)
+        yield from changes_since(self.study, result, manifest, self.folder / path)
         if result.step == steps.BASE_MODEL.name and is_local(self.study.base_model.path):
             if base_model_state(self.study) != digest(manifest["model_state"]):
                 yield "sizes or times of the base model's files changed since they were read"
@@ -141,3 +146,19 @@ class Freshness:
                 # Made by another release of usertune, or its source is missing.
                 self._valid[path] = False
         return self._valid[path]
+
+
+def _with_recorded_steps(recipe: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return the recipe of a training with the steps that it kept, if these are all that the study wants.
+
+    A step that the study no longer wants starts no job.
+    """
+    if missing_in(manifest, recipe.get(KEPT_STEPS, ())):
+        return recipe
+    recorded = manifest.get("recipe", {}).get(KEPT_STEPS)
+    others = {key: value for key, value in recipe.items() if key != KEPT_STEPS}
+    return others | ({KEPT_STEPS: recorded} if recorded else {})
+
+
+def _named_steps(numbers: list[int]) -> str:
+    return f"step{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"

@@ -17,6 +17,7 @@ from usertune.pipeline import steps
 from usertune.study.files import SPLITS
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.study import Study
+from usertune.training.kept_files import require_steps
 from usertune.training.schedule import optimizer_steps, warm_up
 
 
@@ -53,18 +54,26 @@ def check_sources(study: Study, base_model: bool = True) -> None:
 
 
 def _check_warm_up(study: Study, reader: Reader) -> None:
-    """Check that each `warmup_steps` is below the maximum number of steps, which skipped samples reduce."""
+    """Check that each `warmup_steps` is below the maximum number of steps, which skipped samples reduce.
+
+    Steps whose weights are kept must not be above that number either.
+    """
     for name, experiment in study.experiments.items():
         training = experiment.training
-        if training is None or training.warmup_steps is None:
+        if training is None:
+            continue
+        kept = training.keep_checkpoints if experiment.trained else ()
+        needed = max((training.warmup_steps or 0, *kept))
+        if not needed:
             continue
         samples = 0
         for user in study.users.train:
             samples += reader.count(user)
-            if optimizer_steps(samples, training.batch_size, training.epochs) > training.warmup_steps:
+            if optimizer_steps(samples, training.batch_size, training.epochs) > needed:
                 break
         else:
             warm_up(training, samples, name)
+            require_steps(training, kept, samples, name)
 
 
 def check_folds(freshness: Freshness) -> None:

@@ -92,6 +92,9 @@ def _answers(predictions: Manifest, path: str, result: Result) -> str:
 # What a step uses of an earlier result, if not its output.
 _SEES: dict[tuple[str, str], Callable[[Manifest, str, Result], str]] = {
     (steps.SCORE.name, "answers"): _answers,
+    (steps.OTHER_WEIGHTS.name, "training"): lambda training, _, result: str(
+        training["kept"][str(result.recipe["kept_step"])]["fingerprint"]
+    ),
     (steps.FIGURE.name, "training_logs"): lambda training, *_: "".join(map(str, training["files"].values())),
     (steps.REPORT.name, "data"): lambda data, *_: skipped_digest(data),
 }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from usertune.core.errors import UserError, shown
+from usertune.inference.answers_file import USER_FIELD
 from usertune.models.base_folder import is_local
 from usertune.models.hub import hub_home
 from usertune.study.schema.study import Study
@@ -56,6 +57,12 @@ def container_environment(
     """
     hub = str(hub_home(environment))
     wanted = [*folders, study.dataset.root, study.results, hub, tempfile.gettempdir()]
+    for experiment in study.experiments.values():
+        if experiment.weights is not None:
+            wanted.append(str(Path(experiment.weights).expanduser()))
+        if experiment.answers is not None:
+            # The folder above the first part of the path that has a user in it.
+            wanted.append(str(Path(experiment.answers.partition(USER_FIELD)[0] + "_").expanduser().parent))
     if is_local(study.base_model.path):
         wanted.append(str(Path(study.base_model.path).expanduser()))
     bound = next(filter(None, (environment.get(f"{program}_BIND") for program in PROGRAMS)), "")

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
-NOT_IN_FINGERPRINT = frozenset({"upstream", "provenance", "rebuild"})
+# Key of a training's recipe for steps whose weights are kept besides the result.
+KEPT_STEPS = "keep_checkpoints"
+NOT_IN_FINGERPRINT = frozenset({"upstream", "provenance", "rebuild", KEPT_STEPS})
 
 
 def canonical_json(value: Any) -> str:
@@ -36,7 +38,8 @@ def step_fingerprint(recipe: Mapping[str, Any], inputs: Mapping[str, Any]) -> st
 
     Args:
         recipe: the step's recipe. ``upstream`` is left out because it describes how the inputs are made, not what
-            they are; ``provenance`` and ``rebuild`` are left out because they only say when to run the step again.
+            they are; ``provenance`` and ``rebuild`` are left out because they only say when to run the step again, and
+            `KEPT_STEPS` because it does not change the result.
         inputs: role -> digest of the input's content, or, for several inputs, name -> digest.
     """
     own = {key: value for key, value in recipe.items() if key not in NOT_IN_FINGERPRINT}

@@ -9,6 +9,7 @@ LEAKAGE = "leakage"
 BASE_MODEL = "base_model"
 TRAIN = "train"
 TRAIN_FOLDS = "train_folds"
+OTHER_WEIGHTS = "other_weights"
 PREDICT = "predict"
 SCORE = "score"
 COMPARE = "compare"
@@ -25,4 +26,17 @@ READ_ANSWERS = "read_answers"
 # The rule for predictions without a model, and the key of its code version.
 PREDICT_PRIOR, PRIOR = "predict_prior", "prior"
 
-STEP_NAMES = (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, TRAIN_FOLDS, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)
+STEP_NAMES = (
+    PREPARE,
+    LEAKAGE,
+    BASE_MODEL,
+    TRAIN,
+    TRAIN_FOLDS,
+    OTHER_WEIGHTS,
+    PREDICT,
+    SCORE,
+    COMPARE,
+    FIGURE,
+    AUDIT,
+    REPORT,
+)

@@ -11,7 +11,7 @@ from usertune.evaluation.recipe import CompareRecipe
 from usertune.runtime.provenance import current_provenance, describe_revision, distinct
 
 SHOWN_DIGITS = 16
-# Key of a lineage for what comes from elsewhere: ``kind``, ``path`` and ``sha256`` (name -> digest of the content).
+# Key of a lineage for what comes from elsewhere: ``name`` (for people), and ``sha256`` (file -> digest of the content).
 SOURCE = "source"
 # The packages that matter most for the numbers, for notes that must be short.
 NAMED_PACKAGES = ("usertune", "python", "torch", "transformers", "peft")
@@ -78,10 +78,10 @@ def lineage_in_words(found: Mapping[str, Any]) -> list[str]:
 
 
 def source_in_words(source: Mapping[str, Any]) -> str:
-    """Return where an experiment's answers come from, in a few words with the digest of their content."""
+    """Return where an experiment's answers or weights come from, in a few words with the digest of their content."""
     digests = source["sha256"]
     content = next(iter(digests.values())) if len(digests) == 1 else digest(digests)
-    return f"{source['kind']} from elsewhere ({source['path']}) {content[:SHOWN_DIGITS]}"
+    return f"{source['name']} {content[:SHOWN_DIGITS]}"
 
 
 def provenance_records(found: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

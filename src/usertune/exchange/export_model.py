@@ -1,4 +1,4 @@
-"""Export a trained experiment as a folder for a model hub: weights, processor, model card, study."""
+"""Export the weights of an experiment as a folder for a model hub: weights, processor, model card, study."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from usertune.evaluation.tables import read_table, records
 from usertune.exchange.current import freshness_of, require_current
 from usertune.exchange.new_folder import new_folder, require_replaceable
 from usertune.inference.engine import EngineSettings
+from usertune.models.adapter_folder import adapter_tensor_names
 from usertune.models.base_folder import from_record, is_local
+from usertune.models.external_weights import MODEL_CONFIGS, SOURCE
+from usertune.models.model_folder import INDEX, weight_files
 from usertune.models.recipe import Pixels
 from usertune.pipeline import steps
 from usertune.pipeline.layout import comparison_path
@@ -41,7 +44,7 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "merges.txt", "added_tokens.json
 TEXTS = (".json", ".md", ".yaml", ".cff", ".csv")
 CITATION_TEXT = """\
 cff-version: 1.2.0
-message: "This model was trained with usertune; please cite it as below."
+message: "This model was {made} with usertune; please cite it as below."
 title: "usertune: fine-tuning a vision-language model across many users, and evaluating it on each of them"
 type: software
 version: {version}
@@ -56,7 +59,7 @@ class HubFolder:
     """What is exported, and how.
 
     Attributes:
-        experiment: name of the trained experiment.
+        experiment: name of the experiment.
         folder: the folder to write.
         merge: whether an adapter is added to the base model.
         base_name: name of the base model on the hub; None: as in the study, without the path of a folder.
@@ -73,16 +76,17 @@ class HubFolder:
 
 
 def export_model(study: Study, export: HubFolder) -> str:
-    """Write a trained experiment as a folder for a model hub, and return what was written, for people.
+    """Write the weights of an experiment as a folder for a model hub, and return what was written, for people.
 
     Raises:
-        UserError: the experiment is not trained or not current, a file of it was modified, the merged model differs, a
-            file names a path of this machine, or the folder cannot be written.
+        UserError: the experiment has no weights or is not current, a file of it was modified, the merged model
+            differs, a file names a path of this machine, or the folder cannot be written.
     """
     _check_asked(study, export)
     require_replaceable(export.folder.absolute(), export.force)
     freshness = freshness_of(study)
-    path, tables = steps.TRAIN.manifest.format(experiment=export.experiment), comparison_path(study)
+    step = steps.TRAIN if study.experiments[export.experiment].trained else steps.OTHER_WEIGHTS
+    path, tables = step.manifest.format(experiment=export.experiment), comparison_path(study)
     require_current(freshness, (path, tables), MAKE)
     training = read_manifest(freshness.folder / path)
     weights = (freshness.folder / path).parent / training["weights_folder"]
@@ -96,10 +100,13 @@ def export_model(study: Study, export: HubFolder) -> str:
             _verify(weights, training["weights_files"])
             merged = _merge(study, from_record(base["folder"], base_file), weights, freshness.folder, hidden)
         else:
+            if step is steps.OTHER_WEIGHTS:
+                _require_readable(weights, training["mode"])
+                _copy_processor(from_record(base["folder"], base_file), base["model_files"], hidden)
             _copy(weights, training["weights_files"], hidden)
         _without_folders(hidden, name)
         write_text(hidden / STUDY, public_study_text(study, name, base["about"].get("commit")))
-        write_text(hidden / CITATION, CITATION_TEXT.format(version=usertune.__version__))
+        write_text(hidden / CITATION, CITATION_TEXT.format(version=usertune.__version__, made=_made(training)))
         card = model_card(_facts(study, export, name, (freshness.folder / tables).parent, training, base, merged))
         check_card(card)
         write_text(hidden / CARD, card)
@@ -110,15 +117,17 @@ def export_model(study: Study, export: HubFolder) -> str:
 
 
 def _check_asked(study: Study, export: HubFolder) -> None:
-    trained = [name for name, experiment in study.experiments.items() if experiment.trained]
-    if export.experiment not in trained:
+    own = study.experiments.items()
+    with_weights = [name for name, experiment in own if experiment.trained or experiment.uses_other_weights]
+    if export.experiment not in with_weights:
         if export.experiment in study.experiments and study.experiments[export.experiment].trained_on_folds:
             folder = Path(study.results, steps.TRAIN_FOLDS.manifest.format(experiment=export.experiment, batch="ID"))
             raise UserError(
                 f"--experiment {export.experiment}: each user and fold has its own weights, which are no model for a "
                 f"hub; {folder} names the folder of each"
             )
-        known = f"trained experiments of this study: {', '.join(trained)}" if trained else "this study trains none"
+        listed = ", ".join(with_weights)
+        known = f"experiments of this study with weights of their own: {listed}" if listed else "this study trains none"
         raise UserError(f"--experiment {export.experiment}: {known}")
     if export.merge and study.experiments[export.experiment].mode != "lora":
         raise UserError(f"--merge: {export.experiment} has no adapter; its weights are complete already")
@@ -145,6 +154,29 @@ def _copy(weights: Path, digests: Mapping[str, str], folder: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(weights / name, folder / name)
     _verify(folder, {name: sha256 for name, sha256 in digests.items() if name != CARD})
+
+
+def _copy_processor(base: Path, digests: Mapping[str, str], folder: Path) -> None:
+    """Copy the base model's processor, which weights from elsewhere are used with."""
+    weights = {INDEX, *weight_files(base), *MODEL_CONFIGS}
+    _copy(base, {name: sha256 for name, sha256 in digests.items() if name not in weights and "/" not in name}, folder)
+
+
+def _require_readable(weights: Path, mode: str) -> None:
+    """Check that PEFT reads an adapter from elsewhere, of which it would ignore tensors with other names."""
+    if mode == "lora" and (other := [name for name, own in adapter_tensor_names(weights).items() if name != own]):
+        raise UserError(
+            f"{weights}: PEFT would ignore its tensors, since they have other names (such as {other[0]}); export the "
+            "merged model (--merge)"
+        )
+
+
+def _made(training: Mapping[str, Any]) -> str:
+    return "trained" if _is_trained_here(training) else "evaluated"
+
+
+def _is_trained_here(training: Mapping[str, Any]) -> bool:
+    return training["step"] == steps.TRAIN.name or bool(training.get("training"))
 
 
 def _merge(study: Study, base: Path, weights: Path, results: Path, folder: Path) -> dict[str, Any]:
@@ -210,11 +242,17 @@ def _facts(
     rows = {row["experiment"]: row for row in records(read_table(tables / table_names.SUMMARY))}
     summary = (tables / table_names.SUMMARY_MD).read_text(encoding="utf-8").partition("<!--")[0]
     mode = study.experiments[export.experiment].mode
+    here = _is_trained_here(training)
     settings = setting_rows({export.experiment: mode}, {export.experiment: training}, ())
     tested = int(rows[export.experiment]["samples"])
-    samples = {split: training.get(f"{split}_samples", tested) for split in SPLITS}
+    samples = {
+        split: training.get(f"{split}_samples", tested)
+        for split in SPLITS
+        if f"{split}_samples" in training or split == SPLITS[-1]
+    }
     splits = [
-        (f"{split} users", f"{len(getattr(study.users, split)):,}, with {samples[split]:,} samples") for split in SPLITS
+        (f"{split} users", f"{len(getattr(study.users, split)):,}, with {own:,} samples")
+        for split, own in samples.items()
     ]
     commit = base["about"].get("commit")
     return CardFacts(
@@ -236,10 +274,11 @@ def _facts(
         ],
         origin=[
             ("usertune", usertune.__version__),
-            ("fingerprint of the training", training["fingerprint"]),
+            ("fingerprint of the training" if here else "fingerprint of the weights", training["fingerprint"]),
             ("fingerprint of the comparison", comparison["fingerprint"]),
             ("fingerprint of the base model's files", base["output"]),
             *([("commit of the base model", commit)] if commit else []),
         ],
         merged=merged,
+        source=None if here else training[SOURCE]["name"],
     )

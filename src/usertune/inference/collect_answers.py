@@ -13,6 +13,7 @@ from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN
 from usertune.data.samples import read_user
 from usertune.inference.answers_file import files_of, read_answers
 from usertune.inference.recipe import AnswersRecipe
+from usertune.models.external_weights import SOURCE
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def collect_answers(
             PREPARE: {manifest["user"]: manifest["fingerprint"] for manifest, _ in prepared},
             TRAIN: None,
             PREDICT: step["fingerprint"],
-            "source": {"kind": "answers", "path": recipe.answers, "sha256": _by_name(found.files)},
+            SOURCE: {"name": f"answers from elsewhere ({recipe.answers})", "sha256": _by_name(found.files)},
         },
         # What code and machine generated them is not known.
         "provenance": {TRAIN: [], PREDICT: []},

@@ -98,7 +98,7 @@ def _check_connected(model: PeftModel, batches: Sequence[Batch], plain: Sequence
     if stronger == 0:
         raise UserError(
             f"{folder}: the adapter is not zero, but changes no log-probability of {len(batches)} samples: it has no "
-            "effect (is its lora_alpha 0?); delete this folder to train the experiment again"
+            "effect (is its lora_alpha 0?); if usertune trained it, delete this folder to train the experiment again"
         )
     logger.warning(
         "%s: the adapter is too small to change a log-probability in this dtype, so its answers are those of the base "

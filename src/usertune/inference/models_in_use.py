@@ -13,13 +13,14 @@ from typing import Any, NamedTuple
 from usertune.core.errors import UserError
 from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import name_among_inputs, read_manifest
-from usertune.core.step_names import BASE_MODEL
+from usertune.core.step_names import BASE_MODEL, OTHER_WEIGHTS
 from usertune.core.users import batch_label
 from usertune.data.folds import FoldSettings, folds_of, held_out
 from usertune.data.samples import Sample
 from usertune.inference.questions import Question, questions_of
 from usertune.inference.recipe import PredictRecipe
 from usertune.models.base_folder import from_record
+from usertune.models.external_weights import check_unchanged
 from usertune.models.recipe import StartWeights
 
 # Roles of inputs, in manifests and in the identity of a model.
@@ -202,7 +203,8 @@ def models_in_use(
         owners: user -> user whose adapters answer; None or empty: the user's own.
 
     Raises:
-        UserError: the weights were trained on another base model, or started from other weights.
+        UserError: the weights were trained on another base model, or started from other weights, or those from
+            elsewhere changed since they were read.
     """
     for own in [*weights, *([start] if start else [])]:
         if own.manifest["inputs"][BASE_MODEL] != base.manifest["output"]:
@@ -213,6 +215,9 @@ def models_in_use(
         return ModelsInUse(base, (), None, {"": Model(_identity(base, None, base.manifest["output"]))})
     if not any("folds" in own.manifest for own in weights):
         (one,) = weights
+        # The other files are results, which planning checks.
+        if one.manifest["step"] == OTHER_WEIGHTS and one.manifest["recipe"].get("path"):
+            check_unchanged(one.manifest, one.folder(one.manifest["weights_folder"]))
         model = Model(_identity(base, start, one.manifest["output"]), one.folder(one.manifest["weights_folder"]))
         return ModelsInUse(base, (one,), start, {"": model})
     folds = {user: FoldModels(own) for own in weights for user in own.manifest["users"]}

@@ -21,6 +21,7 @@ from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
 from usertune.inference.recipe import PredictRecipe
 from usertune.inference.stored_answers import Asked, StoredAnswers, asked, plug_ins
+from usertune.models.external_weights import lineage_of_others, training_of
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
@@ -219,17 +220,18 @@ def _models(models: ModelsInUse, stores: StoredAnswers) -> dict[str, Any]:
 def _trained_with(models: ModelsInUse) -> list[Provenance]:
     """Return the distinct records of code, packages and machine of the trainings, the first one first."""
     trainings = [*([models.start] if models.start else []), *models.weights]
-    return distinct(record for training in trainings for record in training.manifest["provenance"])
+    return distinct(record for training in trainings for record in training_of(training.manifest)["provenance"])
 
 
 def _lineage(models: ModelsInUse, users: Sequence[Mapping[str, Any]], fingerprint: str) -> dict[str, Any]:
-    training = models.weights[0].manifest["fingerprint"] if models.weights and not models.folds else None
+    one = models.weights[0].manifest if models.weights and not models.folds else None
     folds = {manifest["user"]: models.folds_of_user(manifest["user"]) for manifest in users}
     of_folds = {user: own.trained.manifest["fingerprint"] for user, own in folds.items() if own}
     return {
         BASE_MODEL: models.base.manifest["output"],
         PREPARE: {manifest["user"]: manifest["fingerprint"] for manifest in users},
-        TRAIN: training,
+        TRAIN: training_of(one)["fingerprint"] if one else None,
+        **(lineage_of_others(one) if one else {}),
         **({TRAIN_FOLDS: of_folds} if of_folds else {}),
         PREDICT: fingerprint,
     }

@@ -13,6 +13,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 
+from usertune.models.adapter_names import peft_name, peft_names
 from usertune.models.families.catalogue import family_of, get_family
 from usertune.models.family import Family
 from usertune.models.patches import linear_patches
@@ -24,7 +25,7 @@ from usertune.runtime.memory import return_freed_memory
 
 # What to do about unusable weights of the base model, and of an experiment.
 GET_BASE_AGAIN = "base_model.path needs a complete model: download or copy it again"
-TRAIN_AGAIN = "delete this folder to train the experiment again"
+TRAIN_AGAIN = "if usertune trained them, delete this folder to train the experiment again; otherwise save them again"
 
 
 def load_processor(folder: str | Path, pixels: Pixels) -> Any:
@@ -97,8 +98,11 @@ def fill_adapter(adapted: PeftModel, folder: Path) -> None:
         UserError: the tensors do not match the adapter or are not finite, or a file is missing or damaged.
     """
     with loading(folder, TRAIN_AGAIN):
-        check_shapes(tensor_shapes(folder / SAFETENSORS_WEIGHTS_NAME), adapted, folder, TRAIN_AGAIN)
-        tensors = load_peft_weights(str(folder), device="cpu")
+        shapes = tensor_shapes(folder / SAFETENSORS_WEIGHTS_NAME)
+        names = peft_names(shapes)
+        check_shapes({names[name]: shape for name, shape in shapes.items()}, adapted, folder, TRAIN_AGAIN)
+        saved = load_peft_weights(str(folder), device="cpu")
+        tensors = {peft_name(name): tensor for name, tensor in saved.items()}
         check_finite(tensors.items(), folder, TRAIN_AGAIN)
         set_peft_model_state_dict(adapted, tensors)
 

@@ -63,6 +63,16 @@ class ModelFolder:
             self._check_config(config)
         return self.problems
 
+    def weight_problems(self) -> list[str]:
+        """Return the problems of config.json and the weights; [] if there are none."""
+        config = self._json("config.json")
+        if config is not None:
+            self._check_config(config)
+        self._check_weights(config or {})
+        if self._pointers:
+            self.problems.insert(0, f"Git LFS left pointers in place of {', '.join(self._pointers)}; run: git lfs pull")
+        return list(dict.fromkeys(self.problems))
+
     def chat_template(self) -> str | None:
         """Return the text of the chat template that transformers would use, or None."""
         processor = self._json("processor_config.json", needed=False) or {}
@@ -221,6 +231,8 @@ class ModelFolder:
         if not isinstance(names, dict) or not names or not all(isinstance(file, str) for file in names.values()):
             self._problem(f"{INDEX} has no weight_map of tensors and files; fetch it again")
             return {}
+        if "metadata" not in index:
+            self._problem(f"{INDEX} has no metadata, without which transformers does not read it; fetch it again")
         shards: dict[str, list[str] | None] = {}
         for tensor, file in names.items():
             if Path(file).name != file:
@@ -248,6 +260,17 @@ class ModelFolder:
             return "the folder holds an adapter; give the folder of its base model"
         below = [*self.folder.glob("*/config.json"), *self.folder.glob("snapshots/*/config.json")]
         return f"did you mean {below[0].parent}?" if below else ""
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Return the files of a model's weights that transformers loads; [] if there are none, or the index is damaged."""
+    if (folder / SINGLE).exists():
+        return [SINGLE]
+    try:
+        names = json.loads((folder / INDEX).read_bytes())["weight_map"].values()
+        return sorted({name for name in names if isinstance(name, str) and Path(name).name == name})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
 
 
 def _looks_like_an_object(path: Path) -> bool:

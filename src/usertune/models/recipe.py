@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from usertune.core.recipe import Recipe, Settings
 
@@ -36,6 +38,24 @@ class StartWeights(Settings):
     mode: Literal["lora", "full"]
     """lora: an adapter, which is added to the base model; full: a complete model, which replaces it."""
     folder: Path
+
+
+class OtherWeightsRecipe(Recipe):
+    """Which weights an experiment uses that it does not train."""
+
+    mode: Literal["lora", "full"]
+    """What the weights are: an adapter, or a complete model."""
+    path: str | None = None
+    """Folder of weights from elsewhere, as written in the study; their content is an input."""
+    of: str | None = None
+    """Name of the experiment whose training kept the weights of ``kept_step``."""
+    kept_step: int | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.path is None) == (self.of is None) or (self.of is None) != (self.kept_step is None):
+            raise ValueError("either path, or of and kept_step are needed")
+        return self
 
 
 class BaseModelRecipe(Recipe):

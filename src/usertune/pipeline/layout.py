@@ -250,10 +250,19 @@ def _files_of(folder: Path, result: Result, manifest: Mapping[str, Any]) -> Iter
                 yield file, recorded_digest(name)
     trained: list[Mapping[str, Any]] = [manifest] if result.step == steps.TRAIN.name else []
     trained += manifest["folds"].values() if result.step == steps.TRAIN_FOLDS.name else []
+    own = (folder / result.manifest).parent
     for record in trained:
-        weights = (folder / result.manifest).parent / record["weights_folder"]
-        for name, (size, modified) in record["weights_state"].items():
-            file = weights / name
-            stat = file.stat() if file.is_file() else None
-            if stat is None or (stat.st_size, stat.st_mtime_ns) != (size, modified):
-                yield file, record["weights_files"][name]
+        yield from _changed(own / record["weights_folder"], record["weights_state"], record["weights_files"])
+        for kept in record.get("kept", {}).values():
+            yield from _changed(own / kept["folder"], kept["state"], kept["files"])
+
+
+def _changed(
+    folder: Path, states: Mapping[str, Sequence[int]], digests: Mapping[str, str]
+) -> Iterator[tuple[Path, str]]:
+    """Yield the files of weights with another size or time than recorded, with their recorded SHA-256."""
+    for name, (size, modified) in states.items():
+        file = folder / name
+        stat = file.stat() if file.is_file() else None
+        if stat is None or (stat.st_size, stat.st_mtime_ns) != (size, modified):
+            yield file, digests[name]

@@ -17,7 +17,7 @@ from typing import Any
 
 from usertune.core import step_names as names
 from usertune.core.errors import UserError
-from usertune.core.hashing import NOT_IN_FINGERPRINT, digest
+from usertune.core.hashing import KEPT_STEPS, NOT_IN_FINGERPRINT, digest
 from usertune.core.manifest import read_manifest
 from usertune.core.recipe import Recipe
 from usertune.core.users import format_users
@@ -27,7 +27,7 @@ from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
 from usertune.inference.recipe import AnswersRecipe, ContextSettings, PredictRecipe, PriorRecipe, PriorSettings
 from usertune.models.families.catalogue import module_here, recorded_module
-from usertune.models.recipe import BaseModelRecipe, Pixels
+from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe, Pixels
 from usertune.pipeline import steps
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.reporting.recipe import FigureRecipe, ReportRecipe
@@ -91,6 +91,10 @@ class Recipes:
     def train_folds(self, experiment: str) -> str:
         """Recipe for training an experiment on folds of test users' samples (the same for all users)."""
         return self._train_folds(experiment).text()
+
+    def other_weights(self, experiment: str) -> str:
+        """Recipe for finding the weights of an experiment that does not train them."""
+        return self._other_weights(experiment).text()
 
     def predict(self, experiment: str) -> str:
         """Recipe for predicting with an experiment (the same for all batches of users)."""
@@ -217,6 +221,7 @@ class Recipes:
             dtype=self.study.base_model.dtype,
             **self._thinking,
             users=SplitUsers(train=users.train, validation=users.validation),
+            **_kept_steps(experiment),
             **self._made_with(names.TRAIN),
             upstream=self._sources,
         )
@@ -290,6 +295,20 @@ class Recipes:
             found["context_users"] = {user: study.next_test_user(user) for user in study.users.test}
         return found
 
+    def _other_weights(self, name: str) -> OtherWeightsRecipe:
+        experiment = self.study.experiments[name]
+        assert experiment.mode in ("lora", "full")
+        kept = experiment.checkpoint
+        source: dict[str, Any] = {"of": kept.of, "kept_step": kept.step} if kept else {"path": self._elsewhere(name)}
+        training = {names.TRAIN: _without_kept_steps(self._train(kept.of))} if kept else {}
+        return OtherWeightsRecipe(
+            step=names.OTHER_WEIGHTS,
+            mode=experiment.mode,
+            **source,
+            **self._made_with(names.OTHER_WEIGHTS),
+            upstream={names.BASE_MODEL: _digest(self._base_model), **training},
+        )
+
     def _elsewhere(self, name: str) -> str:
         """Return the path of what an experiment takes from elsewhere, as written in the study."""
         experiment = self.study.experiments[name]
@@ -318,9 +337,11 @@ class Recipes:
     def _weights(self, name: str) -> dict[str, str]:
         """Return the digests of the recipes that make an experiment's weights; empty if nothing is trained for it."""
         experiment = self.study.experiments[name]
+        if experiment.uses_other_weights:
+            return {names.OTHER_WEIGHTS: _digest(self._other_weights(name))}
         if experiment.trained_on_folds or experiment.adapters_of:
             return {names.TRAIN_FOLDS: _digest(self._train_folds(experiment.adapters_of or name))}
-        return {names.TRAIN: _digest(self._train(name))} if experiment.trained else {}
+        return {names.TRAIN: _without_kept_steps(self._train(name))} if experiment.trained else {}
 
     def _score(self, name: str) -> ScoreRecipe:
         return ScoreRecipe(
@@ -362,7 +383,7 @@ class Recipes:
                 {
                     "name": name,
                     "mode": value.mode,
-                    **({} if value.weights == "global" else {"scope": value.weights}),
+                    **({} if value.whose_weights == "global" else {"scope": value.whose_weights}),
                     **self._group_of(name),
                 }
                 for name, value in study.experiments.items()
@@ -443,6 +464,7 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
     plug_ins = {
         names.PREPARE: (reader, task),
         names.BASE_MODEL: family,
+        names.OTHER_WEIGHTS: family,
         names.TRAIN: family,
         names.TRAIN_FOLDS: family,
         names.PREDICT: (ENGINES.module(study.evaluation.engine.kind), *family),
@@ -530,9 +552,21 @@ def _digest(recipe: Recipe) -> str:
     return digest(recipe.as_json())
 
 
+def _kept_steps(experiment: Experiment) -> dict[str, Any]:
+    """Empty unless the study sets some, so that other recipes do not change."""
+    assert experiment.training is not None
+    steps = experiment.training.keep_checkpoints
+    return {KEPT_STEPS: tuple(sorted(steps))} if steps else {}
+
+
+def _without_kept_steps(recipe: TrainRecipe) -> str:
+    """Return the digest of a training's recipe for what uses its result, which kept weights do not change."""
+    return digest({key: value for key, value in recipe.as_json().items() if key != KEPT_STEPS})
+
+
 def _training_settings(experiment: Experiment) -> TrainingSettings:
     assert experiment.training is not None
-    hidden = {*EXECUTION_KEYS, "freeze" if experiment.mode == "lora" else "lora"}
+    hidden = {*EXECUTION_KEYS, KEPT_STEPS, "freeze" if experiment.mode == "lora" else "lora"}
     # Defaults are left out, as in recipes of older releases.
     hidden |= {
         key for key, usual in (("keep", "last"), ("early_stopping", None)) if getattr(experiment.training, key) == usual

@@ -165,6 +165,18 @@ def _weights_on_folds(study: Study, item: Item) -> Iterator[Item]:
         yield Item(study.experiments[item.experiment].adapters_of, (owners[user],))
 
 
+def _each_experiment_with_other_weights(study: Study) -> Iterator[Item]:
+    for name, experiment in study.experiments.items():
+        if experiment.uses_other_weights:
+            yield Item(name)
+
+
+def _checkpoint_of(study: Study, item: Item) -> Iterator[Item]:
+    kept = study.experiments[str(item.experiment)].checkpoint
+    if kept is not None:
+        yield Item(kept.of)
+
+
 def _each_batch_of_test_users(study: Study) -> Iterator[Item]:
     for name in study.experiments:
         for users in study.test_batches:
@@ -279,6 +291,18 @@ TRAIN_FOLDS = Step(
     ask_for="an experiment",
     gpu=True,
 )
+OTHER_WEIGHTS = Step(
+    name=names.OTHER_WEIGHTS,
+    items=_each_experiment_with_other_weights,
+    manifest="other_weights/{experiment}.json",
+    log="logs/other_weights/{experiment}.log",
+    inputs=(Input("base_model", names.BASE_MODEL), Input("training", names.TRAIN, of=_checkpoint_of)),
+    label="weights of {experiment}",
+    doing="reading the weights of {experiment}",
+    counted=("set of weights to read", "sets of weights to read"),
+    results="weights that were not trained for their experiment",
+    ask_for="an experiment",
+)
 PREDICT = Step(
     name=names.PREDICT,
     items=_each_batch_of_test_users,
@@ -289,6 +313,7 @@ PREDICT = Step(
         Input("weights", names.TRAIN),
         Input("weights", names.TRAIN_FOLDS, of=_weights_on_folds),
         Input("start", names.TRAIN, of=_start_of),
+        Input("weights", names.OTHER_WEIGHTS),
         Input("samples", names.PREPARE),
         Input("targets", names.PREPARE, of=_users_of_prior),
         Input("context", names.PREPARE, of=_users_of_context),
@@ -387,7 +412,10 @@ REPORT = Step(
     of_comparison=True,
 )
 
-_IN_ORDER = (PREPARE, LEAKAGE, BASE_MODEL, TRAIN, TRAIN_FOLDS, PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT)
+_IN_ORDER = (
+    *(PREPARE, LEAKAGE, BASE_MODEL, TRAIN, TRAIN_FOLDS, OTHER_WEIGHTS),
+    *(PREDICT, SCORE, COMPARE, FIGURE, AUDIT, REPORT),
+)
 STEPS = {step.name: step for step in _IN_ORDER}
 
 # Steps that the audit checks before the report is written.

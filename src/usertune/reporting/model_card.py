@@ -34,6 +34,7 @@ class CardFacts:
         data: (key, value) that describe the data, without paths.
         origin: (key, value) by which the results can be found again.
         merged: what `usertune.inference.merge.merge_adapter` returned; None if nothing was merged.
+        source: where the weights come from, if the study did not train them; otherwise None.
     """
 
     study: str
@@ -48,6 +49,7 @@ class CardFacts:
     data: Sequence[tuple[str, str]]
     origin: Sequence[tuple[str, str]]
     merged: Mapping[str, Any] | None = None
+    source: str | None = None
 
 
 def model_card(facts: CardFacts) -> str:
@@ -100,7 +102,7 @@ def _body(facts: CardFacts, on_hub: str | None) -> str:
     license_note = "" if facts.license else " Nobody stated a license; that of the base model and of the data apply."
     sections = [
         f"# {facts.experiment} ({facts.study})",
-        f"{what} {base}, trained by the study `{facts.study}` with usertune.{license_note}",
+        f"{what} {base}, {_whose(facts)}.{license_note}",
         "## Results",
         f"This model is the row `{facts.experiment}`.\n\n{facts.summary.strip()}",
     ]
@@ -113,6 +115,12 @@ def _body(facts: CardFacts, on_hub: str | None) -> str:
     sections += ["## Use", _use(facts, on_hub), "## Origin", _table(facts.origin)]
     sections.append("`study.yaml` has all settings of the study; `CITATION.cff` says how to cite usertune.")
     return "\n\n".join(sections) + "\n"
+
+
+def _whose(facts: CardFacts) -> str:
+    if facts.source is None:
+        return f"trained by the study `{facts.study}` with usertune"
+    return f"not trained by the study `{facts.study}`, which measured it with usertune: {_cell(facts.source)}"
 
 
 def _use(facts: CardFacts, on_hub: str | None) -> str:

@@ -174,6 +174,10 @@ def _experiment(crate: ROCrate, experiment: Experiment, found: Mapping[str, Any]
         source = _from_elsewhere(crate, name, fingerprints[SOURCE]) if SOURCE in fingerprints else None
         return [_prediction(crate, name, label, source, found)]
     base = _base_model(crate, fingerprints[BASE_MODEL])
+    if SOURCE in fingerprints:
+        weights = _from_elsewhere(crate, name, fingerprints[SOURCE])
+        weights["isBasedOn"] = base
+        return [_prediction(crate, name, label, weights, found)]
     folds = fingerprints.get(TRAIN_FOLDS, {})
     if not fingerprints[TRAIN] and not folds:
         return [_prediction(crate, name, label, base, found)]
@@ -206,10 +210,9 @@ def _experiment(crate: ROCrate, experiment: Experiment, found: Mapping[str, Any]
 
 def _from_elsewhere(crate: ROCrate, name: str, source: Mapping[str, Any]) -> ContextEntity:
     """Return the entity of what an experiment takes from elsewhere, with the digest of each of its files."""
-    kind = source["kind"]
     properties: dict[str, Any] = {
-        "name": f"{kind.capitalize()} of {name} from elsewhere: {source['path']}",
-        "description": f"The {kind} that the experiment uses; they were made outside this study",
+        "name": f"{name}: {source['name']}",
+        "description": "What the experiment uses and does not make itself",
         "identifier": _compact(
             _fingerprint(crate, _id(SOURCE, name, sha256[:ID_DIGITS]), file, sha256)
             for file, sha256 in source["sha256"].items()

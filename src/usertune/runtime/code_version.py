@@ -26,6 +26,7 @@ STEP_ENTRIES = {
     names.BASE_MODEL: ("usertune.models.base_model",),
     names.TRAIN: ("usertune.training.train", "usertune.training.distributed.training_process"),
     names.TRAIN_FOLDS: ("usertune.training.train_folds",),
+    names.OTHER_WEIGHTS: ("usertune.models.external_weights",),
     names.PREDICT: ("usertune.inference.predict",),
     # Predictions without a model.
     names.PRIOR: ("usertune.inference.prior",),

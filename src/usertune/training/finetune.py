@@ -45,7 +45,6 @@ from usertune.training.callbacks import (
     SayProgress,
     StopOnSignal,
     ValidateAtEnd,
-    newest_checkpoint,
     step_of,
 )
 from usertune.training.distributed.collectives import (
@@ -60,6 +59,7 @@ from usertune.training.distributed.collectives import (
 )
 from usertune.training.effort import Effort
 from usertune.training.finite import StopIfNotFinite, advice_for
+from usertune.training.kept import KeepSteps, checkpoint_to_resume
 from usertune.training.moved import WeightSample, adapter_change, warn_if_hardly
 from usertune.training.processes import ALONE, Processes
 from usertune.training.recipe import Execution, TrainingSettings, TrainRecipe
@@ -168,7 +168,10 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
         run.training.early_stopping,
     )
     trainer.add_callback(best)
-    resumed_from = from_first(lambda: newest_checkpoint(work))
+    trainer.add_callback(
+        KeepSteps(work, run.recipe.keep_checkpoints, partial(_save_weights, trainer, processor, run, before))
+    )
+    resumed_from = from_first(lambda: checkpoint_to_resume(work, run.recipe.keep_checkpoints))
     if resumed_from:
         logger.info("resuming from %s", resumed_from)
     with stop, _disk_problems_named(work):

@@ -52,6 +52,8 @@ class TrainRecipe(Recipe):
     dtype: Literal["bfloat16", "float32"]
     thinking: bool | None = None
     users: SplitUsers | None = None
+    keep_checkpoints: tuple[int, ...] = ()
+    """Optimizer steps after which the weights are kept too. Not part of the fingerprint."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -24,6 +24,7 @@ from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
 from usertune.training.distributed import launch
+from usertune.training.kept_files import require_steps, with_states
 from usertune.training.loader_workers import socket_folder
 from usertune.training.processes import ALONE, Processes
 from usertune.training.recipe import Execution, TrainRecipe, TrainTask
@@ -113,10 +114,11 @@ def train_experiment(
     with one_at_a_time(work / ".lock", f"training {experiment}"):
         if recipe.provenance is not None:
             discard_mismatched(work, TRAIN, recorded_module(base))
-        result = completed(work)
+        result = completed(work, recipe.keep_checkpoints)
         if result is None:
             # These raise before waiting for a GPU if the settings fit neither the samples nor the machine.
             warm_up(recipe.training, len(train), experiment)
+            require_steps(recipe.training, recipe.keep_checkpoints, len(train), experiment)
             if execution.dataloader_num_workers:
                 socket_folder()
             result = _attempt(_task(recipe, execution, files, base, work), allotment)
@@ -133,6 +135,7 @@ def train_experiment(
         "train_samples": len(train),
         "validation_samples": len(validation),
         **result,
+        **({"kept": with_states(result["kept"], files.manifest.parent)} if result.get("kept") else {}),
         "files": {files.losses.name: digest_bytes(losses.encode("utf-8"))},
     }
     write_text(files.losses, losses)

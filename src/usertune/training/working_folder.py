@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from usertune.models.base_folder import model_files
 from usertune.runtime.provenance import UNKNOWN, Provenance, current_provenance, differences, distinct
 from usertune.training import effort
 from usertune.training.attempts import final_failures_kept
+from usertune.training.kept_files import describe_kept, missing_in, remove_kept
 from usertune.training.micro_batch import micro_batch_of_attempt
 from usertune.training.recipe import Execution
 
@@ -67,7 +68,14 @@ def attempted(
     ):
         execution = execution.model_copy(update={"micro_batch_size": micro_batch_size})
         measured = train(execution)
-        result = {**measured, **_digests(work), "execution": execution.model_dump(), "finished": utc_now()}
+        kept = describe_kept(work)
+        result = {
+            **measured,
+            **_digests(work),
+            **({"kept": kept} if kept else {}),
+            "execution": execution.model_dump(),
+            "finished": utc_now(),
+        }
     result["gpus"] = devices
     write_result(work / COMPLETE, result)
     effort.forget(work)
@@ -75,8 +83,8 @@ def attempted(
     return result
 
 
-def completed(work: Path) -> dict[str, Any] | None:
-    """Return the recorded result if training is complete and its files are unchanged."""
+def completed(work: Path, steps: Sequence[int] = ()) -> dict[str, Any] | None:
+    """Return the recorded result if training is complete, its files are unchanged, and it kept the weights of steps."""
     if not (work / COMPLETE).exists():
         return None
     try:
@@ -85,7 +93,12 @@ def completed(work: Path) -> dict[str, Any] | None:
         if digest_bytes(losses) == result["losses_sha256"] and digest_folder(work / WEIGHTS) == result["weights_files"]:
             old = result.pop(OLD_PROVENANCE, [UNKNOWN])
             result.setdefault("provenance", old)
-            return result
+            if result.get("kept", {}) == describe_kept(work):
+                if not (missing := missing_in(result, steps)):
+                    return result
+                logger.info("the weights of the steps %s were not kept; training again", missing)
+                (work / COMPLETE).unlink()
+                return None
     except (UserError, OSError, KeyError) as problem:
         logger.warning("%s", problem)
     logger.warning("%s: the weights or the losses are missing or damaged; training again", work)
@@ -106,6 +119,7 @@ def discard_mismatched(work: Path, step: str, family: tuple[str, ...]) -> None:
             logger.info("made with other code or packages (%s); training again", ", ".join(changes))
             _remove_working_checkpoints(work)
             effort.forget(work)
+            remove_kept(work)
             for stale in (work / COMPLETE, work / PROVENANCE):
                 stale.unlink(missing_ok=True)
 

@@ -83,7 +83,10 @@ def test_version() -> None:
         (["import", "nowhere"], "nowhere: there is no such file or folder"),
         (["export", "--to", "x"], "usertune export: one of the arguments --format --experiment is required; see: user"),
         (["export", "--format", "trl", "--to", "x", "--merge"], "--merge has no meaning with --format; leave it out"),
-        (["export", "--experiment", "vanilla", "--to", "x"], "--experiment vanilla: trained experiments of this stud"),
+        (
+            ["export", "--experiment", "vanilla", "--to", "x"],
+            "--experiment vanilla: experiments of this study with weig",
+        ),
         (["schema", "nowhere"], "nowhere/docs/answers.md: there is no such file; run this in a copy of usertune's"),
         (["completion", "cmd"], "usertune completion: argument shell: invalid choice: 'cmd' (choose from 'bash'"),
     ],

@@ -174,7 +174,9 @@ def test_other_settings_are_refused(complete: SyntheticStudy) -> None:
 
 @pytest.mark.parametrize("name", ["vanilla", "other"])
 def test_only_trained_experiments_can_be_exported(complete: SyntheticStudy, name: str) -> None:
-    with pytest.raises(UserError, match=f"^--experiment {name}: trained experiments of this study: lora, full_tuned$"):
+    with pytest.raises(
+        UserError, match=f"^--experiment {name}: experiments of this study with weights of their own: lora, full_tuned$"
+    ):
         export(complete, experiment=name)
 
 

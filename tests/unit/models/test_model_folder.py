@@ -262,7 +262,7 @@ def test_an_eight_billion_model_costs_milliseconds_to_check_and_no_torch(base: P
         part = dict(list(shapes.items())[number::4])
         write_tensors(base / f"model-{number}.safetensors", part)
         files |= dict.fromkeys(part, f"model-{number}.safetensors")
-    (base / INDEX).write_text(json.dumps({"weight_map": files}))
+    (base / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": files}))
     config = {
         "text_config": {"num_hidden_layers": 36},
         "vision_config": {"depth": 27, "deepstack_visual_indexes": [8, 16, 24]},

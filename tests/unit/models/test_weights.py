@@ -98,7 +98,7 @@ def test_a_model_whose_weights_are_not_complete_is_refused(
 ) -> None:
     _rewrite(base / "model.safetensors", change)
     advice = "base_model.path needs a complete" if mode == "vanilla" else "delete this folder"
-    with pytest.raises(UserError, match=rf"{base}: .*{message}.*; {advice}"):
+    with pytest.raises(UserError, match=rf"{base}: .*{message}.*{advice}"):
         load_for_prediction(base if mode == "vanilla" else BASE, mode, base, "float32")
 
 
@@ -155,7 +155,7 @@ def test_an_adapter_that_is_not_complete_is_refused(
     adapter: Path, change: Callable[[State], State], message: str
 ) -> None:
     _rewrite(adapter / "adapter_model.safetensors", change)
-    with pytest.raises(UserError, match=rf"{adapter}: .*{message}.*; delete this folder"):
+    with pytest.raises(UserError, match=rf"{adapter}: .*{message}.*delete this folder"):
         load_for_prediction(BASE, "lora", adapter, "float32")
 
 

@@ -42,11 +42,13 @@ def training_disk(
     steps: int,
     save_every_steps: int,
     keeps_best: bool,
+    kept: int = 0,
 ) -> Disk:
     """Return what a training writes.
 
     A working checkpoint of mode lora holds the adapter, one of mode full the complete model. The result of mode full is
-    in the study's number format (`usertune.training.finetune`).
+    in the study's number format (`usertune.training.finetune`). ``kept`` is the number of steps whose weights are kept
+    besides the result.
     """
     trained = shape.trained(weights)
     is_lora = isinstance(weights, LoraSettings)
@@ -56,4 +58,4 @@ def training_disk(
     # The Trainer also saves after the last step.
     checkpoints = min(CHECKPOINTS_AT_ONCE, math.ceil(steps / save_every_steps))
     best = BEST_AT_ONCE if keeps_best else 0
-    return Disk(checkpoint, result, checkpoints * checkpoint + (1 + best) * result)
+    return Disk(checkpoint, (1 + kept) * result, checkpoints * checkpoint + (1 + best + kept) * result)

@@ -241,7 +241,13 @@ def _training(study: Study, name: str, shape: ModelShape, own: Trainings, machin
     reached = schedule_reached(training, own.samples)
     manifests = {other: _manifests(study, other) for other in study.experiments}
     disk = training_disk(
-        shape, plan.weights, plan.dtype, reached.steps, training.save_every_steps, training.keep == "best"
+        shape,
+        plan.weights,
+        plan.dtype,
+        reached.steps,
+        training.save_every_steps,
+        training.keep == "best",
+        len(training.keep_checkpoints) if experiment.trained else 0,
     )
     return TrainingEstimate(
         plan=plan,

@@ -106,13 +106,14 @@ def cautions(
 ) -> list[tuple[str, str]]:
     """Return (experiment, reason) for trained experiments that give the same answers as the base model."""
     found = []
-    for name, manifest in trainings.items():
+    for name in dict.fromkeys([*trainings, *(batch["experiment"] for batch in predictions)]):
         effect = effect_of([batch for batch in predictions if batch["experiment"] == name])
-        if did_not_move(manifest):
+        if name in trainings and did_not_move(trainings[name]):
             found.append((name, "training did not move its weights; train longer, or with a higher learning rate"))
         elif effect and effect["largest_change"] == 0:
             whose = "one of its adapters changes" if "adapters" in effect else "its weights change"
-            found.append((name, f"{whose} no answer; train longer, or with a higher learning rate"))
+            more = "; train longer, or with a higher learning rate" if name in trainings else ""
+            found.append((name, f"{whose} no answer{more}"))
     return found
 
 

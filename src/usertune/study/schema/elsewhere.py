@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -10,10 +10,12 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from usertune.core.errors import shown
 from usertune.inference.answers_file import USER_FIELD
-from usertune.study.schema.base import plain_path
+from usertune.study.schema.base import ConfigModel, plain_path
 
-# Keys that say that nothing is trained here.
-ELSEWHERE = ("answers",)
+# Keys with paths of what is made elsewhere.
+ELSEWHERE = ("answers", "weights")
+# Keys that say that an experiment is not trained.
+NOT_TRAINED = (*ELSEWHERE, "checkpoint")
 
 
 def _answers_path(value: str) -> str:
@@ -26,6 +28,15 @@ def _answers_path(value: str) -> str:
 AnswersPath = Annotated[str, Field(min_length=1), AfterValidator(_answers_path)]
 
 
+class CheckpointOf(ConfigModel):
+    """Weights of an earlier step of another experiment."""
+
+    of: str
+    """Name of a trained experiment, whose ``training.keep_checkpoints`` names the step."""
+    step: Annotated[int, Field(gt=0)]
+    """Optimizer step."""
+
+
 def elsewhere_problem(experiment: BaseModel, without_effect: Iterable[str]) -> str | None:
     """Say which keys of an experiment contradict that it is made elsewhere; None if none does.
 
@@ -33,18 +44,44 @@ def elsewhere_problem(experiment: BaseModel, without_effect: Iterable[str]) -> s
         experiment: the experiment.
         without_effect: keys without effect on such an experiment.
     """
-    given = made_elsewhere(experiment)
+    given = made_elsewhere(experiment, NOT_TRAINED)
     if not given:
         return None
     if len(given) > 1:
         return f"{' and '.join(given)} exclude each other; keep one of them"
     fields = type(experiment).model_fields
     if others := [key for key in without_effect if getattr(experiment, key) != fields[key].default]:
-        return f"an experiment with {given[0]} is not made here; remove {', '.join(others)}"
+        return f"an experiment with {given[0]} does not train; remove {', '.join(others)}"
     return None
 
 
-def made_elsewhere(experiment: BaseModel | Mapping[str, Any]) -> list[str]:
-    """Return the keys of `ELSEWHERE` that an experiment, or its section of a study, sets."""
+def made_elsewhere(experiment: BaseModel | Mapping[str, Any], keys: Sequence[str] = ELSEWHERE) -> list[str]:
+    """Return those keys that an experiment, or its section of a study, sets."""
     read = experiment.get if isinstance(experiment, Mapping) else partial(getattr, experiment)
-    return [key for key in ELSEWHERE if read(key) is not None]
+    return [key for key in keys if read(key) is not None]
+
+
+def checkpoint_problem(name: str, experiments: Mapping[str, Any]) -> str | None:
+    """Say why the ``checkpoint`` of an experiment cannot exist; None if it can.
+
+    Args:
+        name: the experiment.
+        experiments: all experiments of the study.
+    """
+    own = experiments[name]
+    key = f"experiments: {name}: checkpoint"
+    other = experiments.get(own.checkpoint.of)
+    trained = [known for known, experiment in experiments.items() if experiment.trained]
+    if other is None or not other.trained:
+        listed = f"one of: {', '.join(trained)}" if trained else "one that is trained; this study trains none"
+        return f"{key}.of: {shown(own.checkpoint.of)} is no trained experiment; name {listed}"
+    if other.mode != own.mode:
+        return f"{key}: {own.checkpoint.of} has mode {other.mode}, so write mode: {other.mode}"
+    kept = sorted(other.training.keep_checkpoints)
+    if own.checkpoint.step not in kept:
+        there = f"it keeps the steps {', '.join(map(str, kept))}" if kept else "it keeps none"
+        return (
+            f"{key}.step: {own.checkpoint.of} does not keep step {own.checkpoint.step} ({there}); add it to "
+            "training.keep_checkpoints"
+        )
+    return None

@@ -6,9 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from usertune.study.schema.base import ConfigModel
+from usertune.study.schema.base import ConfigModel, PlainPath
 from usertune.study.schema.context import Context
-from usertune.study.schema.elsewhere import AnswersPath, elsewhere_problem, made_elsewhere
+from usertune.study.schema.elsewhere import (
+    NOT_TRAINED,
+    AnswersPath,
+    CheckpointOf,
+    elsewhere_problem,
+    made_elsewhere,
+)
 from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.prior import Prior
 from usertune.study.schema.training import Training
@@ -31,6 +37,10 @@ WITHOUT_EFFECT_ELSEWHERE = (
     "training", "gpus", "nodes", "parallel", "max_new_tokens", "engine", "scope", "start_from", "samples", "like",
     "adapters_of",
 )  # fmt: skip
+# The same, for weights that are made elsewhere and answer here.
+WITHOUT_EFFECT_ON_WEIGHTS = tuple(
+    key for key in WITHOUT_EFFECT_ELSEWHERE if key not in ("max_new_tokens", "engine", "context")
+)
 
 Scope = Literal["global", "personal", "pooled"]
 
@@ -39,7 +49,7 @@ def has_training_keys(raw: Any) -> bool:
     """Whether an experiment, as written in a study, takes the study's training keys."""
     if not isinstance(raw, dict) or raw.get("adapters_of") is not None:
         return False
-    return raw.get("mode") in TRAINED_MODES and not made_elsewhere(raw)
+    return raw.get("mode") in TRAINED_MODES and not made_elsewhere(raw, NOT_TRAINED)
 
 
 class Experiment(ConfigModel):
@@ -79,6 +89,11 @@ class Experiment(ConfigModel):
     """Which point is the answer, for mode prior; see docs/personalisation.md."""
     context: Context | None = None
     """Answered samples of other episodes, in the prompt before the question; see docs/personalisation.md."""
+    weights: PlainPath | None = None
+    """Folder of weights that were trained elsewhere: an adapter of PEFT for mode lora, a complete model for mode full
+    (docs/elsewhere.md)."""
+    checkpoint: CheckpointOf | None = None
+    """Weights of an earlier step of another experiment, such as ``{of: lora, step: 500}``."""
 
     gpus: Annotated[int, Field(ge=1)] = 1
     """GPUs for training on each node. Changes only the last digits of sums."""
@@ -121,8 +136,11 @@ class Experiment(ConfigModel):
 
     @model_validator(mode="after")
     def _check(self) -> Experiment:
-        if problem := elsewhere_problem(self, WITHOUT_EFFECT_ELSEWHERE):
+        without_effect = WITHOUT_EFFECT_ON_WEIGHTS if self.generated else WITHOUT_EFFECT_ELSEWHERE
+        if problem := elsewhere_problem(self, without_effect):
             raise ValueError(problem)
+        if self.uses_other_weights and self.mode not in TRAINED_MODES:
+            raise ValueError("weights and checkpoint need mode lora (an adapter) or full (a complete model)")
         if self.mode in ("vanilla", "prior"):
             if self.training is not None:
                 raise ValueError(f"an experiment of mode {self.mode} is not trained; remove its training keys")
@@ -174,7 +192,7 @@ class Experiment(ConfigModel):
         return [key for key in keys if getattr(self, key) != type(self).model_fields[key].default]
 
     @property
-    def weights(self) -> str:
+    def whose_weights(self) -> str:
         """Whose weights answer, in a word: the scope, or ``swapped``."""
         return self.scope if self.adapters_of is None else self.assign
 
@@ -190,7 +208,12 @@ class Experiment(ConfigModel):
 
     @property
     def _is_trained(self) -> bool:
-        return self.mode in TRAINED_MODES and self.adapters_of is None and not made_elsewhere(self)
+        return self.mode in TRAINED_MODES and self.adapters_of is None and not made_elsewhere(self, NOT_TRAINED)
+
+    @property
+    def uses_other_weights(self) -> bool:
+        """Whether the experiment answers with weights that it does not train itself."""
+        return self.weights is not None or self.checkpoint is not None
 
     @property
     def generated(self) -> bool:

@@ -21,6 +21,7 @@ from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.controls import problems_of_controls
 from usertune.study.schema.dataset import Dataset
+from usertune.study.schema.elsewhere import checkpoint_problem
 from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.evaluation import Evaluation
 from usertune.study.schema.experiment import NAME, Experiment
@@ -68,7 +69,7 @@ class Origin(ConfigModel):
     base_model: str | None = None
     """``base_model.path`` as written in the study."""
     elsewhere: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
-    """Experiment -> path of its answers as written in the study, for those that are made elsewhere."""
+    """Experiment -> path of its answers or weights as written in the study, for those that are made elsewhere."""
 
 
 def default_results(name: str) -> str:
@@ -126,6 +127,8 @@ class Study(ConfigModel):
         for name, experiment in self.experiments.items():
             if name in RESERVED_EXPERIMENT_NAMES:
                 raise ValueError(f"experiments: {name!r} is the name of a workflow step; choose another name")
+            if experiment.checkpoint is not None and (problem := checkpoint_problem(name, self.experiments)):
+                raise ValueError(problem)
             if experiment.trained and not self.users.train:
                 raise ValueError(f"users: train is empty, but experiment {name!r} needs training users")
             training = experiment.training if experiment.trained else None

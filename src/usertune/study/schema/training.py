@@ -57,6 +57,8 @@ class Training(ConfigModel):
     """Optimizer steps between validations; the last validation is after the last step."""
     keep: Literal["last", "best"] = "last"
     """Weights to use: those after the last step, or those with the lowest validation loss."""
+    keep_checkpoints: tuple[Annotated[int, Field(gt=0)], ...] = ()
+    """Optimizer steps after which the weights are kept too, for experiments with ``checkpoint``."""
     early_stopping: Annotated[int, Field(gt=0)] | None = None
     """Stop after this many validations in a row without a lower loss; null: train all steps."""
     save_every_steps: Annotated[int, Field(gt=0)] = 100
@@ -83,6 +85,8 @@ class Training(ConfigModel):
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})"
             )
+        if len(set(self.keep_checkpoints)) < len(self.keep_checkpoints):
+            raise ValueError(f"keep_checkpoints ({list(self.keep_checkpoints)}) names a step twice; keep it once")
         if self.warmup_steps is not None and "warmup" in self.model_fields_set:
             raise ValueError(
                 f"warmup ({self.warmup:g}, a share of the steps) and warmup_steps ({self.warmup_steps}) set the same "
