@@ -95,8 +95,10 @@ class StandInEngine:
 
     def __init__(self, settings: EngineSettings, hostile: str = "") -> None:
         self.mode, self.hostile, self.draw = settings.mode, hostile, settings.mode
-        if settings.weights_folder is not None:
-            _, training, *_ = json.loads((settings.weights_folder / "weights.safetensors").read_text())
+        # Weights from elsewhere have other files.
+        own = settings.weights_folder / "weights.safetensors" if settings.weights_folder is not None else None
+        if own is not None and own.exists():
+            _, training, *_ = json.loads(own.read_text())
             self.draw += f" seed {training['seed']}" * (training["seed"] > 0)
 
     def identity(self) -> str:
@@ -139,7 +141,7 @@ class StandInTrainer:
         (weights_folder / "README.md").write_text("weights")
         for step in run.recipe.keep_checkpoints:
             kept_folder(work, step).mkdir(exist_ok=True)
-            (kept_folder(work, step) / "weights.safetensors").write_text(f"{settings} after step {step}")
+            (kept_folder(work, step) / "weights.safetensors").write_text(json.dumps([*json.loads(settings), step]))
         train = [f"{step},{step / 30},train,{2 / step},1e-6\n" for step in range(1, 31)]
         write_text(log_file, "step,epoch,split,loss,learning_rate\n" + "".join(train) + "30,1,validation,0.5,\n")
         loss = 0.5 + 0.1 * abs(math.log10(run.recipe.training.learning_rate / LEARNING_RATES[run.recipe.mode]))
