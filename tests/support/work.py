@@ -16,7 +16,10 @@ Pair = tuple[str, str]
 
 @dataclass
 class Work:
-    """Which experiments were trained, how many answers were generated for whom, what was scored, drawn and compared."""
+    """Which experiments were trained, how many answers were generated for whom, what was scored, drawn and compared.
+
+    ``splits_compared`` is about what the splits have in common (the step leakage), not about scores.
+    """
 
     trained: set[str] = field(default_factory=set)
     generated: dict[Pair, int] = field(default_factory=dict)
@@ -24,6 +27,7 @@ class Work:
     scored: set[Pair] = field(default_factory=set)
     drawn: set[str] = field(default_factory=set)
     compared: bool = False
+    splits_compared: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ def work_since(workplace: Workplace, before: Mark) -> Work:
     }
     drawn = {path.stem for path in results.glob("figures/*.svg") if is_new(path)}
     compared = any(map(is_new, results.glob("tables/summary.csv")))
-    return Work(trained, _generated(workplace, before.answers), scored, drawn, compared)
+    splits_compared = any(map(is_new, results.glob("data/leakage.json")))
+    return Work(trained, _generated(workplace, before.answers), scored, drawn, compared, splits_compared)
 
 
 def run(workplace: Workplace, *arguments: str) -> Work:

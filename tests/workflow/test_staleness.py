@@ -193,7 +193,7 @@ def test_one_sample_edited_and_for_another_user_an_image_replaced_under_the_same
     assert work.trained == set()
     assert work.generated == {(name, user): count for name in EXPERIMENTS for user, count in (("1", 1), ("2", shown))}
     assert _everywhere(*EXPERIMENTS, users=("1",)) <= work.scored <= _everywhere(*EXPERIMENTS)
-    assert (work.drawn, work.compared) == (ALL_DRAWN, True)
+    assert (work.drawn, work.compared, work.splits_compared) == (ALL_DRAWN, True, True)
 
 
 def test_test_user_added(finished: Workplace) -> None:
@@ -204,12 +204,13 @@ def test_test_user_added(finished: Workplace) -> None:
         scored=_everywhere(*EXPERIMENTS, users=("3",)),
         drawn=ALL_DRAWN,
         compared=True,
+        splits_compared=True,
     )
 
 
 def test_test_user_removed(finished: Workplace) -> None:
     finished.replace("  test: 1-2", "  test: 1")
-    assert run(finished) == Work(drawn=ALL_DRAWN, compared=True)
+    assert run(finished) == Work(drawn=ALL_DRAWN, compared=True, splits_compared=True)
     assert "user_2.json" in audit(finished), "what is left over is named"
 
 
@@ -341,6 +342,18 @@ def test_threshold(finished: Workplace) -> None:
 def test_scoring_code(own_code: Workplace) -> None:
     _edit(own_code, "evaluation/score.py", "writer.writerows(rows)", "writer.writerows(list(rows))")
     assert run(own_code) == Work(scored=_everywhere(*EXPERIMENTS), drawn=ALL_DRAWN, compared=True)
+
+
+def test_code_of_the_comparison_of_the_splits(own_code: Workplace) -> None:
+    def reported() -> set[tuple[str, int]]:
+        paths = [*own_code.results.glob("audit/*.json"), own_code.results / "report.html"]
+        return {(path.name, path.stat().st_mtime_ns) for path in paths}
+
+    before = reported()
+    _edit(own_code, "data/leakage.py", "def overlaps(", "OTHER_CODE = 1\n\n\ndef overlaps(")
+    assert run(own_code) == Work(splits_compared=True)
+    assert len(reported()) == len(before) == 2
+    assert not reported() & before
 
 
 # Recorded and flagged, not rerun
