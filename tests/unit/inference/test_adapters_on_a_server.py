@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from tests.support.calls import NO_LIMITS, predict, train
 from tests.support.chat_server import ChatServer, completion
+from tests.support.fold_training import train_on_folds
 from tests.support.stand_in_vllm import BASE_NAME, StandInVllm
 from tests.unit.conftest import BASE, LORA, Prepared
 from usertune.core.errors import UserError
+from usertune.core.manifest import read_result
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.openai import OpenAIEngine
 from usertune.inference.engines.transformers import TransformersEngine
@@ -123,6 +125,42 @@ def test_a_trained_experiment_is_predicted_by_a_server(prepared: Prepared, tmp_p
     assert effect["identical_answers"] == [4, 4]
     assert effect["disagreement"] < effect["bound"] < effect["largest_change"]
     assert made["tokens"]["prompt"] > 0
+
+
+def test_personal_adapters_on_a_fully_trained_model_are_predicted_by_a_server(
+    prepared: Prepared, tmp_path: Path
+) -> None:
+    full = train(**prepared.train_arguments(tmp_path / "full", prepared.train_recipe("full", epochs=1)))
+    started, personal = tmp_path / "full" / full["weights_folder"], tmp_path / "personal"
+    weights = [
+        train_on_folds(prepared, personal / f"users_{user}.json", [user], start=tmp_path / "full/manifest.json")
+        for user in ("1", "2")
+    ]
+    folders = [personal / fold["weights_folder"] for own in weights for fold in read_result(own)["folds"].values()]
+    found = {
+        name: {
+            **prepared.predict_arguments(tmp_path / name, users=("1", "2")),
+            "train_manifest": None,
+            "weights_manifests": weights,
+            "start_manifest": tmp_path / "full" / "manifest.json",
+        }
+        for name in ("here", "there")
+    }
+    with StandInVllm(started, {adapter_name(folder): folder for folder in folders}).server().running() as server:
+        found["there"]["recipe"] |= {"engine": "openai", "engine_settings": {"url": server.url, "model": BASE_NAME}}
+        made = predict(**found["there"], engine={"adapters": True})
+    own = predict(**found["here"])
+    assert len(folders) == 4
+    for key in ("model", "text"):
+        assert [row[key] for row in made["predictions"]] == [row[key] for row in own["predictions"]]
+    assert {body["model"] for body in server.requests} == {BASE_NAME, *map(adapter_name, folders)}
+    assert (made["adapter_effect"]["adapters"], made["adapter_effect"]["identical_answers"]) == (4, [4, 4])
+    # On the untrained base model, the same adapters are refused.
+    other = {**found["there"], "store_folder": tmp_path / "other", "predictions_file": tmp_path / "other.json"}
+    with StandInVllm(BASE, {adapter_name(folder): folder for folder in folders}).server().running() as server:
+        other["recipe"]["engine_settings"]["url"] = server.url
+        with pytest.raises(UserError, match="the base model: the server does not say what the same model says here"):
+            predict(**other, engine={"adapters": True})
 
 
 @pytest.mark.parametrize("canary", ["transformers", "server"])
