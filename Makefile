@@ -53,6 +53,7 @@ bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/dry_run.py
 	$(BIN)/python benchmarks/plan_sweep.py
 	$(BIN)/python benchmarks/fingertip_scale.py
+	$(BIN)/python benchmarks/many_adapters.py
 	$(BIN)/python benchmarks/memory_estimates.py
 	$(BIN)/python benchmarks/one_edit.py
 	$(BIN)/python benchmarks/reproducibility.py

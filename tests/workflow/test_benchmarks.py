@@ -20,7 +20,16 @@ HELPERS = {"check_example", "common", "write_figures"}
 ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
 # They run real Snakemake, or take longest.
-SLOW = {"busy_machine", "demo", "dry_run", "fingertip_scale", "one_edit", "plan_sweep", "reproducibility"}
+SLOW = {
+    "busy_machine",
+    "demo",
+    "dry_run",
+    "fingertip_scale",
+    "many_adapters",
+    "one_edit",
+    "plan_sweep",
+    "reproducibility",
+}
 # Results that a tiny run must have at any speed.
 FOUND: dict[str, dict[str, Any]] = {
     "batched_generation": {"samples": 4, "same_answers": True},
@@ -28,6 +37,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "demo": {"accuracy.vanilla.click_accuracy_low": None, "times.model_loads": 1},
     "dry_run": {"users": 3},
     "fingertip_scale": {"samples": 480, "not_asked": 120, "skipped": 0},
+    "many_adapters": {"adapters": 2, "models.demo.same_answers": True, "models.wider.same_answers": True},
     "memory_estimates": {"process.visual_tokens": 50},
     "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
     "plan_sweep": {"trainings": 2},

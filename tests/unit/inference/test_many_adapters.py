@@ -21,8 +21,8 @@ from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
 from usertune.inference.merge import merge_adapter
 from usertune.inference.questions import Question
-from usertune.models.loading import load_adapter, load_model, load_start
-from usertune.models.one_at_a_time import AdapterSlot
+from usertune.models.loading import load_adapter, load_for_prediction, load_model, load_start
+from usertune.models.one_at_a_time import AdapterSlot, OneAtATime
 from usertune.models.recipe import StartWeights
 
 # Two with the same settings, then one of another rank, then the settings of the first ones again.
@@ -106,6 +106,17 @@ def test_adapters_on_one_base_give_the_tokens_of_each_alone(
     assert together == alone(settings, questions)
     of_one_sample = {key: together[key, questions[0].sample["id"]] for key in adapters}
     assert len({tuple(row) for row in of_one_sample.values()}) > 1, "the adapters give different answers"
+
+
+def test_a_swapped_adapter_is_to_the_bit_that_of_a_model_loaded_with_it(adapters: dict[str, Path]) -> None:
+    models = OneAtATime(BASE, None, "lora", adapters, "bfloat16")
+    for key in (*adapters, "1/1"):
+        expected = dict(load_for_prediction(BASE, "lora", adapters[key], "bfloat16").named_parameters())
+        found = dict(models.use(key).named_parameters())
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            assert found[name].dtype == value.dtype
+            assert torch.equal(found[name], value), name
 
 
 def test_each_adapter_is_shown_to_change_the_model(prepared: Prepared, adapters: dict[str, Path]) -> None:
