@@ -143,7 +143,7 @@ def waiting_trainings():
     """The experiments whose training is about to run, in the order of the study; none in a job."""
     jobs = workflow.dag.needrun_jobs() if workflow.is_main_process else ()
     rules = (steps.TRAIN.name, steps.TRAIN_FOLDS.name)
-    waiting = {job.wildcards.experiment for job in jobs if job.rule.name.partition(" ")[0] in rules}
+    waiting = {job.wildcards.experiment for job in jobs if layout.step_of_rule(job.rule.name) in rules}
     return [name for name in STUDY.experiments if name in waiting]
 
 

@@ -100,7 +100,7 @@ if PERSONAL:
 
         rule:
             name:
-                rule_of_batch(steps.TRAIN_FOLDS, batch)
+                layout.rule_of_folds(users)
             input:
                 base_model=manifest_of(steps.BASE_MODEL),
                 start=start_of_folds,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from usertune.core.step_names import PREDICT_FROM_STORE, READ_ANSWERS, STEP_NAMES
+from usertune.core.step_names import PREDICT_FROM_STORE, READ_ANSWERS, STEP_NAMES, TRAIN_FOLDS
 from usertune.core.users import batch_label
 from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.steps import STEPS, Item
@@ -82,7 +82,8 @@ def test_rules_take_paths_from_the_table(file: Path) -> None:
 def test_every_step_has_a_rule_and_a_recipe(step) -> None:
     rules = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
     constant = f"steps.{step.name.upper()}"
-    named = rf"rule:\n +name:\n +rule_of_batch\({constant}, batch\)" if step.batch_log else f"rule {step.name}:"
+    of_batch = rf"rule_of_batch\({constant}, batch\)" if step.name != TRAIN_FOLDS else r"layout\.rule_of_folds\(users\)"
+    named = rf"rule:\n +name:\n +{of_batch}" if step.batch_log else f"rule {step.name}:"
     (rule,) = re.findall(rf"^ *{named}\n(.*?)(?=^ *rule\b|\Z)", rules, re.MULTILINE | re.DOTALL)
     log, recipe = f"log_of({constant})", f"recipe_of({constant})"
     if step.batch_log:

@@ -15,6 +15,7 @@ import pytest
 
 from tests.support.workplace import LOCAL_PROFILE, Workplace, kill_group, new_workplace, wait_until
 from usertune.demo.dataset import Counts
+from usertune.pipeline.layout import step_of_rule
 
 pytestmark = pytest.mark.workflow
 LORA = "results/checkpoints/lora/manifest.json"
@@ -143,7 +144,7 @@ def _usual_seconds(workplace: Workplace) -> dict[str, float]:
     for path in (workplace.folder / ".snakemake/metadata").iterdir():
         record = json.loads(path.read_text())
         # Rules of batches are called by their step and their users.
-        step = record["rule"].split()[0]
+        step = step_of_rule(record["rule"])
         found[step] = max(found.get(step, 0), record["endtime"] - record["starttime"])
     return found
 

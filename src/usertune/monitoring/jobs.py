@@ -20,6 +20,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 from slurm_guard.journal import Journal
 from slurm_guard.queue import ListedJob
 from usertune.cluster.job_names import JOURNAL
+from usertune.pipeline.layout import step_of_rule
 from usertune.runtime.job_record import SIGN_OF_LIFE_SECONDS
 from usertune.runtime.locks import RESULTS_HOLDER
 
@@ -112,8 +113,8 @@ class Submission:
 
     @property
     def step(self) -> str:
-        """Name of its step. The rule of a batch of users also names the users."""
-        return self.rule.partition(" ")[0]
+        """Name of its step."""
+        return step_of_rule(self.rule)
 
 
 @dataclass(frozen=True)

@@ -160,13 +160,26 @@ class _Made:
         return tuple(dict.fromkeys(found))
 
 
+def rule_of_folds(users: Sequence[str]) -> str:
+    """Return the rule that trains on the folds of each user of a batch.
+
+    Snakemake passes names of rules to jobs on a cluster without quotes, so there is no space in it. A hyphen is in no
+    name of an experiment, which is a rule too.
+    """
+    return f"{steps.TRAIN_FOLDS.name}-users-{batch_label(users)}"
+
+
+def step_of_rule(rule: str) -> str:
+    """Return the name of a rule's step. The rule of a batch of users also names the users."""
+    return rule.partition(" ")[0].partition("-users-")[0]
+
+
 def job_of(study: Study, result: Result) -> tuple[str, dict[str, str]]:
     """Return the rule and the wildcards of the job that makes a result."""
     if result.step == steps.TRAIN_FOLDS.name and result.experiment is not None:
         batch = next((users for users in study.test_batches if result.users[0] in users), ())
         personal = study.experiments[result.experiment].scope == "personal"
-        rule = f"{result.step} users {batch_label(batch)}" if personal else result.step
-        return rule, {"experiment": result.experiment}
+        return rule_of_folds(batch) if personal else result.step, {"experiment": result.experiment}
     return result.step, result.wildcards
 
 
