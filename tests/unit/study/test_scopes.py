@@ -130,6 +130,20 @@ def test_swapped_adapters_are_those_of_the_user_some_places_on() -> None:
     assert study.experiments["s"].training is None
 
 
+def test_sweeps_give_every_pair_of_user_and_adapter_and_numbers_of_samples() -> None:
+    study = study_with(
+        {
+            "p": {**PERSONAL, "sweep": {"samples": [10, "all"]}},
+            "q": PERSONAL,
+            "s": {"mode": "lora", "adapters_of": "q", "sweep": {"shift": [1, 2]}},
+        }
+    )
+    assert [one.samples for one in study.experiments.values() if one.group == "p"] == [10, "all"]
+    swapped = [name for name, one in study.experiments.items() if one.group == "s"]
+    pairs = {pair for name in swapped for pair in study.adapter_owners(name).items()}
+    assert pairs == {(user, owner) for user in "123" for owner in "123" if user != owner}
+
+
 def test_personal_weights_alone_need_no_training_users() -> None:
     users = {"train": [], "test": "1-3"}
     study = study_from_config({**_plain(), "users": users, "experiments": {"p": PERSONAL}})
