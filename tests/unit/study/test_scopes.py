@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from usertune.core.errors import UserError
-from usertune.study.load import study_from_config
+from usertune.study.copy import read_resolved, resolved_text, study_text
+from usertune.study.load import load_study, study_from_config
 from usertune.study.schema.study import Study
 
 PERSONAL = {"mode": "lora", "scope": "personal"}
@@ -142,6 +144,21 @@ def test_sweeps_give_every_pair_of_user_and_adapter_and_numbers_of_samples() -> 
     swapped = [name for name, one in study.experiments.items() if one.group == "s"]
     pairs = {pair for name in swapped for pair in study.adapter_owners(name).items()}
     assert pairs == {(user, owner) for user in "123" for owner in "123" if user != owner}
+
+
+def test_the_copies_of_a_study_load_as_the_same_experiments(tmp_path: Path) -> None:
+    study = study_with(
+        {
+            "p": {**PERSONAL, "start_from": "full", "samples": 10, "training": {"warmup_steps": 3}},
+            "q": {"mode": "lora", "scope": "pooled", "like": "p", "training": {"epochs": 3}},
+            "s": {"mode": "lora", "adapters_of": "p", "shift": 2},
+        }
+    )
+    file, resolved = tmp_path / "study.yaml", tmp_path / "study.json"
+    file.write_text(study_text(study, {}))
+    resolved.write_text(resolved_text(study))
+    for copy in (load_study([file]), read_resolved(resolved)):
+        assert (copy.experiments, copy.folds) == (study.experiments, study.folds)
 
 
 def test_personal_weights_alone_need_no_training_users() -> None:
