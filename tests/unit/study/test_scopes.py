@@ -58,6 +58,11 @@ def study_with(experiments: dict[str, Any], **sections: Any) -> Study:
             "experiments.p.start_from: no experiment is named ful; use one of",
         ),
         ({"p": {**PERSONAL, "start_from": "p"}}, {}, "experiments.p.start_from: experiment p has scope personal"),
+        (
+            {"p": {**PERSONAL, "training": {"keep_checkpoints": [5]}}},
+            {},
+            "experiments.p.training: keep_checkpoints: trainings on folds keep only their last weights",
+        ),
         ({"s": {"mode": "lora", "adapters_of": "p"}}, {}, "experiments.s.adapters_of: no experiment is named p"),
         ({"s": {"mode": "lora", "adapters_of": "full"}}, {}, "adapters_of: experiment full has no adapters for each"),
         (

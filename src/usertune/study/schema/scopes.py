@@ -37,6 +37,13 @@ def scope_problems(study: Study) -> Iterator[tuple[str, str, str]]:
                 f"{key} needs a validation loss, and trainings on folds have no validation samples; set keep: last "
                 "and early_stopping: null for this experiment",
             )
+        if training and training.keep_checkpoints:
+            yield (
+                name,
+                "training",
+                "keep_checkpoints: trainings on folds keep only their last weights; set keep_checkpoints: [] for this "
+                "experiment",
+            )
         if experiment.start_from is not None and (problem := _start_problem(study, experiment.start_from)):
             yield name, "start_from", problem
 
