@@ -29,7 +29,7 @@ OPTIONS = {
     "train-users": (63, 1, "users to train on"),
     "validation-users": (10, 0, "users to validate on"),
     "test-users": (10, 1, "users to test on"),
-    "experiments": (3, 1, "vanilla, lora and full, or the first of them"),
+    "experiments": (6, 1, "vanilla, lora, full, personal, pooled and prior, or the first of them"),
     "samples": (0, 4, "samples of each user; 0: as many as the demo has"),
 }
 
@@ -49,6 +49,9 @@ def demo_study(arguments: argparse.Namespace, folder: Path) -> str:
     chosen = {split: parse_users(study["users"][split])[: getattr(arguments, f"{split}_users")] for split in SPLITS}
     study["users"] |= chosen
     study["experiments"] = dict(list(study["experiments"].items())[: arguments.experiments])
+    if "pooled" not in study["experiments"]:
+        # It names experiments that were left out.
+        study["hypothesis"] = None
     study["dataset"]["root"], study["base_model"]["path"] = str(folder / "dataset"), str(common.BASE)
     counts = Counts(*3 * [arguments.samples]) if arguments.samples else Counts()
     make_dataset(folder / "dataset", [int(user) for users in chosen.values() for user in users], 0, counts)

@@ -21,8 +21,12 @@ def test_fine_tuning_helps(tmp_path: Path) -> None:
     make_dataset(workplace.data, [*TEST_USERS, *TRAIN_USERS, *VALIDATION_USERS], 0, Counts())
     workplace.run(timeout=1100)
     with (workplace.results / "tables/summary.csv").open(newline="") as file:
-        vanilla, lora, full = csv.DictReader(file)
+        found = {row["experiment"]: row for row in csv.DictReader(file)}
+    vanilla, lora, full = (found[name] for name in ("vanilla", "lora", "full"))
     assert float(vanilla["click_accuracy"]) < float(lora["click_accuracy"]) <= float(full["click_accuracy"])
     assert float(lora["difference_low"]) > 0
     assert float(full["difference_low"]) > 0
+    # A point without a model says what is due to where users tap, and no training on the user should be below it.
+    for name in ("personal", "pooled"):
+        assert float(found["prior"]["click_accuracy"]) < float(found[name]["click_accuracy"])
     assert "Nothing to be done" in workplace.run()

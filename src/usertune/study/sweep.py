@@ -250,7 +250,9 @@ def _part(key: str, value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return f"{key}{re.sub('[.-]', '_', _number(value))}"
     text = "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    if re.fullmatch("[a-z0-9_]+", text) is None or not isinstance(value, str | bool | None):
+    is_plain = re.fullmatch("[a-z0-9_]+", text) is not None and isinstance(value, str | bool | None)
+    # The text "true" is another value than true.
+    if not is_plain or (isinstance(value, str) and value in ("true", "false", "none")):
         word = re.sub("[^a-z0-9]+", "_", text.lower()).strip("_")[-12:]
         text = f"{word}_{_short_digest(repr(value))}"
     return f"{key}_{text}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from usertune.core.errors import UserError
@@ -126,6 +126,8 @@ VALUES = st.lists(
 
 
 @given(VALUES, VALUES)
+@example([None], ["true", True])
+@example(["none"], [None, "none"])
 def test_any_values_give_different_names_of_the_allowed_form_that_further_values_leave_alone(
     rates: list[Any], schedules: list[Any]
 ) -> None:
