@@ -28,6 +28,7 @@ SLOW = {
     "many_adapters",
     "one_edit",
     "plan_sweep",
+    "random_folds",
     "reproducibility",
 }
 # Results that a tiny run must have at any speed.
@@ -41,6 +42,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "memory_estimates": {"process.visual_tokens": 50},
     "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
     "plan_sweep": {"trainings": 2},
+    "random_folds": {"episode.samples": 12, "episode.samples_with_screenshot_of_another_fold": 0},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
     "weight_checks": {"tensors_of_the_folder": 732},
 }
