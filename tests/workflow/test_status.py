@@ -84,7 +84,7 @@ def _check_times(workplace: Workplace) -> None:
     code, text = workplace.usertune("status", *STUDY, "--times")
     assert code == 0, text
     assert "1 GPU job (1 prediction job); 0 loads of a base model" in text
-    assert "Found everything done, and loaded no model: predicting lora, users 1-2" in text
+    assert "Loaded no model of their own: predicting lora, users 1-2" in text
 
 
 def test_a_job_that_was_killed(workplace: Workplace) -> None:

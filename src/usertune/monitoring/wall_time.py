@@ -41,7 +41,7 @@ class JobTime:
         work: from then until the program ended.
         teardown: from then until the allocation ended.
         detection_lag: from then until the run noticed that.
-        model_loads: how often it loaded a base model; 0 if it found everything done.
+        model_loads: how often it loaded a base model.
     """
 
     label: str
@@ -62,8 +62,8 @@ class JobTime:
         return self.queue + self.startup + self.work + self.teardown + self.detection_lag
 
     @property
-    def found_done(self) -> bool:
-        """Whether it succeeded and had nothing to train or generate."""
+    def loaded_nothing(self) -> bool:
+        """Whether it succeeded without loading a base model."""
         return self.outcome == "ended" and not self.model_loads
 
 

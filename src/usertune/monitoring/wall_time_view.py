@@ -29,8 +29,8 @@ def render_times(spent: WallTime | None) -> RenderableType:
     until = "until now" if spent.active else f"until {spent.until:%H:%M:%S}"
     head = Text(f"{spent.study}: run of {spent.since:%Y-%m-%d %H:%M:%S} {until}: {clock(spent.seconds)}", style="bold")
     parts: list[RenderableType] = [head, Text(_counts(spent)), Text(), _jobs(spent), Text(), _shares(spent)]
-    if found_done := [job.label for job in spent.jobs if job.found_done]:
-        parts += [Text(), Text(f"Found everything done, and loaded no model: {'; '.join(found_done)}")]
+    if without := [job.label for job in spent.jobs if job.loaded_nothing]:
+        parts += [Text(), Text(f"Loaded no model of their own: {'; '.join(without)}")]
     return Group(*parts)
 
 

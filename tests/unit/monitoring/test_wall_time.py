@@ -150,10 +150,10 @@ def test_jobs_on_this_machine_have_only_work(complete: SyntheticStudy) -> None:
         "other": 7,
     }
     assert (found.allocations, found.local_jobs, found.model_loads) == ({}, {"train": 1, "predict": 2}, 2)
-    assert [job.label for job in found.jobs if job.found_done] == ["predicting lora, users 1-2"]
+    assert [job.label for job in found.jobs if job.loaded_nothing] == ["predicting lora, users 1-2"]
     text = shown(found)
     assert "3 GPU jobs (1 training job, 2 prediction jobs); 2 loads of a base model" in text
-    assert "Found everything done, and loaded no model: predicting lora, users 1-2" in text
+    assert "Loaded no model of their own: predicting lora, users 1-2" in text
 
 
 def test_earlier_attempts_and_earlier_runs(complete: SyntheticStudy) -> None:
@@ -191,7 +191,7 @@ def test_an_allocation_whose_program_never_started(complete: SyntheticStudy) -> 
         35,
         "no start",
     )
-    assert not job.found_done
+    assert not job.loaded_nothing
 
 
 def test_times_that_slurm_does_not_know_and_clocks_that_differ(complete: SyntheticStudy) -> None:

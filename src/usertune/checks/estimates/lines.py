@@ -25,9 +25,8 @@ def estimates_in_lines(estimate: Estimate) -> str:
         )
         lines.append(f"    learning rate {training.reached.in_words()}")
         if training.count > 1:
-            lines.append(
-                f"    in each of {training.count:,} trainings on folds, with {training.loads:,} loads of the model"
-            )
+            loads = f"{training.loads:,} load{'s' * (training.loads != 1)} of the model"
+            lines.append(f"    in each of {training.count:,} trainings on folds, with {loads}")
     return "\n".join([*lines, disk(estimate), *warnings(estimate)])
 
 
