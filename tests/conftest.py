@@ -26,10 +26,6 @@ NICENESS = 5
 SLOW_ROOMS = {"demo", "inference", "models", "training"}
 SLOW_IMPORTS = re.compile(r"^\s*(?:import|from) (?:torch|transformers|peft|safetensors|snakemake\w*)\b", re.MULTILINE)
 
-# A busy machine is no error; pytest has time limits for whole tests.
-settings.register_profile("tests", deadline=None)
-settings.load_profile("tests")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--fast``, for work in progress."""
