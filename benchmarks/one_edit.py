@@ -33,7 +33,8 @@ from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import questions_of
 from usertune.inference.recipe import PredictRecipe
 from usertune.inference.stored_answers import StoredAnswers
-from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.plug_ins import current_code
+from usertune.pipeline.recipes import Recipes
 from usertune.runtime.provenance import current_provenance, installed_versions
 from usertune.study.load import load_study
 

@@ -11,7 +11,8 @@ from usertune.core.errors import UserError
 from usertune.core.users import batch_label
 from usertune.pipeline import layout, steps
 from usertune.pipeline.job_files import JobFiles
-from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.plug_ins import current_code
+from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.results_folder import IMAGE_HASHES, check_owner, check_writable
 from usertune.runtime.provenance import installed_versions
 from usertune.study.load import study_from_config

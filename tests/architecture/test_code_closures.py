@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from usertune.pipeline.recipes import chosen_plug_ins
+from usertune.pipeline.plug_ins import chosen_plug_ins
 from usertune.runtime.code_version import code_of
 from usertune.study.load import load_study
 

@@ -15,7 +15,7 @@ import pytest
 
 from usertune.data.readers.catalogue import READERS
 from usertune.inference.engines.catalogue import ENGINES
-from usertune.pipeline.recipes import current_code
+from usertune.pipeline.plug_ins import current_code
 from usertune.study.load import study_from_config
 from usertune.tasks.catalogue import TASKS
 
@@ -42,7 +42,7 @@ from usertune.core.manifest import read_result
 from usertune.data.samples import read_samples
 from usertune.evaluation.answers import Answer
 from usertune.evaluation.score import score_samples
-from usertune.pipeline.recipes import current_code
+from usertune.pipeline.plug_ins import current_code
 from usertune.study.load import schema_text, study_from_config
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import aggregates, at_thresholds

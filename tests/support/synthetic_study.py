@@ -42,7 +42,8 @@ from usertune.models.external_weights import WeightFiles, describe_weights
 from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result, audit_path, results_of
-from usertune.pipeline.recipes import AuditRecipe, Recipes, current_code
+from usertune.pipeline.plug_ins import current_code
+from usertune.pipeline.recipes import AuditRecipe, Recipes
 from usertune.pipeline.results_folder import IMAGE_HASHES
 from usertune.runtime.provenance import installed_versions
 from usertune.study.copy import study_text

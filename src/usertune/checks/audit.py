@@ -29,7 +29,9 @@ from usertune.data.samples import read_samples
 from usertune.models.base_folder import is_local, model_files
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, Result, read_checked, results_of
-from usertune.pipeline.recipes import AuditRecipe, Recipes, code_key, current_code, recipe_changes
+from usertune.pipeline.plug_ins import code_key, current_code
+from usertune.pipeline.recipe_changes import recipe_changes
+from usertune.pipeline.recipes import AuditRecipe, Recipes
 from usertune.runtime.provenance import UNKNOWN, differences, installed_versions
 from usertune.study.schema.study import Study
 

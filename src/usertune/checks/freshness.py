@@ -17,7 +17,8 @@ from usertune.data.samples import read_user, request_digest
 from usertune.models.base_folder import from_record, is_local
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, read_checked, results_of
-from usertune.pipeline.recipes import Recipes, recipe_changes
+from usertune.pipeline.recipe_changes import recipe_changes
+from usertune.pipeline.recipes import Recipes
 from usertune.study.schema.study import Study
 from usertune.training.kept_files import missing_in
 

@@ -17,7 +17,8 @@ from usertune.checks.freshness import Freshness
 from usertune.checks.preflight import check_sources
 from usertune.cli.study_arguments import add_study, study_of
 from usertune.core.errors import UserError
-from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.plug_ins import current_code
+from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.results_folder import check_owner
 from usertune.runtime.provenance import installed_versions
 

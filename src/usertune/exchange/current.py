@@ -9,7 +9,8 @@ from pathlib import Path
 from usertune.checks.freshness import Freshness
 from usertune.core.errors import UserError
 from usertune.pipeline.layout import needed_for
-from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.plug_ins import current_code
+from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.results_folder import check_owner
 from usertune.runtime.provenance import installed_versions
 from usertune.study.schema.study import Study

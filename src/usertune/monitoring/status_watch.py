@@ -23,7 +23,8 @@ from usertune.monitoring.status import Status, status_of
 from usertune.monitoring.status_view import render
 from usertune.monitoring.wall_time import wall_time_of
 from usertune.monitoring.wall_time_view import render_times
-from usertune.pipeline.recipes import Recipes, current_code
+from usertune.pipeline.plug_ins import current_code
+from usertune.pipeline.recipes import Recipes
 from usertune.runtime.provenance import installed_versions
 from usertune.study.schema.study import Study
 

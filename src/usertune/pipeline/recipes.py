@@ -8,42 +8,31 @@ if something differs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from usertune.core import step_names as names
-from usertune.core.errors import UserError
 from usertune.core.hashing import KEPT_STEPS, NOT_IN_FINGERPRINT, digest
-from usertune.core.manifest import read_manifest
 from usertune.core.recipe import Recipe
 from usertune.core.users import format_users
-from usertune.data.readers.catalogue import READERS
 from usertune.data.recipe import LeakageRecipe, PrepareRecipe, PromptSettings
 from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
-from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES
+from usertune.inference.engines.catalogue import DEFAULT_ENGINE
 from usertune.inference.recipe import AnswersRecipe, ContextSettings, PredictRecipe, PriorRecipe, PriorSettings
-from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe, Pixels
-from usertune.pipeline import steps
-from usertune.reporting.figures.catalogue import FIGURES
+from usertune.pipeline.plug_ins import code_key, recorded_code
 from usertune.reporting.recipe import FigureRecipe, ReportRecipe
-from usertune.runtime.code_version import code_version
 from usertune.study.files import SPLITS
 from usertune.study.schema.elsewhere import made_elsewhere
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Rerun, Study
-from usertune.tasks.catalogue import TASKS
 from usertune.training.recipe import Execution, SplitUsers, TrainFoldsRecipe, TrainingSettings, TrainRecipe
 
 # `training` keys that change speed or fault tolerance, but only the last digits of results (docs/reproducibility.md).
 EXECUTION_KEYS = frozenset(Execution.model_fields)
-
-_ABSENT = object()
 
 
 class AuditRecipe(Recipe):
@@ -449,103 +438,6 @@ class Recipes:
     @cached_property
     def _scores(self) -> dict[str, str]:
         return {f"score {name}": _digest(self._score(name)) for name in self.study.experiments}
-
-
-def current_code(study: Study) -> dict[str, str]:
-    """Return the current code version of every step (with the plug-ins that the study chose) and every figure."""
-    return {name: code_version(step, plug_ins) for name, (step, plug_ins) in chosen_plug_ins(study).items()}
-
-
-def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Return the step and the plug-in modules for each code version: one per step, and one per figure."""
-    reader, task = READERS.module(study.dataset.format), TASKS.module(study.dataset.task)
-    tasks = (task, *(TASKS.module(further) for further in study.evaluation.further_tasks))
-    family = _family(study)
-    plug_ins = {
-        names.PREPARE: (reader, task),
-        names.BASE_MODEL: family,
-        names.OTHER_WEIGHTS: family,
-        names.TRAIN: family,
-        names.TRAIN_FOLDS: family,
-        names.PREDICT: (ENGINES.module(study.evaluation.engine.kind), *family),
-        names.SCORE: tasks,
-        names.COMPARE: tasks,
-        names.REPORT: tasks,
-        names.AUDIT: (reader,),
-    }
-    of_steps = {step: (step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
-    of_engines: dict[str, tuple[str, tuple[str, ...]]] = {
-        code_key(study, names.PREDICT, name): (
-            (names.PREDICT, (ENGINES.module(study.engine_of(name).kind), *family))
-            if experiment.prior is None
-            else (names.PRIOR, (task,))
-        )
-        for name, experiment in study.experiments.items()
-    }
-    of_figures = {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), *tasks)) for name in FIGURES}
-    return of_steps | of_engines | of_figures
-
-
-def code_key(study: Study, step: str, experiment: str | None) -> str:
-    """Return the key of the code version of a step's result in `current_code`.
-
-    Predictions of an experiment with an engine of its own, or without a model, have a version of their own.
-    """
-    if step != names.PREDICT or experiment is None:
-        return step
-    if study.experiments[experiment].prior is not None:
-        return names.PRIOR
-    own, usual = study.engine_of(experiment).kind, study.evaluation.engine.kind
-    return step if own == usual else f"{step}:{own}"
-
-
-def recorded_code(study: Study) -> list[str]:
-    """Return the keys of `current_code` for results that record the code they were made with."""
-    return list(
-        dict.fromkeys(
-            code_key(study, step, name) for step in steps.RECORDED_STEPS for name in (None, *study.experiments)
-        )
-    )
-
-
-def _family(study: Study) -> tuple[str, ...]:
-    """Return the module of the base model's family; empty before anything of the model is on this machine."""
-    if found := module_here(study.base_model.path, study.base_model.revision):
-        return found
-    # A folder that was moved, or a cache of another machine: the results still name the family.
-    try:
-        return recorded_module(read_manifest(Path(study.results) / steps.BASE_MODEL.manifest))
-    except (UserError, OSError):
-        return ()
-
-
-def recipe_changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return the different settings of two recipes, as ``training.epochs: 1 -> 2``, without upstream keys."""
-    before, after = _flat(was), _flat(now)
-    return [
-        f"{key}: {_value(before, key)} -> {_value(after, key)}"
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key, _ABSENT) != after.get(key, _ABSENT)
-    ]
-
-
-def _flat(recipe: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in recipe.items():
-        if not prefix and key in NOT_IN_FINGERPRINT:
-            continue
-        if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = value
-    return found
-
-
-def _value(recipe: Mapping[str, Any], key: str) -> str:
-    if key not in recipe:
-        return "(not set)"
-    text = json.dumps(recipe[key], ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _digest(recipe: Recipe) -> str:

@@ -19,7 +19,8 @@ from usertune.core.errors import UserError
 from usertune.core.hashing import digest_file, step_fingerprint
 from usertune.core.manifest import OLD_FORMAT, read_result, write_result
 from usertune.pipeline import steps
-from usertune.pipeline.recipes import AuditRecipe, current_code
+from usertune.pipeline.plug_ins import current_code
+from usertune.pipeline.recipes import AuditRecipe
 from usertune.runtime.provenance import installed_versions
 
 

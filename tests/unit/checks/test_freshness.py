@@ -17,7 +17,8 @@ from usertune.core.hashing import step_fingerprint
 from usertune.core.manifest import read_result, write_result
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding
-from usertune.pipeline.recipes import Recipes, recipe_changes
+from usertune.pipeline.recipe_changes import recipe_changes
+from usertune.pipeline.recipes import Recipes
 
 HERE = Path()
 LORA = "checkpoints/lora/manifest.json"

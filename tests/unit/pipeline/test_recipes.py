@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from usertune.core.hashing import canonical_json, digest, step_fingerprint
-from usertune.pipeline.recipes import Recipes, recipe_changes
+from usertune.pipeline.recipe_changes import recipe_changes
+from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.steps import RECORDED_STEPS
 from usertune.runtime.code_version import STEP_ENTRIES
 from usertune.study.load import study_from_config

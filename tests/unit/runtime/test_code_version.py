@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from usertune.pipeline.recipes import current_code
+from usertune.pipeline.plug_ins import current_code
 from usertune.runtime import code_version as module
 from usertune.runtime.code_version import code_version
 from usertune.study.load import study_from_config
