@@ -125,7 +125,7 @@ def synthetic(keep: list[int], checkpoint: dict[str, Any] | None = None, **train
 @pytest.mark.parametrize(
     ("keep", "checkpoint", "said"),
     [
-        ([5], {"of": "lora", "step": 6}, "lora does not keep step 6 (it keeps the steps 5); add it to"),
+        ([5], {"of": "lora", "step": 6}, "lora does not keep step 6 (it keeps the steps 5); add it to its"),
         ([], {"of": "lora", "step": 6}, "it keeps none"),
         ([5], {"of": "vanilla", "step": 5}, "'vanilla' is no trained experiment; name one of: lora"),
         ([5], {"of": "early", "step": 5}, "'early' is no trained experiment"),
@@ -143,7 +143,7 @@ def test_a_study_that_asks_for_what_cannot_be_there(keep: list[int], checkpoint:
 def test_the_mode_of_a_checkpoint_is_that_of_its_training() -> None:
     study = synthetic([5], {"of": "lora", "step": 5})
     study.changes["experiments"]["early"]["mode"] = "full"
-    with pytest.raises(UserError, match=r"early: checkpoint: lora has mode lora, so write mode: lora"):
+    with pytest.raises(UserError, match=r"early.checkpoint: lora has mode lora, so write mode: lora"):
         _ = study.study
 
 

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from usertune.core.errors import shown
 from usertune.inference.answers_file import USER_FIELD
+from usertune.study.files import KeyPath
 from usertune.study.schema.base import ConfigModel, plain_path
 
 # Keys with paths of what is made elsewhere.
@@ -61,27 +62,28 @@ def made_elsewhere(experiment: BaseModel | Mapping[str, Any], keys: Sequence[str
     return [key for key in keys if read(key) is not None]
 
 
-def checkpoint_problem(name: str, experiments: Mapping[str, Any]) -> str | None:
-    """Say why the ``checkpoint`` of an experiment cannot exist; None if it can.
+def checkpoint_problem(name: str, experiments: Mapping[str, Any]) -> tuple[KeyPath, str] | None:
+    """Say why the ``checkpoint`` of an experiment cannot exist, with the key; None if it can.
 
     Args:
         name: the experiment.
         experiments: all experiments of the study.
     """
     own = experiments[name]
-    key = f"experiments: {name}: checkpoint"
+    key: KeyPath = ("experiments", name, "checkpoint")
     other = experiments.get(own.checkpoint.of)
     trained = [known for known, experiment in experiments.items() if experiment.trained]
     if other is None or not other.trained:
         listed = f"one of: {', '.join(trained)}" if trained else "one that is trained; this study trains none"
-        return f"{key}.of: {shown(own.checkpoint.of)} is no trained experiment; name {listed}"
+        return (*key, "of"), f"{shown(own.checkpoint.of)} is no trained experiment; name {listed}"
     if other.mode != own.mode:
-        return f"{key}: {own.checkpoint.of} has mode {other.mode}, so write mode: {other.mode}"
+        return key, f"{own.checkpoint.of} has mode {other.mode}, so write mode: {other.mode}"
     kept = sorted(other.training.keep_checkpoints)
     if own.checkpoint.step not in kept:
         there = f"it keeps the steps {', '.join(map(str, kept))}" if kept else "it keeps none"
         return (
-            f"{key}.step: {own.checkpoint.of} does not keep step {own.checkpoint.step} ({there}); add it to "
-            "training.keep_checkpoints"
+            (*key, "step"),
+            f"{own.checkpoint.of} does not keep step {own.checkpoint.step} ({there}); add it to its "
+            "training.keep_checkpoints",
         )
     return None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from usertune.core.errors import shown
 from usertune.study.schema.base import ConfigModel, PlainPath
 from usertune.study.schema.context import Context
 from usertune.study.schema.elsewhere import (
@@ -45,6 +46,16 @@ WITHOUT_EFFECT_ON_WEIGHTS = tuple(
 Scope = Literal["global", "personal", "pooled"]
 
 
+def _number_or_all(value: Any) -> Any:
+    # Without this, each alternative would have a message of its own.
+    if value == "all" or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
+        return value
+    raise ValueError(f"{shown(value)} is no number of samples; write a whole number from 1, or all")
+
+
+Samples = Annotated[Annotated[int, Field(gt=0)] | Literal["all"], BeforeValidator(_number_or_all)]
+
+
 def has_training_keys(raw: Any) -> bool:
     """Whether an experiment, as written in a study, takes the study's training keys."""
     if not isinstance(raw, dict) or raw.get("adapters_of") is not None:
@@ -65,7 +76,7 @@ class Experiment(ConfigModel):
     start_from: str | None = None
     """For scope personal and pooled: the experiment (of scope global) whose weights the training starts from; null:
     the base model."""
-    samples: Annotated[int, Field(gt=0)] | Literal["all"] = "all"
+    samples: Samples = "all"
     """For scope personal and pooled: most samples of each user in a training (n-shot), whole episodes first."""
     adapters_of: str | None = None
     """The experiment (mode lora, scope personal) whose adapters answer, each test user by those of another one: a

@@ -6,7 +6,7 @@ The JSON schema in ``schemas/study.schema.json`` is generated from these models 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -124,28 +124,35 @@ class Study(ConfigModel):
 
     @model_validator(mode="after")
     def _check(self) -> Study:
+        _report_all(self._problems_of_experiments())
+        return self
+
+    def _problems_of_experiments(self) -> Iterator[tuple[KeyPath, str]]:
         for name, experiment in self.experiments.items():
             if name in RESERVED_EXPERIMENT_NAMES:
-                raise ValueError(f"experiments: {name!r} is the name of a workflow step; choose another name")
+                yield ("experiments", name), f"{name!r} is the name of a workflow step; choose another name"
             if experiment.checkpoint is not None and (problem := checkpoint_problem(name, self.experiments)):
-                raise ValueError(problem)
+                yield problem
             if experiment.trained and not self.users.train:
-                raise ValueError(f"users: train is empty, but experiment {name!r} needs training users")
+                yield ("users", "train"), f"train is empty, but experiment {name!r} needs training users"
             training = experiment.training if experiment.trained else None
             if training and not self.users.validation and (training.keep == "best" or training.early_stopping):
                 key = "keep: best" if training.keep == "best" else f"early_stopping: {training.early_stopping}"
-                raise ValueError(
-                    f"users: validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
-                    "add validation users, or remove the key"
+                yield (
+                    ("users", "validation"),
+                    f"validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
+                    "add validation users, or remove the key",
                 )
-        return self
 
     @model_validator(mode="after")
     def _check_groups(self) -> Study:
+        problems: list[tuple[KeyPath, str]] = []
         for name in self.groups:
             if name in self.experiments or name in RESERVED_EXPERIMENT_NAMES:
                 other = "an experiment" if name in self.experiments else "a workflow step"
-                raise ValueError(f"experiments: the group {name!r} has the name of {other}; choose another name")
+                text = f"the group {name!r} has the name of {other}; choose another name"
+                problems.append((("experiments", name), text))
+        _report_all(problems)
         _report_all(problems_of_groups(self.experiments, self.groups, bool(self.users.validation)))
         return self
 
