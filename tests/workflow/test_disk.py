@@ -125,7 +125,7 @@ def test_full_before_anything_is_written(workplace: Workplace, disk: Disk) -> No
 
 
 def test_full_while_samples_are_prepared(workplace: Workplace, disk: Disk, tmp_path: Path) -> None:
-    disk.fill(but=5 * 4096)
+    disk.fill(but=6 * 4096)
     _refused(workplace, PREPARED, f"{NO_SPACE}results/data/user_1.jsonl'")
     assert not (workplace.results / "data/user_1.manifest.json").exists()
     disk.remount("size=96m")
