@@ -23,7 +23,13 @@ NAMESPACES = {
 
 
 def trained(base: str = "b" * 64, **keys: Any) -> Found:
-    manifest = {"output": "1" * 64, "inputs": {"base_model": base}, "weights_folder": "0123/weights", "mode": "lora"}
+    manifest = {
+        "step": "train",
+        "output": "1" * 64,
+        "inputs": {"base_model": base},
+        "mode": "lora",
+        "weights_folder": "0123/weights",
+    }
     return Found(Path("results/checkpoints/lora/manifest.json"), {**manifest, **keys})
 
 
