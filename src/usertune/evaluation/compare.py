@@ -15,13 +15,8 @@ from usertune.core.formatting import no_interval, percent
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.evaluation import table_names
-from usertune.evaluation.groups import (
-    chosen_experiments,
-    groups_markdown,
-    groups_table,
-    validation_loss,
-    values_of_samples,
-)
+from usertune.evaluation.group_table import groups_table
+from usertune.evaluation.groups import chosen_experiments, groups_markdown, validation_loss, values_of_samples
 from usertune.evaluation.hypothesis import hypothesis_table
 from usertune.evaluation.lineage import lineage_in_words, lineage_of
 from usertune.evaluation.reading_note import reading_note
@@ -48,7 +43,7 @@ def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path, t
         ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one
         row an experiment, see `summary_table`), ``differences.csv`` (one row a pair, see `differences_table`),
         and the summary rounded for people (``summary.md``) and papers (``summary.tex``). Studies with groups also have
-        ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.groups`), and those whose hypothesis names
+        ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.group_table`), and those whose hypothesis names
         comparisons ``hypothesis.csv`` (see `usertune.evaluation.hypothesis`). ``manifest.json`` is written last and
         holds their lineage. The column ``provenance`` of each CSV names that manifest's
         fingerprint.

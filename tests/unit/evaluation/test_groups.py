@@ -11,7 +11,8 @@ import pytest
 
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_manifest
-from usertune.evaluation.groups import chosen_experiments, groups_table, validation_loss, values_of_samples
+from usertune.evaluation.group_table import groups_table
+from usertune.evaluation.groups import chosen_experiments, validation_loss, values_of_samples
 from usertune.evaluation.hypothesis import hypothesis_table
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.evaluation.statistics.variance import variance_split

@@ -307,8 +307,8 @@ def test_ctrl_c_keeps_what_is_answered_and_ends_at_once(
     time.sleep(0.2)
     began = time.monotonic()
     os.kill(process.pid, signal.SIGINT)
-    _, error = process.communicate(timeout=15)
-    assert time.monotonic() - began < 5
+    _, error = process.communicate(timeout=30)
+    assert time.monotonic() - began < 15
     assert process.returncode == 130, error
     assert "Traceback" not in error
     server.respond = answer
