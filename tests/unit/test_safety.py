@@ -64,8 +64,7 @@ class _Touch:
 def test_a_pickle_in_a_working_checkpoint_is_not_executed(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from usertune.training import finetune
-    from usertune.training.callbacks import StopOnSignal
+    from usertune.training.callbacks import StopOnSignal, newest_checkpoint
 
     recipe = prepared.train_recipe(mode="full", epochs=4)
     arguments = prepared.train_arguments(tmp_path, recipe)
@@ -87,7 +86,7 @@ def test_a_pickle_in_a_working_checkpoint_is_not_executed(
     with pytest.raises(Exception, match=r"(?i)weights_only|unpickl"):
         train(**arguments)
     assert not executed.exists()
-    assert finetune.newest_checkpoint(optimizer.parents[1]) is not None
+    assert newest_checkpoint(optimizer.parents[1]) is not None
 
 
 def test_weights_hold_tensors_and_texts_only(prepared: Prepared, tmp_path: Path) -> None:
