@@ -1,4 +1,4 @@
-"""How much random folds overstate personal weights: the demo's `personal`, with folds of whole episodes and at random.
+"""What random folds leak to personal weights: the demo's `personal`, with folds of whole episodes and at random.
 
 Only the folds differ. Samples of an episode share screenshots, so with random folds a sample's own screen is often in
 the training that answers it. Minutes:
