@@ -146,7 +146,7 @@ def test_a_stop_signal_to_a_training_process_leaves_a_checkpoint(
     assert process.stdout is not None
     assert process.stdout.readline() == "1\n"
     process.send_signal(number)
-    _, error = process.communicate("\n" * 9, timeout=60)
+    _, error = process.communicate("\n" * 9, timeout=240)
     assert process.returncode == EXIT_TRY_AGAIN, error
     assert len(list(tmp_path.glob(f"*/checkpoint-1/{CHECKPOINT_MARKER}"))) == 1
     assert not (tmp_path / "manifest.json").exists()
