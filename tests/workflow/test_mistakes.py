@@ -26,7 +26,7 @@ TYPOS: list[tuple[str, str, list[str]]] = [
     ("  dtype: float32", "  dtpye: float32", ["base_model.dtpye", "did you mean 'dtype'"]),
     ("  dtype: float32", "  dtype: float16", ["base_model.dtype", "'float16'", "'bfloat16' or 'float32'"]),
     ("    mode: full", "    mdoe: full", ["experiments.full.mdoe", "did you mean 'mode'"]),
-    ("    mode: lora", "    mode: lroa", ["experiments.lora.mode", "'lroa'", "'vanilla', 'lora' or 'full'"]),
+    ("    mode: lora", "    mode: lroa", ["experiments.lora.mode", "'lroa'", "'vanilla', 'lora', 'full' or 'prior'"]),
     (
         "      learning_rate: 4e-3",
         "      learning_rat: 4e-3",

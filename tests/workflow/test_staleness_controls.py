@@ -64,7 +64,8 @@ def test_edits_and_another_number_of_folds_reach_the_controls_that_depend_on_the
     # A training user's target is part of the prior of all training users, and of nothing else.
     edit(workplace, "11", lambda turns: turns[-1].update(content="```grounding\n[1, 1]\n```"))
     drawn = set(FIGURE_NAMES)
-    assert run(workplace) == Work(scored=everywhere("of_all"), drawn=drawn, compared=True)
+    work = run(workplace)
+    assert work == Work(splits_compared=True, scored=everywhere("of_all"), drawn=drawn, compared=True)
 
     # A test user's question is asked again, and so are those whose prompts show it; other users' are not.
     before = requests(workplace, "1", 2)
