@@ -134,12 +134,12 @@ class Study(ConfigModel):
             if experiment.checkpoint is not None and (problem := checkpoint_problem(name, self.experiments)):
                 yield problem
             if experiment.trained and not self.users.train:
-                yield ("users", "train"), f"train is empty, but experiment {name!r} needs training users"
+                yield ("users",), f"train is empty, but experiment {name!r} needs training users"
             training = experiment.training if experiment.trained else None
             if training and not self.users.validation and (training.keep == "best" or training.early_stopping):
                 key = "keep: best" if training.keep == "best" else f"early_stopping: {training.early_stopping}"
                 yield (
-                    ("users", "validation"),
+                    ("users",),
                     f"validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
                     "add validation users, or remove the key",
                 )
