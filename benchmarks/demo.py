@@ -52,6 +52,9 @@ def demo_study(arguments: argparse.Namespace, folder: Path) -> str:
     if "pooled" not in study["experiments"]:
         # It names experiments that were left out.
         study["hypothesis"] = None
+    if "personal" not in study["experiments"]:
+        # A few samples have fewer episodes than folds.
+        study["folds"] = None
     study["dataset"]["root"], study["base_model"]["path"] = str(folder / "dataset"), str(common.BASE)
     counts = Counts(*3 * [arguments.samples]) if arguments.samples else Counts()
     make_dataset(folder / "dataset", [int(user) for users in chosen.values() for user in users], 0, counts)
