@@ -21,6 +21,7 @@ from usertune.core.errors import UserError
 from usertune.data.samples import Sample
 from usertune.inference.effect import PROBES, adapter_effect, full_effect
 from usertune.inference.engine import EngineSettings
+from usertune.inference.greedy import GREEDY
 from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
 from usertune.models.chat_template import THINKING_BEGINS
@@ -191,12 +192,7 @@ class TransformersEngine:
         batch = {key: value.to(device()) for key, value in self.collator.prompt_batch(samples, prompts).items()}
         output = self.model.generate(
             **batch,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
+            **GREEDY,
             max_new_tokens=self.settings.max_new_tokens,
             eos_token_id=self.end_ids,
             pad_token_id=self.conversations.padding_id,

@@ -16,6 +16,7 @@ from usertune.core.errors import UserError, shown
 from usertune.data.samples import Sample
 from usertune.inference.effect import answer_log_probabilities
 from usertune.inference.engine import EngineSettings
+from usertune.inference.greedy import GREEDY
 from usertune.inference.server.adapters import WEIGHTS
 from usertune.inference.server.canary import BOUNDS, Canary, Scored
 from usertune.models.conversation import IGNORED_LABEL, Collator, ConversationTokenizer
@@ -141,12 +142,7 @@ class Reference:
         tokenizer = self._conversations.tokenizer
         output = model.generate(
             **batch,
-            do_sample=False,
-            num_beams=1,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            repetition_penalty=1.0,
+            **GREEDY,
             max_new_tokens=self._settings.max_new_tokens,
             eos_token_id=[self._conversations.end_of_turn_id, tokenizer.eos_token_id],
             pad_token_id=self._conversations.padding_id,
