@@ -48,7 +48,7 @@ def make_folder(folder: Path) -> int:
         }
         text = json.dumps(header).encode()
         (folder / file).write_bytes(struct.pack("<Q", len(text)) + text + bytes(2 * len(own)))
-    (folder / INDEX).write_text(json.dumps({"weight_map": files}))
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": files}))
     config = json.loads((folder / "config.json").read_text())
     config |= {"text_config": {"num_hidden_layers": 36}}
     config |= {"vision_config": {"depth": 27, "deepstack_visual_indexes": [8, 16, 24]}}
