@@ -4,41 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from tests.support.folds import folds_recipe, train_on_folds
+from tests.support.folds import fold_files, folds_recipe, train_on_folds
+from tests.support.killed import exit_code
 from tests.unit.conftest import EXECUTION, Prepared
 from usertune.core.manifest import read_manifest
-
-# Trains on the folds of two users in one job, and kills itself at the given call of a function.
-TRAIN_AND_KILL = """
-import importlib, json, os, signal, sys
-from pathlib import Path
 from usertune.training.recipe import Execution, TrainFoldsRecipe
 from usertune.training.train_folds import FoldFiles, FoldJob
-given = json.loads(sys.argv.pop())
-module, _, path = given["where"].partition(":")
-*owners, name = path.split(".")
-owner = importlib.import_module(module)
-for step in owners:
-    owner = getattr(owner, step)
-original, calls = getattr(owner, name), 0
-def call(*arguments, **named):
-    global calls
-    calls += 1
-    if calls == given["call"]:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return original(*arguments, **named)
-setattr(owner, name, call)
-files = FoldFiles(Path(given["base"]), None, Path(given["root"]), given["manifest"], given["losses"])
-execution = Execution.model_validate(given["execution"])
-with FoldJob(TrainFoldsRecipe.parse(given["recipe"]), execution, "personal", files) as job:
-    for data in given["data"]:
-        job.train([Path(data)])
-"""
+
 # Function and call, each in the process that continues after the one before it.
 MOMENTS = (
     ("usertune.training.trainer:SparseLossTrainer.compute_loss", 2),
@@ -54,29 +29,23 @@ MOMENTS = (
 )
 
 
-def test_ten_kills_of_one_job_change_nothing(
-    prepared: Prepared, tmp_path: Path, run_python: Callable[..., subprocess.Popen[str]]
-) -> None:
+def train(recipe: TrainFoldsRecipe, files: FoldFiles, users: Sequence[Path]) -> None:
+    """Train on the folds of each of these users, in one job that saves after each step."""
+    execution = Execution.model_validate({**EXECUTION, "micro_batch_size": 2, "save_every_steps": 1})
+    with FoldJob(recipe, execution, "personal", files) as job:
+        for data in users:
+            job.train([data])
+
+
+def test_ten_kills_of_one_job_change_nothing(prepared: Prepared, tmp_path: Path) -> None:
     users = [prepared.manifest(user) for user in ("1", "2")]
     recipe = folds_recipe(prepared, training={"epochs": 2})
     undisturbed = train_on_folds(prepared, tmp_path / "undisturbed", [[path] for path in users], recipe)
     out = tmp_path / "killed"
-    given: dict[str, Any] = {
-        "base": prepared.base_manifest,
-        "root": prepared.root,
-        "manifest": f"{out}/users_{{user}}.json",
-        "losses": f"{out}/users_{{user}}.csv",
-        "execution": {**EXECUTION, "micro_batch_size": 2, "save_every_steps": 1},
-        "recipe": recipe.text(),
-        "data": users,
-    }
+    work = (train, recipe, fold_files(prepared, out), users)
     for where, call in MOMENTS:
-        process = run_python(TRAIN_AND_KILL, {**given, "where": where, "call": call}, CUDA_VISIBLE_DEVICES="")
-        said = process.communicate(timeout=300)[1]
-        assert process.returncode == -signal.SIGKILL, f"{where}, call {call}: {said}"
-    process = run_python(TRAIN_AND_KILL, {**given, "where": "json:dumps", "call": 0}, CUDA_VISIBLE_DEVICES="")
-    said = process.communicate(timeout=300)[1]
-    assert process.returncode == 0, said
+        assert exit_code(*work, where=where, call=call) == -signal.SIGKILL, (where, call)
+    assert exit_code(*work) == 0
     for before in undisturbed:
         label = before["users"][0]
         after = read_manifest(out / f"users_{label}.json")
