@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
 from usertune.data.frames import FRAMES
 from usertune.data.prompt import PROMPT_TEXT, placeholder_problem
 from usertune.data.readers.catalogue import READERS
 from usertune.study.schema.base import ConfigModel, Folder
+from usertune.study.schema.options import check_options
 from usertune.tasks.catalogue import TASKS
 
 # Names come from the catalogues, so one line there adds a plug-in.
@@ -88,21 +88,6 @@ class Dataset(ConfigModel):
 
     @model_validator(mode="after")
     def _check_options(self) -> Dataset:
-        options = READERS.load(self.format).Options
-        try:
-            options.model_validate(self.options)
-        except ValidationError as error:
-            known = ", ".join(options.model_fields) or "none"
-            problems = [_problem_of_option(problem, self.format, known) for problem in error.errors()]
-            raise ValidationError.from_exception_data("Dataset", problems) from None
+        model, owner = READERS.load(self.format).Options, f"format {self.format}"
+        check_options(model, self.options, owner, word="option", under=("options",))
         return self
-
-
-def _problem_of_option(problem: ErrorDetails, format_name: str, known: str) -> InitErrorDetails:
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        text = f"unknown option; those of the format {format_name} are: {known}"
-    elif problem["type"] == "missing":
-        text = f"the format {format_name} needs this option"
-    kind = PydanticCustomError("value_error", "{error}", {"error": text})
-    return InitErrorDetails(type=kind, loc=("options", *problem["loc"]), input=problem["input"])

@@ -5,12 +5,13 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import ConfigDict, GetJsonSchemaHandler, ValidationError, model_serializer, model_validator
-from pydantic_core import CoreSchema, ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic import ConfigDict, GetJsonSchemaHandler, model_serializer, model_validator
+from pydantic_core import CoreSchema
 
 from usertune.inference.engine import EngineOptions
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE, ENGINES, options_model
 from usertune.study.schema.base import ConfigModel
+from usertune.study.schema.options import check_options
 
 # Names come from the catalogue, so one line there adds an engine.
 if TYPE_CHECKING:
@@ -34,13 +35,8 @@ class EngineChoice(ConfigModel):
 
     @model_validator(mode="after")
     def _check_settings(self) -> EngineChoice:
-        model = options_model(self.kind)
-        try:
-            model.model_validate(self.settings)
-        except ValidationError as error:
-            known = ", ".join(model.model_fields) or "none"
-            problems = [_problem_of_setting(problem, self.kind, known) for problem in error.errors()]
-            raise ValidationError.from_exception_data("EngineChoice", problems) from None
+        owner = f"engine {self.kind}"
+        check_options(options_model(self.kind), self.settings, owner, word="setting", secret=True)
         return self
 
     @model_serializer
@@ -75,14 +71,3 @@ class EngineChoice(ConfigModel):
     def needs_gpu(self) -> bool:
         """Whether prediction jobs need a GPU."""
         return bool(ENGINES.constant(self.kind, "NEEDS_GPU"))
-
-
-def _problem_of_setting(problem: ErrorDetails, engine: str, known: str) -> InitErrorDetails:
-    text = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        text = f"unknown setting; those of the engine {engine} are: {known}"
-    elif problem["type"] == "missing":
-        text = f"the engine {engine} needs this setting"
-    kind = PydanticCustomError("value_error", "{error}", {"error": text})
-    # Not the value that was found: it may be a key that somebody wrote into the study.
-    return InitErrorDetails(type=kind, loc=problem["loc"], input=None)
