@@ -1,11 +1,11 @@
-r"""Write the report of a study: one self-contained HTML file with its tables, figures and examples.
+r"""Write the report of a study: an HTML file with its tables, figures and samples.
 
-The files of samples are named user_<id>.jsonl; only those of the first users, up to the recipe's "examples", are read.
-Example:
+The files of samples are named user_<id>.jsonl. Screenshots of more than 15 MB go to the folder report_images, next
+to the report. Example:
 
     ls results/predictions/*/users_*.json > predictions.txt
     ls results/data/user_*.jsonl > samples.txt
-    python scripts/report.py --recipe '{"step": "report", "study": "demo", "title": "Demo", "examples": 2,
+    python scripts/report.py --recipe '{"step": "report", "study": "demo", "title": "Demo", "samples": "all",
         "experiments": [{"name": "vanilla", "mode": "vanilla"}], "users": ["1", "2"], "task": "grounding",
         "thresholds": [140], "splits": {"test": "1-2"}}' \
         --tables results/tables --figures results/figures/accuracy_by_user.svg \
@@ -23,8 +23,9 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
+from usertune.reporting.contents import ReportFiles
 from usertune.reporting.recipe import ReportRecipe
-from usertune.reporting.report import ReportFiles, ReportOutputs, make_report
+from usertune.reporting.report import ReportOutputs, make_report
 from usertune.runtime import step_main
 
 

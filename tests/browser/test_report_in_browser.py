@@ -1,19 +1,29 @@
-"""The report in a real browser: it is rendered correctly, runs no scripts and sends no requests."""
+"""The report in a real browser: what it shows, that it is accessible, and that it asks the network for nothing."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pandas as pd
 import pytest
 
 pytest.importorskip("selenium")
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from tests.support.synthetic_study import SyntheticStudy
+from tests.support.vendored import packed
+from usertune.reporting.browser import pictures
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 # Where a browser must be there (.ci/run says so), its absence is a failure and not a skip.
@@ -23,18 +33,20 @@ pytestmark = pytest.mark.skipif(
     reason="chromium and chromedriver are needed (apt-get install chromium chromium-driver)",
 )
 
-HOSTILE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">"
+AXE = ("axe-core", "4.14.1")
+HOSTILE = "<script>document.title = 'owned'</script><img src=x onerror=\"document.title = 'owned'\">" + "W" * 200
+USERS = ["1", "2", "c0ffee00-1234-5678-9abc-def012345678", "ana"]
 ARGUMENTS = (
     "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 )
 
 
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
-    for argument in [*ARGUMENTS.split(), f"--user-data-dir={tmp_path / 'profile'}"]:
+    for argument in [*ARGUMENTS.split(), f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
@@ -42,57 +54,220 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> SyntheticStudy:
+    """A study with hostile texts and long names, whose report is written."""
+    made = SyntheticStudy(tmp_path_factory.mktemp("study") / "study", users=USERS, hostile=HOSTILE, samples=20).write()
+    made.report()
+    return made
+
+
+@pytest.fixture
+def open_page(browser: webdriver.Chrome, study: SyntheticStudy) -> Callable[..., webdriver.Chrome]:
+    """Return what opens the report, with filters in its address, and waits for the list of samples."""
+
+    def opened(address: str = "", width: int = 1280, scheme: str = "light") -> webdriver.Chrome:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        browser.get("about:blank")
+        requested(browser)  # what the browser's own start page asked for does not count
+        browser.get((study.root / "report.html").as_uri() + address)
+        until(browser, "return document.documentElement.dataset.samples === 'ready'")
+        return browser
+
+    return opened
+
+
+def until(browser: webdriver.Chrome, script: str) -> None:
+    WebDriverWait(browser, 20).until(lambda _: browser.execute_script(script))
+
+
 def requested(browser: webdriver.Chrome) -> list[str]:
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
 
-def test_report_in_a_browser(make_study: Callable[..., Any], browser: webdriver.Chrome) -> None:
-    page = make_study(hostile=HOSTILE).report()
-    browser.get("about:blank")
-    requested(browser)  # what the browser's own start page asked for does not count
-    browser.get(page.as_uri())
+def shown(browser: webdriver.Chrome) -> str:
+    return browser.find_element(By.ID, "sample-title").text
 
+
+def count(browser: webdriver.Chrome) -> str:
+    return browser.find_element(By.ID, "samples-count").text
+
+
+def counted(browser: webdriver.Chrome, expected: int) -> None:
+    """Wait until the list has this many samples."""
+    until(browser, f"return document.getElementById('samples-count').textContent.startsWith('{expected} of ')")
+
+
+def click(browser: webdriver.Chrome, element: WebElement) -> None:
+    # A click at the element's place could come before the page has scrolled there.
+    browser.execute_script("arguments[0].click()", element)
+
+
+def choose(browser: webdriver.Chrome, name: str, text: str) -> None:
+    Select(browser.find_element(By.NAME, name)).select_by_visible_text(text)
+
+
+def samples_of(study: SyntheticStudy) -> pd.DataFrame:
+    return pd.read_csv(study.root / "tables/samples.csv", dtype={"user": str, "id": str})
+
+
+def test_the_page_loads_nothing_and_hostile_texts_stay_texts(
+    study: SyntheticStudy, open_page: Callable[..., Any]
+) -> None:
+    page = study.root / "report.html"
+    browser = open_page("#user=1&sample=1/0")
     assert browser.title == "A <b>bold</b> study"
-    assert HOSTILE in browser.execute_script("return document.querySelector('#examples').innerText")
+    assert HOSTILE in browser.execute_script("return document.querySelector('#sample').innerText")
+    assert "I cannot see it. <script>" in browser.execute_script("return document.querySelector('#sample').innerText")
     sizes = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
-    assert len(sizes) == 3 + 2
+    assert len(sizes) > 3 + 1
     assert all(sizes)
-    background = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
-    assert background != "rgba(0, 0, 0, 0)"  # the policy lets the style sheet in
-
+    assert browser.execute_script("return document.querySelectorAll('#sample ellipse').length") == 2
     outside = [url for url in requested(browser) if not url.startswith(("data:", page.as_uri()))]
     assert outside == []
     assert browser.get_log("browser") == []
 
 
-@pytest.mark.parametrize("width", [320, 400, 1100])
-def test_no_horizontal_overflow(make_study: Callable[..., Any], browser: webdriver.Chrome, width: int) -> None:
-    page = make_study(hostile="W" * 300, samples=2).report()
-    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    browser.get(page.as_uri())
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_from_the_page(make_study: Callable[..., Any], browser: webdriver.Chrome, scheme: str) -> None:
-    page = make_study(samples=2).report()
-    feature = {"name": "prefers-color-scheme", "value": scheme}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-    browser.get(page.as_uri())
-    ink, soft, paper = (
-        luminance(browser.execute_script(f"return getComputedStyle(document.querySelector('{selector}')).{name}"))
-        for selector, name in (("body", "color"), (".note", "color"), ("body", "backgroundColor"))
+def test_the_list_begins_with_failures_of_the_worst_user(study: SyntheticStudy, open_page: Callable[..., Any]) -> None:
+    browser, table = open_page(), samples_of(study)
+    own = table[table["experiment"] == "full_tuned"]
+    worst = own.groupby("user")["hit_140"].mean().reindex(USERS).idxmin()
+    failed = own[own["hit_140"] == 0]
+    assert count(browser) == f"{len(failed)} of {len(own)} samples"
+    assert shown(browser).startswith(f"User {worst}, sample {worst}/")
+    link = browser.find_element(By.CSS_SELECTOR, "#samples > p a")
+    assert link.text == worst
+    click(browser, link)
+    until(
+        browser,
+        f"return document.getElementById('samples-count').textContent.startsWith('{sum(failed['user'] == worst)} of')",
     )
-    assert (paper > 0.5) == (scheme == "light")
-    for text in (ink, soft):
-        lighter, darker = max(text, paper), min(text, paper)
-        assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # WCAG 2.2, success criterion 1.4.3
 
 
-def luminance(colour: str) -> float:
-    """Relative luminance of a CSS ``rgb()`` colour as WCAG defines it."""
-    channels = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
-    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+def test_a_number_of_the_table_of_users_leads_to_the_failures(
+    study: SyntheticStudy, open_page: Callable[..., Any]
+) -> None:
+    browser, table = open_page(), samples_of(study)
+    failed = table[(table["experiment"] == "vanilla") & (table["user"] == USERS[2]) & (table["hit_140"] == 0)]
+    cell = browser.find_element(By.XPATH, f"//section[@id='users']//tr[th/a='{USERS[2]}']/td[2]/a")
+    click(browser, cell)
+    counted(browser, len(failed))
+    assert shown(browser).startswith(f"User {USERS[2]}, sample {failed['id'].iloc[0]}")
+
+
+def test_filters_order_and_address(study: SyntheticStudy, open_page: Callable[..., Any]) -> None:
+    browser, table = open_page(), samples_of(study)
+    by_sample = table.pivot(index=["user", "id"], columns="experiment", values="hit_140")
+    click(browser, browser.find_element(By.CSS_SELECTOR, "button[type=reset]"))
+    assert count(browser) == f"All {len(by_sample)} samples"
+    choose(browser, "agreement", "disagree")
+    counted(browser, int((by_sample.nunique(axis=1) > 1).sum()))
+    choose(browser, "agreement", "any")
+    choose(browser, "outcome", "unparsed")
+    counted(browser, len(table[table["parsed"] == 0].drop_duplicates(["user", "id"])))
+    choose(browser, "outcome", "any")
+    choose(browser, "experiment", "lora")
+    browser.find_element(By.NAME, "min").send_keys("200")
+    far = table[(table["experiment"] == "lora") & (table["distance"] >= 200)].sort_values("distance", kind="stable")
+    counted(browser, len(far))
+    choose(browser, "sort", "largest distance first")
+    until(browser, "return location.hash.includes('sort=far')")
+    listed = browser.find_elements(By.CSS_SELECTOR, ".tabulator-row [tabulator-field=distance]")
+    values = [float(cell.text) for cell in listed]
+    assert values == sorted(values, reverse=True)
+    assert values[0] == pytest.approx(far["distance"].max(), abs=0.51)
+
+    # The same page in another window.
+    before, address = (shown(browser), count(browser)), browser.execute_script("return location.hash")
+    assert open_page(address).execute_script("return location.hash") == address
+    assert (shown(browser), count(browser)) == before
+    open_page("#user=2&sample=2/7&experiment=gone")
+    assert shown(browser).startswith("User 2, sample 2/7 ")
+    assert count(browser) == f"{study.samples} of {len(by_sample)} samples"
+    open_page("#user=2&sample=none")
+    assert "there is no sample none" in count(browser)
+
+
+def test_keys_go_through_the_samples(study: SyntheticStudy, open_page: Callable[..., Any]) -> None:
+    browser = open_page("#user=2")
+    holder = browser.find_element(By.CSS_SELECTOR, ".tabulator-tableholder")
+    browser.execute_script("arguments[0].focus()", holder)
+    assert browser.execute_script("return document.activeElement.matches(':focus-visible')")
+    ids = [f"2/{number}" for number in range(study.samples)]
+    for key, expected in [
+        (Keys.ARROW_DOWN, 1),
+        (Keys.ARROW_DOWN, 2),
+        (Keys.ARROW_UP, 1),
+        (Keys.END, study.samples - 1),
+        (Keys.HOME, 0),
+    ]:
+        holder.send_keys(key)
+        assert shown(browser) == f"User 2, sample {ids[expected]} {expected + 1} of {study.samples}"
+        until(browser, "return document.querySelectorAll('.tabulator-row[aria-selected=true]').length === 1")
+    assert browser.find_element(By.ID, "samples-said").get_attribute("textContent").startswith("2, Tap 'send'")
+    rows = browser.execute_script("return document.querySelectorAll('.tabulator-row').length")
+    assert 3 < rows <= study.samples
+
+
+def test_screenshots_of_a_folder_are_shown(study: SyntheticStudy, open_page: Callable[..., Any]) -> None:
+    with patch.object(pictures, "LARGEST_IN_PAGE", 100):
+        study.report()
+    try:
+        browser = open_page("#user=1")
+        until(browser, "return document.querySelector('#sample img').naturalWidth > 0")
+        source = browser.find_element(By.CSS_SELECTOR, "#sample img").get_attribute("src")
+        assert f"/{pictures.FOLDER}/" in source
+        assert browser.get_log("browser") == []
+    finally:
+        study.report()
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_nothing_is_cut_off(open_page: Callable[..., Any], width: int) -> None:
+    """What is wider than the page scrolls within itself, says so, and shows the most important columns first."""
+    browser = open_page(width=width)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    wide = browser.execute_script(
+        "return [...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth + 1)"
+        ".map(box => [box.ariaLabel ?? box.id, box.classList.contains('more')])"
+    )
+    assert all(said for _, said in wide), wide
+    if width == 1280:
+        assert wide == []
+    if width >= 390:
+        edge = browser.execute_script(
+            "return document.querySelector('#summary tbody tr:last-child td.difference').getBoundingClientRect().right"
+        )
+        assert edge <= width
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_no_serious_violation_of_accessibility(open_page: Callable[..., Any], width: int, scheme: str) -> None:
+    try:
+        axe = packed(*AXE)["axe.min.js"].decode("utf-8")
+    except (OSError, subprocess.SubprocessError) as problem:
+        (pytest.fail if REQUIRED else pytest.skip)(f"no axe-core: {problem}")
+    browser = open_page(width=width, scheme=scheme)
+    browser.execute_script(axe)
+    found = browser.execute_async_script("axe.run().then(arguments[0], error => arguments[0](String(error)))")
+    serious = [
+        (violation["id"], violation["impact"], [node["html"][:200] for node in violation["nodes"]][:3])
+        for violation in found["violations"]
+        if violation["impact"] in ("serious", "critical")
+    ]
+    assert serious == []
+    assert len(found["passes"]) > 20
+
+
+def test_the_shown_sample_and_the_list_are_printed(study: SyntheticStudy, open_page: Callable[..., Any]) -> None:
+    browser = open_page("#user=1")
+    browser.execute_script("window.dispatchEvent(new Event('beforeprint'))")
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert not browser.find_element(By.ID, "samples-list").is_displayed()
+    assert browser.find_element(By.ID, "sample").is_displayed()
+    assert len(browser.find_elements(By.CSS_SELECTOR, "#samples-print tbody tr")) == study.samples
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -173,6 +174,13 @@ def without_a_model(hostile: str = "") -> Iterator[None]:
                 sys.modules[name] = module
 
 
+def browser_data_of(page: str) -> dict[str, Any]:
+    """Return what the browser of samples of a report reads."""
+    (block,) = re.findall(r'<script type="application/json" id="samples-data">(.*?)</script>', page)
+    data: dict[str, Any] = json.loads(block)
+    return data
+
+
 @dataclass
 class SyntheticStudy:
     """Experiments of every mode on screenshots of one colour each; see `StandInEngine` for the answers.
@@ -216,7 +224,7 @@ class SyntheticStudy:
             "experiments": {name: further.get(name) or {"mode": MODES[name]} for name in self.experiments},
             **({"folds": FOLDS} if ON_FOLDS.keys() & set(self.experiments) else {}),
             "evaluation": {"thresholds": [140, 70.5], "users_per_job": self.users_per_job},
-            "report": {"title": "A <b>bold</b> study", "examples": 2},
+            "report": {"title": "A <b>bold</b> study", "samples": "all"},
         }
 
     @cached_property
@@ -419,8 +427,9 @@ class SyntheticStudy:
         make_figure(FigureRecipe.model_validate(recipe), name, Sources(self.root / "tables", logs), svg, png, out)
 
     def _report(self, recipe: Mapping[str, Any], out: Path) -> None:
+        from usertune.reporting.contents import ReportFiles
         from usertune.reporting.recipe import ReportRecipe
-        from usertune.reporting.report import ReportFiles, ReportOutputs, make_report
+        from usertune.reporting.report import ReportOutputs, make_report
 
         study = self.root / "logs/study.yaml"
         write_text(study, study_text(self.study, {}))

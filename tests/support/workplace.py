@@ -69,7 +69,7 @@ evaluation:
   batch_size: 10
   max_new_tokens: 40
 report:
-  examples: 2
+  samples: all
 """
 
 

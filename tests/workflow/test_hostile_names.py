@@ -89,7 +89,7 @@ def test_a_hostile_study_runs_and_nothing_in_it_does(workplace: Workplace) -> No
     workplace.replace("  root: data", f"  root: {json.dumps(STRANGE, ensure_ascii=False)}")
     workplace.replace("results: results", f"results: {json.dumps(results.name, ensure_ascii=False)}")
     workplace.replace("name: tiny", "name: tiny\nreport: {title: '{wildcards.user} $(touch pwned)'}")
-    workplace.replace("report:\n  examples: 2\n", "")
+    workplace.replace("report:\n  samples: all\n", "")
     for user in "12":
         _replace_texts(workplace.folder / STRANGE / f"user_{user}.jsonl", HOSTILE_TEXTS)
     workplace.run("vanilla")

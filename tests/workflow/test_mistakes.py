@@ -36,7 +36,7 @@ TYPOS: list[tuple[str, str, list[str]]] = [
     ("  epochs: 1", "  epochs: -1", ["training.epochs", "-1 is not allowed", "greater than 0"]),
     ("    rank: 2", "    rnak: 2", ["training.lora.rnak", "did you mean 'rank'"]),
     ("  users_per_job: 2", "  user_per_job: 2", ["evaluation.user_per_job", "did you mean 'users_per_job'"]),
-    ("  examples: 2", "  exmaples: 2", ["report.exmaples", "did you mean 'examples'"]),
+    ("  samples: all", "  smaples: all", ["report.smaples", "did you mean 'samples'"]),
 ]
 # Here the lines are not those of the change.
 NOT_THERE: list[tuple[str, str, list[str]]] = [
@@ -47,7 +47,7 @@ NOT_THERE: list[tuple[str, str, list[str]]] = [
     ("  test: 1-2", "\ttest: 1-2", ["study.yaml:11: not valid YAML", "indent with spaces"]),
     ("  test: 1-2", "  test: [1, 2", ["study.yaml:12: not valid YAML", "started in line 11"]),
     ("  test: 1-2", "  test: 1-2,11", ["user 11 is in both train and test", "splits must not overlap"]),
-    ("  examples: 2", "  examples: 2\n  examples: 3", ["report.examples was already set in line"]),
+    ("  samples: all", "  samples: all\n  samples: none", ["report.samples was already set in line"]),
     ("  lora:\n    mode: lora", "  train:\n    mode: lora", ["'train' is the name of a workflow step"]),
 ]
 

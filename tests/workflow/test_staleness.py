@@ -149,7 +149,7 @@ def test_comment_in_a_scoring_module(own_code: Workplace) -> None:
 
 
 def test_colour_of_one_figure(finished: Workplace) -> None:
-    finished.replace("  examples: 2", '  examples: 2\n  figures: {loss_curves: {colours: {lora: "#123456"}}}')
+    finished.replace("  samples: all", '  samples: all\n  figures: {loss_curves: {colours: {lora: "#123456"}}}')
     assert run(finished) == Work(drawn={"loss_curves"})
 
 

@@ -131,7 +131,7 @@ class Recipes:
             study=study.name,
             title=study.report.title,
             **self._hypothesis,
-            examples=study.report.examples,
+            samples=study.report.samples,
             study_sha256=self.study_digest,
             splits=self._splits,
             dataset={key: value for key, value in self._prepare.as_json().items() if key not in NOT_IN_FINGERPRINT},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -34,8 +34,8 @@ class ReportRecipe(ComparisonDesign):
     """A sentence that is printed above the result."""
     has_comparisons: bool = False
     """Whether the hypothesis names comparisons, of which there is a table."""
-    examples: int = 0
-    """Users of whom one sample is shown."""
+    samples: Literal["all", "texts", "none"] = "all"
+    """What the browser of samples shows: everything, no screenshots, or nothing: there is none."""
     study_sha256: str | None = None
     splits: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
     """The users of each split, in the short notation."""

@@ -46,7 +46,7 @@ FILE_DESCRIPTIONS = {
     table_names.USERS: "One row for each experiment and user: what was measured on that user's samples",
     table_names.SAMPLES: "One row for each experiment and sample: answer, target and what was measured",
     STUDY: "The study: data, splits, base model and the settings of every experiment, with every default written out",
-    REPORT: "The comparison in one file: tables, figures, examples, and where the numbers come from",
+    REPORT: "The comparison in one file: tables, figures, samples, and where the numbers come from",
 }
 # Written out, since Python's module mimetypes answers by what the machine has installed.
 FORMATS = {

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from usertune.core import formatting
 from usertune.core.files import write_text
+from usertune.reporting.page import render, template_text
 
 MOST_APPS = 200
 Rows = Sequence[Mapping[str, Any]]
@@ -47,31 +44,19 @@ def write_survey_page(path: Path, study: str, source: str, tables: Mapping[str, 
                 "alternative": "Bar chart of the apps with most samples. The numbers are in the table Apps.",
             }
         )
-    loader = PackageLoader("usertune.reporting")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["count"] = lambda value: formatting.NOT_AVAILABLE if value is None else f"{value:,}"
-    environment.filters["percent"] = lambda value: (
-        formatting.NOT_AVAILABLE if value is None else formatting.percent(value)
-    )
-    environment.filters["line"] = formatting.printable
-    style = loader.get_source(environment, "report.css")[0]
-    page = environment.get_template("survey.html.jinja").render(
-        study=study,
-        summary=summary(source, users, apps),
-        users=users,
-        apps=apps[:MOST_APPS],
-        more_apps=max(0, len(apps) - MOST_APPS),
-        overlaps=tables["overlaps"],
-        compared=f"{compared.removesuffix(':')}.",
-        actions=tables["actions"],
-        sizes=tables["sizes"],
-        figures=figures,
-        style=style,
-        style_digest=base64.b64encode(hashlib.sha256(style.encode("utf-8")).digest()).decode("ascii"),
-    )
-    write_text(path, page)
+    shown = {
+        "study": study,
+        "summary": summary(source, users, apps),
+        "users": users,
+        "apps": apps[:MOST_APPS],
+        "more_apps": max(0, len(apps) - MOST_APPS),
+        "overlaps": tables["overlaps"],
+        "compared": f"{compared.removesuffix(':')}.",
+        "actions": tables["actions"],
+        "sizes": tables["sizes"],
+        "figures": figures,
+    }
+    write_text(path, render("survey.html.jinja", shown, [template_text("report.css")]))
 
 
 def summary(source: str, users: Rows, apps: Rows) -> str:

@@ -66,8 +66,8 @@ WITHOUT_EFFECT = frozenset(
         "training.processes",
     )
 )
-# Folders of templates that also count.
-STEP_FOLDERS = {names.REPORT: "reporting/templates"}
+# Folders of templates and front-end libraries that also count.
+STEP_FOLDERS = {names.REPORT: ("reporting/templates", "reporting/vendor")}
 
 VERSION_DIGITS = 16
 
@@ -96,8 +96,8 @@ def code_version(step: str, plug_ins: tuple[str, ...] = ()) -> str:
         with suppress(OSError):
             write_text(_PARSED, json.dumps(_parsed()))
     if step in STEP_FOLDERS:
-        templates = sorted((ROOT / STEP_FOLDERS[step]).iterdir())
-        parts |= {path.name: digest_bytes(path.read_bytes()) for path in templates}
+        files = [path for folder in STEP_FOLDERS[step] for path in sorted((ROOT / folder).rglob("*.*"))]
+        parts |= {path.name: digest_bytes(path.read_bytes()) for path in files}
     return digest(parts)[:VERSION_DIGITS]
 
 

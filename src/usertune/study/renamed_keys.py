@@ -1,4 +1,4 @@
-"""Old names of training keys, which studies can still use."""
+"""Old names of keys, which studies can still use."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ def with_new_keys(training: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         replacements["freeze_vision"] = f"freeze: {{vision: {word}, merger: {word}}}"
     messages = [f"training.{old} is an old key that still works; write {new}" for old, new in replacements.items()]
     return settings, messages
+
+
+def with_new_report_keys(report: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return the section `report` with current keys, and a message if it has the old one."""
+    settings, count = dict(report), report.get("examples")
+    if "samples" in settings or not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        return settings, []
+    del settings["examples"]
+    settings["samples"] = "all" if count else "none"
+    return settings, [f"report.examples is an old key that still works; write samples: {settings['samples']}"]
 
 
 def with_latest_keys(

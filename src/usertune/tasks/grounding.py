@@ -102,6 +102,7 @@ class GroundingTask(Task):
     metrics = METRICS
     forms = FORMS
     reasons = REASONS
+    right_and_wrong = ("hit", "miss")
     asks_for_clicks = True
 
     def clicked(self, target: Target) -> Point:

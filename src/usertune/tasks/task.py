@@ -37,6 +37,8 @@ class Task(Protocol):
     answers_are_actions: bool = False
     """Whether answers of conversations in another frame are converted as actions, by `truth_of` and `answer`."""
 
+    right_and_wrong: tuple[str, str] = ("right", "wrong")
+    """What a right and a wrong answer are called."""
     asks_for_clicks: bool = False
     """Whether the right answer to some of its samples is a click on a point."""
 

@@ -80,7 +80,7 @@ def served(settings: dict[str, Any]) -> dict[str, Any]:
         ({"base_model": {"path": "base", "dtype": "float32"}}, ALL_BUT_SOURCES),
         ({"dataset": {"root": "elsewhere", "users_per_job": 3}}, set()),
         ({"report": {"title": "x"}}, {"report"}),
-        ({"report": {"examples": 3}}, {"report"}),
+        ({"report": {"samples": "texts"}}, {"report"}),
         ({"hypothesis": "Training helps."}, {"report"}),
         ({"hypothesis": {"text": "It helps.", "comparisons": [["full", "lora"]]}}, {"compare", *LAST}),
         ({"evaluation": {"thresholds": [150]}}, {*SCORES, "compare", *LAST}),

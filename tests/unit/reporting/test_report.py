@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -13,13 +15,12 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.support.synthetic_study import MEASURED, StandInEngine
+from tests.support.synthetic_study import MEASURED, StandInEngine, browser_data_of
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file, step_fingerprint
 from usertune.core.manifest import read_result
 from usertune.evaluation.recipe import ComparisonDesign, ScoreRecipe
 from usertune.pipeline import steps
-from usertune.reporting.examples import LONGEST_TEXT, for_html
 from usertune.reporting.headline import headline
 from usertune.reporting.sections.runs import cautions, effect_of, training_row
 from usertune.reporting.sections.study import NONE, span_text
@@ -36,12 +37,13 @@ HOSTILE = "<script>alert(1)</script> <img src=x onerror=alert(2)> \x00\u202e"
 class Page(HTMLParser):
     """Collects tags with their attributes, and checks that they are closed in order."""
 
-    VOID = frozenset({"meta", "link", "img", "br", "circle", "rect", "path", "ellipse", "wbr"})
+    VOID = frozenset({"meta", "link", "img", "br", "circle", "rect", "path", "ellipse", "wbr", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
+        self.texts: dict[str, list[str]] = {"script": [], "style": []}
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -49,9 +51,23 @@ class Page(HTMLParser):
         if tag not in self.VOID:
             self.open.append(tag)
 
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in self.texts and dict(self.tags[-1][1]).get("type") is None:
+            self.texts[self.open[-1]].append(data)
+
     def handle_endtag(self, tag: str) -> None:
         if tag not in self.VOID:
             assert self.open.pop() == tag
+
+    def policy(self, directive: str) -> set[str]:
+        """The sources that the content security policy allows."""
+        (text,) = (found["content"] or "" for name, found in self.tags if name == "meta" and "http-equiv" in found)
+        return {source for part in text.split("; ") if part.startswith(directive) for source in part.split()[1:]}
+
+    def digests(self, tag: str) -> set[str]:
+        """The digests of the scripts or style sheets in the page, as a policy writes them."""
+        found = (hashlib.sha256(text.encode()).digest() for text in self.texts[tag])
+        return {f"'sha256-{base64.b64encode(digest).decode()}'" for digest in found}
 
 
 def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
@@ -59,7 +75,13 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
     page = Page(text)
     assert page.open == []
     names = [name for name, _ in page.tags]
-    assert "script" not in names
+    assert [attributes.get("type") for name, attributes in page.tags if name == "script"] == [
+        "application/json",
+        None,
+        None,
+    ]
+    assert page.policy("script-src") == page.digests("script")
+    assert page.policy("style-src") == page.digests("style")
     assert names.count("table") == 12
     for name, attributes in page.tags:
         assert not any(key.startswith("on") or key == "style" for key in attributes)
@@ -70,7 +92,8 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
         if name == "th":
             assert attributes["scope"] in ("row", "col")
     assert "A &lt;b&gt;bold&lt;/b&gt; study" in text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<script>alert" not in text
+    assert "\\u003cscript\\u003ealert(1)" in text
     assert "\x00" not in text
 
 
@@ -144,7 +167,7 @@ def test_the_time_of_the_answers_outlives_a_rerun_that_finds_them_all(make_study
 def test_the_report_says_what_was_done_with_what_and_when(make_study: Maker) -> None:
     study = make_study(changes={"experiments": {"lora": {"mode": "lora"}, "full_tuned": {"mode": "full"}}})
     text = study.report().read_text(encoding="utf-8")
-    section = text[text.index('<section id="study"') : text.index('<section id="training"')]
+    section = text[text.index('<section id="study"') : text.index('<section id="provenance"')]
     cells = [
         [unescape(re.sub("<[^>]*>", "", cell)) for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.S)]
         for row in re.findall("<tr.*?</tr>", section, re.S)
@@ -177,12 +200,12 @@ def test_a_sample_of_text_alone_is_shown_without_a_screenshot(make_study: Maker)
     sample["messages"][0]["content"].pop(0)
     raw.write_text("\n".join([json.dumps(sample), *rest]))
     study.make_all("prepare", "leakage", "train", "predict", "score", "compare", "figure", "audit")
-    text = study.report(examples=2).read_text(encoding="utf-8")
+    text = study.report().read_text(encoding="utf-8")
     assert Page(text).open == []
-    examples = text[text.index('<section id="examples"') : text.index('<section id="provenance"')]
-    assert examples.count("<article") == 2
-    assert examples.count("This sample has no screenshot.") == examples.count("<img") == 1
-    assert examples.count("from the target") == 2 * len(study.experiments)
+    shown = browser_data_of(text)["samples"]
+    alone = [identity for identity, picture in zip(shown["id"], shown["picture"], strict=True) if picture is None]
+    assert alone == [sample["id"]]
+    assert shown["size"][shown["id"].index(sample["id"])] is None
 
 
 def test_skipped_samples_are_shown_with_their_reasons(make_study: Maker) -> None:
@@ -221,16 +244,18 @@ def test_differing_versions_are_flagged(make_study: Maker) -> None:
     assert ["other code or packages than the current ones" in page for page in (alike, text)] == [False, True]
 
 
-def test_untrained_study_without_examples(make_study: Maker) -> None:
-    text = make_study(experiments=["vanilla"]).report(examples=0).read_text(encoding="utf-8")
+def test_untrained_study_without_samples(make_study: Maker) -> None:
+    text = make_study(experiments=["vanilla"]).report(samples="none").read_text(encoding="utf-8")
     assert "No experiment of this study is trained." in text
     assert text.count(">not used<") == 2, "train and validation users"
-    assert 'id="examples"' not in text
+    assert 'id="samples"' not in text
+    assert "samples-data" not in text
+    assert text.count("<script") == 1
     assert "image/jpeg" not in text
 
 
 def test_one_user(make_study: Maker) -> None:
-    text = make_study(users=["7"]).report(examples=5).read_text(encoding="utf-8")
+    text = make_study(users=["7"]).report().read_text(encoding="utf-8")
     assert "n/a: needs 2 users" in text
     assert "one user allows no interval" in text
 
@@ -240,12 +265,12 @@ def test_changed_or_missing_screenshots_are_refused(make_study: Maker) -> None:
     study.report()
     image = study.root / "dataset/images/1_0.png"
     image.write_bytes(image.read_bytes() + b"x")
-    with pytest.raises(UserError, match=r"sample '1/0'.*changed since.*report.examples"):
+    with pytest.raises(UserError, match=r"user 1, sample '1/0'.*changed since.*report.samples: texts"):
         study.report()
     image.unlink()
     with pytest.raises(UserError, match="cannot be read"):
         study.report()
-    assert study.report(examples=0).exists()
+    assert study.report(samples="texts").exists()
 
 
 def test_results_of_another_study_are_refused(make_study: Maker) -> None:
@@ -253,11 +278,6 @@ def test_results_of_another_study_are_refused(make_study: Maker) -> None:
     study.report()
     with pytest.raises(UserError, match="full_tuned"):
         study.report(experiments=study.design["experiments"][:2])
-
-
-def test_texts_of_examples_are_shortened_and_hold_what_html_can() -> None:
-    assert for_html("a\x00b\tc\n\ud800") == "a\ufffdb\tc\n\ufffd"
-    assert for_html("x" * (LONGEST_TEXT + 7)).endswith("… and 7 more characters")
 
 
 def sentence(names: list[str], accuracy: list[float], gaps: dict[tuple[str, str], tuple[float, Any, Any]]) -> str:
@@ -367,7 +387,7 @@ def test_an_early_stop_is_in_the_report(make_study: Maker, monkeypatch: pytest.M
     monkeypatch.setitem(MEASURED, "kept_step", 20)
     monkeypatch.setitem(MEASURED, "kept_validation_loss", 0.4)
     monkeypatch.setitem(MEASURED, "ended", "no lower validation loss in 1 validation")
-    text = make_study().report(examples=0).read_text(encoding="utf-8")
+    text = make_study().report(samples="none").read_text(encoding="utf-8")
     assert text.count("30<small>weights of step 20</small>") == 2
     assert text.count("0.4000<small>last 0.5000</small>") == 2
     assert "full_tuned was stopped early: no lower validation loss in 1 validation." in text

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, create_model
+from pydantic import BeforeValidator, WithJsonSchema, create_model
 
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.study.schema.base import ConfigModel
@@ -49,7 +49,7 @@ class Report(ConfigModel):
 
     title: str = "Comparison of experiments"
     """Heading of the report."""
-    examples: Annotated[int, Field(ge=0, le=50)] = 6
-    """Number of test samples to show with the answers of all experiments."""
+    samples: Literal["all", "texts", "none"] = "all"
+    """What the report shows of single test samples: `all`, with their screenshots; `texts`, without; or `none`."""
     figures: Figures = Figures()
     """Styles of individual figures; a change redraws only the figure that it names."""

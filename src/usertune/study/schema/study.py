@@ -17,6 +17,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, STEP_NAMES
 from usertune.evaluation.recipe import measured
 from usertune.study.files import KeyPath
+from usertune.study.renamed_keys import with_new_report_keys
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
 from usertune.study.schema.controls import problems_of_controls
@@ -121,6 +122,16 @@ class Study(ConfigModel):
         for message in sorted(set(messages)):
             logger.warning("%s", message)
         return filled
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_report_keys(cls, raw: Any) -> Any:
+        if not isinstance(raw, dict) or not isinstance(raw.get("report"), dict):
+            return raw
+        report, messages = with_new_report_keys(raw["report"])
+        for message in messages:
+            logger.warning("%s", message)
+        return {**raw, "report": report}
 
     @model_validator(mode="after")
     def _check(self) -> Study:
