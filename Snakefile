@@ -52,7 +52,7 @@ for experiment in STUDY.experiments:
         name:
             experiment
         input:
-            expand(manifest_of(steps.SCORE), experiment=experiment, user=STUDY.users.test),
+            scores_of([experiment]),
         localrule: True
 
 
@@ -63,7 +63,7 @@ for group, names in STUDY.groups.items():
         name:
             group
         input:
-            expand(manifest_of(steps.SCORE), experiment=names, user=STUDY.users.test),
+            scores_of(names),
         localrule: True
 
 

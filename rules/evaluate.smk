@@ -146,6 +146,8 @@ for batch, users in BATCHES.items():
             metrics=of_users(manifest_of(steps.SCORE), users),
         log:
             batch_log_of(steps.SCORE, batch),
+        wildcard_constraints:
+            experiment="|".join(ANSWERING[batch]),
         # Early, because it shows how many answers can be parsed.
         priority: 8
         retries: 0
@@ -180,6 +182,7 @@ rule compare:
     input:
         metrics=of_all_scores(manifest_of(steps.SCORE)),
         rows=of_all_scores(file_of(steps.SCORE, "rows")),
+        validation=inputs_of(steps.COMPARE, "validation"),
         trainings=expand(manifest_of(steps.TRAIN), experiment=STUDY.chosen_by_loss),
     output:
         tables=[file_of(steps.COMPARE, name) for name in steps.COMPARE.files_of(STUDY)],
@@ -197,9 +200,10 @@ rule compare:
         recipe=recipe_of(steps.COMPARE),
         tables=lambda wildcards, output: os.path.dirname(output.manifest),
         scores=list_file("metrics"),
+        validation=list_file("validation"),
         trainings=list_file("trainings"),
     message:
         "Comparing the experiments"
     shell:
         'python "$USERTUNE_SCRIPTS"/compare.py --recipe {params.recipe:q} --scores {params.scores:q}'
-        " --trainings {params.trainings:q} --tables {params.tables:q} --log {log:q}"
+        " --validation {params.validation:q} --trainings {params.trainings:q} --tables {params.tables:q} --log {log:q}"

@@ -127,6 +127,15 @@ def of_all_scores(path):
     return expand(path, experiment=STUDY.experiments, user=STUDY.users.test)
 
 
+def scores_of(names):
+    """The scores of some experiments, for all users whom they answer."""
+    return [
+        path
+        for name in names
+        for path in expand(manifest_of(steps.SCORE), experiment=name, user=STUDY.answered_users(name))
+    ]
+
+
 def training_logs(wildcards):
     """The loss curves of all trainings, for figures that show them."""
     return [f"<results>/{file}" for file in logs_of_figure(wildcards.figure).values()]
@@ -145,8 +154,8 @@ def sources_of_users(users):
 
 
 def folds_of_batch(users):
-    """The option with the folds of test users, so that too few samples are an error before GPU jobs start."""
-    return ["--folds", STUDY.folds.settings.text()] if STUDY.folds and set(users) <= set(STUDY.users.test) else []
+    """The option with the folds of users, so that too few samples are an error before GPU jobs start."""
+    return ["--folds", STUDY.folds.settings.text()] if STUDY.folds and set(users) <= set(STUDY.users_with_folds) else []
 
 
 def unrecorded(value):

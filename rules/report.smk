@@ -68,7 +68,7 @@ rule report:
         tables=rules.compare.output,
         figures=expand(rules.figure.output.svg, figure=FIGURE_NAMES),
         training=every(steps.TRAIN) + every(steps.TRAIN_FOLDS),
-        predictions=expand(manifest_of(steps.PREDICT), experiment=STUDY.experiments, batch=BATCHES),
+        predictions=expand(manifest_of(steps.PREDICT), experiment=STUDY.experiments, batch=TEST_BATCHES),
         samples=expand(file_of(steps.PREPARE, "samples"), user=STUDY.users.test),
         data=user_manifests(STUDY.all_users),
     output:

@@ -72,7 +72,12 @@ WAITING_FOR_WEIGHTS = {
     if result.inputs.get("weights") and STUDY.experiments[result.experiment].weights is None
 }
 DATA_BATCHES = {batch_label(users): users for users in STUDY.data_batches}
-BATCHES = {batch_label(users): users for users in STUDY.test_batches}
+TEST_BATCHES = {batch_label(users): users for users in STUDY.test_batches}
+# All users whom an experiment answers, and the experiments that answer each batch.
+BATCHES = TEST_BATCHES | {batch_label(users): users for users in STUDY.validation_batches}
+ANSWERING = {
+    batch: [name for name in STUDY.experiments if users in STUDY.batches_of(name)] for batch, users in BATCHES.items()
+}
 
 
 pathvars:

@@ -96,7 +96,7 @@ rule train:
 # priority puts the predictions of other experiments first.
 if PERSONAL:
     # One rule per batch of users, because the files of a batch share no wildcard.
-    for batch, users in BATCHES.items():
+    for batch, users in TEST_BATCHES.items():
 
         rule:
             name:

@@ -24,7 +24,7 @@ from usertune.runtime import step_main
 
 
 def main(arguments: argparse.Namespace) -> None:
-    compare(arguments.recipe, arguments.scores, arguments.tables, arguments.trainings)
+    compare(arguments.recipe, arguments.scores, arguments.tables, arguments.trainings, arguments.validation)
 
 
 if __name__ == "__main__":
@@ -33,6 +33,12 @@ if __name__ == "__main__":
     step_main.add_list(parser, "--scores", "the metrics of each experiment and user")
     step_main.add_list(
         parser, "--trainings", "manifests of the trainings whose validation losses choose settings", required=False
+    )
+    step_main.add_list(
+        parser,
+        "--validation",
+        "metrics of the experiments whose answers for validation users choose settings",
+        required=False,
     )
     parser.add_argument("--tables", required=True, type=Path, metavar="FOLDER", help="output: folder of the tables")
     step_main.run(parser, main)

@@ -331,8 +331,14 @@ class SyntheticStudy:
             rows, store = out.with_suffix(".csv"), self.root / "store/scores"
             calls.score(recipe, name, user, self.samples_of(user), predictions, rows, out, store)
         elif result.step == "compare":
-            scores, trainings = ([self.root / above for above in result.inputs[key]] for key in ("scores", "trainings"))
-            compare(CompareRecipe.model_validate(recipe), scores, out.parent, trainings)
+            given = {role: [self.root / above for above in paths] for role, paths in result.inputs.items()}
+            compare(
+                CompareRecipe.model_validate(recipe),
+                given["scores"],
+                out.parent,
+                given["trainings"],
+                given["validation"],
+            )
         elif result.step == "figure":
             self._draw(result, recipe, out)
         elif result.step == "audit":
@@ -443,7 +449,11 @@ class SyntheticStudy:
             training_manifests=[
                 self.root / name for name, result in self.results.items() if result.step in ("train", "train_folds")
             ],
-            predictions=[self.root / name for name in self.results if name.startswith("predictions/")],
+            predictions=[
+                self.root / name
+                for name, result in self.results.items()
+                if result.step == "predict" and result.users in self.study.test_batches
+            ],
             samples=[self.samples_of(user) for user in self.users],
             data=self.samples_of(self.users[0]).parent,
             dataset_root=self.dataset,

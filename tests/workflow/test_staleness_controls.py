@@ -1,4 +1,4 @@
-"""The rows of docs/staleness.md on folds, priors and history in prompts: what a change makes again."""
+"""The rows of docs/staleness.md on folds, priors, history in prompts and validation users: what a change repeats."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.support.workplace import Workplace, new_workplace
 from usertune.data.folds import FoldSettings
 from usertune.data.samples import read_samples, request_digest
 from usertune.demo.dataset import Counts
+from usertune.evaluation.tables import read_table
 from usertune.inference.context import with_context
 from usertune.inference.recipe import ContextSettings
 from usertune.study.schema.report import FIGURE_NAMES
@@ -21,12 +22,18 @@ pytestmark = pytest.mark.workflow
 
 USERS = ("1", "2")
 CONTROLS = """\
-  history: {mode: vanilla, max_new_tokens: 39, context: {episodes: 1, samples: 2, images: false}}
+  history:
+    mode: vanilla
+    context: {episodes: 1, samples: 2, images: false}
+    sweep: {max_new_tokens: [5, 39]}
+    select: accuracy
   centre: {mode: prior, prior: {of: centre}}
   of_all: {mode: prior, prior: {of: train_users, point: mean}}
-  own: {mode: prior, prior: {of: same_user, point: mean}}
+  own: {mode: prior, prior: {of: same_user}, sweep: {prior.point: [mean, densest]}, select: accuracy}
 """
-NAMES = ("vanilla", "history", "centre", "of_all", "own")
+HISTORY = ("history_max_new_tokens5", "history_max_new_tokens39")
+OWN = ("own_point_mean", "own_point_densest")
+NAMES = ("vanilla", *HISTORY, "centre", "of_all", *OWN)
 
 
 def everywhere(*names: str, users: tuple[str, ...] = USERS) -> set[tuple[str, str]]:
@@ -61,11 +68,26 @@ def test_edits_and_another_number_of_folds_reach_the_controls_that_depend_on_the
     workplace.run(timeout=600)
     assert "audit passed" in workplace.usertune("audit", "--study", "study.yaml")[1]
 
-    # A training user's target is part of the prior of all training users, and of nothing else.
+    # Validation users are answered by what they choose the setting of, and are in no other table.
+    groups = read_table(workplace.results / "tables/groups.csv")
+    assert groups["validation_samples"].tolist() == [4] * 4
+    assert groups.groupby("group")["selected"].sum().tolist() == [1, 1]
+    assert set(read_table(workplace.results / "tables/samples.csv")["user"]) == set(USERS)
+
+    # A training user's target is part of the prior of all training users, and of nothing else. A validation user's
+    # question is asked again where it chooses, with those whose prompts show it.
     edit(workplace, "11", lambda turns: turns[-1].update(content="```grounding\n[1, 1]\n```"))
-    drawn = set(FIGURE_NAMES)
+    before = requests(workplace, "74", 2)
+    edit(workplace, "74", lambda turns: turns[0]["content"][-1].update(text="Where is it now?"))
     work = run(workplace)
-    assert work == Work(splits_compared=True, scored=everywhere("of_all"), drawn=drawn, compared=True)
+    shown = len(requests(workplace, "74", 2) - before)
+    assert work == Work(
+        splits_compared=True,
+        scored=everywhere("of_all") | everywhere(*HISTORY, *OWN, users=("74",)),
+        drawn=set(FIGURE_NAMES),
+        compared=True,
+        generated={(name, "74"): shown for name in HISTORY},
+    )
 
     # A test user's question is asked again, and so are those whose prompts show it; other users' are not.
     before = requests(workplace, "1", 2)
@@ -73,14 +95,15 @@ def test_edits_and_another_number_of_folds_reach_the_controls_that_depend_on_the
     work = run(workplace)
     shown = len(requests(workplace, "1", 2) - before)
     assert 1 < shown < 8
-    assert work.generated == {("vanilla", "1"): 1, ("history", "1"): shown}
+    assert work.generated == {("vanilla", "1"): 1, **{(name, "1"): shown for name in HISTORY}}
     assert work.scored == everywhere(*NAMES, users=("1",))
 
     # Other folds: other history for some questions, and the column of folds in all scores.
-    before = {user: requests(workplace, user, 2) for user in USERS}
+    everybody = (*USERS, "74")
+    before = {user: requests(workplace, user, 2) for user in everybody}
     workplace.replace("folds: {count: 2}", "folds: {count: 3}")
     work = run(workplace)
-    changed = {("history", user): len(requests(workplace, user, 3) - before[user]) for user in USERS}
-    assert work.generated == {pair: count for pair, count in changed.items() if count}
+    changed = {user: len(requests(workplace, user, 3) - before[user]) for user in everybody}
+    assert work.generated == {(name, user): count for name in HISTORY for user, count in changed.items() if count}
     assert work.generated
-    assert work.scored == everywhere(*NAMES)
+    assert work.scored == everywhere(*NAMES) | everywhere(*HISTORY, *OWN, users=("74",))

@@ -41,7 +41,7 @@ def check_elsewhere(study: Study) -> None:
         key = f"experiments.{name}"
         try:
             if experiment.answers is not None:
-                check_answers(experiment.answers, study.users.test, f"{key}.answers")
+                check_answers(experiment.answers, study.answered_users(name), f"{key}.answers")
             if experiment.weights is not None:
                 folder = Path(experiment.weights).expanduser()
                 trained_on = check_weights(folder, experiment.mode, _base_folder(study), f"{key}.weights")

@@ -77,7 +77,7 @@ def _check_warm_up(study: Study, reader: Reader) -> None:
 
 
 def check_folds(freshness: Freshness) -> None:
-    """Check that the test users who are prepared have enough samples for the folds; preparing the others checks them.
+    """Check that the prepared users have enough samples for the folds; preparing the others checks them.
 
     Raises:
         UserError: a user has too few; the message says what to do.
@@ -86,7 +86,7 @@ def check_folds(freshness: Freshness) -> None:
     if study.folds is None:
         return
     problems = []
-    for user in study.users.test:
+    for user in study.users_with_folds:
         path = steps.PREPARE.manifest.format(user=user)
         manifest, _ = freshness.inspect(path)
         # Samples that will be prepared again say nothing.

@@ -67,7 +67,7 @@ def _check_data(study: Study, arguments: argparse.Namespace) -> None:
         users = arguments.users_file.read_text(encoding="utf-8").splitlines()
     if others := [user for user in users if user not in study.all_users]:
         raise UserError(f"--users: {others[0]} is not a user of this study")
-    folds = dict.fromkeys(study.users.test, study.folds.settings) if study.folds else {}
+    folds = dict.fromkeys(study.users_with_folds, study.folds.settings) if study.folds else {}
     recipe = PrepareRecipe.parse(Recipes(study).prepare())
     bad = bad_users(recipe, Path(study.dataset.root), users, arguments.processes, folds)
     if bad:

@@ -88,7 +88,7 @@ def too_few_of(user: str, counts: Mapping[str, int], settings: FoldSettings) -> 
     other = "set folds.by: random (which separates samples of an episode), or " if what == "episode" else ""
     return (
         f"user {user} has {count} {what}{'s' * (count != 1)}, which is too few for {settings.count} folds "
-        f"(folds.count, folds.by: {settings.by}); {fewer} {other}leave the user out of users.test"
+        f"(folds.count, folds.by: {settings.by}); {fewer} {other}leave the user out of the study"
     )
 
 

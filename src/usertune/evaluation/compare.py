@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from usertune.core.formatting import no_interval, percent
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.evaluation import table_names
+from usertune.evaluation.choice import Validation
 from usertune.evaluation.group_table import groups_table
 from usertune.evaluation.groups import chosen_experiments, groups_markdown, validation_loss, values_of_samples
 from usertune.evaluation.hypothesis import hypothesis_table
@@ -29,7 +30,13 @@ PROVENANCE_DIGITS = 16
 RESCORE = "delete the file and run snakemake again so that the user is scored again"
 
 
-def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path, trainings: Sequence[Path] = ()) -> None:
+def compare(
+    recipe: CompareRecipe,
+    scores_files: Sequence[Path],
+    folder: Path,
+    trainings: Sequence[Path] = (),
+    validation: Sequence[Path] = (),
+) -> None:
     """Write the tables of a study into ``folder``.
 
     Args:
@@ -38,6 +45,8 @@ def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path, t
             each, with the same name and the suffix ``.csv``.
         folder: folder of the tables.
         trainings: manifests of the trainings whose validation losses choose the settings of groups.
+        validation: JSON of the score step for each validation user and experiment that chooses a setting by accuracy.
+            They are in no table of test users.
 
     Writes:
         ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one
@@ -58,11 +67,16 @@ def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path, t
     summary = summary_table(design, metrics, confidence, samples)
     results = [scores[name, user][0] for name in design.names for user in design.users]
     trained = {str(training["experiment"]): training for training in map(read_manifest, trainings)}
-    further = _further_tables(recipe, metrics[0], samples, trained)
+    validated = _read_validation(recipe, validation)
+    losses = {name: validation_loss(training) for name, training in trained.items()}
+    further = _further_tables(recipe, metrics[0], samples, Validation(losses, validated))
     inputs: dict[str, Any] = {
-        "scores": {f"{item['experiment']} {item['user']}": item["output"] for item in results},
-        **({"trainings": {name: item["output"] for name, item in trained.items()}} if trained else {}),
+        "scores": _outputs(results),
+        "validation": _outputs(score for own in validated.values() for score in own.values()),
+        "trainings": {name: item["output"] for name, item in trained.items()},
     }
+    # Empty roles are left out, as in results of older releases.
+    inputs = {role: digests for role, digests in inputs.items() if digests or role == "scores"}
     said = step_manifest(recipe, inputs)
     fingerprint = said["fingerprint"]
     lineage = lineage_of(recipe, fingerprint, results)
@@ -88,11 +102,10 @@ def compare(recipe: CompareRecipe, scores_files: Sequence[Path], folder: Path, t
 
 
 def _further_tables(
-    recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, trainings: Mapping[str, Mapping[str, Any]]
+    recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, validation: Validation
 ) -> dict[str, pd.DataFrame]:
     """Return the tables of differences, of groups and of the hypothesis, in which a group is its chosen setting."""
-    losses = {name: validation_loss(training) for name, training in trainings.items()}
-    groups = groups_table(recipe, primary, samples, losses)
+    groups = groups_table(recipe, primary, samples, validation)
     values = values_of_samples(recipe, primary.column, samples, chosen_experiments(recipe, groups))
     users = samples.loc[samples["experiment"] == recipe.names[0], "user"].reset_index(drop=True)
     tables = {table_names.DIFFERENCES: differences_table(primary, recipe.confidence, users, values)}
@@ -248,12 +261,33 @@ def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=header)
 
 
+def _outputs(scores: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    return {f"{score['experiment']} {score['user']}": score["output"] for score in scores}
+
+
+def _read_validation(design: CompareRecipe, scores_files: Sequence[Path]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return {experiment: {validation user: score}} of all experiments that are chosen by accuracy."""
+    chosen = {group for group, how in design.select.items() if how == "accuracy"}
+    names = [item.name for item in design.experiments if item.group in chosen]
+    found: dict[str, dict[str, dict[str, Any]]] = {name: {} for name in names}
+    for (name, user), (score, _) in _read_scores(design, scores_files, names, design.validation_users).items():
+        found[name][user] = score
+    return found
+
+
 def _read_grid(
     design: CompareRecipe, scores_files: Sequence[Path]
 ) -> dict[tuple[str, str], tuple[dict[str, Any], Path]]:
-    """Return (score, rows file) of every experiment and user, each exactly once."""
+    """Return (score, rows file) of every experiment and test user."""
+    return _read_scores(design, scores_files, design.names, design.users)
+
+
+def _read_scores(
+    design: CompareRecipe, scores_files: Sequence[Path], names: Sequence[str], users: Sequence[str]
+) -> dict[tuple[str, str], tuple[dict[str, Any], Path]]:
+    """Return (score, rows file) of some experiments and users, each exactly once."""
     grid: dict[tuple[str, str], tuple[dict[str, Any], Path]] = {}
-    wanted = {(name, user) for name in design.names for user in design.users}
+    wanted = {(name, user) for name in names for user in users}
     folds: dict[str, Any] = {}
     for path in scores_files:
         score = read_manifest(path)
@@ -268,8 +302,8 @@ def _read_grid(
             raise UserError(f"{path}: not scored with the folds of the other scores; {RESCORE}")
         if (tasks, tuple(said["thresholds"])) != (design.tasks, design.thresholds):
             labels = ", ".join(threshold_label(threshold) for threshold in design.thresholds)
-            names = ", ".join(design.tasks)
-            raise UserError(f"{path}: not scored for {names} at the thresholds {labels}; {RESCORE}")
+            asked = ", ".join(design.tasks)
+            raise UserError(f"{path}: not scored for {asked} at the thresholds {labels}; {RESCORE}")
         rows_file = path.with_suffix(".csv")
         if not rows_file.exists() or digest_file(rows_file) != score["files"].get(rows_file.name):
             raise UserError(f"{rows_file}: missing, or not the rows that {path.name} was made from; {RESCORE}")

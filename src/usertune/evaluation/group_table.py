@@ -2,45 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
 import pandas as pd
 
-from usertune.core.errors import UserError
+from usertune.evaluation.choice import Choice, Validation, choice_of
+from usertune.evaluation.groups import validation_column
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.evaluation.statistics.intervals import Estimate, estimate
 from usertune.evaluation.statistics.variance import variance_split
 from usertune.tasks.metrics import Metric
 
 
-def groups_table(
-    recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, losses: Mapping[str, float | None]
-) -> pd.DataFrame:
+def groups_table(recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, validation: Validation) -> pd.DataFrame:
     """Return one row for each setting of each group, over its seeds.
 
     The primary metric is the mean over seeds, and ``<name>_sd`` the standard deviation over seeds: of the values over
     all samples, as in ``summary.csv`` (with the interval of the mean over seeds in ``_low`` and ``_high``), and in
     ``over_users`` of the means over users. ``sd_users``, ``sd_seeds`` and
-    ``sd_residual`` are the square roots of `variance_split` of the metric of each user and seed.
+    ``sd_residual`` are the square roots of `variance_split` of the metric of each user and seed. What
+    `usertune.evaluation.choice` found on validation users is in the columns ``validation_...``: the loss, and, if some
+    group is chosen by it, the primary metric with the numbers of users and of samples.
 
     Args:
         recipe: the groups, and what chooses their best settings.
         primary: the metric that is compared.
-        samples: the rows of all experiments.
-        losses: experiment -> validation loss, for the groups that are chosen by it.
+        samples: the rows of all experiments, of test users alone.
+        validation: what was measured on validation users.
 
     Raises:
-        UserError: a validation loss that is needed is missing.
+        UserError: what chooses a setting is missing.
     """
     by_user = samples.groupby(["user", "experiment"], sort=False)[primary.column].mean().unstack()
     over_all = samples.groupby("experiment")[primary.column].mean()
     counts = samples.groupby("experiment")["id"].count()
     rows = []
     for group, settings in recipe.groups.items():
-        means = _mean_losses(group, settings, losses) if group in recipe.select else {}
-        best = min(means, key=lambda text: means[text]) if means else None
+        choice = choice_of(recipe, group, primary, validation)
         for text, names in settings.items():
             members = list(names)
             own, totals, over_users = by_user[members], over_all[members], by_user[members].mean()
@@ -65,33 +64,32 @@ def groups_table(
                 f"sd_{name}": None if value is None else sqrt(value)
                 for name, value in zip(("users", "seeds", "residual"), parts, strict=True)
             }
-            of_setting = pd.Series([losses[name] for name in members] if means else [], dtype=float)
-            row |= {
-                "selected_by": recipe.select.get(group, ""),
-                "validation_loss": means.get(text),
-                "validation_loss_sd": of_setting.std() if len(of_setting) > 1 else None,
-                "selected": None if best is None else int(text == best),
-            }
+            row |= _chosen_by(recipe, group, text, primary, choice)
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _chosen_by(recipe: CompareRecipe, group: str, text: str, primary: Metric, choice: Choice | None) -> dict[str, Any]:
+    """Return the last columns of a setting: what it has on validation users, and whether it is chosen."""
+    how = recipe.select.get(group, "")
+    own = choice.measured[text] if choice else None
+    by_loss, by_accuracy = own if how == "loss" else None, own if how == "accuracy" else None
+    found: dict[str, Any] = {
+        "selected_by": how,
+        "validation_loss": by_loss and by_loss.value,
+        "validation_loss_sd": by_loss and by_loss.sd,
+    }
+    if "accuracy" in recipe.select.values():
+        found |= {
+            validation_column(primary): by_accuracy and by_accuracy.value,
+            f"{validation_column(primary)}_sd": by_accuracy and by_accuracy.sd,
+            "validation_users": by_accuracy and by_accuracy.users,
+            "validation_samples": by_accuracy and by_accuracy.samples,
+        }
+    return {**found, "selected": choice and int(text == choice.best)}
 
 
 def _estimate(recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame) -> Estimate:
     """Return the mean of the primary metric over seeds and samples; its interval is that of the summary."""
     by_sample = samples.groupby(["user", "id"], sort=False)[primary.column].mean().reset_index()
     return estimate(by_sample[primary.column], by_sample, recipe.confidence, primary.bounds)
-
-
-def _mean_losses(
-    group: str, settings: Mapping[str, Sequence[str]], losses: Mapping[str, float | None]
-) -> dict[str, float]:
-    missing = [name for names in settings.values() for name in names if losses.get(name) is None]
-    if missing:
-        raise UserError(
-            f"{group}: its best setting is chosen by validation loss, and the training of {missing[0]} has none; "
-            "give the study validation users, or set select: none"
-        )
-    return {
-        text: sum(loss for name in names if (loss := losses[name]) is not None) / len(names)
-        for text, names in settings.items()
-    }

@@ -50,9 +50,10 @@ def values_of_samples(
 def groups_markdown(groups: pd.DataFrame, primary: Metric) -> str:
     """Return the table of groups, rounded, as a Markdown table with a note on how to read it."""
     shown = pd.DataFrame([group_row(row, primary) for row in records(groups)]).drop(columns="experiments")
+    by_accuracy = [f"validation {primary.heading}"] if validation_column(primary) in groups else []
     shown.columns = pd.Index(
         ["group", "setting", "seeds", primary.heading, "sd over seeds", "mean over users", "sd over seeds",
-         "sd of users", "sd of seeds", "sd of the rest", "validation loss", "chosen"]
+         "sd of users", "sd of seeds", "sd of the rest", "validation loss", *by_accuracy, "chosen"]
     )  # fmt: skip
     shown["group"] = [f"`{name}`" for name in shown["group"]]
     sides = ["left", "left", *["right"] * (len(shown.columns) - 2)]
@@ -73,8 +74,23 @@ def group_row(row: Mapping[str, Any], primary: Metric) -> dict[str, str]:
         cells[key] = primary.text(row[key])
     cells["sd_residual"] = primary.text(row["sd_residual"])
     cells["validation_loss"] = number(row["validation_loss"], 4)
+    if validation_column(primary) in row:
+        cells["validation_value"] = _on_validation_users(row, primary)
     cells["selected"] = "" if missing else "chosen" if row["selected"] == 1 else "no"
     return cells
+
+
+def validation_column(primary: Metric) -> str:
+    """Return the name of the column with the primary metric on validation users."""
+    return f"validation_{primary.name}"
+
+
+def _on_validation_users(row: Mapping[str, Any], primary: Metric) -> str:
+    value = row[validation_column(primary)]
+    if is_missing(value):
+        return primary.text(None)
+    users, samples = (int(row[f"validation_{what}"]) for what in ("users", "samples"))
+    return f"{primary.text(value)} ({users:,} user{'s' * (users != 1)}, {samples:,} sample{'s' * (samples != 1)})"
 
 
 def groups_note(primary: Metric) -> str:
@@ -85,6 +101,7 @@ def groups_note(primary: Metric) -> str:
         "seeds. The last three standard deviations split the variation of the values of single users, in "
         f"{unit}: users differ from one another with every seed (users); a seed is better or worse for all users "
         "(seeds); a seed helps one user and hurts another, or a user has few samples (the rest). Estimates below zero "
-        "are shown as zero. The best setting of a group is chosen by validation users, never by test users; in "
-        "comparisons and figures the group is the mean over the seeds of that setting."
+        "are shown as zero. The best setting of a group is chosen by validation users, never by test users: by the "
+        f"validation loss, or by the mean over validation users of their {primary.title}; of equal settings the one "
+        "that the study lists first. In comparisons and figures the group is the mean over the seeds of that setting."
     )

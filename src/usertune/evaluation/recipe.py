@@ -153,7 +153,9 @@ class CompareRecipe(ComparisonDesign):
     """Digest of what the study says about its numbers."""
     confidence: Annotated[float, Field(gt=0, lt=1, strict=True)]
     """Level of the intervals, such as 0.95."""
-    select: dict[str, Literal["loss"]] = {}  # noqa: RUF012 (pydantic copies it)
+    select: dict[str, Literal["loss", "accuracy"]] = {}  # noqa: RUF012 (pydantic copies it)
     """Group -> what chooses its best setting; the settings of other groups are not ranked."""
+    validation_users: tuple[str, ...] = ()
+    """The users whose answers choose the setting of groups that are selected by accuracy."""
     comparisons: tuple[tuple[str, str], ...] = ()
     """The comparisons of the study's hypothesis: (experiment or group, the one that it is compared with)."""

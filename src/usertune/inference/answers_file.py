@@ -98,7 +98,7 @@ def check_answers(path: str, users: Collection[str], key: str) -> None:
     elif missing:
         problems.add(
             f"no file for user{'s' * (len(missing) > 1)} {format_users(missing)}: {files[missing[0]]} does not exist; "
-            "remove these users from users.test, or give their answers"
+            "remove these users from the study, or give their answers"
         )
     for file, owner in _owners(path, {user: file for user, file in files.items() if user not in missing}).items():
         try:

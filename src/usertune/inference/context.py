@@ -104,7 +104,7 @@ def _chosen(settings: ContextSettings, episodes: Episodes, order: Sequence[str],
     if not names:
         raise UserError(
             f"sample {sample['id']!r} of user {sample['user']}: there is no other episode for its context (context.of: "
-            f"{settings.of}); use more data, or leave the user out of users.test"
+            f"{settings.of}); use more data, or leave the user out of the study"
         )
     taken = dict.fromkeys(names, 0)
     while (left := settings.samples - sum(taken.values())) > 0:

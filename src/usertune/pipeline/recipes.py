@@ -281,7 +281,7 @@ class Recipes:
             )
         }
         if not own:
-            found["context_users"] = {user: study.next_test_user(user) for user in study.users.test}
+            found["context_users"] = {user: study.next_user(user) for user in study.answered_users(name)}
         return found
 
     def _other_weights(self, name: str) -> OtherWeightsRecipe:
@@ -402,7 +402,11 @@ class Recipes:
         """Empty unless the study has groups or a hypothesis, so that other recipes do not change."""
         study = self.study
         select = {group: how for group in study.groups if (how := study.selection(group)) is not None}
-        found = {"select": select, "comparisons": [list(pair) for pair in study.comparisons]}
+        found = {
+            "select": select,
+            "validation_users": list(study.users.validation) if study.chosen_by_accuracy else [],
+            "comparisons": [list(pair) for pair in study.comparisons],
+        }
         return {key: value for key, value in found.items() if value}
 
     @cached_property

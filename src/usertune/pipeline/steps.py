@@ -177,16 +177,21 @@ def _checkpoint_of(study: Study, item: Item) -> Iterator[Item]:
         yield Item(kept.of)
 
 
-def _each_batch_of_test_users(study: Study) -> Iterator[Item]:
+def _each_batch_of_answered_users(study: Study) -> Iterator[Item]:
     for name in study.experiments:
-        for users in study.test_batches:
+        for users in study.batches_of(name):
             yield Item(name, users)
 
 
-def _each_test_user(study: Study) -> Iterator[Item]:
+def _each_answered_user(study: Study) -> Iterator[Item]:
     for name in study.experiments:
-        for user in study.users.test:
+        for user in study.answered_users(name):
             yield Item(name, (user,))
+
+
+def _validation_scores(study: Study, _item: Item) -> Iterator[Item]:
+    if study.chosen_by_accuracy:
+        yield from (Item(name, study.users.validation) for name in study.chosen_by_accuracy)
 
 
 def _if_generated(study: Study, item: Item) -> Iterator[Item]:
@@ -212,7 +217,7 @@ def _users_of_prior(study: Study, item: Item) -> Iterator[Item]:
 def _users_of_context(study: Study, item: Item) -> Iterator[Item]:
     context = study.experiments[str(item.experiment)].context
     if context is not None and context.of == "other_user":
-        yield from (Item(users=(study.next_test_user(user),)) for user in item.users)
+        yield from (Item(users=(study.next_user(user),)) for user in item.users)
 
 
 PREPARE = Step(
@@ -305,7 +310,7 @@ OTHER_WEIGHTS = Step(
 )
 PREDICT = Step(
     name=names.PREDICT,
-    items=_each_batch_of_test_users,
+    items=_each_batch_of_answered_users,
     manifest="predictions/{experiment}/users_{batch}.json",
     log="logs/predict/{experiment}/users_{batch}.log",
     inputs=(
@@ -327,7 +332,7 @@ PREDICT = Step(
 )
 SCORE = Step(
     name=names.SCORE,
-    items=_each_test_user,
+    items=_each_answered_user,
     manifest="scores/{experiment}/user_{user}.json",
     files={"rows": "scores/{experiment}/user_{user}.csv"},
     log="logs/score/{experiment}/user_{user}.log",
@@ -351,7 +356,8 @@ COMPARE = Step(
     },
     log="logs/compare.log",
     inputs=(
-        Input("scores", names.SCORE),
+        Input("scores", names.SCORE, users=lambda study: study.users.test),
+        Input("validation", names.SCORE, of=_validation_scores),
         Input("trainings", names.TRAIN, of=lambda study, _: map(Item, study.chosen_by_loss)),
     ),
     label="tables",

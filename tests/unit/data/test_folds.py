@@ -140,7 +140,7 @@ def test_an_episode_counts_from_its_earliest_sample() -> None:
             "episode",
             "user 7 has 2 episodes, which is too few for 3 folds.*set folds.count to 2 or less.*random",
         ),
-        ([9], "time", "user 7 has 1 episode, .*use more data of the user.*leave the user out of users.test"),
+        ([9], "time", "user 7 has 1 episode, .*use more data of the user.*leave the user out of the study"),
         ([1, 1], "random", "user 7 has 2 samples, .*set folds.count to 2 or less, or leave the user out"),
     ],
 )

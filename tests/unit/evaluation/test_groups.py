@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_manifest
+from usertune.evaluation.choice import Validation
 from usertune.evaluation.group_table import groups_table
 from usertune.evaluation.groups import chosen_experiments, validation_loss, values_of_samples
 from usertune.evaluation.hypothesis import hypothesis_table
@@ -22,6 +24,7 @@ Maker = Callable[..., Any]
 # The setting "hot" is better on test users, and "cold" on validation users.
 ACCURACY = {"cold": 0.3, "hot": 0.9}
 LOSSES = {"cold_0": 0.40, "cold_1": 0.42, "hot_0": 0.41, "hot_1": 0.43, "vanilla": None}
+BY_LOSS = Validation(LOSSES, {})
 
 
 def recipe(**changes: Any) -> CompareRecipe:
@@ -52,7 +55,7 @@ def rows(design: CompareRecipe) -> pd.DataFrame:
 def test_a_setting_is_summarised_over_its_seeds() -> None:
     design = recipe()
     samples = rows(design)
-    table = groups_table(design, design.metrics[0], samples, LOSSES).set_index("setting")
+    table = groups_table(design, design.metrics[0], samples, BY_LOSS).set_index("setting")
     assert list(table.index) == ["rate cold", "rate hot"]
     for setting, names in design.groups["runs"].items():
         own = samples[samples["experiment"].isin(names)]
@@ -73,7 +76,7 @@ def test_a_setting_is_summarised_over_its_seeds() -> None:
 def test_the_best_setting_is_that_with_the_lowest_validation_loss_whatever_the_test_users_say() -> None:
     design = recipe()
     samples = rows(design)
-    table = groups_table(design, design.metrics[0], samples, LOSSES)
+    table = groups_table(design, design.metrics[0], samples, BY_LOSS)
     assert table["selected"].tolist() == [1, 0]
     assert table["validation_loss"].tolist() == pytest.approx([0.41, 0.42])
     assert table["click_accuracy"].iloc[0] < table["click_accuracy"].iloc[1]
@@ -82,24 +85,85 @@ def test_the_best_setting_is_that_with_the_lowest_validation_loss_whatever_the_t
     values = values_of_samples(design, "hit_140", samples, chosen)
     assert list(values) == [*design.names, "runs"]
     assert values["runs"].tolist() == ((values["cold_0"] + values["cold_1"]) / 2).tolist()
-    other = groups_table(design, design.metrics[0], samples, {**LOSSES, "hot_1": 0.38})
+    other = groups_table(design, design.metrics[0], samples, Validation({**LOSSES, "hot_1": 0.38}, {}))
     assert other["selected"].tolist() == [0, 1]
 
 
 def test_without_a_choice_nothing_stands_for_a_group_of_several_settings_but_for_one_of_one_setting() -> None:
     design = recipe(select={})
-    table = groups_table(design, design.metrics[0], rows(design), {})
+    table = groups_table(design, design.metrics[0], rows(design), Validation({}, {}))
     assert table["selected"].isna().all()
     assert chosen_experiments(design, table) == {}
     alone = recipe(select={}, experiments=[item.as_json() for item in design.experiments[:3]])
-    table = groups_table(alone, alone.metrics[0], rows(alone), {})
+    table = groups_table(alone, alone.metrics[0], rows(alone), Validation({}, {}))
     assert chosen_experiments(alone, table) == {"runs": ("cold_0", "cold_1")}
 
 
 def test_a_missing_validation_loss_is_an_error_that_names_the_training() -> None:
     design = recipe()
     with pytest.raises(UserError, match="the training of hot_1 has none"):
-        groups_table(design, design.metrics[0], rows(design), {**LOSSES, "hot_1": None})
+        groups_table(design, design.metrics[0], rows(design), Validation({**LOSSES, "hot_1": None}, {}))
+
+
+def scores(**values: Any) -> Validation:
+    """Scores of validation users 8 (5 samples) and 9 (20 samples) by experiment, as (accuracy, median distance)."""
+    found = {}
+    for name, pairs in values.items():
+        of_users = zip("89", (5, 20), pairs, strict=True)
+        found[name] = {
+            user: {"samples": count, "click_accuracy": accuracy, "click_accuracy_at": {"140": accuracy}}
+            for user, count, accuracy in of_users
+        }
+    return Validation({}, found)
+
+
+ACCURATE = scores(cold_0=(1.0, 0.2), cold_1=(0.8, 0.0), hot_0=(0.4, 0.5), hot_1=(0.5, 0.5))
+
+
+def by_accuracy(**changes: Any) -> CompareRecipe:
+    return recipe(select={"runs": "accuracy"}, validation_users=["8", "9"], **changes)
+
+
+def test_the_best_setting_by_accuracy_is_that_of_validation_users_with_equal_weight_for_each() -> None:
+    design = by_accuracy()
+    samples = rows(design)
+    table = groups_table(design, design.metrics[0], samples, ACCURATE)
+    # Over all 25 samples, hot would be the better one (0.49 and 0.25), and it is on the test users.
+    assert table["validation_click_accuracy"].tolist() == pytest.approx([0.5, 0.475])
+    assert table["validation_click_accuracy_sd"].tolist() == pytest.approx([np.std([0.6, 0.4], ddof=1), 0.025 * 2**0.5])
+    assert table["click_accuracy"].iloc[0] < table["click_accuracy"].iloc[1]
+    assert table["selected"].tolist() == [1, 0]
+    assert (
+        table[["selected_by", "validation_users", "validation_samples"]].to_numpy().tolist()
+        == [["accuracy", 2, 25]] * 2
+    )
+    # What is measured on test users is the same, whatever chooses.
+    same = [name for name in table if not name.startswith(("validation", "select"))]
+    other = groups_table(recipe(), design.metrics[0], samples, BY_LOSS)
+    pd.testing.assert_frame_equal(table[same], other[same])
+
+
+def test_of_equal_settings_the_first_is_chosen_and_lower_is_better_where_the_metric_says_so() -> None:
+    design = by_accuracy()
+    primary = design.metrics[0]
+    # Equal up to rounding: (0.1 + 0.7) / 2 and (0.2 + 0.6) / 2.
+    equal = scores(cold_0=(0.1, 0.7), cold_1=(0.1, 0.7), hot_0=(0.6, 0.2), hot_1=(0.2, 0.6))
+    assert groups_table(design, primary, rows(design), equal)["selected"].tolist() == [1, 0]
+    better = scores(cold_0=(0.1, 0.7), cold_1=(0.1, 0.7), hot_0=(0.6, 0.2), hot_1=(0.21, 0.6))
+    assert groups_table(design, primary, rows(design), better)["selected"].tolist() == [0, 1]
+    lower = replace(primary, better="lower")
+    assert groups_table(design, lower, rows(design), better)["selected"].tolist() == [1, 0]
+
+
+def test_users_without_a_value_in_some_setting_choose_nothing() -> None:
+    design = by_accuracy()
+    holes = scores(cold_0=(0.9, 0.2), cold_1=(0.9, 0.2), hot_0=(None, 0.5), hot_1=(0.1, 0.5))
+    table = groups_table(design, design.metrics[0], rows(design), holes)
+    assert table["validation_click_accuracy"].tolist() == pytest.approx([0.2, 0.5])
+    assert table[["validation_users", "validation_samples"]].to_numpy().tolist() == [[1, 20]] * 2
+    none = scores(cold_0=(0.9, None), cold_1=(0.9, 0.2), hot_0=(None, 0.5), hot_1=(0.1, 0.5))
+    with pytest.raises(UserError, match="no validation user has a value in all its experiments"):
+        groups_table(design, design.metrics[0], rows(design), none)
 
 
 def test_the_validation_loss_is_that_of_the_weights_that_are_used() -> None:
@@ -177,3 +241,29 @@ def test_a_study_with_a_sweep_from_its_trainings_to_its_tables(make_study: Maker
     manifest = read_manifest(folder / "manifest.json")
     assert set(manifest["inputs"]["trainings"]) == set(study.study.chosen_by_loss)
     assert {"groups.csv", "groups.md", "hypothesis.csv"} <= set(manifest["files"])
+
+
+def test_a_study_whose_setting_is_chosen_by_accuracy_from_its_answers_to_its_tables(make_study: Maker) -> None:
+    sweep = {"mode": "lora", "select": "accuracy", "sweep": {"learning_rate": [1e-4, 1e-3], "seed": [0, 1]}}
+    other = {"mode": "full", "sweep": {"seed": [0, 1]}}
+    study = make_study(
+        changes={"experiments": {"vanilla": {"mode": "vanilla"}, "runs": sweep, "full": other}}, users=["1", "2"]
+    )
+    names = study.study.groups["runs"]
+    answered = [path for path in study.results if path.startswith("scores/") and "user_v1" in path]
+    assert answered == [f"scores/{name}/user_v1.json" for name in names]
+    folder = study.compare()
+    groups = read_table(folder / "groups.csv").set_index("setting")
+    own = [read_manifest(study.root / path)["click_accuracy"] for path in answered]
+    expected = [np.mean(own[:2]), np.mean(own[2:])]
+    assert groups["validation_click_accuracy"].dropna().tolist() == pytest.approx(expected)
+    manifest = read_manifest(folder / "manifest.json")
+    assert set(manifest["inputs"]["validation"]) == {f"{name} v1" for name in names}
+    for name in ("samples", "users"):
+        assert set(read_table(folder / f"{name}.csv")["user"]) == {"1", "2"}
+    assert set(read_table(folder / "summary.csv")["samples"]) == {24}
+    assert f"{100 * expected[0]:.1f} (1 user, 12 samples)" in (folder / "groups.md").read_text()
+    # A score of a test user in place of that of a validation user is refused.
+    (study.root / answered[0]).write_bytes((study.root / f"scores/{names[0]}/user_1.json").read_bytes())
+    with pytest.raises(UserError, match="user '1' is not part of this study"):
+        study.make("tables/manifest.json")

@@ -144,7 +144,7 @@ def test_planning_looks_for_files_and_at_their_beginnings(here: Path) -> None:
         return str(error.value).replace(f"{here}/", "")
 
     assert said("{user}.jsonl") == (
-        f"{KEY}: no file for users 7-8: 7.jsonl does not exist; remove these users from users.test, or give their "
+        f"{KEY}: no file for users 7-8: 7.jsonl does not exist; remove these users from the study, or give their "
         "answers"
     )
     assert said("all.jsonl") == f"{KEY}: the file {here}/all.jsonl does not exist".replace(f"{here}/", "")

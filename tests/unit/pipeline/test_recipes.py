@@ -274,3 +274,7 @@ def test_what_chooses_a_setting_is_part_of_the_comparison_alone() -> None:
     none = recipes_of(experiments={**SEEDS, "runs": {**sweep, "select": "none"}}, hypothesis=None)
     assert {name for name in chosen if chosen[name] != none[name]} == {"compare", "report", "audit"}
     assert "select" not in json.loads(none["compare"])
+    assert "validation_users" not in json.loads(chosen["compare"])
+    # Those who choose by their answers are answered and scored by the recipes of test users.
+    accurate = recipes_of(experiments={**SEEDS, "runs": {**sweep, "select": "accuracy"}})
+    assert {name for name in chosen if chosen[name] != accurate[name]} == {"compare", "report", "audit"}

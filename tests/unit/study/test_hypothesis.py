@@ -99,6 +99,11 @@ def test_a_group_without_a_chosen_setting_cannot_be_compared(tmp_path: Path) -> 
             "vanilla: {mode: vanilla}", "vanilla: {mode: vanilla, group: runs, select: none}",
             "study.yaml:6: experiments.vanilla.select: the experiments of the group runs have different values",
         ),
+        (
+            "rates: {mode: lora,", "rates: {select: accuracy, mode: lora,",
+            "study.yaml:8: experiments.rates.select: users.validation is empty, and the best setting is chosen by the "
+            "answers for these users; add users",
+        ),
         ("rates: {mode: lora,", "rates: {select: test, mode: lora,", "select: 'test' is not allowed; use one of: "),
     ],
 )  # fmt: skip
@@ -128,3 +133,17 @@ def test_settings_without_a_validation_loss_are_not_chosen_and_the_message_asks_
     with pytest.raises(UserError) as caught:
         load(tmp_path, text.replace("scope: personal,", "scope: personal, select: loss,"))
     assert "study.yaml:9: experiments.own.select: the experiment has no validation loss" in str(caught.value)
+    with pytest.raises(UserError) as caught:
+        load(tmp_path, text.replace("scope: personal,", "scope: personal, select: accuracy,"))
+    said = "accuracy: these weights are trained on samples of the test users themselves"
+    assert f"study.yaml:9: experiments.own.select: {said}" in str(caught.value)
+
+
+def test_history_of_another_user_needs_two_validation_users_to_be_chosen_by_accuracy(tmp_path: Path) -> None:
+    told = "  told: {mode: vanilla, context: {of: other_user}, select: accuracy, sweep: {context.episodes: [1, 2]}}\n"
+    with pytest.raises(
+        UserError, match="study.yaml:9: experiments.told.select: accuracy: users.validation has one user"
+    ):
+        load(tmp_path, HEAD + told)
+    study = load(tmp_path, HEAD.replace("validation: 6", "validation: 6-7") + told)
+    assert study.next_user("7") == "6"  # type: ignore[attr-defined]

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from usertune.core.formatting import is_missing, no_interval, number, percent
-from usertune.evaluation.groups import ONE_SETTING, group_row
+from usertune.evaluation.choice import are_equal
+from usertune.evaluation.groups import ONE_SETTING, group_row, validation_column
 from usertune.evaluation.statistics.variance import VarianceSplit
 from usertune.evaluation.tables import records
 from usertune.tasks.metrics import Metric
@@ -92,12 +93,36 @@ def _choice(rows: Sequence[Mapping[str, Any]], primary: Metric) -> str:
             "on the test users says nothing about other users."
         )
     (row,) = best
-    others = [other["validation_loss"] for other in rows if other is not row]
     value = f"{primary.text(row[primary.name])} {primary.unit}".rstrip()
     return (
-        f"of {len(rows)} settings, {row['setting']} has the lowest validation loss "
-        f"({number(row['validation_loss'], 4)}; the next has {number(min(others), 4)}; {_seeds(row)}), and is "
-        f"therefore the one that is compared. Its {primary.title} on the test users is {value}."
+        f"of {len(rows)} settings, {_why(row, [other for other in rows if other is not row], primary)}. Its "
+        f"{primary.title} on the test users is {value}."
+    )
+
+
+def _why(row: Mapping[str, Any], others: Sequence[Mapping[str, Any]], primary: Metric) -> str:
+    """Return what speaks for the chosen setting."""
+    if row["selected_by"] == "loss":
+        lower, key, what, where = True, "validation_loss", "validation loss", ""
+    else:
+        lower, key = primary.better == "lower", validation_column(primary)
+        users, samples = (int(row[f"validation_{name}"]) for name in ("users", "samples"))
+        what = f"mean {primary.title} of {users:,} validation user{'s' * (users != 1)}"
+        where = f"; {samples:,} samples"
+    own, values = row[key], [other[key] for other in others]
+    shown, next_one = (
+        number(value, 4) if key == "validation_loss" else f"{primary.text(value)} {primary.unit}".rstrip()
+        for value in (own, (min if lower else max)(values))
+    )
+    side = "lowest" if lower else "highest"
+    if equal := [other["setting"] for other in others if are_equal(other[key], own)]:
+        return (
+            f"{row['setting']} and {' and '.join(equal)} have the same {side} {what} ({shown}; {_seeds(row)}{where}); "
+            f"of equal settings the first in the study, here {row['setting']}, is the one that is compared"
+        )
+    return (
+        f"{row['setting']} has the {side} {what} ({shown}; the next has {next_one}; {_seeds(row)}{where}), and is "
+        "therefore the one that is compared"
     )
 
 

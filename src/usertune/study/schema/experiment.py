@@ -116,9 +116,10 @@ class Experiment(ConfigModel):
     """Keys of an experiment -> values: one experiment for each combination (docs/sweeps.md)."""
     group: Annotated[str, Field(pattern=NAME)] | None = None
     """Name under which several experiments are one target; those of a sweep have the name of the sweep."""
-    select: Literal["loss", "none"] | None = None
-    """What chooses the best setting of the group: loss (the lowest validation loss, mean over seeds) or none; null:
-    loss if all experiments of the group are trained and the study has validation users."""
+    select: Literal["loss", "accuracy", "none"] | None = None
+    """What chooses the best setting of the group: loss (the lowest validation loss, mean over seeds), accuracy (the
+    best primary metric on the validation users, whom the experiments of the group answer for this) or none; null: loss
+    if all experiments of the group are trained and the study has validation users."""
 
     @model_validator(mode="before")
     @classmethod

@@ -27,7 +27,7 @@ from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.evaluation import Evaluation
 from usertune.study.schema.experiment import NAME, Experiment
 from usertune.study.schema.folds import Folds
-from usertune.study.schema.groups import problems_of_groups, settings_of
+from usertune.study.schema.groups import answers_test_users_only, problems_of_groups, settings_of
 from usertune.study.schema.hypothesis import Hypothesis
 from usertune.study.schema.report import FIGURE_NAMES, Report
 from usertune.study.schema.scopes import scope_problems
@@ -71,6 +71,10 @@ class Origin(ConfigModel):
     """``base_model.path`` as written in the study."""
     elsewhere: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
     """Experiment -> path of its answers or weights as written in the study, for those that are made elsewhere."""
+
+
+def _in_batches(users: tuple[str, ...], size: int) -> tuple[tuple[str, ...], ...]:
+    return tuple(users[start : start + size] for start in range(0, len(users), size))
 
 
 def default_results(name: str) -> str:
@@ -164,7 +168,7 @@ class Study(ConfigModel):
                 text = f"the group {name!r} has the name of {other}; choose another name"
                 problems.append((("experiments", name), text))
         _report_all(problems)
-        _report_all(problems_of_groups(self.experiments, self.groups, bool(self.users.validation)))
+        _report_all(problems_of_groups(self.experiments, self.groups, self.users))
         return self
 
     @model_validator(mode="after")
@@ -176,10 +180,12 @@ class Study(ConfigModel):
         for index, pair in enumerate(self.comparisons):
             for name in pair:
                 if name in unclear:
-                    able = all(self.experiments[own].trained for own in self.groups[name])
+                    able = not any(map(answers_test_users_only, (self.experiments[own] for own in self.groups[name])))
+                    trained = all(self.experiments[own].trained for own in self.groups[name])
+                    how = "select: loss or select: accuracy" if trained else "select: accuracy"
                     text = (
                         f"{name} has several settings, and none of them is chosen; "
-                        f"{'add validation users and select: loss, or ' if able else ''}"
+                        f"{f'add validation users and {how}, or ' if able else ''}"
                         f"name one of its experiments: {', '.join(self.groups[name])}"
                     )
                     problems.append((("hypothesis", "comparisons", str(index)), text))
@@ -302,10 +308,25 @@ class Study(ConfigModel):
             return "loss"
         return None if asked == "none" else asked
 
-    @property
+    @cached_property
     def chosen_by_loss(self) -> tuple[str, ...]:
         """The experiments whose validation losses choose a setting."""
         return tuple(name for group, names in self.groups.items() if self.selection(group) == "loss" for name in names)
+
+    @cached_property
+    def chosen_by_accuracy(self) -> tuple[str, ...]:
+        """The experiments whose answers for validation users choose a setting."""
+        chosen = [group for group in self.groups if self.selection(group) == "accuracy"]
+        return tuple(name for group in chosen for name in self.groups[group])
+
+    def answered_users(self, experiment: str) -> tuple[str, ...]:
+        """Return the users whom an experiment answers: the test users, then validation users who choose a setting."""
+        return self.users.test + (self.users.validation if experiment in self.chosen_by_accuracy else ())
+
+    @property
+    def users_with_folds(self) -> tuple[str, ...]:
+        """Users whose samples are cut into folds, if the study has any: those whom an experiment answers."""
+        return self.users.test + (self.users.validation if self.chosen_by_accuracy else ())
 
     @property
     def comparisons(self) -> tuple[tuple[str, str], ...]:
@@ -315,20 +336,26 @@ class Study(ConfigModel):
     @cached_property
     def test_batches(self) -> tuple[tuple[str, ...], ...]:
         """Test users in batches, one for each prediction job of an experiment."""
-        size = self.evaluation.users_per_job
-        users = self.users.test
-        return tuple(users[start : start + size] for start in range(0, len(users), size))
+        return _in_batches(self.users.test, self.evaluation.users_per_job)
+
+    @cached_property
+    def validation_batches(self) -> tuple[tuple[str, ...], ...]:
+        """Validation users in batches, as `test_batches`; empty unless some experiment answers them."""
+        return _in_batches(self.users.validation, self.evaluation.users_per_job) if self.chosen_by_accuracy else ()
+
+    def batches_of(self, experiment: str) -> tuple[tuple[str, ...], ...]:
+        """Return the batches of users whom an experiment answers."""
+        return self.test_batches + (self.validation_batches if experiment in self.chosen_by_accuracy else ())
 
     @cached_property
     def data_batches(self) -> tuple[tuple[str, ...], ...]:
         """All users in batches, one for each job that checks samples.
 
-        A batch never crosses splits or batches of `test_batches`, so a change of one user's data starts no other
-        prediction or training.
+        A batch never crosses splits or batches of `test_batches` or `validation_batches`, so a change of one user's
+        data starts no other prediction or training.
         """
-        size = self.dataset.users_per_job
-        groups = (self.users.train, self.users.validation, *self.test_batches)
-        return tuple(users[start : start + size] for users in groups for start in range(0, len(users), size))
+        groups = (self.users.train, *(self.validation_batches or (self.users.validation,)), *self.test_batches)
+        return tuple(batch for users in groups for batch in _in_batches(users, self.dataset.users_per_job))
 
     def _mode_of_start(self, experiment: str) -> str | None:
         """Return the mode of `start_of`; None also while the names of experiments are not checked yet."""
@@ -354,10 +381,10 @@ class Study(ConfigModel):
         own = self.experiments[experiment].max_new_tokens
         return self.evaluation.max_new_tokens if own is None else own
 
-    def next_test_user(self, user: str, shift: int = 1) -> str:
-        """Return the test user who is ``shift`` places after another one, from the last on to the first."""
-        users = self.users.test
-        return users[(users.index(user) + shift) % len(users)]
+    def next_user(self, user: str) -> str:
+        """Return the test user after another one, after the last the first; of a validation user, that of these."""
+        users = self.users.test if user in self.users.test else self.users.validation
+        return users[(users.index(user) + 1) % len(users)]
 
     def engine_of(self, experiment: str) -> EngineChoice:
         """Return what generates the answers of an experiment."""
