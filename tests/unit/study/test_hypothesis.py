@@ -142,7 +142,7 @@ def test_settings_without_a_validation_loss_are_not_chosen_and_the_message_asks_
 def test_history_of_another_user_needs_two_validation_users_to_be_chosen_by_accuracy(tmp_path: Path) -> None:
     told = "  told: {mode: vanilla, context: {of: other_user}, select: accuracy, sweep: {context.episodes: [1, 2]}}\n"
     with pytest.raises(
-        UserError, match="study.yaml:9: experiments.told.select: accuracy: users.validation has one user"
+        UserError, match=r"study.yaml:9: experiments.told.select: accuracy: users.validation has one user"
     ):
         load(tmp_path, HEAD + told)
     study = load(tmp_path, HEAD.replace("validation: 6", "validation: 6-7") + told)
