@@ -72,7 +72,7 @@ ON_FOLDS: dict[str, dict[str, Any]] = {
     "personal": {"mode": "lora", "scope": "personal", "start_from": "full_tuned"},
     "pooled": {"mode": "lora", "scope": "pooled", "start_from": "full_tuned", "like": "personal"},
 }
-ON_FOLDS["swapped"] = {"mode": "lora", "adapters_of": "personal", "shift": 3}
+ON_FOLDS["others"] = {"mode": "lora", "adapters_of": "personal", "assign": "matrix"}
 FOLDS = {"count": 2, "by": "random", "seed": 0}
 # Chance of a hit in each mode.
 SKILL = {"vanilla": 0.2, "lora": 0.5, "full": 0.8}

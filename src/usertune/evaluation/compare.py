@@ -15,6 +15,7 @@ from usertune.core.formatting import no_interval, percent
 from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.evaluation import table_names
+from usertune.evaluation.adapter_matrix import matrix_markdown, matrix_table
 from usertune.evaluation.choice import Validation
 from usertune.evaluation.group_table import groups_table
 from usertune.evaluation.groups import chosen_experiments, groups_markdown, validation_loss, values_of_samples
@@ -52,7 +53,8 @@ def compare(
         ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one
         row an experiment, see `summary_table`), ``differences.csv`` (one row a pair, see `differences_table`),
         and the summary rounded for people (``summary.md``) and papers (``summary.tex``). Studies with groups also have
-        ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.group_table`), and those whose hypothesis names
+        ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.group_table`), those with a matrix of adapters
+        ``adapter_matrix.csv`` and ``.md`` (see `usertune.evaluation.adapter_matrix`), and those whose hypothesis names
         comparisons ``hypothesis.csv`` (see `usertune.evaluation.hypothesis`). ``manifest.json`` is written last and
         holds their lineage. The column ``provenance`` of each CSV names that manifest's
         fingerprint.
@@ -92,8 +94,7 @@ def compare(
     }
     lines, note = lineage_in_words(lineage), reading_note(recipe, summary)
     outputs[table_names.SUMMARY_MD] = markdown(summary, metrics, note) + "\n<!--\n" + "\n".join(lines) + "\n-->\n"
-    if table_names.GROUPS in tables:
-        outputs[table_names.GROUPS_MD] = groups_markdown(tables[table_names.GROUPS], metrics[0])
+    outputs |= _further_markdown(recipe, metrics[0], tables)
     outputs[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in lines) + latex(summary, metrics, note)
     for name, text in outputs.items():
         write_text(folder / name, text)
@@ -111,9 +112,21 @@ def _further_tables(
     tables = {table_names.DIFFERENCES: differences_table(primary, recipe.confidence, users, values)}
     if recipe.groups:
         tables[table_names.GROUPS] = groups
+    if recipe.matrices:
+        tables[table_names.MATRIX] = matrix_table(recipe, primary, samples)
     if recipe.comparisons:
         tables[table_names.HYPOTHESIS] = hypothesis_table(recipe.comparisons, primary, recipe.confidence, users, values)
     return tables
+
+
+def _further_markdown(recipe: CompareRecipe, primary: Metric, tables: Mapping[str, pd.DataFrame]) -> dict[str, str]:
+    found = {}
+    if recipe.groups:
+        groups = tables[table_names.GROUPS]
+        found[table_names.GROUPS_MD] = groups_markdown(groups[~groups["group"].isin(recipe.matrix_groups)], primary)
+    if recipe.matrices:
+        found[table_names.MATRIX_MD] = matrix_markdown(tables[table_names.MATRIX], primary, recipe.confidence)
+    return found
 
 
 def _applying(metrics: Sequence[Metric], samples: pd.DataFrame) -> list[Metric]:

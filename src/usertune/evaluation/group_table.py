@@ -43,7 +43,8 @@ def groups_table(recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, 
         for text, names in settings.items():
             members = list(names)
             own, totals, over_users = by_user[members], over_all[members], by_user[members].mean()
-            split = variance_split(own)
+            # The users whose adapters answer are no seeds.
+            split = None if group in recipe.matrices else variance_split(own)
             found = _estimate(recipe, primary, samples[samples["experiment"].isin(members)])
             parts = (split.users, split.seeds, split.residual) if split else (None, None, None)
             row: dict[str, Any] = {

@@ -9,6 +9,7 @@ import pandas as pd
 
 from usertune.core.formatting import is_missing, number
 from usertune.evaluation.recipe import ComparisonDesign
+from usertune.evaluation.table_names import MATRIX_MD
 from usertune.evaluation.tables import records
 from usertune.tasks.metrics import Metric
 
@@ -49,6 +50,8 @@ def values_of_samples(
 
 def groups_markdown(groups: pd.DataFrame, primary: Metric) -> str:
     """Return the table of groups, rounded, as a Markdown table with a note on how to read it."""
+    if groups.empty:
+        return f"No group has settings or seeds; see {MATRIX_MD}.\n"
     shown = pd.DataFrame([group_row(row, primary) for row in records(groups)]).drop(columns="experiments")
     by_accuracy = [f"validation {primary.heading}"] if validation_column(primary) in groups else []
     shown.columns = pd.Index(

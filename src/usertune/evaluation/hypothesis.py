@@ -47,13 +47,14 @@ def hypothesis_table(
         rows.append((name, baseline, *counts, confidence, found.mean, found.low, found.high))
     corrected = holm([test.p for test in tests])
     complete = [
-        (*row, test.p, p_holm, _in_words(test, int(str(row[2]))))
+        (*row, test.p, p_holm, test_in_words(test, int(str(row[2]))))
         for row, test, p_holm in zip(rows, tests, corrected, strict=True)
     ]
     return pd.DataFrame(complete, columns=list(COLUMNS))
 
 
-def _in_words(test: SignFlip, users: int) -> str:
+def test_in_words(test: SignFlip, users: int) -> str:
+    """Return how a p value was found, or why there is none."""
     if test.p is None:
         have = "one user allows" if users == 1 else f"{users} users allow"
         return f"no p value: {have} none below 5 %, however large the difference (at least {FEWEST_USERS} are needed)"

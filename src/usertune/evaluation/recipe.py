@@ -72,6 +72,10 @@ class Measured(Recipe):
         return measured(self.tasks, self.thresholds)
 
 
+# The scope of experiments that together answer each user by the adapters of every other one.
+MATRIX = "matrix"
+
+
 class ScoreRecipe(Measured):
     """How the answers for one user are measured."""
 
@@ -85,7 +89,7 @@ class Experiment(Settings):
     name: str
     mode: str
     scope: str = "global"
-    """Who shares the weights: all test users (``global``), or see ``scope`` of a study's experiment."""
+    """Who shares the weights: all test users (``global``), or see ``scope`` and ``assign`` of a study's experiment."""
     group: str | None = None
     """Name of the group that it belongs to, such as that of a sweep."""
     setting: dict[str, Any] = {}  # noqa: RUF012 (pydantic copies it)
@@ -94,7 +98,8 @@ class Experiment(Settings):
     @property
     def kind(self) -> str:
         """Mode and, unless all users share the weights, scope, for people."""
-        return self.mode if self.scope == "global" else f"{self.mode}, {self.scope}"
+        scope = "swapped" if self.scope == MATRIX else self.scope
+        return self.mode if scope == "global" else f"{self.mode}, {scope}"
 
 
 def setting_in_words(setting: Mapping[str, Any]) -> str:
@@ -141,9 +146,25 @@ class ComparisonDesign(Measured):
         return found
 
     @property
+    def matrix_groups(self) -> tuple[str, ...]:
+        """The groups whose experiments are a matrix of adapters: each user is answered by those of every other one."""
+        return tuple(
+            dict.fromkeys(item.group for item in self.experiments if item.scope == MATRIX and item.group is not None)
+        )
+
+    @property
     def baseline(self) -> str | None:
         """The first experiment of mode vanilla, which the others are compared with; None if there is none."""
         return next((item.name for item in self.experiments if item.mode == "vanilla"), None)
+
+
+class AdapterMatrix(Settings):
+    """Whose adapters answered whom."""
+
+    own: str
+    """The experiment in which each user is answered by their own adapters."""
+    owners: dict[str, dict[str, str]]
+    """Experiment -> test user -> the user whose adapters answered."""
 
 
 class CompareRecipe(ComparisonDesign):
@@ -157,5 +178,7 @@ class CompareRecipe(ComparisonDesign):
     """Group -> what chooses its best setting; the settings of other groups are not ranked."""
     validation_users: tuple[str, ...] = ()
     """The users whose answers choose the setting of groups that are selected by accuracy."""
+    matrices: dict[str, AdapterMatrix] = {}  # noqa: RUF012 (pydantic copies it)
+    """Group -> the matrix of adapters that its experiments are."""
     comparisons: tuple[tuple[str, str], ...] = ()
     """The comparisons of the study's hypothesis: (experiment or group, the one that it is compared with)."""

@@ -405,6 +405,10 @@ class Recipes:
         found = {
             "select": select,
             "validation_users": list(study.users.validation) if study.chosen_by_accuracy else [],
+            "matrices": {
+                group: {"own": own, "owners": {name: study.adapter_owners(name) for name in study.groups[group]}}
+                for group, own in study.matrices.items()
+            },
             "comparisons": [list(pair) for pair in study.comparisons],
         }
         return {key: value for key, value in found.items() if value}

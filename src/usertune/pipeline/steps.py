@@ -16,7 +16,7 @@ from string import Formatter
 
 from usertune.core import step_names as names
 from usertune.core.users import batch_label
-from usertune.evaluation.table_names import GROUPS, GROUPS_MD, HYPOTHESIS, MANIFEST, TABLES
+from usertune.evaluation.table_names import GROUPS, GROUPS_MD, HYPOTHESIS, MANIFEST, MATRIX, MATRIX_MD, TABLES
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
@@ -349,9 +349,10 @@ COMPARE = Step(
     name=names.COMPARE,
     items=_once,
     manifest=f"tables/{MANIFEST}",
-    files={name: f"tables/{name}" for name in (*TABLES, GROUPS, GROUPS_MD, HYPOTHESIS)},
+    files={name: f"tables/{name}" for name in (*TABLES, GROUPS, GROUPS_MD, MATRIX, MATRIX_MD, HYPOTHESIS)},
     only_if={
         **dict.fromkeys((GROUPS, GROUPS_MD), lambda study: bool(study.groups)),
+        **dict.fromkeys((MATRIX, MATRIX_MD), lambda study: bool(study.matrices)),
         HYPOTHESIS: lambda study: bool(study.comparisons),
     },
     log="logs/compare.log",

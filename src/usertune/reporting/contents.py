@@ -15,6 +15,7 @@ from usertune.core.errors import UserError
 from usertune.core.manifest import read_manifest
 from usertune.core.step_names import TRAIN
 from usertune.evaluation import table_names
+from usertune.evaluation.adapter_matrix import matrix_note, matrix_rows, matrix_sentence, owners_of
 from usertune.evaluation.groups import groups_note
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import ComparisonDesign
@@ -96,7 +97,9 @@ def results_shown(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests
         "study": recipe.study,
         "headline": headline(design, metrics[0], summary, differences, groups),
         **_stated(recipe, metrics[0], files.tables),
-        **_grouped(groups, metrics[0]),
+        **_grouped(recipe, groups, metrics[0]),
+        "matrices": _matrices(recipe, metrics[0], files.tables, made_from.lineage["recipe"]["confidence"]),
+        "matrix_note": matrix_note(metrics[0]),
         "reading_note": reading_note(recipe, summary),
         "few_users": len(design.users) < FEW_USERS,
         "users": design.users,
@@ -126,9 +129,24 @@ def _stated(recipe: ReportRecipe, primary: Metric, tables: Path) -> dict[str, An
     }
 
 
-def _grouped(groups: pd.DataFrame | None, primary: Metric) -> dict[str, Any]:
-    """Return what the template shows of groups of experiments."""
-    table = pd.DataFrame({"group": []}) if groups is None else groups
+def _matrices(recipe: ReportRecipe, primary: Metric, tables: Path, confidence: float) -> list[dict[str, Any]]:
+    """Return what the template shows of matrices of adapters."""
+    if not recipe.matrix_groups:
+        return []
+    return [
+        {
+            "group": group,
+            "sentence": matrix_sentence(rows, primary, confidence),
+            "owners": owners_of(rows),
+            "rows": matrix_rows(rows, primary),
+        }
+        for group, rows in read_table(tables / table_names.MATRIX).groupby("group", sort=False)
+    ]
+
+
+def _grouped(recipe: ReportRecipe, groups: pd.DataFrame | None, primary: Metric) -> dict[str, Any]:
+    """Return what the template shows of groups of experiments; matrices of adapters have a section of their own."""
+    table = pd.DataFrame({"group": []}) if groups is None else groups[~groups["group"].isin(recipe.matrix_groups)]
     return {
         "groups": group_rows(table, primary),
         "group_sentences": group_sentences(table, primary),

@@ -82,7 +82,8 @@ def _values(
     for row in records(groups):
         if chosen.get(row["group"]) == tuple(row["experiments"].split(" ")):
             found[row["group"]] = row[primary.name]
-            seeds = f"the mean over {row['seeds']:.0f} seeds" if row["seeds"] > 1 else "one experiment"
+            what = "other users' adapters" if row["group"] in design.matrix_groups else "seeds"
+            seeds = f"the mean over {row['seeds']:.0f} {what}" if row["seeds"] > 1 else "one experiment"
             setting = f", with {row['setting']}, chosen by validation" if row["selected"] == 1 else ""
             sentences.append(f" {row['group']} is {seeds}{setting}.")
     unclear = [group for group in design.groups if group not in chosen]

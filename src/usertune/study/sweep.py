@@ -17,8 +17,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from usertune.core.errors import shown
+from usertune.core.errors import UserError, shown
 from usertune.core.hashing import digest_bytes
+from usertune.core.users import parse_users
 from usertune.study.files import KeyPath
 from usertune.study.schema.base import models_in
 from usertune.study.schema.elsewhere import ELSEWHERE
@@ -71,14 +72,16 @@ def expand_sweeps(config: Mapping[str, Any]) -> Expanded:
 
     ``sweep`` is a mapping of keys to lists of values, or a list of mappings of keys to values. A key is the path of a
     key of an experiment, such as ``training.learning_rate``, or the end of one, such as ``seed``. Each experiment gets
-    ``group``, the name in the file.
+    ``group``, the name in the file. An experiment with ``assign: matrix`` is a sweep over all values of ``shift``.
     """
     found = Expanded(dict(config))
     experiments = config.get("experiments")
     if not isinstance(experiments, Mapping):
         return found
     expanded: dict[Any, Any] = {}
-    for name, experiment in experiments.items():
+    users = _number_of_test_users(config)
+    for name, written in experiments.items():
+        experiment = _with_every_shift(str(name), written, users, found.problems)
         if not isinstance(experiment, Mapping) or "sweep" not in experiment:
             expanded[name] = experiment
             continue
@@ -98,6 +101,30 @@ def expand_sweeps(config: Mapping[str, Any]) -> Expanded:
     found.problems += _references_to_groups(expanded, found)
     _colour_groups(found)
     return found
+
+
+def _number_of_test_users(config: Mapping[str, Any]) -> int:
+    """Return the number of test users; 0 if there is a mistake in them, which the validation of the study reports."""
+    users = config.get("users")
+    try:
+        return len(parse_users(users["test"])) if isinstance(users, Mapping) and "test" in users else 0
+    except UserError:
+        return 0
+
+
+def _with_every_shift(name: str, experiment: Any, users: int, problems: list[Problem]) -> Any:
+    """Return an experiment with ``assign: matrix`` as the sweep that it stands for; others as they are."""
+    # One with shift and group is from the copy of a study, in which each experiment of the sweep is written out.
+    if not isinstance(experiment, Mapping) or experiment.get("assign") != "matrix" or users < 2:
+        return experiment
+    if {"shift", "group"} <= experiment.keys():
+        return experiment
+    for key in ("sweep", "shift"):
+        if key in experiment:
+            text = "assign: matrix stands for a sweep over all values of shift; remove one of the two keys"
+            problems.append(Problem(("experiments", name, key), text))
+            return experiment
+    return {**experiment, "sweep": {"shift": list(range(1, users))}}
 
 
 def _combinations(name: str, experiment: Mapping[str, Any], problems: list[Problem]) -> Iterator[Values]:

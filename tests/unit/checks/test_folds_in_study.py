@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import chdir
 from dataclasses import replace
@@ -18,13 +19,14 @@ from usertune.checks.freshness import Freshness
 from usertune.checks.stored import count_stored, only_to_collect
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_manifest
+from usertune.evaluation.tables import read_table
 from usertune.exchange.export_model import HubFolder, export_model
 from usertune.monitoring.jobs import read_jobs
 from usertune.monitoring.status import Status, status_of
 from usertune.pipeline import steps
 
 SETTINGS: dict[str, Any] = {
-    "experiments": ["vanilla", "full_tuned", "personal", "pooled", "swapped"],
+    "experiments": ["vanilla", "full_tuned", "personal", "pooled", "others"],
     "samples": 4,
     "users_per_job": 2,
 }
@@ -95,14 +97,32 @@ def test_every_sample_is_answered_once_by_weights_that_have_not_seen_it(study: S
 def test_swapped_adapters_are_those_of_another_user_for_the_same_fold(study: SyntheticStudy) -> None:
     owners = {"1": "ana", "2": "1", "10": "2", "ana": "10"}
     for batch in ("1-2", "10,ana"):
-        own, swapped = (read_manifest(f"predictions/{name}/users_{batch}.json") for name in ("personal", "swapped"))
+        own, swapped = (
+            read_manifest(f"predictions/{name}/users_{batch}.json") for name in ("personal", "others_shift3")
+        )
         for before, after in zip(own["predictions"], swapped["predictions"], strict=True):
             user, fold = before["model"].split("/")
             assert (after["id"], after["model"]) == (before["id"], f"{owners[user]}/{fold}")
         assert swapped["inputs"]["weights"].keys() == {f"personal {owners[user]}" for user in swapped["users"]}
 
 
-@pytest.mark.parametrize("experiment", ["personal", "pooled", "swapped"])
+def test_a_matrix_of_adapters_shows_each_user_by_the_adapters_of_each(study: SyntheticStudy) -> None:
+    table = read_table(Path("tables/adapter_matrix.csv")).set_index("user")
+    users = read_table(Path("tables/users.csv")).set_index(["experiment", "user"])["click_accuracy"]
+    assert table["own"].tolist() == [users["personal", user] for user in study.users]
+    for name in study.study.groups["others"]:
+        for user, owner in study.study.adapter_owners(name).items():
+            assert table.loc[user, f"adapter_{owner}"] == users[name, user]
+    text = " ".join(re.sub("<[^>]+>", " ", Path("report.html").read_text()).split())
+    assert "others is the mean over 3 other users&#39; adapters." in text
+    assert "Own adapters and those of others personal, click accuracy, mean over 4 users:" in text
+    assert "user samples of 1 of 2 of 10 of ana mean of others own " in text
+    # A matrix is no group of settings.
+    assert "Groups of experiments" not in text
+    assert Path("tables/groups.md").read_text() == "No group has settings or seeds; see adapter_matrix.md.\n"
+
+
+@pytest.mark.parametrize("experiment", ["personal", "pooled", "others_shift3"])
 def test_planning_finds_the_stored_answers_of_each_adapter(study: SyntheticStudy, experiment: str) -> None:
     path = f"predictions/{experiment}/users_1-2.json"
     predictions = read_manifest(path)

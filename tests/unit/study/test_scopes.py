@@ -12,6 +12,7 @@ from usertune.study.copy import read_resolved, resolved_text, study_text
 from usertune.study.load import load_study, study_from_config
 from usertune.study.schema.study import Study
 
+MATRIX = {"mode": "lora", "adapters_of": "p", "assign": "matrix"}
 PERSONAL = {"mode": "lora", "scope": "personal"}
 
 
@@ -73,6 +74,27 @@ def study_with(experiments: dict[str, Any], **sections: Any) -> Study:
         ({"s": {"mode": "full", "adapters_of": "p"}}, {}, "adapters_of: only for mode lora, not full"),
         ({"s": {"mode": "lora", "adapters_of": "p", "scope": "personal"}}, {}, "is not trained; remove scope"),
         ({"s": {"mode": "lora", "shift": 2}}, {}, "shift: only with adapters_of"),
+        ({"s": {"mode": "lora", "assign": "matrix"}}, {}, "assign, shift: only with adapters_of"),
+        (
+            {"p": PERSONAL, "s": {**MATRIX, "shift": 2}},
+            {},
+            "experiments.s.shift: assign: matrix stands for a sweep over all values of shift; remove",
+        ),
+        (
+            {"p": PERSONAL, "s": {**MATRIX, "sweep": {"seed": [0]}}},
+            {},
+            "experiments.s.sweep: assign: matrix stands for",
+        ),
+        (
+            {"p": PERSONAL, "s": MATRIX},
+            {"users": {"train": "11", "test": "1"}},
+            "experiments.s.assign: matrix: there is no other user",
+        ),
+        (
+            {"p": PERSONAL, "s": {**MATRIX, "shift": 2, "group": "m"}},
+            {},
+            "experiments.s.assign: matrix: the group m does not have each shift from 1 to 2 once",
+        ),
         ({"p": {**PERSONAL, "like": "vanilla"}}, {}, "experiments.p.like: experiment vanilla has no training keys"),
         ({"p": {**PERSONAL, "like": "nobody"}}, {}, "experiments.p.like: no experiment is named nobody"),
         (
@@ -149,6 +171,22 @@ def test_sweeps_give_every_pair_of_user_and_adapter_and_numbers_of_samples() -> 
     swapped = [name for name, one in study.experiments.items() if one.group == "s"]
     pairs = {pair for name in swapped for pair in study.adapter_owners(name).items()}
     assert pairs == {(user, owner) for user in "123" for owner in "123" if user != owner}
+
+
+def test_a_matrix_of_adapters_is_one_experiment_for_each_other_user_and_one_setting(tmp_path: Path) -> None:
+    study = study_with({"p": PERSONAL, "m": MATRIX})
+    assert study.groups == {"m": ("m_shift1", "m_shift2")}
+    pairs = {pair for name in study.groups["m"] for pair in study.adapter_owners(name).items()}
+    assert pairs == {(user, owner) for user in "123" for owner in "123" if user != owner}
+    assert study.matrices == {"m": "p"}
+    assert not study.has_several_settings("m")
+    file = tmp_path / "study.yaml"
+    file.write_text(study_text(study, {}))
+    assert load_study([file]).experiments == study.experiments
+    # Other users in the command line make another matrix.
+    assert load_study([file], ["test_users=1-3"]).groups == study.groups
+    with pytest.raises(UserError, match="does not have each shift from 1 to 3 once"):
+        load_study([file], ["test_users=1-4"])
 
 
 def test_the_copies_of_a_study_load_as_the_same_experiments(tmp_path: Path) -> None:

@@ -81,8 +81,9 @@ class Experiment(ConfigModel):
     adapters_of: str | None = None
     """The experiment (mode lora, scope personal) whose adapters answer, each test user by those of another one: a
     control for what they know of their own user. Nothing is trained."""
-    assign: Literal["swapped"] = "swapped"
-    """With `adapters_of`: swapped, each test user by the adapters of the test user `shift` places on."""
+    assign: Literal["swapped", "matrix"] = "swapped"
+    """With `adapters_of`: swapped, each test user by the adapters of the test user `shift` places on; matrix, by those
+    of every other test user, as a group with an experiment for each shift."""
     shift: Annotated[int, Field(ge=1)] = 1
     """With `adapters_of`: how many places on, in a circle."""
     like: str | None = None
@@ -178,7 +179,7 @@ class Experiment(ConfigModel):
     @model_validator(mode="after")
     def _check_adapters(self) -> Experiment:
         if self.adapters_of is None:
-            if own := self._set("shift"):
+            if own := self._set("assign", "shift"):
                 raise ValueError(f"{', '.join(own)}: only with adapters_of; remove it")
             return self
         if self.mode != "lora":

@@ -14,9 +14,15 @@ OF_GROUPS = ("group", "select")
 
 
 def settings_of(experiments: Mapping[str, Experiment]) -> dict[str, dict[str, Any]]:
-    """Return the setting of each experiment of a group: the keys whose values differ between them, without the seed."""
+    """Return the setting of each experiment of a group: the keys whose values differ between them, without the seed.
+
+    The places of a matrix of adapters are repetitions, as seeds are.
+    """
+    repeated = {SEED, *([("shift",)] if all(value.assign == "matrix" for value in experiments.values()) else [])}
     flat = {name: dict(_flat(value.model_dump(mode="json"))) for name, value in experiments.items()}
-    keys = dict.fromkeys(key for values in flat.values() for key in values if key != SEED and key[0] not in OF_GROUPS)
+    keys = dict.fromkeys(
+        key for values in flat.values() for key in values if key not in repeated and key[0] not in OF_GROUPS
+    )
     differ = [key for key in keys if len({repr(values.get(key)) for values in flat.values()}) > 1]
     return {name: {".".join(key): values[key] for key in differ if key in values} for name, values in flat.items()}
 

@@ -55,10 +55,26 @@ def _adapters_problem(study: Study, experiment: Experiment) -> tuple[str, str] |
     named = study.experiments[other]
     if not named.trained_on_folds or named.scope != "personal" or named.mode != "lora":
         return "adapters_of", f"experiment {other} has no adapters for each user; name one of mode lora, scope personal"
+    if experiment.assign == "matrix" and (problem := _matrix_problem(study, experiment)):
+        return "assign", problem
     if experiment.shift % users == 0:
         return (
             "shift",
             f"{experiment.shift} places on, each of the {users} test users has their own adapters",
+        )
+    return None
+
+
+def _matrix_problem(study: Study, experiment: Experiment) -> str | None:
+    users = len(study.users.test)
+    if users < 2:
+        return "matrix: there is no other user, because users.test has one; add test users, or remove the experiment"
+    own = [other for other in study.experiments.values() if other.group == experiment.group]
+    alike = all((other.assign, other.adapters_of) == ("matrix", experiment.adapters_of) for other in own)
+    if not alike or sorted(other.shift for other in own) != list(range(1, users)):
+        return (
+            f"matrix: the group {experiment.group} does not have each shift from 1 to {users - 1} once; write one "
+            "experiment with assign: matrix and without shift and group, which stands for all of them"
         )
     return None
 

@@ -376,6 +376,16 @@ class Study(ConfigModel):
             return {}
         return {user: users[(place + shift) % len(users)] for place, user in enumerate(users)}
 
+    @property
+    def matrices(self) -> dict[str, str]:
+        """Group of a matrix of adapters -> the experiment whose adapters they are."""
+        found = {}
+        for group, names in self.groups.items():
+            first = self.experiments[names[0]]
+            if first.assign == "matrix" and first.adapters_of is not None:
+                found[group] = first.adapters_of
+        return found
+
     def max_new_tokens(self, experiment: str) -> int:
         """Return the maximum length of an answer of an experiment in tokens."""
         own = self.experiments[experiment].max_new_tokens
