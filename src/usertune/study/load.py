@@ -163,8 +163,8 @@ def _explain(detail: ErrorDetails, path: KeyPath) -> str:
     if kind == "extra_forbidden":
         allowed = _allowed_keys(path[:-1])
         close = difflib.get_close_matches(path[-1], allowed, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        return f"unknown key; {hint}The keys here are: {', '.join(allowed)}"
+        hint = f"did you mean {close[0]!r}? The" if close else "the"
+        return f"unknown key; {hint} keys here are: {', '.join(allowed)}"
     if kind == "missing":
         return "this key is required but missing"
     if kind == "literal_error":

@@ -192,9 +192,11 @@ def _key(text: str, where: KeyPath, experiment: Mapping[str, Any], problems: lis
     if len(found) != 1:
         names = [".".join(path) for path in found or known]
         ends = {name.split(".")[-1]: name for name in reversed(names)}
+        # Names of experiments are shorter than keys, so people try these: lr.
+        ends |= {short: ends[end] for end, short in _SHORT.items() if end in ends}
         close = difflib.get_close_matches(text, [*names, *ends], n=1)
-        hint = f"did you mean {ends.get(close[0], close[0])!r}? " if close and not found else ""
-        what = "it can be any of several keys" if found else f"unknown key; {hint}The keys that can be swept are"
+        hint = f"did you mean {ends.get(close[0], close[0])!r}? The" if close and not found else "the"
+        what = "it can be any of several keys" if found else f"unknown key; {hint} keys that can be swept are"
         problems.append(Problem(where, f"{what}: {', '.join(names)}"))
         return None
     if found[0][0] in ELSEWHERE:
