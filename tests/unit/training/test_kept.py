@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +13,10 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
+from tests.support.calls import train
 from tests.support.fine_tuning import fine_tuning, same_weights, stop_after, train_and_read
 from tests.support.synthetic_study import SyntheticStudy
-from tests.unit.conftest import Prepared
+from tests.unit.conftest import EXECUTION, WITH_ARGUMENTS, Prepared
 from usertune.checks.freshness import Freshness
 from usertune.checks.preflight import check_sources
 from usertune.core.errors import FinalError, StopRequested, UserError
@@ -25,6 +29,19 @@ from usertune.training.kept_files import kept_steps, missing_in, require_steps
 from usertune.training.recipe import TrainingSettings
 
 STEPS = (1, 3)
+# Trains, and kills itself when it has kept step 3 and is about to complete the working checkpoint of that step.
+TRAIN_AND_KILL = f"""{WITH_ARGUMENTS}
+import os, signal
+from tests.support.calls import train
+from usertune.training.callbacks import MarkCheckpoints
+original = MarkCheckpoints.on_save
+def on_save(self, args, state, control, **rest):
+    if state.global_step == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return original(self, args, state, control, **rest)
+MarkCheckpoints.on_save = on_save
+train(**arguments)
+"""
 TENSORS = "adapter_model.safetensors"
 
 
@@ -63,7 +80,7 @@ def test_the_weights_of_a_step_are_those_that_the_training_had_and_change_nothin
     assert not list((work / "kept-3").glob("*optim*"))
 
 
-@pytest.mark.parametrize("stopped_at", [1, 2, 4])
+@pytest.mark.parametrize("stopped_at", [1, 4])
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_after_a_stop_the_same_weights_are_kept(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopped_at: int, keep: str
@@ -79,6 +96,32 @@ def test_after_a_stop_the_same_weights_are_kept(
     assert same_weights(again[1], whole[1])
     for step in STEPS:
         assert same_weights(kept(tmp_path / "stopped/work", step), kept(tmp_path / "whole/work", step))
+
+
+def test_after_kill_9_the_same_weights_are_kept(
+    prepared: Prepared, tmp_path: Path, run_python: Callable[..., subprocess.Popen[str]]
+) -> None:
+    recipe = {**prepared.train_recipe(), "keep_checkpoints": STEPS}
+    execution = {**EXECUTION, "save_every_steps": 1}
+    whole, killed = (
+        {**prepared.train_arguments(tmp_path / name, recipe), "execution": execution} for name in ("whole", "killed")
+    )
+    train(**whole)
+    process = run_python(TRAIN_AND_KILL, killed)
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == -signal.SIGKILL, said
+    (work,) = (path.parent for path in (tmp_path / "killed").glob("**/kept-3"))
+    assert not list(work.glob("checkpoint-3/complete.json"))
+    train(**killed)
+    expected, found = (read_result(tmp_path / name / "manifest.json") for name in ("whole", "killed"))
+    assert found["resumed_from_step"] == 2
+    for key in ("weights_files", "losses_sha256", "weights_fingerprint"):
+        assert found[key] == expected[key], key
+    assert list(found["kept"]) == ["1", "3"]
+    for step, own in expected["kept"].items():
+        assert {key: found["kept"][step][key] for key in ("files", "fingerprint")} == {
+            key: own[key] for key in ("files", "fingerprint")
+        }
 
 
 def test_a_training_that_resumes_with_more_steps_to_keep_goes_back_to_before_them(
