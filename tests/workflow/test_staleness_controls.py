@@ -22,18 +22,13 @@ pytestmark = pytest.mark.workflow
 
 USERS = ("1", "2")
 CONTROLS = """\
-  history:
-    mode: vanilla
-    context: {episodes: 1, samples: 2, images: false}
-    sweep: {max_new_tokens: [5, 39]}
-    select: accuracy
+  history: {mode: vanilla, max_new_tokens: 39, context: {episodes: 1, samples: 2, images: false}}
   centre: {mode: prior, prior: {of: centre}}
   of_all: {mode: prior, prior: {of: train_users, point: mean}}
   own: {mode: prior, prior: {of: same_user}, sweep: {prior.point: [mean, densest]}, select: accuracy}
 """
-HISTORY = ("history_max_new_tokens5", "history_max_new_tokens39")
 OWN = ("own_point_mean", "own_point_densest")
-NAMES = ("vanilla", *HISTORY, "centre", "of_all", *OWN)
+NAMES = ("vanilla", "history", "centre", "of_all", *OWN)
 
 
 def everywhere(*names: str, users: tuple[str, ...] = USERS) -> set[tuple[str, str]]:
@@ -61,7 +56,7 @@ def requests(workplace: Workplace, user: str, count: int) -> set[str]:
 # Four runs of the workflow, each of which is seen to leave nothing to do.
 @pytest.mark.timeout(1200)
 def test_edits_and_another_number_of_folds_reach_the_controls_that_depend_on_them(tmp_path: Path) -> None:
-    workplace = new_workplace(tmp_path / "study", Counts(train=5, validation=4, test=8))
+    workplace = new_workplace(tmp_path / "study", Counts(train=5, validation=8, test=8))
     text = workplace.study.read_text()
     begin, end = text.index("  lora:\n    mode"), text.index("training:\n  epochs")
     workplace.study.write_text(f"{text[:begin]}{CONTROLS}folds: {{count: 2}}\n{text[end:]}")
@@ -70,24 +65,16 @@ def test_edits_and_another_number_of_folds_reach_the_controls_that_depend_on_the
 
     # Validation users are answered by what they choose the setting of, and are in no other table.
     groups = read_table(workplace.results / "tables/groups.csv")
-    assert groups["validation_samples"].tolist() == [4] * 4
-    assert groups.groupby("group")["selected"].sum().tolist() == [1, 1]
+    assert groups["validation_samples"].tolist() == [8, 8]
+    assert groups["selected"].sum() == 1
     assert set(read_table(workplace.results / "tables/samples.csv")["user"]) == set(USERS)
 
     # A training user's target is part of the prior of all training users, and of nothing else. A validation user's
-    # question is asked again where it chooses, with those whose prompts show it.
+    # sample is scored again where it chooses.
     edit(workplace, "11", lambda turns: turns[-1].update(content="```grounding\n[1, 1]\n```"))
-    before = requests(workplace, "74", 2)
     edit(workplace, "74", lambda turns: turns[0]["content"][-1].update(text="Where is it now?"))
-    work = run(workplace)
-    shown = len(requests(workplace, "74", 2) - before)
-    assert work == Work(
-        splits_compared=True,
-        scored=everywhere("of_all") | everywhere(*HISTORY, *OWN, users=("74",)),
-        drawn=set(FIGURE_NAMES),
-        compared=True,
-        generated={(name, "74"): shown for name in HISTORY},
-    )
+    scored = everywhere("of_all") | everywhere(*OWN, users=("74",))
+    assert run(workplace) == Work(splits_compared=True, scored=scored, drawn=set(FIGURE_NAMES), compared=True)
 
     # A test user's question is asked again, and so are those whose prompts show it; other users' are not.
     before = requests(workplace, "1", 2)
@@ -95,15 +82,14 @@ def test_edits_and_another_number_of_folds_reach_the_controls_that_depend_on_the
     work = run(workplace)
     shown = len(requests(workplace, "1", 2) - before)
     assert 1 < shown < 8
-    assert work.generated == {("vanilla", "1"): 1, **{(name, "1"): shown for name in HISTORY}}
+    assert work.generated == {("vanilla", "1"): 1, ("history", "1"): shown}
     assert work.scored == everywhere(*NAMES, users=("1",))
 
     # Other folds: other history for some questions, and the column of folds in all scores.
-    everybody = (*USERS, "74")
-    before = {user: requests(workplace, user, 2) for user in everybody}
+    before = {user: requests(workplace, user, 2) for user in USERS}
     workplace.replace("folds: {count: 2}", "folds: {count: 3}")
     work = run(workplace)
-    changed = {user: len(requests(workplace, user, 3) - before[user]) for user in everybody}
-    assert work.generated == {(name, user): count for name in HISTORY for user, count in changed.items() if count}
+    changed = {("history", user): len(requests(workplace, user, 3) - before[user]) for user in USERS}
+    assert work.generated == {pair: count for pair, count in changed.items() if count}
     assert work.generated
-    assert work.scored == everywhere(*NAMES) | everywhere(*HISTORY, *OWN, users=("74",))
+    assert work.scored == everywhere(*NAMES) | everywhere(*OWN, users=("74",))
