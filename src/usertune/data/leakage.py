@@ -18,6 +18,7 @@ from usertune.data.samples import Sample
 EXAMPLES = 3
 # Names of the groups of `fold_overlaps`.
 OTHER_FOLDS, ALL_FOLDS, FOLDS_OF = "other folds of the user", "each fold of all test users", "each fold of user "
+POOLED_FOLDS = "other folds of all test users"
 # Fields of `Overlap` that are not counted.
 _NOT_COUNTED = frozenset({"earlier", "later", "share", "examples"})
 
@@ -135,8 +136,27 @@ def fold_overlaps(
             others = [sample for sample in samples if fold_of[sample.id] != fold]
             own = [sample for sample in samples if fold_of[sample.id] == fold]
             parts += overlaps({OTHER_FOLDS: others, f"fold {fold}": own}, hashes, within)
-        found.append(_sum(f"{FOLDS_OF}{user}", parts))
-    return [_sum(ALL_FOLDS, found), *found]
+        found.append(_sum(OTHER_FOLDS, f"{FOLDS_OF}{user}", parts))
+    return [_sum(OTHER_FOLDS, ALL_FOLDS, found), *found]
+
+
+def pooled_overlap(
+    users: Mapping[str, Sequence[Seen]],
+    folds: Mapping[str, Mapping[str, int]],
+    hashes: Mapping[str, str | None],
+    within: int,
+) -> Overlap:
+    """Compare each fold of all users with the other folds of all users, which pooled weights are trained on.
+
+    The arguments are those of `fold_overlaps`; a fold has the same number for all users.
+    """
+    samples = [(sample, folds[user][sample.id]) for user, own in users.items() for sample in own]
+    parts = []
+    for fold in sorted({number for _, number in samples}):
+        others = [sample for sample, number in samples if number != fold]
+        own = [sample for sample, number in samples if number == fold]
+        parts += overlaps({POOLED_FOLDS: others, f"fold {fold}": own}, hashes, within)
+    return _sum(POOLED_FOLDS, ALL_FOLDS, parts)
 
 
 def in_words(row: Mapping[str, Any]) -> str:
@@ -148,13 +168,13 @@ def in_words(row: Mapping[str, Any]) -> str:
     else:
         found += f" and {row['near_identical_screenshots']:,} nearly identical screenshots"
         found += f", {row['identical_pairs']:,} identical questions and answers"
-    whose = "" if earlier == OTHER_FOLDS else f"{later} "
+    whose = "" if earlier in (OTHER_FOLDS, POOLED_FOLDS) else f"{later} "
     return f"{later} and {earlier}: {found}; {row['affected']:,} of {row['samples']:,} {whose}samples are affected"
 
 
-def _sum(name: str, parts: Sequence[Overlap]) -> Overlap:
+def _sum(earlier: str, name: str, parts: Sequence[Overlap]) -> Overlap:
     counted = [column.name for column in fields(Overlap) if column.name not in _NOT_COUNTED]
-    found = Overlap(OTHER_FOLDS, name, **{key: sum(getattr(part, key) for part in parts) for key in counted})
+    found = Overlap(earlier, name, **{key: sum(getattr(part, key) for part in parts) for key in counted})
     found.share = found.affected / found.samples if found.samples else 0.0
     found.examples = [example for part in parts for example in part.examples][:EXAMPLES]
     return found

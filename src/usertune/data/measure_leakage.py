@@ -17,7 +17,7 @@ from usertune.core.step_names import LEAKAGE
 from usertune.core.users import parse_users
 from usertune.data.folds import folds_of
 from usertune.data.images import BadImageError, load_image
-from usertune.data.leakage import Overlap, Seen, fold_overlaps, in_words, overlaps, seen
+from usertune.data.leakage import Overlap, Seen, fold_overlaps, in_words, overlaps, pooled_overlap, seen
 from usertune.data.perceptual_hash import HashStore, perceptual_hash
 from usertune.data.recipe import LeakageRecipe
 from usertune.data.samples import Sample, read_user
@@ -42,7 +42,8 @@ def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path
         root: folder of the raw data, to which image paths are relative.
         store: folder of `HashStore`.
         out: the manifest to write, with the overlaps (`usertune.data.leakage.Overlap`) of splits under ``overlaps``,
-            and of folds under ``folds``. The table next to it, with the suffix ``.csv``, has a row for each.
+            and of folds under ``folds``, for pooled weights as the last one. The table next to it, with the suffix
+            ``.csv``, has a row for each.
 
     Raises:
         UserError: prepared samples are missing or damaged, their users are not those of the recipe, or a test user has
@@ -71,7 +72,7 @@ def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path
     if absent := split_of.keys() - {user for users in inputs.values() for user in users}:
         raise UserError(f"the prepared samples of user {min(absent)} were not given; add the user's manifest")
     compared = overlaps(groups, hashes, recipe.within)
-    of_folds = _compare_folds(groups, folds, hashes, recipe.within)
+    of_folds = _compare_folds(recipe, groups, folds, hashes)
     table, table_file = _table([*compared, *of_folds]), out.with_suffix(".csv")
     manifest = {
         **step_manifest(recipe, inputs),
@@ -84,22 +85,23 @@ def measure_leakage(recipe: LeakageRecipe, manifests: Sequence[Path], root: Path
     }
     write_text(table_file, table)
     write_result(out, manifest)
-    for overlap in (*compared, *of_folds[:1]):
+    for overlap in (*compared, *of_folds[:1], *(of_folds[-1:] if recipe.pooled else [])):
         logger.info("%s", in_words(asdict(overlap)))
 
 
 def _compare_folds(
+    recipe: LeakageRecipe,
     groups: Mapping[str, Sequence[Seen]],
     folds: Mapping[str, Mapping[str, int]],
     hashes: Mapping[str, str | None],
-    within: int,
 ) -> list[Overlap]:
     if not folds:
         return []
     users: dict[str, list[Seen]] = {}
     for sample in groups["test"]:
         users.setdefault(sample.user, []).append(sample)
-    return fold_overlaps(users, folds, hashes, within)
+    pooled = [pooled_overlap(users, folds, hashes, recipe.within)] if recipe.pooled else []
+    return [*fold_overlaps(users, folds, hashes, recipe.within), *pooled]
 
 
 def hashes_of(user: str, samples: Sequence[Sample], root: Path, store: HashStore) -> tuple[dict[str, str | None], int]:

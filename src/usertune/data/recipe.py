@@ -44,5 +44,7 @@ class LeakageRecipe(Recipe):
     """The users of each split, in the short notation."""
     folds: FoldSettings | None = None
     """The folds of each test user's samples, which are compared too; None: there are none."""
+    pooled: bool = False
+    """Whether weights are trained on the folds of all test users together, which are then compared too."""
     within: int = Field(default=24, ge=0, le=31)
     """Number of the 256 bits in which the perceptual hashes of nearly identical screenshots may differ."""

@@ -172,11 +172,14 @@ class Recipes:
 
     @cached_property
     def _leakage(self) -> LeakageRecipe:
+        # Left out unless the study has such an experiment, so that other recipes do not change.
+        pooled: dict[str, Any] = {"pooled": True} if any(map(_is_pooled, self.study.experiments.values())) else {}
         return LeakageRecipe(
             step=names.LEAKAGE,
             code=self.code.get(names.LEAKAGE, ""),
             splits=self._splits,
             **self._folds,
+            **pooled,
             upstream={names.PREPARE: _digest(self._prepare)},
         )
 
@@ -450,6 +453,10 @@ class Recipes:
 
 def _digest(recipe: Recipe) -> str:
     return digest(recipe.as_json())
+
+
+def _is_pooled(experiment: Experiment) -> bool:
+    return experiment.trained_on_folds and experiment.scope == "pooled"
 
 
 def _kept_steps(experiment: Experiment) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from tests.support.calls import prepare_one
 from usertune.core.errors import UserError
 from usertune.core.manifest import read_manifest
 from usertune.data.folds import FoldSettings, folds_of
-from usertune.data.leakage import Seen, fold_overlaps, in_words, overlaps
+from usertune.data.leakage import Seen, fold_overlaps, in_words, overlaps, pooled_overlap
 from usertune.data.measure_leakage import hashes_of, measure_leakage
 from usertune.data.perceptual_hash import METHOD, HashStore, perceptual_hash
 from usertune.data.prepare import Shared, prepare_user
@@ -165,6 +165,11 @@ def test_each_fold_is_compared_with_the_other_folds_of_its_user_alone() -> None:
         "each fold of user 1 and other folds of the user: 2 identical and 2 nearly identical screenshots, 2 identical "
         "questions and answers; 4 of 4 samples are affected"
     )
+    # Pooled weights are also trained on the other folds of other users: "a" of user 2 is in the first fold of user 1.
+    pooled = pooled_overlap(users, folds, hashes, 3)
+    assert (pooled.earlier, pooled.later) == ("other folds of all test users", "each fold of all test users")
+    assert (pooled.samples, pooled.affected, pooled.samples_with_identical_screenshot) == (6, 5, 3)
+    assert in_words(asdict(pooled)).endswith("; 5 of 6 samples are affected")
 
 
 class Data:
@@ -316,6 +321,9 @@ def test_folds_of_test_users_are_compared_too_and_too_few_samples_are_refused(tm
         rows = list(csv.DictReader(file))
     assert [row["later"] for row in rows] == ["test", "each fold of all test users", "each fold of user 1"]
     assert "folds" not in data.measure(splits)
+    # With one user, the folds of all users are those of this user.
+    *_, pooled = data.measure(splits, folds=folds, pooled=True)["folds"]
+    assert pooled == {**total, "earlier": "other folds of all test users"}
     with pytest.raises(UserError, match=r"user 1 has 5 episodes, which is too few for 99 folds"):
         data.measure(splits, folds=folds.model_copy(update={"count": 99}))
 

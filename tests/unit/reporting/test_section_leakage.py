@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from usertune.data.leakage import Overlap
@@ -53,14 +53,16 @@ def test_folds_are_told_after_the_splits_and_as_those_of_one_user() -> None:
         )
         for name in ("each fold of all test users", "each fold of user 1")
     ]
+    pooled = replace(folds[0], earlier="other folds of all test users", affected=0, samples_with_identical_pair=2)
     splits = Overlap("train", "test", samples=80, affected=1)
-    said = leakage_note({**manifest(splits), "folds": [asdict(overlap) for overlap in folds]}, "l.json")
+    said = leakage_note({**manifest(splits), "folds": [asdict(overlap) for overlap in (*folds, pooled)]}, "l.json")
     assert said == (
         "Of 80 test samples, 1 (1.2 %) shows a screenshot that a training user also has. "
         "Of 80 test samples, 20 (25.0 %) show a screenshot that another fold of the same user also has (all nearly "
         "identical), and 1 (1.2 %) has question and answer of another fold of the same user (1 with the same "
-        f"screenshot). {MEANING} Counts and examples (nearly identical: at most 24 of 256 bits of a perceptual hash "
-        "differ): l.json."
+        "screenshot). Of 80 test samples, 2 (2.5 %) have question and answer of another fold of a test user (1 with "
+        f"the same screenshot). {MEANING} Counts and examples (nearly identical: at most 24 of 256 bits of a "
+        "perceptual hash differ): l.json."
     )
 
 

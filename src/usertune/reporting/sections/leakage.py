@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from usertune.core import formatting
-from usertune.data.leakage import OTHER_FOLDS
+from usertune.data.leakage import ALL_FOLDS, OTHER_FOLDS, POOLED_FOLDS
 
 # Split -> what its users are called.
 USERS = {"train": "training"}
@@ -26,8 +26,8 @@ def leakage_note(manifest: Mapping[str, Any], file: str) -> str:
     # The last split, test, matters most, and of the others train.
     order = list(dict.fromkeys(overlap["later"] for overlap in manifest["overlaps"]))
     overlaps = sorted(manifest["overlaps"], key=lambda overlap: -order.index(overlap["later"]))
-    # The first one of the folds is the sum over all users.
-    folds = manifest.get("folds", [])[:1]
+    # The first one of the folds is the sum over all users; those of single users follow.
+    folds = [row for row in manifest.get("folds", []) if row["later"] == ALL_FOLDS]
     sentences = [sentence for overlap in (*overlaps, *folds) if (sentence := _sentence(overlap))]
     if not sentences:
         return ""
@@ -38,8 +38,9 @@ def leakage_note(manifest: Mapping[str, Any], file: str) -> str:
 
 
 def _sentence(overlap: Mapping[str, Any]) -> str:
-    if overlap["earlier"] == OTHER_FOLDS:
-        later, whose = "test", ("another fold of the same user also has", "of another fold of the same user")
+    if overlap["earlier"] in (OTHER_FOLDS, POOLED_FOLDS):
+        user = "the same user" if overlap["earlier"] == OTHER_FOLDS else "a test user"
+        later, whose = "test", (f"another fold of {user} also has", f"of another fold of {user}")
     else:
         earlier, later = (USERS.get(overlap[key], overlap[key]) for key in ("earlier", "later"))
         whose = (f"a {earlier} user also has", f"of a {earlier} user")
