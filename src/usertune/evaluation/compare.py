@@ -65,9 +65,8 @@ def compare(
     """
     scores = _read_grid(recipe, scores_files)
     texts, samples = _all_samples(recipe, scores)
-    design, metrics, confidence = recipe, _applying(recipe.metrics, samples), recipe.confidence
-    summary = summary_table(design, metrics, confidence, samples)
-    results = [scores[name, user][0] for name in design.names for user in design.users]
+    metrics = _applying(recipe.metrics, samples)
+    results = [scores[name, user][0] for name in recipe.names for user in recipe.users]
     trained = {str(training["experiment"]): training for training in map(read_manifest, trainings)}
     validated = _read_validation(recipe, validation)
     losses = {name: validation_loss(training) for name, training in trained.items()}
@@ -80,26 +79,33 @@ def compare(
     # Empty roles are left out, as in results of older releases.
     inputs = {role: digests for role, digests in inputs.items() if digests or role == "scores"}
     said = step_manifest(recipe, inputs)
-    fingerprint = said["fingerprint"]
-    lineage = lineage_of(recipe, fingerprint, results)
+    lineage = lineage_of(recipe, said["fingerprint"], results)
     tables = {
         table_names.SAMPLES: texts,
-        table_names.USERS: users_table(design, metrics, scores),
-        table_names.SUMMARY: summary,
+        table_names.USERS: users_table(recipe, metrics, scores),
+        table_names.SUMMARY: summary_table(recipe, metrics, recipe.confidence, samples),
         **further,
     }
-    outputs = {
-        name: table.assign(provenance=fingerprint[:PROVENANCE_DIGITS]).to_csv(index=False, lineterminator="\n")
-        for name, table in tables.items()
-    }
-    lines, note = lineage_in_words(lineage), reading_note(recipe, summary)
-    outputs[table_names.SUMMARY_MD] = markdown(summary, metrics, note) + "\n<!--\n" + "\n".join(lines) + "\n-->\n"
-    outputs |= _further_markdown(recipe, metrics[0], tables)
-    outputs[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in lines) + latex(summary, metrics, note)
+    outputs = _as_texts(recipe, metrics, tables, lineage)
     for name, text in outputs.items():
         write_text(folder / name, text)
     files = {name: digest_bytes(text.encode("utf-8")) for name, text in outputs.items()}
     write_result(folder / table_names.MANIFEST, {**said, **lineage, "files": files})
+
+
+def _as_texts(
+    recipe: CompareRecipe, metrics: Sequence[Metric], tables: Mapping[str, pd.DataFrame], lineage: Mapping[str, Any]
+) -> dict[str, str]:
+    """Return the tables for programs, and those for people and for papers, by file name."""
+    summary, source = tables[table_names.SUMMARY], lineage["fingerprint"][:PROVENANCE_DIGITS]
+    found = {
+        name: table.assign(provenance=source).to_csv(index=False, lineterminator="\n") for name, table in tables.items()
+    }
+    lines, note = lineage_in_words(lineage), reading_note(recipe, summary)
+    found[table_names.SUMMARY_MD] = markdown(summary, metrics, note) + "\n<!--\n" + "\n".join(lines) + "\n-->\n"
+    found |= _further_markdown(recipe, metrics[0], tables)
+    found[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in lines) + latex(summary, metrics, note)
+    return found
 
 
 def _further_tables(
