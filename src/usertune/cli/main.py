@@ -26,6 +26,7 @@ COMMANDS = {
     "serve": "usertune.cli.serve",
     "users": "usertune.cli.users",
     "survey": "usertune.cli.survey",
+    "show": "usertune.cli.show",
     "schema": "usertune.cli.schema",
     "demo": "usertune.cli.demo",
     "completion": "usertune.cli.completion",
@@ -34,7 +35,7 @@ DESCRIPTION = """\
 See how far a study is, why a result is stale, and whether results and data hold.
 
 Snakemake runs a study (snakemake --profile local); these commands read it. They write nothing, but for import,
-export, survey, schema and demo. Each has a --help of its own:
+export, survey, show, schema and demo. Each has a --help of its own:
 
     usertune status --help
 """
