@@ -173,7 +173,7 @@
       const verdict = verdictOf(experiment, number);
       const symbol = element("span", { "aria-hidden": "true", class: "symbol" }, SYMBOLS[verdict]);
       const box = element("span", { class: "verdict", "data-verdict": verdict, title: answers[experiment].outcome[number] });
-      box.append(symbol, element("span", { class: "word" }, wordOf(experiment, number)));
+      box.append(symbol, element("span", { class: experiments.length > 2 ? "unseen" : "word" }, wordOf(experiment, number)));
       return box;
     };
   }
@@ -205,10 +205,14 @@
     if (pictures.length) found.push({ ...plain, title: "screenshot", titleFormatter: () => element("span", { class: "unseen" }, "screenshot"), field: "picture", width: 62, formatter: pictureCell, responsive: 0 });
     found.push({ ...plain, title: "sample", field: "sample", minWidth: 150, widthGrow: 4, formatter: sampleCell, responsive: 0 });
     for (const index of shown) {
-      found.push({ ...plain, title: experiments[index].name, field: `outcome${index}`, minWidth: 94, widthGrow: 1, formatter: outcomeCell(index), responsive: 2, titleFormatter: () => element("span", {}, mark(index), experiments[index].name) });
+      const { name } = experiments[index];
+      // Where there is no room for all, the experiment of the failures that are shown first stays longest.
+      const priority = name === data.start.experiment ? 1 : 3;
+      const head = () => element("span", { class: "head", title: name }, mark(index), element("span", {}, name));
+      found.push({ ...plain, title: name, field: `outcome${index}`, minWidth: 62, widthGrow: 1, formatter: outcomeCell(index), responsive: priority, titleFormatter: head });
     }
     if (answers.some((answer) => answer.distance.some((value) => value !== null))) {
-      found.push({ ...plain, title: "distance", field: "distance", width: 82, hozAlign: "right", formatter: distanceCell, responsive: 1 });
+      found.push({ ...plain, title: "distance", field: "distance", width: 78, hozAlign: "right", formatter: distanceCell, responsive: 2 });
     }
     if (!shown.length) found.push({ ...plain, title: "agreement", field: "agreement", minWidth: 90, formatter: (cell) => agreementOf(cell.getData().number), responsive: 3 });
     return found;
@@ -272,9 +276,9 @@
     experiments.forEach((item, index) => {
       const answer = answers[index];
       const [form, meaning] = data.forms[answer.form[number]];
-      const read = verdictOf(index, number) === "unparsed" ? "not read: " : "read as ";
+      const read = verdictOf(index, number) === "unparsed" ? "; not read: " : "; read as ";
       const outcome = element("span", {}, ` ${answer.outcome[number]}`);
-      const how = form ? element("span", { class: "form" }, ` ${read}`, element("code", { title: meaning }, form)) : "";
+      const how = form ? element("span", { class: "form" }, read, element("code", { title: meaning }, form)) : "";
       found.append(text([mark(index), item.name], answer.text[number], outcome, how));
     });
     return [line, found];
