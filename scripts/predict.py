@@ -11,7 +11,10 @@ from pathlib import Path
 
 import environment  # noqa: F401
 
-from usertune.inference.predict import Means, PredictFiles, predict_users
+from usertune.inference.generate import Means
+from usertune.inference.other_jobs import Others, SharedBase
+from usertune.inference.predict import predict_users
+from usertune.inference.predict_job import PredictFiles
 from usertune.inference.recipe import PredictRecipe
 from usertune.runtime import step_main
 
@@ -28,7 +31,8 @@ def main(arguments: argparse.Namespace) -> None:
         context=arguments.context,
     )
     means = Means(arguments.batch_size, arguments.gpus, arguments.engine)
-    predict_users(arguments.recipe, arguments.experiment, files, means)
+    others = Others.of(arguments.shared_base, files.predictions, arguments.minutes_for_others)
+    predict_users(arguments.recipe, arguments.experiment, files, means, others)
 
 
 if __name__ == "__main__":
@@ -46,6 +50,14 @@ if __name__ == "__main__":
     parser.add_argument("--gpus", type=int, default=0, help="GPUs to hold; 0 (default) generates on the CPU")
     parser.add_argument(
         "--engine", type=json.loads, default={}, metavar="JSON", help="settings of the engine that change no answer"
+    )
+    step_main.add_settings(parser, "--shared-base", SharedBase, required=False)
+    parser.add_argument(
+        "--minutes-for-others",
+        type=int,
+        default=0,
+        metavar="MINUTES",
+        help="time after which it turns to no other job of --shared-base; 0 (default): to none",
     )
     parser.add_argument("--predictions", type=Path, required=True, metavar="JSON", help="predictions to write")
     step_main.run(parser, main)

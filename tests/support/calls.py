@@ -10,7 +10,10 @@ from usertune.data.prepare import prepare_user
 from usertune.data.recipe import PrepareRecipe
 from usertune.evaluation.recipe import ScoreRecipe
 from usertune.evaluation.score import ScoreFiles, score_user
-from usertune.inference.predict import Means, PredictFiles, predict_users
+from usertune.inference.generate import Means
+from usertune.inference.other_jobs import Others
+from usertune.inference.predict import predict_users
+from usertune.inference.predict_job import PredictFiles
 from usertune.inference.recipe import PredictRecipe
 from usertune.models.recipe import Pixels
 from usertune.training.processes import ALONE, Processes
@@ -74,6 +77,7 @@ def predict(
     weights_manifests: Sequence[Name] = (),
     start_manifest: Name | None = None,
     context_manifests: Sequence[Name] = (),
+    others: Others | None = None,
 ) -> dict[str, Any]:
     """Call `predict_users`; the weights are those of a training for all users, or of trainings on folds."""
     weights = [*weights_manifests, *([] if train_manifest is None else [train_manifest])]
@@ -88,7 +92,7 @@ def predict(
         context=[Path(path) for path in context_manifests],
     )
     means = Means(batch_size, gpus, engine or {})
-    return predict_users(PredictRecipe.model_validate(recipe), experiment, files, means)
+    return predict_users(PredictRecipe.model_validate(recipe), experiment, files, means, others or Others())
 
 
 def score(

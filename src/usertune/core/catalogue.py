@@ -17,6 +17,8 @@ from typing import Any
 
 from usertune.core.errors import UserError, shown
 
+_NEEDED = object()
+
 
 @dataclass(frozen=True)
 class Catalogue:
@@ -50,19 +52,22 @@ class Catalogue:
         """
         return self._entry(name).partition(":")[0]
 
-    def constant(self, name: str, constant: str) -> Any:
+    def constant(self, name: str, constant: str, default: Any = _NEEDED) -> Any:
         """Return a constant of a plug-in's module without importing the module, which may load torch or matplotlib.
 
         Args:
             name: name of the plug-in.
             constant: name of the constant; its value is a literal.
+            default: value if the module has no such constant; without it, every module needs one.
 
         Raises:
             UserError: see `load`.
-            ValueError: the module has no such constant, or its value is not a literal.
+            ValueError: the module lacks a constant that it needs, or the value is not a literal.
         """
         file, constants = _constants(self.module(name))
         if constant not in constants:
+            if default is not _NEEDED:
+                return default
             raise ValueError(f"{file}: a {self.kind} needs the constant {constant}; see docs/extending.md")
         try:
             return ast.literal_eval(constants[constant])

@@ -84,6 +84,8 @@ class Engine(Protocol):
     prediction jobs need a GPU, and ``SETTINGS``, the name of the class of its settings (`EngineOptions`) in the module;
     None if it has none. A module without settings may import torch; one with settings is imported to check a study, so
     it imports torch and the like where they are used.
+
+    A third constant, ``SHARES_BASE = True``, says that it is a `SharingEngine`.
     """
 
     def __init__(self, settings: EngineSettings) -> None:
@@ -124,4 +126,18 @@ class Engine(Protocol):
 
         Raises:
             UserError: a sample cannot be answered.
+        """
+
+
+class SharingEngine(Engine, Protocol):
+    """An engine that can answer with other adapters on the base model that it loaded."""
+
+    def change_weights(self, settings: EngineSettings) -> None:
+        """Answer with other adapters from now on.
+
+        Args:
+            settings: those of the engine but for ``adapters``, which name all weights, and ``weights_folder``.
+
+        Raises:
+            ValueError: other settings differ, or the engine holds weights that cannot be replaced.
         """

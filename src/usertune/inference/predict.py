@@ -5,71 +5,27 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.manifest import step_manifest, write_result
 from usertune.core.step_names import BASE_MODEL, PREDICT, PREPARE, TRAIN, TRAIN_FOLDS
-from usertune.data.samples import read_user
-from usertune.inference.context import asked_as
-from usertune.inference.engine import Engine, EngineSettings
-from usertune.inference.engines.catalogue import ENGINES, options_model
-from usertune.inference.models_in_use import Found, ModelsInUse, models_in_use
+from usertune.inference.generate import Generation, Means
+from usertune.inference.models_in_use import ModelsInUse
+from usertune.inference.other_jobs import Others, answer_for_others
+from usertune.inference.predict_job import PredictFiles, PredictJob
 from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
 from usertune.inference.recipe import PredictRecipe
-from usertune.inference.stored_answers import Asked, StoredAnswers, asked, plug_ins
+from usertune.inference.stored_answers import Asked, StoredAnswers, asked
 from usertune.models.external_weights import lineage_of_others, training_of
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
-from usertune.runtime.locks import one_at_a_time
-from usertune.runtime.progress import Progress
-from usertune.runtime.provenance import Provenance, current_provenance, distinct
+from usertune.runtime.provenance import Provenance, distinct
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class PredictFiles:
-    """Files of one prediction job.
-
-    Attributes:
-        base_model: manifest of the base model.
-        weights: manifests of the experiment's trained weights: none for vanilla, one training for all users, or
-            trainings on folds.
-        users: manifests of the users' prepared data.
-        dataset_root: folder of the raw data.
-        store: folder of the prediction store, which keeps every generated batch at once.
-        predictions: JSON object to write, with the prediction of every sample.
-        start: manifest of the training whose weights the others started from; None for the base model.
-        context: manifests of the prepared data of other users whose samples are in the prompts.
-    """
-
-    base_model: Path
-    weights: Sequence[Path]
-    users: Sequence[Path]
-    dataset_root: Path
-    store: Path
-    predictions: Path
-    start: Path | None = None
-    context: Sequence[Path] = ()
-
-
-@dataclass(frozen=True)
-class Means:
-    """What generation may use; it changes no answer.
-
-    Attributes:
-        batch_size: samples generated at once; halved when memory runs out. 0 generates none.
-        gpus: GPUs to hold while generating; 0 generates on the CPU.
-        engine: settings of the engine that are not part of the recipe.
-    """
-
-    batch_size: int
-    gpus: int = 0
-    engine: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -83,7 +39,12 @@ class Generated:
     loading_seconds: float | None = None
 
 
-def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, means: Means) -> dict[str, Any]:
+NOTHING = Others()
+
+
+def predict_users(
+    recipe: PredictRecipe, experiment: str, files: PredictFiles, means: Means, others: Others = NOTHING
+) -> dict[str, Any]:
     """Collect the predictions of a batch of users, and generate those that the store does not have.
 
     Args:
@@ -91,6 +52,7 @@ def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, m
         experiment: name of the experiment.
         files: files to read and write.
         means: what generation may use.
+        others: jobs to answer for, once these predictions are written, if a model had to be loaded for them.
 
     Returns:
         The object written. ``generation_seconds`` and ``loading_seconds`` (None if no model was loaded) are of this
@@ -101,112 +63,77 @@ def predict_users(recipe: PredictRecipe, experiment: str, files: PredictFiles, m
         UserError: an input is missing or damaged, the weights were trained on another base model, from other weights or
             on other folds, or the store lacks answers and the batch size is 0.
     """
-    weights = [Found.read(path) for path in files.weights]
-    models = models_in_use(
-        Found.read(files.base_model), weights, Found.read(files.start) if files.start else None, recipe.adapters
-    )
-    users = [(Found(path, manifest), samples) for path in files.users for manifest, samples in [read_user(path)]]
-    manifests = [found.manifest for found, _ in users]
-    others = {manifest["user"]: (manifest, samples) for manifest, samples in map(read_user, files.context)}
-    questions = [
-        question
-        for found, samples in users
-        for question in models.questions(asked_as(samples, recipe, found.manifest["user"], others), found)
-    ]
-    stores = StoredAnswers(files.store, recipe, models)
-    with one_at_a_time(stores.lock_file(files.predictions.stem), f"predicting with {experiment}"):
-        stored, generated = _complete_store(recipe, models, files, questions, stores, means)
-    logger.info(
-        "%s: %d samples generated, %d were stored", experiment, generated.count, len(questions) - generated.count
-    )
-    answers = {asked(question): stored[asked(question)] for question in questions}
-    samples = {manifest["user"]: manifest["output"] for manifest in manifests}
-    context = {manifest["user"]: manifest["output"] for manifest, _ in others.values()}
-    step = step_manifest(recipe, {**models.inputs, "samples": samples, **({"context": context} if context else {})})
-    result = {
-        **step,
-        "experiment": experiment,
-        "users": [manifest["user"] for manifest in manifests],
-        **_models(models, stores),
-        "lineage": _lineage(models, manifests, step["fingerprint"]),
-        "provenance": {TRAIN: _trained_with(models), PREDICT: stores.records_of(answers)},
-        **_measurements(generated, len(questions), answers),
-        "adapter_effect": stores.effect(),
-        "files": {},
-        "predictions": [_row(question, answers[asked(question)]) for question in questions],
-    }
-    write_result(files.predictions, result)
+    started = time.monotonic()
+    job = PredictJob.read(experiment, recipe, files)
+    with ExitStack() as held:
+        with job.alone():
+            stored, generated, generation = _complete_store(job, means, held, bool(others.jobs))
+        result = _result(job, stored, generated)
+        write_result(files.predictions, result)
+        if generation is not None and others.jobs:
+            count = answer_for_others(job, generation, others, started, generated.count)
+            logger.info("%d samples were answered for other jobs on the same base model", count)
     return result
 
 
+def _result(job: PredictJob, stored: Mapping[Asked, Prediction], generated: Generated) -> dict[str, Any]:
+    count = len(job.questions)
+    logger.info("%s: %d samples generated, %d were stored", job.experiment, generated.count, count - generated.count)
+    answers = {asked(question): stored[asked(question)] for question in job.questions}
+    samples = {manifest["user"]: manifest["output"] for manifest in job.users}
+    context = {user: manifest["output"] for user, manifest in job.context.items()}
+    inputs = {**job.models.inputs, "samples": samples, **({"context": context} if context else {})}
+    step = step_manifest(job.recipe, inputs)
+    return {
+        **step,
+        "experiment": job.experiment,
+        "users": [manifest["user"] for manifest in job.users],
+        **_models(job.models, job.stores),
+        "lineage": _lineage(job.models, job.users, step["fingerprint"]),
+        "provenance": {TRAIN: _trained_with(job.models), PREDICT: job.stores.records_of(answers)},
+        **_measurements(generated, count, answers),
+        "adapter_effect": job.stores.effect(),
+        "files": {},
+        "predictions": [_row(question, answers[asked(question)]) for question in job.questions],
+    }
+
+
 def _complete_store(
-    recipe: PredictRecipe,
-    models: ModelsInUse,
-    files: PredictFiles,
-    questions: Sequence[Question],
-    stores: StoredAnswers,
-    means: Means,
-) -> tuple[dict[Asked, Prediction], Generated]:
-    """Generate the missing answers; return all stored answers, and the cost of generation."""
+    job: PredictJob, means: Means, held: ExitStack, for_others: bool
+) -> tuple[dict[Asked, Prediction], Generated, Generation | None]:
+    """Generate the missing answers.
+
+    Args:
+        job: the job.
+        means: what generation may use.
+        held: holds the GPUs until it ends.
+        for_others: whether the engine may be used for other jobs.
+
+    Returns:
+        All stored answers, the cost of generation, and what generated; None if all answers were stored.
+    """
     started = time.monotonic()
-    who = [(question.model, question.user) for question in questions]
-    stored = stores.read(who)
-    # Equal questions of a user are generated once.
-    missing = {asked(question): question for question in questions if asked(question) not in stored}
+    stored = job.stored()
+    missing = job.missing(stored)
     if not missing:
-        return stored, Generated()
+        return stored, Generated(), None
     if not means.batch_size:
-        folder = stores.stores[next(iter(missing.values())).model].folder
+        folder = job.stores.stores[missing[0].model].folder
         raise UserError(f"{folder}: {len(missing)} answers are missing that existed when jobs were planned; run again")
-    with lease(means.gpus) as devices, no_launcher():
-        generated = _generate(recipe, models, files.dataset_root, list(missing.values()), stores, means)
-    seconds = round(time.monotonic() - started, 2)
-    return stores.read(who), replace(generated, count=len(missing), gpus=devices, seconds=seconds)
-
-
-def _generate(
-    recipe: PredictRecipe,
-    models: ModelsInUse,
-    dataset_root: Path,
-    questions: Sequence[Question],
-    stores: StoredAnswers,
-    means: Means,
-) -> Generated:
-    """Generate the answers, and store each batch at once."""
-    started = time.monotonic()
-    # Imported here, after the GPU is chosen and only to generate.
-    make_engine = ENGINES.load(recipe.engine)
-    engine: Engine = make_engine(
-        EngineSettings(
-            base_folder=models.base_folder,
-            mode=models.mode,
-            weights_folder=models.models[""].weights_folder if "" in models.models else None,
-            dtype=recipe.dtype,
-            pixels=recipe.pixels,
-            dataset_root=dataset_root,
-            max_new_tokens=recipe.max_new_tokens,
-            thinking=recipe.thinking,
-            adapters=_adapters(models, questions),
-            start=models.start_weights,
-            options=options_model(recipe.engine).model_validate({**recipe.engine_settings, **means.engine}),
-        )
+    devices = held.enter_context(lease(means.gpus))
+    held.enter_context(no_launcher())
+    loading = time.monotonic()
+    generation = Generation(job, missing, means, for_others)
+    loading_seconds = round(time.monotonic() - loading, 2)
+    generation.answer(job, missing)
+    generated = Generated(
+        count=len(missing),
+        gpus=devices,
+        gpus_used=generation.engine.gpus(),
+        seconds=round(time.monotonic() - started, 2),
+        loading_seconds=loading_seconds,
     )
-    provenance = current_provenance(PREDICT, engine.identity(), plug_ins(recipe, models.base.manifest))
-    loading = round(time.monotonic() - started, 2)
-    stores.remember_effects(engine.effects(questions))
-    progress = Progress(len(questions), "samples")
-    writer = stores.writer(provenance)
-    for batch in engine.answer(questions, means.batch_size):
-        writer.append(batch)
-        progress.advance(len(batch))
-    return Generated(gpus_used=engine.gpus(), loading_seconds=loading)
-
-
-def _adapters(models: ModelsInUse, questions: Sequence[Question]) -> dict[str, Path]:
-    """Return the folders of the weights that the questions name, by key; empty if one model answers all."""
-    keys = dict.fromkeys(question.model for question in questions if question.model)
-    folders = {key: models.models[key].weights_folder for key in keys}
-    return {key: folder for key, folder in folders.items() if folder is not None}
+    return job.stored(), generated, generation
 
 
 def _models(models: ModelsInUse, stores: StoredAnswers) -> dict[str, Any]:

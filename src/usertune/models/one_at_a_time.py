@@ -53,6 +53,11 @@ class OneAtATime:
         self._key: str | None = None
         self._model: Any = None
 
+    def offer(self, folders: Mapping[str, Path]) -> None:
+        """Replace the trained weights that there are, on the same base model."""
+        self._folders = folders
+        self._key = self._model = None
+
     def use(self, key: str) -> Any:
         """Return the model with a key, ready for generation; the last one that was returned must no longer be used.
 

@@ -80,3 +80,26 @@ def one_at_a_time(lock_file: Path, work: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def if_free(lock_file: Path) -> Iterator[bool]:
+    """Hold the same lock as `one_at_a_time` while the block runs, if no other process holds it now; do not wait.
+
+    Args:
+        lock_file: file to lock; created if missing, and not removed.
+
+    Yields:
+        Whether the lock is held.
+    """
+    lock_file.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 NEEDS_GPU = True
 SETTINGS = None
+SHARES_BASE = True
 
 # Tokens at the end of a prompt that are enough to contain the opening of a thought.
 THOUGHT_TOKENS = 20
@@ -71,6 +72,14 @@ class TransformersEngine:
                 self.model = load_for_prediction(base_folder, mode, weights_folder, settings.dtype, settings.start)
         self.end_ids = self._end_ids()
 
+    def change_weights(self, settings: EngineSettings) -> None:
+        """Answer with other adapters on the same base model, see `SharingEngine.change_weights`."""
+        before, after = (replace(each, adapters={}, weights_folder=None) for each in (self.settings, settings))
+        if self.models is None or settings.mode != "lora" or not settings.adapters or before != after:
+            raise ValueError("only adapters can be changed, on the same base model and with the same settings")
+        self.settings, self.model = settings, None
+        self.models.offer(settings.adapters)
+
     def identity(self) -> str:
         """Return the name of the GPU, or "cpu"."""
         return device_name()
@@ -98,7 +107,7 @@ class TransformersEngine:
             if self.settings.mode == "full":
                 effect = full_effect(self._start_folder(), folder)
             else:
-                probes = own[: 1 if self.settings.adapters else PROBES]
+                probes = own[: 1 if key else PROBES]
                 effect = self._adapter_effect(key, [question.sample for question in probes], folder)
             if effect is not None:
                 found[key] = effect
