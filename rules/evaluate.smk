@@ -13,8 +13,7 @@ rule predict:
         manifest_of(steps.PREDICT),
     log:
         log_of(steps.PREDICT),
-    # Before all trainings.
-    priority: 5
+    priority: priority_of_prediction
     conda:
         "../envs/gpu.yaml"
     threads: 4
@@ -24,10 +23,11 @@ rule predict:
         gpu=gpu_of_engine,
         nodes=1,
         mem_mb=lambda wildcards, attempt: 32000 * attempt,
-        runtime=lambda wildcards, attempt: 240 * attempt,
+        runtime=lambda wildcards, attempt: PREDICTION_MINUTES * attempt,
         # Not params, because a changed param starts the job again.
         batch_size=STUDY.evaluation.batch_size,
         engine=execution_of_engine,
+        minutes_for_others=minutes_for_others,
     params:
         recipe=recipe_of(steps.PREDICT),
         weights=list_file("weights"),
@@ -36,18 +36,21 @@ rule predict:
         store=f"{STUDY.results}/store/predictions",
         users=list_file("users"),
         context=list_file("context"),
+        shared_base=shared_base,
     message:
         "Predicting users {wildcards.batch} with {wildcards.experiment}"
     shell:
         'python "$USERTUNE_SCRIPTS"/predict.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
         " --base-model {input.base_model:q} --weights {params.weights:q} {params.start:q} --users {params.users:q}"
         " --context {params.context:q} --root {params.root:q} --store {params.store:q} --batch-size {resources.batch_size}"
-        " --gpus {resources.gpu} --engine {resources.engine:q} --predictions {output:q} --log {log:q}"
+        " --gpus {resources.gpu} --engine {resources.engine:q} {params.shared_base:q}"
+        " --minutes-for-others {resources.minutes_for_others} --predictions {output:q} --log {log:q}"
 
 
 use rule predict as predict_from_store with:
     wildcard_constraints:
         batch=batches_to_collect(),
+    priority: 5
     # If the store has all answers, a job on this machine collects them; on a cluster it needs no allocation.
     localrule: True
     conda:
@@ -61,6 +64,7 @@ use rule predict as predict_from_store with:
         runtime="20m",
         batch_size=0,
         engine=execution_of_engine,
+        minutes_for_others=0,
     message:
         "Collecting stored answers of users {wildcards.batch} with {wildcards.experiment}"
 

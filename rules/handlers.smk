@@ -45,6 +45,9 @@ def write_job_files():
         return
     try:
         JOB_FILES.start()
+        if SHARING:
+            asked = command_line()
+            write_text(SHARED_BASE, jobs_that_share(FRESHNESS, asked.targets if asked else []).text())
     except OSError as error:
         refuse(f"{JOB_FILES.folder}: cannot be written: {error.strerror or error}")
 

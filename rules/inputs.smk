@@ -163,6 +163,11 @@ def unrecorded(value):
     return lambda wildcards, output: value
 
 
+def shared_base(wildcards, output):
+    """The option with the jobs that a prediction job may answer for; see `unrecorded`."""
+    return ["--shared-base", SHARED_BASE] if wildcards.experiment in SHARING else []
+
+
 def users_file(users):
     """A file with some users, as an argument of a program; see `unrecorded`."""
     return lambda wildcards, output: f"@{JOB_FILES.lines('users.txt', users)}"

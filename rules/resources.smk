@@ -52,6 +52,22 @@ def one_job_for_each_server():
     }
 
 
+def priority_of_prediction(wildcards):
+    """Before all trainings, or, if a job may answer for others whose weights are trained here, after them."""
+    return 0 if wildcards.experiment in SHARING & WAITING_FOR_WEIGHTS else 5
+
+
+PREDICTION_MINUTES = 240
+
+
+def minutes_for_others(wildcards, attempt):
+    """How long a prediction job may turn to other ones: half its time, since each takes about as long as its own part.
+
+    A further attempt answers for itself alone, because the others may have ended the first one.
+    """
+    return PREDICTION_MINUTES // 2 if wildcards.experiment in SHARING and attempt == 1 else 0
+
+
 def gpu_of_engine(wildcards):
     """One GPU if the engine needs one and jobs run on a cluster or this machine has a GPU; otherwise none."""
     if not STUDY.engine_of(wildcards.experiment).needs_gpu:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from usertune.checks import explain, preflight
+from usertune.checks.shared_base import jobs_that_share
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.core.errors import UserError
@@ -71,6 +72,9 @@ WAITING_FOR_WEIGHTS = {
     for result in FRESHNESS.results.values()
     if result.inputs.get("weights") and STUDY.experiments[result.experiment].weights is None
 }
+# Experiments whose prediction jobs may answer for each other, and the file that says for which.
+SHARING = {name for names in STUDY.sharing for name in names} if STUDY.evaluation.share_base else set()
+SHARED_BASE = f"{STUDY.results}/{STUDY.origin.outcomes}logs/shared_base.json"
 DATA_BATCHES = {batch_label(users): users for users in STUDY.data_batches}
 TEST_BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 # All users whom an experiment answers, and the experiments that answer each batch.

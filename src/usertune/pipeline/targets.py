@@ -7,9 +7,9 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
-from usertune.core.step_names import ALL, CHECK
+from usertune.core.step_names import ALL, CHECK, PREPARE, SCORE
 from usertune.core.users import format_users
-from usertune.pipeline.layout import Result
+from usertune.pipeline.layout import Result, needed_for
 from usertune.pipeline.steps import STEPS
 from usertune.study.schema.study import Study
 
@@ -44,6 +44,32 @@ def problem(study: Study, results: Mapping[str, Result], targets: Sequence[str])
         return None
     listed = f"Targets are: {', '.join(names)}; and files of the results, such as {files[0]}."
     return "\n".join([*problems, listed])
+
+
+def needed(study: Study, results: Mapping[str, Result], targets: Sequence[str]) -> set[str]:
+    """Return the manifests of all results that known targets need, whether they exist or not.
+
+    Args:
+        study: the study.
+        results: its results by manifest path.
+        targets: names of rules and files, as in `problem`; none means everything.
+    """
+    if not targets or ALL in targets:
+        return set(results)
+    asked = {Path(target).absolute() for target in targets}
+    found: set[str] = set()
+    for path, result in results.items():
+        if result.step == SCORE:
+            names = {result.experiment, study.experiments[str(result.experiment)].group}
+        elif result.step == PREPARE:
+            names = {CHECK}
+        else:
+            names = {result.step}
+        files = {Path(study.results, file).absolute() for file in (path, *result.files)}
+        if names & set(targets) or files & asked:
+            found.add(path)
+            found.update(needed_for(results, path))
+    return found
 
 
 def _close(target: str, known: Collection[str]) -> str:

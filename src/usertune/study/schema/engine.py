@@ -71,3 +71,8 @@ class EngineChoice(ConfigModel):
     def needs_gpu(self) -> bool:
         """Whether prediction jobs need a GPU."""
         return bool(ENGINES.constant(self.kind, "NEEDS_GPU"))
+
+    @property
+    def shares_base(self) -> bool:
+        """Whether it can answer with several adapters on one loaded base model."""
+        return bool(ENGINES.constant(self.kind, "SHARES_BASE", False))

@@ -26,6 +26,9 @@ class Evaluation(ConfigModel):
     next to ``kind`` (docs/engines.md)."""
     users_per_job: Annotated[int, Field(gt=0)] = 10
     """Users per prediction job, which loads the base model once. Changes no result."""
+    share_base: bool = False
+    """Let a prediction job that has loaded the base model also answer for other jobs whose adapters are ready, which
+    then find their answers stored (docs/sweeps.md). Changes no result."""
     batch_size: Annotated[int, Field(gt=0)] = 8
     """Samples generated at once; halved when memory runs out. In bfloat16 a few answers depend on it."""
     max_new_tokens: Annotated[int, Field(gt=0)] = 128

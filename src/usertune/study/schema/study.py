@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from usertune.core.hashing import canonical_json
 from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, STEP_NAMES
 from usertune.evaluation.recipe import measured
 from usertune.study.files import KeyPath
@@ -269,6 +270,17 @@ class Study(ConfigModel):
             raise ValidationError.from_exception_data("Study", problems)
         return self
 
+    @model_validator(mode="after")
+    def _check_share_base(self) -> Study:
+        if self.evaluation.share_base and not self.sharing:
+            text = (
+                "no two prediction jobs can share a base model: that takes two experiments of mode lora with the "
+                "engine transformers and the same max_new_tokens and start_from, or one with more test users than "
+                "users_per_job; remove the key"
+            )
+            _report_all([(("evaluation", "share_base"), text)])
+        return self
+
     @property
     def all_users(self) -> tuple[str, ...]:
         """Users of all splits, in the order train, validation, test."""
@@ -356,6 +368,21 @@ class Study(ConfigModel):
         """
         groups = (self.users.train, *(self.validation_batches or (self.users.validation,)), *self.test_batches)
         return tuple(batch for users in groups for batch in _in_batches(users, self.dataset.users_per_job))
+
+    @cached_property
+    def sharing(self) -> tuple[tuple[str, ...], ...]:
+        """The experiments whose prediction jobs can use one loaded base model, in groups.
+
+        These have adapters, the same weights to start from, the same engine and the same settings of generation.
+        """
+        groups: dict[tuple[str | int | None, ...], list[str]] = {}
+        for name, experiment in self.experiments.items():
+            engine = self.engine_of(name)
+            if experiment.mode == "lora" and experiment.generated and engine.shares_base:
+                settings = canonical_json([engine.kind, engine.settings])
+                groups.setdefault((settings, self.max_new_tokens(name), self.start_of(name)), []).append(name)
+        several = len(self.test_batches) > 1
+        return tuple(tuple(names) for names in groups.values() if len(names) > 1 or several)
 
     def _mode_of_start(self, experiment: str) -> str | None:
         """Return the mode of `start_of`; None also while the names of experiments are not checked yet."""
