@@ -47,8 +47,8 @@ STEPS = (
 
 
 ON_FOLDS = (
-    Step("train_folds", 6, ("results/checkpoints/lora/users_1.json",), "checkpoints/lora/users_1.json"),
-    Step("predict", 4, ("results/predictions/lora/users_1-2.json",), "predictions/lora/users_1-2.json"),
+    Step("train_folds", 2, ("results/checkpoints/lora/users_1.json",), "checkpoints/lora/users_1.json"),
+    Step("predict", 3, ("results/predictions/lora/users_1-2.json",), "predictions/lora/users_1-2.json"),
 )
 
 
