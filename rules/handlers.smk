@@ -77,6 +77,17 @@ def check_users_that_are_left():
         logger.info("interrupted; not all users were checked")
 
 
+def report_summary_to_trackers():
+    """Report the tables to the study's trackers, if it names some and the tables are complete."""
+    if not workflow.is_main_process or not STUDY.tracking.trackers:
+        return
+    if not Path(manifest_of(steps.COMPARE)).exists():
+        return
+    # -P: a module in the working directory must not shadow one of the package.
+    command = [sys.executable, "-P", "-m", "usertune", "track", "--resolved-study", RESOLVED_STUDY]
+    subprocess.run(command, check=False)
+
+
 onstart:
     refuse_what_this_machine_cannot_run()
     refuse_what_cannot_fit()
@@ -89,3 +100,7 @@ onstart:
 
 onerror:
     check_users_that_are_left()
+
+
+onsuccess:
+    report_summary_to_trackers()

@@ -24,6 +24,7 @@ COMMANDS = {
     "import": "usertune.cli.import_",
     "export": "usertune.cli.export",
     "serve": "usertune.cli.serve",
+    "track": "usertune.cli.track",
     "users": "usertune.cli.users",
     "survey": "usertune.cli.survey",
     "show": "usertune.cli.show",

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from usertune.core import step_names as names
@@ -30,9 +31,10 @@ from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Rerun, Study
 from usertune.training.recipe import Execution, SplitUsers, TrainFoldsRecipe, TrainingSettings, TrainRecipe
+from usertune.training.tracking import TRACKERS, Tracking
 
 # `training` keys that change speed or fault tolerance, but only the last digits of results (docs/reproducibility.md).
-EXECUTION_KEYS = frozenset(Execution.model_fields)
+EXECUTION_KEYS = frozenset(Execution.model_fields) - {"tracking"}
 
 
 class AuditRecipe(Recipe):
@@ -105,7 +107,14 @@ class Recipes:
         """Training settings that change only the last digits; not part of the recipe."""
         training = self.study.experiments[experiment].training
         assert training is not None
-        return Execution(**training.model_dump(include=set(EXECUTION_KEYS))).text()
+        tracking = self.study.tracking
+        reported: dict[str, Any] = {}
+        if tracking.trackers:
+            folder = Path(self.study.results, TRACKERS)
+            reported["tracking"] = Tracking(
+                trackers=tracking.trackers, project=tracking.project or self.study.name, run=experiment, folder=folder
+            )
+        return Execution(**training.model_dump(include=set(EXECUTION_KEYS)), **reported).text()
 
     def audit(self) -> str:
         """Recipe of the audit, with the current code and packages, to which the audit compares those of the results."""

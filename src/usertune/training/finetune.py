@@ -65,6 +65,7 @@ from usertune.training.processes import ALONE, Processes
 from usertune.training.recipe import Execution, TrainingSettings, TrainRecipe
 from usertune.training.sample_dropout import draw_by_sample
 from usertune.training.schedule import warm_up
+from usertune.training.trackers import guard_trackers, tracked
 from usertune.training.trainer import SparseLossTrainer
 
 logger = logging.getLogger(__name__)
@@ -128,11 +129,18 @@ def fine_tune(
             processes could not be set up as asked.
         OSError: the disk is full or cannot be written.
     """
-    with _lack_of_memory_named(run.execution.micro_batch_size):
-        return _fine_tune(run, work, weights_folder, log_file, stop or StopOnSignal())
+    with _lack_of_memory_named(run.execution.micro_batch_size), tracked(run.execution.tracking, work) as reporting:
+        return _fine_tune(run, work, weights_folder, log_file, stop or StopOnSignal(), reporting)
 
 
-def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path, stop: StopOnSignal) -> dict[str, Any]:
+def _fine_tune(
+    run: FineTuning,
+    work: Path,
+    weights_folder: Path,
+    log_file: Path,
+    stop: StopOnSignal,
+    reporting: Mapping[str, Any],
+) -> dict[str, Any]:
     started = time.monotonic()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -146,7 +154,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     trainer = SparseLossTrainer(
         dropout=draw_by_sample(trained, run.training.seed),
         model=trained,
-        args=_arguments(run, work),
+        args=_arguments(run, work, reporting),
         train_dataset=train,
         eval_dataset=validation if len(validation) else None,
         data_collator=partial(numbered_batch, Collator(conversations, run.dataset_root).training_batch),
@@ -154,6 +162,7 @@ def _fine_tune(run: FineTuning, work: Path, weights_folder: Path, log_file: Path
     )
     # The Trainer prints every log entry; SayProgress logs what people need.
     trainer.remove_callback(PrinterCallback)
+    guard_trackers(trainer, run.execution.tracking, work)
     reduce_in_float32(trainer)
     effort = Effort(work, started, _how(run, trained))
     batch_size = run.training.batch_size
@@ -288,7 +297,7 @@ def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -
     return Samples([(sample, conversations.conversation(sample)) for sample in samples])
 
 
-def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
+def _arguments(run: FineTuning, work: Path, reporting: Mapping[str, Any]) -> TrainingArguments:
     training, execution = run.training, run.execution
     micro_batch_size = execution.micro_batch_size
     is_sharded = run.processes.world_size > 1 and run.processes.strategy == "fsdp"
@@ -325,7 +334,7 @@ def _arguments(run: FineTuning, work: Path) -> TrainingArguments:
         dataloader_num_workers=execution.dataloader_num_workers,
         remove_unused_columns=False,
         disable_tqdm=True,
-        report_to="none",
+        **reporting,
     )
 
 

@@ -12,6 +12,7 @@ from usertune.core.recipe import Recipe, Settings
 from usertune.data.folds import FoldSettings
 from usertune.models.recipe import FreezeSettings, LoraSettings, Pixels
 from usertune.training.schedule import WARMUP
+from usertune.training.tracking import Tracking
 
 
 class TrainingSettings(Settings):
@@ -97,6 +98,8 @@ class Execution(Settings):
     gradient_checkpointing: bool
     save_every_steps: int
     dataloader_num_workers: int
+    tracking: Tracking | None = None
+    """Where to report the losses; None: nowhere."""
 
 
 class TrainTask(Settings):

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -278,8 +278,15 @@ class FoldJob:
             logger.info("%s: %d samples, %d copies left out", name, len(part.train), part.copies_left_out)
             share = self.recipe.training.batch_size
             return attempted(
-                work, self.attempt, self.execution, share, self._on_gpus(), lambda own: self._train(part, work, own)
+                work, self.attempt, self._reported(name), share, self._on_gpus(), partial(self._train, part, work)
             )
+
+    def _reported(self, name: str) -> Execution:
+        """Return the settings with which each training is a run of its own at a tracker."""
+        tracking = self.execution.tracking
+        if tracking is None:
+            return self.execution
+        return self.execution.model_copy(update={"tracking": tracking.model_copy(update={"run": name})})
 
     @contextmanager
     def _on_gpus(self) -> Iterator[list[str]]:

@@ -73,7 +73,7 @@ def attempted(
             **measured,
             **_digests(work),
             **({"kept": kept} if kept else {}),
-            "execution": execution.model_dump(),
+            "execution": execution.model_dump(exclude={"tracking"}),
             "finished": utc_now(),
         }
     result["gpus"] = devices

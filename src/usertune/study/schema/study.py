@@ -33,6 +33,7 @@ from usertune.study.schema.hypothesis import Hypothesis
 from usertune.study.schema.report import FIGURE_NAMES, Report
 from usertune.study.schema.scopes import scope_problems
 from usertune.study.schema.shared_training import with_shared_training
+from usertune.study.schema.tracking import TrackingSettings
 from usertune.study.schema.training import Training
 from usertune.study.schema.users import Users
 
@@ -102,6 +103,7 @@ class Study(ConfigModel):
     hypothesis: Hypothesis | None = None
     """What the study is to show, printed above the result: a sentence, or `text` and `comparisons`."""
     report: Report = Report()
+    tracking: TrackingSettings = TrackingSettings()
     rerun: Rerun = Rerun()
     gpu_memory_gb: Annotated[float, Field(gt=0)] | None = None
     """Memory of a GPU in GiB, for the estimate before a run; null: that of this machine, unknown on a cluster.
