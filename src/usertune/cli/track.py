@@ -54,7 +54,7 @@ def _settings(study: Study) -> dict[str, str | int]:
     """Return what the summary is of."""
     return {
         "study": study.name,
-        "base_model": study.origin.base_model or study.base_model.path,
+        "model": study.origin.base_model or study.base_model.path,
         "task": study.dataset.task,
         "test_users": len(study.users.test),
         **{f"mode of {name}": experiment.mode for name, experiment in study.experiments.items()},

@@ -147,26 +147,12 @@ def _fine_tune(
     set_seed(run.training.seed)
     processor = load_processor(run.base_folder, run.recipe.pixels)
     conversations = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
-    train = _tokenize(conversations, run.train_samples)
-    validation = _tokenize(conversations, run.validation_samples)
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
     before = None if run.recipe.mode == "lora" else _sample_of_trained(trained, run.recipe.dtype)
-    trainer = SparseLossTrainer(
-        dropout=draw_by_sample(trained, run.training.seed),
-        model=trained,
-        args=_arguments(run, work, reporting),
-        train_dataset=train,
-        eval_dataset=validation if len(validation) else None,
-        data_collator=partial(numbered_batch, Collator(conversations, run.dataset_root).training_batch),
-        callbacks=[SayProgress(len(train)), ValidateAtEnd(len(validation) > 0), MarkCheckpoints(), stop],
-    )
-    # The Trainer prints every log entry; SayProgress logs what people need.
-    trainer.remove_callback(PrinterCallback)
-    guard_trackers(trainer, run.execution.tracking, work)
-    reduce_in_float32(trainer)
+    trainer = _trainer(run, work, trained, conversations, stop, reporting)
     effort = Effort(work, started, _how(run, trained))
     batch_size = run.training.batch_size
-    trainer.add_callback(KeepEffort(effort, len(train), batch_size, lambda: trainer.seen_tokens))
+    trainer.add_callback(KeepEffort(effort, len(run.train_samples), batch_size, lambda: trainer.seen_tokens))
     trainer.add_callback(_CheckParallel(trainer, run.processes))
     finite = StopIfNotFinite(trainer, advice_for(run.training.learning_rate, run.recipe.dtype))
     trainer.check_validation = finite.check_validation
@@ -198,6 +184,32 @@ def _fine_tune(
     if run.reused is not None:
         run.reused.give_back(trainer.model)
     return measured
+
+
+def _trainer(
+    run: FineTuning,
+    work: Path,
+    trained: nn.Module,
+    conversations: ConversationTokenizer,
+    stop: StopOnSignal,
+    reporting: Mapping[str, Any],
+) -> SparseLossTrainer:
+    train = _tokenize(conversations, run.train_samples)
+    validation = _tokenize(conversations, run.validation_samples)
+    trainer = SparseLossTrainer(
+        dropout=draw_by_sample(trained, run.training.seed),
+        model=trained,
+        args=_arguments(run, work, reporting),
+        train_dataset=train,
+        eval_dataset=validation if len(validation) else None,
+        data_collator=partial(numbered_batch, Collator(conversations, run.dataset_root).training_batch),
+        callbacks=[SayProgress(len(train)), ValidateAtEnd(len(validation) > 0), MarkCheckpoints(), stop],
+    )
+    # The Trainer prints every log entry; SayProgress logs what people need.
+    trainer.remove_callback(PrinterCallback)
+    guard_trackers(trainer, run.execution.tracking, work)
+    reduce_in_float32(trainer)
+    return trainer
 
 
 def _untrained(run: FineTuning) -> Any:
