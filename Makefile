@@ -49,6 +49,7 @@ schema: setup  ## Regenerate schemas/study.schema.json and the tables of docs/an
 bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/batched_generation.py
 	$(BIN)/python benchmarks/busy_machine.py
+	$(BIN)/python benchmarks/coverage.py
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/dry_run.py
 	$(BIN)/python benchmarks/plan_sweep.py

@@ -189,6 +189,7 @@ class SyntheticStudy:
         root: folder of the results; raw data and base model are in it too.
         users: the test users; two others are trained on, and one validates.
         samples: how many each user has.
+        fewer: user -> how many this one has.
         episodes: into how many episodes they are dealt out.
         experiments: some of `MODES`, `OTHERS` and `ON_FOLDS`.
         hostile: text for instructions and answers.
@@ -206,6 +207,7 @@ class SyntheticStudy:
     other_versions: dict[str, dict[str, str]] = field(default_factory=dict)
     changes: dict[str, Any] = field(default_factory=dict)
     episodes: int = 1
+    fewer: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def study(self) -> Study:
@@ -277,7 +279,7 @@ class SyntheticStudy:
         (self.dataset / "images").mkdir(parents=True, exist_ok=True)
         # With folds, no sample may be a copy of another one.
         blue = 120 + self.study.all_users.index(user) * (self.study.folds is not None)
-        for step in range(self.samples):
+        for step in range(self.fewer.get(user, self.samples)):
             image = f"images/{user}_{step}.png"
             Image.new("RGB", (90, 180), (240, 10 * step, blue)).save(self.dataset / image)
             question = [{"type": "image", "image": image}, {"type": "text", "text": f"Tap 'send' {self.hostile}"}]

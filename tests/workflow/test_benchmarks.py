@@ -35,6 +35,7 @@ SLOW = {
 FOUND: dict[str, dict[str, Any]] = {
     "batched_generation": {"samples": 4, "same_answers": True},
     "busy_machine": {"same_losses": True},
+    "coverage": {"equal.winner_among_equals": 0.0},
     "demo": {"accuracy.vanilla.click_accuracy_low": None, "times.model_loads": 1},
     "dry_run": {"users": 3},
     "fingertip_scale": {"samples": 480, "not_asked": 120, "skipped": 0},

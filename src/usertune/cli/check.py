@@ -1,8 +1,8 @@
 """Check before a run: the raw data of all users, and what memory, steps, time and disk the study needs.
 
-Nothing is written and no model is loaded. The lengths of samples that are not prepared yet are
-those of a few raw samples, with the headers of their images. What cannot fit is reported with the smallest change that
-fits. Examples:
+Also the smallest gain over test users that the study can detect. Nothing is written and no model is loaded. The lengths
+of samples that are not prepared yet are those of a few raw samples, with the headers of their images. What cannot fit
+is reported with the smallest change that fits. Examples:
 
     usertune check
     usertune check memory --study configs/mine.yaml
@@ -53,6 +53,10 @@ def run(arguments: argparse.Namespace) -> None:
     study = study_of(arguments) if resolved is None else read_resolved(resolved)
     if arguments.what != "memory":
         _check_data(study, arguments)
+    if arguments.what is None:
+        from usertune.checks.detectable import detectable_note
+
+        print(detectable_note(study))
     if arguments.what != "data":
         _check_memory(study, arguments.gpu_memory)
 

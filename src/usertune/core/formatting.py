@@ -9,6 +9,8 @@ import math
 
 NOT_AVAILABLE = "n/a"
 MINUS = "\N{MINUS SIGN}"
+# Smaller p values are written as "< 0.0001".
+SMALLEST_P = 0.0001
 
 
 def is_missing(value: float | None) -> bool:
@@ -78,4 +80,11 @@ def printable(text: str, keep: str = "") -> str:
 
 def no_interval(users: int) -> str:
     """Return why an estimate over ``users`` users has no interval."""
-    return f"{NOT_AVAILABLE}: needs 2 users" if users < 2 else f"{NOT_AVAILABLE}: users do not vary"
+    return f"{NOT_AVAILABLE}: needs 3 users" if users < 3 else f"{NOT_AVAILABLE}: users do not vary"
+
+
+def p_text(value: float | None) -> str:
+    """Return a p value as people read it."""
+    if value is not None and not is_missing(value) and value < SMALLEST_P:
+        return f"< {SMALLEST_P:g}"
+    return number(value, 4)

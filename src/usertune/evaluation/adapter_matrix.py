@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from usertune.core.formatting import is_missing, no_interval, number
-from usertune.evaluation.hypothesis import test_in_words
+from usertune.evaluation.paired import test_in_words
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.evaluation.statistics.intervals import mean_of_users
 from usertune.evaluation.statistics.sign_flip import sign_flip_test

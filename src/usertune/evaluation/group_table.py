@@ -10,7 +10,7 @@ import pandas as pd
 from usertune.evaluation.choice import Choice, Validation, choice_of
 from usertune.evaluation.groups import validation_column
 from usertune.evaluation.recipe import CompareRecipe
-from usertune.evaluation.statistics.intervals import Estimate, estimate
+from usertune.evaluation.statistics.intervals import mean_of_users
 from usertune.evaluation.statistics.variance import variance_split
 from usertune.tasks.metrics import Metric
 
@@ -18,10 +18,10 @@ from usertune.tasks.metrics import Metric
 def groups_table(recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, validation: Validation) -> pd.DataFrame:
     """Return one row for each setting of each group, over its seeds.
 
-    The primary metric is the mean over seeds, and ``<name>_sd`` the standard deviation over seeds: of the values over
-    all samples, as in ``summary.csv`` (with the interval of the mean over seeds in ``_low`` and ``_high``), and in
-    ``over_users`` of the means over users. ``sd_users``, ``sd_seeds`` and
-    ``sd_residual`` are the square roots of `variance_split` of the metric of each user and seed. What
+    The primary metric is the mean over seeds, and ``<name>_sd`` the standard deviation over seeds: of the means over
+    users, as in ``summary.csv`` (with the interval of the mean over seeds in ``_low`` and ``_high``), and in
+    ``<name>_micro`` of the values over all samples. ``sd_users``, ``sd_seeds`` and ``sd_residual`` are the square roots
+    of `variance_split` of the metric of each user and seed. What
     `usertune.evaluation.choice` found on validation users is in the columns ``validation_...``: the loss, and, if some
     group is chosen by it, the primary metric with the numbers of users and of samples.
 
@@ -45,7 +45,7 @@ def groups_table(recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, 
             own, totals, over_users = by_user[members], over_all[members], by_user[members].mean()
             # The users whose adapters answer are no seeds.
             split = None if group in recipe.matrices else variance_split(own)
-            found = _estimate(recipe, primary, samples[samples["experiment"].isin(members)])
+            found = mean_of_users(own.mean(axis=1).dropna(), recipe.confidence, primary.bounds)
             parts = (split.users, split.seeds, split.residual) if split else (None, None, None)
             row: dict[str, Any] = {
                 "group": group,
@@ -54,12 +54,12 @@ def groups_table(recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame, 
                 "seeds": len(members),
                 "users": len(own),
                 "samples": int(counts[members[0]]),
-                primary.name: totals.mean(),
+                primary.name: found.mean,
                 f"{primary.name}_low": found.low,
                 f"{primary.name}_high": found.high,
-                f"{primary.name}_sd": totals.std() if len(members) > 1 else None,
-                "over_users": over_users.mean(),
-                "over_users_sd": over_users.std() if len(members) > 1 else None,
+                f"{primary.name}_sd": over_users.std() if len(members) > 1 else None,
+                f"{primary.name}_micro": totals.mean(),
+                f"{primary.name}_micro_sd": totals.std() if len(members) > 1 else None,
             }
             row |= {
                 f"sd_{name}": None if value is None else sqrt(value)
@@ -88,9 +88,3 @@ def _chosen_by(recipe: CompareRecipe, group: str, text: str, primary: Metric, ch
             "validation_samples": by_accuracy and by_accuracy.samples,
         }
     return {**found, "selected": choice and int(text == choice.best)}
-
-
-def _estimate(recipe: CompareRecipe, primary: Metric, samples: pd.DataFrame) -> Estimate:
-    """Return the mean of the primary metric over seeds and samples; its interval is that of the summary."""
-    by_sample = samples.groupby(["user", "id"], sort=False)[primary.column].mean().reset_index()
-    return estimate(by_sample[primary.column], by_sample, recipe.confidence, primary.bounds)

@@ -55,7 +55,7 @@ def groups_markdown(groups: pd.DataFrame, primary: Metric) -> str:
     shown = pd.DataFrame([group_row(row, primary) for row in records(groups)]).drop(columns="experiments")
     by_accuracy = [f"validation {primary.heading}"] if validation_column(primary) in groups else []
     shown.columns = pd.Index(
-        ["group", "setting", "seeds", primary.heading, "sd over seeds", "mean over users", "sd over seeds",
+        ["group", "setting", "seeds", primary.heading, "sd over seeds", "over samples", "sd over seeds",
          "sd of users", "sd of seeds", "sd of the rest", "validation loss", *by_accuracy, "chosen"]
     )  # fmt: skip
     shown["group"] = [f"`{name}`" for name in shown["group"]]
@@ -73,7 +73,8 @@ def group_row(row: Mapping[str, Any], primary: Metric) -> dict[str, str]:
         "experiments": row["experiments"],
         "seeds": f"{row['seeds']:.0f}",
     }
-    for key in (primary.name, f"{primary.name}_sd", "over_users", "over_users_sd", "sd_users", "sd_seeds"):
+    own = [f"{primary.name}{end}" for end in ("", "_sd", "_micro", "_micro_sd")]
+    for key in (*own, "sd_users", "sd_seeds"):
         cells[key] = primary.text(row[key])
     cells["sd_residual"] = primary.text(row["sd_residual"])
     cells["validation_loss"] = number(row["validation_loss"], 4)
@@ -101,7 +102,8 @@ def groups_note(primary: Metric) -> str:
     unit = "percentage points" if primary.unit == "%" else primary.title
     return (
         f"Each row is one setting, over its seeds: the mean of their {primary.title}, and its standard deviation over "
-        "seeds. The last three standard deviations split the variation of the values of single users, in "
+        "seeds, with equal weight for each user, then (over samples) with equal weight for each sample. "
+        "The last three standard deviations split the variation of the values of single users, in "
         f"{unit}: users differ from one another with every seed (users); a seed is better or worse for all users "
         "(seeds); a seed helps one user and hurts another, or a user has few samples (the rest). Estimates below zero "
         "are shown as zero. The best setting of a group is chosen by validation users, never by test users: by the "

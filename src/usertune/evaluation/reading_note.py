@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from usertune.core.formatting import number, percent
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import Metric
@@ -21,11 +22,22 @@ def reading_note(recipe: ComparisonDesign, summary: pd.DataFrame) -> str:
         f"{samples:,} samples of {users} user{'' if users == 1 else 's'}.",
         *(get_task(task).note(recipe.thresholds[0]) for task in recipe.tasks),
         _of_parts(recipe.metrics, summary, samples),
-        f"In brackets: {level} confidence intervals, robust to clusters of samples by user (CR1, t with users - 1 "
-        f"degrees of freedom). Differences are {unit}, paired on the same samples, and not adjusted for several "
-        "comparisons.",
+        _of_users(summary),
+        f"Each number is a mean over users, with equal weight for each. In brackets: {level} confidence intervals over "
+        f"users (t with users - 1 degrees of freedom). Differences are {unit}, paired on the same samples.",
     )
     return " ".join(part for part in parts if part)
+
+
+def _of_users(summary: pd.DataFrame) -> str:
+    """Return the sentence on how unequal the users are; empty if there is one."""
+    effective, largest = summary["effective_users"].iloc[0], summary["largest_share"].iloc[0]
+    if summary["users"].iloc[0] < 2:
+        return ""
+    return (
+        f"The largest user has {percent(largest)} % of the samples; as a mean over samples, that is worth "
+        f"{number(effective)} users of equal size."
+    )
 
 
 def _of_parts(metrics: Sequence[Metric], summary: pd.DataFrame, samples: int) -> str:

@@ -37,9 +37,6 @@ from usertune.reporting.style import styles
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import Metric, threshold_label
 
-# With fewer clusters, cluster-robust intervals tend to be too narrow (Cameron & Miller 2015, section VI).
-FEW_USERS = 30
-
 
 @dataclass(frozen=True)
 class ReportFiles:
@@ -101,7 +98,6 @@ def results_shown(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests
         "matrices": _matrices(recipe, metrics[0], files.tables, made_from.lineage["recipe"]["confidence"]),
         "matrix_note": matrix_note(metrics[0]),
         "reading_note": reading_note(recipe, summary),
-        "few_users": len(design.users) < FEW_USERS,
         "users": design.users,
         "experiments": design.names,
         "styles": styles(design),

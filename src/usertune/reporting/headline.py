@@ -1,31 +1,22 @@
-"""The comparison in one sentence that claims no more than the intervals support."""
+"""The comparison in one sentence that claims no more than the tests support."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import pandas as pd
 
-from usertune.core.formatting import is_missing
+from usertune.core.formatting import is_missing, p_text, percent
 from usertune.evaluation.groups import chosen_experiments
+from usertune.evaluation.paired import SIGNIFICANT, Gap, gap_between
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.evaluation.tables import records
 from usertune.tasks.metrics import Metric
 
 MOST_COMPARED = 3
-
-
-@dataclass(frozen=True)
-class Gap:
-    """How far ``experiment`` is above ``other`` in the primary metric, on the same samples."""
-
-    experiment: str
-    other: str
-    users: int
-    difference: float
-    low: float
-    high: float
+# A sentence says what part of a gain is format, if that part is at least so large, as a fraction or a share of it.
+FORMAT_POINTS = 0.01
+FORMAT_SHARE = 0.1
 
 
 def headline(
@@ -35,14 +26,14 @@ def headline(
     differences: pd.DataFrame,
     groups: pd.DataFrame | None = None,
 ) -> str:
-    """Return the main result as one sentence.
+    """Return the main result as one sentence, and a sentence on each group and on what is answer format.
 
     A group of experiments takes part as its chosen, or only, setting, the mean over seeds; its experiments do not take
     part, because the best of them on the test users would be chosen by the test.
 
-    The best experiments (up to `MOST_COMPARED`) are compared with the baseline, then the best two that are not
-    the baseline with each other. "Beats" and "falls behind" are used only if the interval of the paired difference
-    excludes zero.
+    The stated comparisons are reported (see `usertune.evaluation.paired.stated_pairs`), up to `MOST_COMPARED` of them:
+    those of a hypothesis in its order, else those of the best experiments. "Beats" and "falls behind" are used only if
+    the p value, corrected for all stated comparisons, is below `SIGNIFICANT`.
 
     Args:
         design: the experiments.
@@ -54,20 +45,27 @@ def headline(
     users, samples = int(rows["users"].iloc[0]), int(rows[column].iloc[0])
     start = f"On {samples:,} samples of {users} user{'' if users == 1 else 's'}, "
     values, explained = _values(design, primary, rows[primary.name], groups)
-    ascending = primary.better == "lower"
-    ranked = [str(name) for name in values.sort_values(ascending=ascending, kind="stable").index]
-    others = [name for name in ranked if name != design.baseline]
-    gaps = []
-    if design.baseline is not None:
-        gaps = [_gap(differences, name, design.baseline) for name in others[:MOST_COMPARED]]
-    if len(others) > 1:
-        gaps.append(_gap(differences, others[0], others[1]))
+    ranked = [str(name) for name in values.sort_values(ascending=primary.better == "lower", kind="stable").index]
+    gaps = _stated(differences, ranked)
     if not gaps:
         alone = ranked[0] if ranked else design.names[0]
         return start + _alone(alone, primary, values, rows) + "." + explained
+    shown, left = gaps[:MOST_COMPARED], len(gaps) - MOST_COMPARED
     level = f"{100 * rows['confidence'].iloc[0]:g} %"
-    brackets = "" if all(is_missing(gap.low) for gap in gaps) else f" (in brackets: {level} intervals)"
-    return start + "; ".join(_words(gap, primary) for gap in gaps) + brackets + "." + explained
+    brackets = "" if all(is_missing(gap.low) for gap in shown) else f" (in brackets: {level} intervals)"
+    more = f" The tables have {left} more comparison{'s' * (left > 1)}." if left > 0 else ""
+    formats = "".join(f" {sentence}" for gap in shown if (sentence := format_sentence(gap, primary)))
+    return start + "; ".join(_words(gap, primary) for gap in shown) + brackets + "." + more + formats + explained
+
+
+def _stated(differences: pd.DataFrame, ranked: Sequence[str]) -> list[Gap]:
+    """Return the stated comparisons: as the study states them, or, against the baseline, the best experiment first."""
+    stated = differences[differences["corrected_for"] > 0]
+    pairs = [(str(row["experiment"]), str(row["baseline"])) for row in records(stated)]
+    gaps = [gap_between(differences, *pair) for pair in pairs]
+    if len({baseline for _, baseline in pairs}) == 1 and all(name in ranked for name, _ in pairs):
+        gaps.sort(key=lambda gap: ranked.index(gap.experiment))
+    return gaps
 
 
 def _values(
@@ -92,37 +90,51 @@ def _values(
 
 
 def _alone(name: str, primary: Metric, values: pd.Series, rows: pd.DataFrame) -> str:
+    value = f"{name} has a {primary.title} of {primary.text(values[name])} {primary.unit}".rstrip()
     if name not in rows.index:
-        return f"{name} has a {primary.title} of {primary.text(values[name])} {primary.unit}".rstrip()
-    row: Any = rows.loc[name]
-    value = f"{primary.text(row[primary.name])} {primary.unit}".rstrip()
-    interval = primary.interval(row[f"{primary.name}_low"], row[f"{primary.name}_high"])
-    return f"{name} has a {primary.title} of {value} {interval}".rstrip()
-
-
-def _gap(differences: pd.DataFrame, name: str, other: str) -> Gap:
-    forwards = differences[(differences["experiment"] == name) & (differences["baseline"] == other)]
-    if len(forwards):
-        row = forwards.iloc[0]
-        return Gap(name, other, int(row["users"]), row["difference"], row["low"], row["high"])
-    row = differences[(differences["experiment"] == other) & (differences["baseline"] == name)].iloc[0]
-    return Gap(name, other, int(row["users"]), -row["difference"], -row["high"], -row["low"])
+        return value
+    low, high = (float(rows[f"{primary.name}_{end}"][name]) for end in ("low", "high"))
+    return f"{value} {primary.interval(low, high)}".rstrip()
 
 
 def _words(gap: Gap, primary: Metric) -> str:
-    unit = "points" if primary.unit == "%" else f"{primary.unit} in {primary.title}".lstrip()
+    name, other, unit = gap.experiment, gap.other, _unit(primary)
     size = f"{primary.text(abs(gap.difference))} {unit}"
-    if is_missing(gap.low):
-        if gap.difference == 0:
-            return f"{gap.experiment} and {gap.other} have equal {primary.title}"
+    if is_missing(gap.difference):
+        return f"{name} and {other} have no sample in common that has a value"
+    if not is_missing(gap.p_holm) and gap.p_holm < SIGNIFICANT:
+        verb = "beats" if (gap.difference > 0) == (primary.better == "higher") else "falls behind"
+        ends = (gap.low, gap.high) if gap.difference > 0 else (-gap.high, -gap.low)
+        return f"{name} {verb} {other} by {size} {primary.difference_interval(*ends)}".rstrip()
+    if gap.difference == 0 and is_missing(gap.low):
+        return f"{name} and {other} have equal {primary.title}"
+    change = f"{primary.difference(gap.difference)} {unit} {primary.difference_interval(gap.low, gap.high)}".rstrip()
+    if is_missing(gap.p_holm):
         side = "above" if gap.difference > 0 else "below"
-        reason = "one user allows no interval" if gap.users < 2 else "all users alike, which allows no interval"
-        return f"{gap.experiment} is {size} {side} {gap.other} ({reason})"
-    if gap.low > 0 or gap.high < 0:
-        verb = "beats" if (gap.low > 0) == (primary.better == "higher") else "falls behind"
-        interval = primary.interval(*sorted((abs(gap.low), abs(gap.high))))
-        return f"{gap.experiment} {verb} {gap.other} by {size} {interval}"
-    return (
-        f"{gap.experiment} and {gap.other} cannot be told apart "
-        f"({primary.difference(gap.difference)} {unit} {primary.difference_interval(gap.low, gap.high)})"
+        few = "one user allows" if gap.users < 2 else f"{gap.users} users allow"
+        return f"{name} is {size} {side} {other} ({few} no test)"
+    return f"{name} and {other} cannot be told apart ({change}, p = {p_text(gap.p_holm)})"
+
+
+def format_sentence(gap: Gap, primary: Metric) -> str:
+    """Return which part of a difference is the form of the answers; empty if hardly any is."""
+    small = FORMAT_POINTS if primary.unit == "%" else 0.0
+    least = max(small, FORMAT_SHARE * abs(gap.difference))
+    if is_missing(gap.of_format) or abs(gap.of_format) < least or gap.of_format == 0:
+        return ""
+    name, other, unit = gap.experiment, gap.other, _unit(primary)
+    start = (
+        f"Answer format: of the {primary.difference(gap.difference)} {unit} between {name} and {other}, "
+        f"{primary.difference(gap.of_format)} come from samples of which only one answer could be read ({name} parsed "
+        f"{percent(gap.parse_rate)} %, {other} {percent(gap.other_parse_rate)} %)"
     )
+    if not gap.both_parsed_samples:
+        return f"{start}; no sample has a readable answer of both."
+    both = (gap.both_parsed, gap.other_both_parsed)
+    own, others = (f"{primary.text(value)} {primary.unit}".rstrip() for value in both)
+    count = f"{gap.both_parsed_samples:,.0f}"
+    return f"{start}; on the {count} samples that both parsed, {name} has {own} and {other} {others}."
+
+
+def _unit(primary: Metric) -> str:
+    return "points" if primary.unit == "%" else f"{primary.unit} in {primary.title}".lstrip()

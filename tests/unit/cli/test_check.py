@@ -55,6 +55,12 @@ def test_data_shows_no_estimate_and_both_are_the_default(check: Callable[..., tu
     _, both, _ = check()
     assert "passed the checks" in both
     assert "optimizer" in both
+    # 12 samples each: 0.05^2 + 0.25 / 12 is 0.153^2; four users need 2.128 of it.
+    found = "a mean gain of 32.5 points is found in 80 % of studies (two-sided 5 %, one comparison)"
+    assert "Detectable gain: with 4 test users with samples (48 samples, as uncertain as 4.0 equal users" in both
+    assert found in both
+    assert "which is 15.3 with the chance of their samples" in both
+    assert "With five users or fewer no sign-flip p value is below 5 %" in both
 
 
 def test_what_cannot_fit_ends_with_an_error_that_names_it(

@@ -15,7 +15,7 @@ from usertune.core.manifest import read_manifest
 from usertune.evaluation.choice import Validation
 from usertune.evaluation.group_table import groups_table
 from usertune.evaluation.groups import chosen_experiments, validation_loss, values_of_samples
-from usertune.evaluation.hypothesis import hypothesis_table
+from usertune.evaluation.paired import Answers, differences_table
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.evaluation.statistics.variance import variance_split
 from usertune.evaluation.tables import read_table
@@ -64,10 +64,10 @@ def test_a_setting_is_summarised_over_its_seeds() -> None:
         by_user = own.groupby(["user", "experiment"])["hit_140"].mean().unstack()
         split = variance_split(by_user)
         assert (row["experiments"], row["seeds"], row["users"], row["samples"]) == (" ".join(names), 2, 3, 32)
-        assert row["click_accuracy"] == pytest.approx(totals.mean())
-        assert row["click_accuracy_sd"] == pytest.approx(np.std(totals, ddof=1))
-        assert row["over_users"] == pytest.approx(by_user.to_numpy().mean())
-        assert row["over_users_sd"] == pytest.approx(np.std(by_user.mean(), ddof=1))
+        assert row["click_accuracy_micro"] == pytest.approx(totals.mean())
+        assert row["click_accuracy_micro_sd"] == pytest.approx(np.std(totals, ddof=1))
+        assert row["click_accuracy"] == pytest.approx(by_user.to_numpy().mean())
+        assert row["click_accuracy_sd"] == pytest.approx(np.std(by_user.mean(), ddof=1))
         assert split is not None
         variances = [row[f"sd_{name}"] ** 2 for name in ("users", "seeds", "residual")]
         assert variances == pytest.approx([split.users, split.seeds, split.residual])
@@ -179,7 +179,8 @@ def test_the_comparisons_of_a_hypothesis() -> None:
     values = values_of_samples(design, "hit_140", samples, {"runs": ("hot_0", "hot_1")})
     users = samples.loc[samples["experiment"] == "vanilla", "user"].reset_index(drop=True)
     pairs = [("runs", "vanilla"), ("cold_0", "vanilla")]
-    table = hypothesis_table(pairs, design.metrics[0], 0.9, users, values)
+    answers = Answers(users, values, {name: value * 0 + 1 for name, value in values.items()})
+    table = differences_table(design.metrics[0], 0.9, answers, pairs, only_stated=True)
     assert list(zip(table["experiment"], table["baseline"], strict=True)) == pairs
     gains = (values["runs"] - values["vanilla"]).groupby(users).mean()
     # Student's t with two degrees of freedom at 90 %: 2.919986.
@@ -198,7 +199,8 @@ def test_the_comparisons_of_a_hypothesis() -> None:
 def test_two_users_or_fewer_have_no_p_and_the_table_says_why(users: int, said: str) -> None:
     owners = pd.Series([str(user) for user in range(users) for _ in range(4)])
     values = {"a": pd.Series([1.0, 1, 0, 1] * users), "b": pd.Series([0.0, 1, 0, 0] * users)}
-    table = hypothesis_table([("a", "b")], recipe().metrics[0], 0.95, owners, values)
+    answers = Answers(owners, values, {name: value * 0 + 1 for name, value in values.items()})
+    table = differences_table(recipe().metrics[0], 0.95, answers, [("a", "b")])
     assert table[["p", "p_holm"]].isna().all(axis=None)
     assert said in table["test"].iloc[0]
 
@@ -225,7 +227,7 @@ def test_a_study_with_a_sweep_from_its_trainings_to_its_tables(make_study: Maker
     assert groups["setting"].tolist() == ["learning_rate 0.0001", "learning_rate 0.001"]
     samples = read_table(folder / "samples.csv")
     chosen = samples[samples["experiment"].isin(groups["experiments"].iloc[0].split(" "))]
-    assert groups["click_accuracy"].iloc[0] == pytest.approx(chosen["hit_140"].mean())
+    assert groups["click_accuracy_micro"].iloc[0] == pytest.approx(chosen["hit_140"].mean())
     assert groups["click_accuracy_sd"].iloc[0] > 0
     by_user = chosen.groupby("user")["hit_140"].mean()
     baseline = samples[samples["experiment"] == "vanilla"].groupby("user")["hit_140"].mean()

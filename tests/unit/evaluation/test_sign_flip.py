@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.multitest import multipletests
 
 from usertune.evaluation.statistics.sign_flip import MOST_EXACT, holm, sign_flip_test, smallest_p
 from usertune.evaluation.statistics.variance import variance_split
@@ -69,6 +70,12 @@ def test_holm_by_hand_leaves_out_what_has_no_p() -> None:
     assert holm([None]) == [None]
     assert holm([]) == []
     assert holm([0.6, 0.7]) == [1, 1]
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+@settings(max_examples=20)
+def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
+    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
 def _table(users: int, seeds: int, sd: tuple[float, float, float], chance: np.random.Generator) -> pd.DataFrame:

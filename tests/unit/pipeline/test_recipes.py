@@ -88,7 +88,7 @@ def served(settings: dict[str, Any]) -> dict[str, Any]:
         ({"folds": {"count": 3}}, {*SCORES, "leakage", "compare", *LAST}),
         ({"rerun": {"on_code_change": False}}, set()),
         ({"report": {"figures": {"loss_curves": {"colours": {}}}}}, set()),
-        ({"evaluation": {"batch_size": 2, "users_per_job": 2, "expected_parse_rate": 1}}, set()),
+        ({"evaluation": {"batch_size": 2, "users_per_job": 2, "expected_parse_rate": 1, "gain_sd": 3}}, set()),
         (
             {"experiments": {**BASE["experiments"], "vanilla": {"mode": "vanilla", "max_new_tokens": 5}}},  # type: ignore[dict-item]
             {"predict vanilla", "score vanilla", "compare", *LAST},

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from usertune.core.formatting import p_text
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.evaluation.tables import read_table
 from usertune.reporting.headline import headline
 from usertune.reporting.recipe import FigureRecipe
-from usertune.reporting.sections.groups import comparison_rows, group_sentences, p_text
+from usertune.reporting.sections.groups import comparison_rows, group_sentences
 from usertune.reporting.shown import members_of
 from usertune.reporting.style import styles
 
@@ -52,7 +53,7 @@ def test_the_report_begins_with_the_hypothesis_and_its_comparisons(make_study: M
     page = study.report()
     assert "&lt;b&gt;every&lt;/b&gt;" in page.read_text()
     text = text_of(page)
-    assert text.index("Adapters help <b>every</b> user.") < text.index("runs beats vanilla")
+    assert text.index("Adapters help <b>every</b> user.") < text.index("runs and vanilla cannot be told apart")
     assert "The comparisons that the hypothesis names." in text
     assert "Corrected: for these 2 comparisons, by Holm's method." in text
     table = read_table(study.root / "tables/hypothesis.csv")
@@ -110,7 +111,7 @@ def test_without_a_choice_figures_show_each_setting_and_no_group_makes_the_headl
     study = swept(make_study, runs={"select": "none"}, hypothesis="Adapters help.")
     text = text_of(study.report())
     assert "No setting of runs takes part, because none is chosen by validation." in text
-    assert "full beats vanilla" in text
+    assert "full and vanilla cannot be told apart" in text
     assert "runs: 2 settings. None is chosen" in text
     assert "The study names no comparisons for it." in text
     members = members_of(figure_recipe(study), study.root / "tables")

@@ -1,15 +1,20 @@
-"""Confidence intervals for samples that are not independent."""
+"""Confidence intervals over few and unequal users (docs/statistics.md says how well each one covers)."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
+from usertune.evaluation.statistics.sign_flip import studentised_interval
+
 # A standard error below this is rounding noise around zero, as a fraction of the largest value (and of 1).
 NO_VARIATION = 1e-12
+# Two users say nothing of how users vary.
+FEWEST_USERS = 3
 
 
 @dataclass(frozen=True)
@@ -21,70 +26,31 @@ class Estimate:
     high: float | None
 
 
-def clusters(samples: pd.DataFrame) -> pd.Series:
-    """Return the cluster of every sample: its user.
+def by_user(values: pd.Series, users: pd.Series) -> pd.DataFrame:
+    """Return the ``sum``, ``count`` and ``mean`` of each user's values, of the users who have any.
 
-    Samples of one user share screens, apps and habits, so they are not independent; users are. Only this function
-    defines the clusters.
-    """
-    return samples["user"]
-
-
-def clustered_mean(values: pd.Series, groups: pd.Series, confidence: float, bounds: tuple[float, float]) -> Estimate:
-    """Return the mean over samples with a confidence interval that is robust to clusters of samples.
-
-    The mean is the constant of an ordinary least squares fit with the cluster-robust covariance CR1
-    (Liang & Zeger 1986, Biometrika 73:13-22; Cameron & Miller 2015, J. Human Resources 50:317-372, eq. 11-12).
-    With G clusters and N samples its standard error is::
-
-        sqrt( G/(G-1) * (N-1)/(N-K) * sum over clusters of (sum of residuals in the cluster)^2 ) / N
-
-    where statsmodels' small-sample factor (N-1)/(N-K) is 1, because a constant has K = 1. The interval is
-    Student's t with G - 1 degrees of freedom.
+    Samples of one user share screens, apps and habits, so they are not independent; users are. All intervals start
+    from this table.
 
     Args:
-        values: one number a sample, shape (N,), N >= 1.
-        groups: the cluster of each sample, shape (N,); see `clusters`.
-        confidence: level between 0 and 1, such as 0.95.
-        bounds: the interval is clipped to these values, the smallest and the largest that a mean can take.
-
-    Returns:
-        The estimate. It has no interval with fewer than two clusters, and none when the clusters show no
-        variation at all (for example, if every answer is a miss): the formula would claim full certainty.
+        values: one number a sample, shape (N,); NaN where a sample has none.
+        users: the user of each sample, shape (N,).
     """
-    mean = math.fsum(values) / len(values)
-    codes, names = pd.factorize(groups)
-    if len(names) < 2:
-        return Estimate(mean, None, None)
-    # Imported here because the import takes a second and only this line needs it.
-    from statsmodels.regression.linear_model import OLS
-
-    fit = OLS(values.to_numpy(dtype=float), np.ones(len(values))).fit(
-        cov_type="cluster", cov_kwds={"groups": codes, "use_correction": True, "df_correction": True}, use_t=True
-    )
-    if fit.bse[0] < NO_VARIATION * max(1.0, values.abs().max()):
-        return Estimate(mean, None, None)
-    low, high = fit.conf_int(alpha=1 - confidence)[0]
-    return Estimate(mean, max(float(low), bounds[0]), min(float(high), bounds[1]))
+    found = values.groupby(users, sort=False, observed=True).agg(["sum", "count"])
+    found = found[found["count"] > 0]
+    return found.assign(mean=found["sum"] / found["count"])
 
 
-def estimate(values: pd.Series, samples: pd.DataFrame, confidence: float, bounds: tuple[float, float]) -> Estimate:
-    """Return the mean of a metric's ``values``, one a sample, over the samples that have one; see `clustered_mean`."""
-    known = values.notna()
-    return clustered_mean(values[known], clusters(samples[known]), confidence, bounds)
+def effective_users(counts: Sequence[float]) -> float:
+    """Return the number of equal users whose mean over samples would be as uncertain: 1 / sum of squared shares.
 
+    Kish 1965, Survey Sampling, section 8.2; Carter, Schnepel & Steigerwald 2017, Rev. Econ. Stat. 99:698 for clusters.
 
-def paired_difference(
-    values: pd.Series, baseline: pd.Series, samples: pd.DataFrame, confidence: float, bounds: tuple[float, float]
-) -> Estimate:
-    """Return how far the mean of ``values`` is above that of ``baseline`` on the same samples.
-
-    The interval is that of the mean of the samples' own differences, which takes into account that both
-    experiments find the same samples easy. It is not adjusted for looking at several pairs. ``bounds`` are those of a
-    single value.
+    Args:
+        counts: samples of each user, shape (G,).
     """
-    reach = bounds[1] - bounds[0]
-    return estimate(values - baseline, samples, confidence, (-reach, reach))
+    shares = np.asarray(counts, dtype=float) / np.sum(counts)
+    return float(1 / np.sum(shares**2))
 
 
 def mean_of_users(values: pd.Series, confidence: float, bounds: tuple[float, float]) -> Estimate:
@@ -93,16 +59,77 @@ def mean_of_users(values: pd.Series, confidence: float, bounds: tuple[float, flo
     Args:
         values: one number a user, such as the mean of their samples, shape (G,), G >= 1.
         confidence: level between 0 and 1, such as 0.95.
-        bounds: the interval is clipped to these values.
+        bounds: the interval is clipped to these values, the smallest and the largest that a mean can take.
 
     Returns:
-        The estimate. It has no interval with fewer than two users, and none when users do not vary.
+        The estimate. It has no interval with fewer than `FEWEST_USERS` users, and none when users do not vary at all
+        (for example, if every answer is a miss): the formula would claim full certainty.
     """
-    mean = math.fsum(values) / len(values)
-    if len(values) < 2 or values.std() < NO_VARIATION * max(1.0, values.abs().max()):
+    mean, count = math.fsum(values) / len(values), len(values)
+    if count < FEWEST_USERS or _is_constant(values):
         return Estimate(mean, None, None)
-    # Imported here because the import takes a second.
-    from statsmodels.stats.weightstats import DescrStatsW
+    half = _t_quantile(confidence, count - 1) * float(values.std(ddof=1)) / math.sqrt(count)
+    return Estimate(mean, max(mean - half, bounds[0]), min(mean + half, bounds[1]))
 
-    low, high = DescrStatsW(values.to_numpy(dtype=float)).tconfint_mean(alpha=1 - confidence)
-    return Estimate(mean, max(float(low), bounds[0]), min(float(high), bounds[1]))
+
+def mean_of_samples(users: pd.DataFrame, confidence: float, bounds: tuple[float, float]) -> Estimate:
+    """Return the mean over samples, in which a user counts as often as they have samples.
+
+    The interval of a fraction is that of Bell & McCaffrey on the logit scale (see `_fraction`); of other numbers it is
+    the inverted sign-flip test (see `usertune.evaluation.statistics.sign_flip.studentised_interval`). Both cover what
+    they promise where one user holds a third of all samples, which cluster-robust intervals with CR1 do not
+    (docs/statistics.md).
+
+    Args:
+        users: see `by_user`.
+        confidence: level between 0 and 1.
+        bounds: smallest and largest value of a sample.
+
+    Returns:
+        The estimate, without an interval in the same cases as `mean_of_users`, and where the sign-flip test of so few
+        users rejects nothing at this level.
+    """
+    sums, counts = users["sum"].to_numpy(dtype=float), users["count"].to_numpy(dtype=float)
+    mean = math.fsum(sums) / float(counts.sum())
+    if len(users) < FEWEST_USERS or _is_constant(users["mean"]):
+        return Estimate(mean, None, None)
+    ends = _fraction(sums, counts, confidence) if bounds == (0, 1) else None
+    return Estimate(mean, *(ends or studentised_interval(sums, counts, confidence, bounds)))
+
+
+def _fraction(sums: np.ndarray, counts: np.ndarray, confidence: float) -> tuple[float, float] | None:
+    """Return the interval of a fraction over samples: CR2 with Bell-McCaffrey degrees of freedom, on the logit scale.
+
+    With u_g = S_g - n_g m (S_g hits of n_g samples of user g, N samples in all, m = sum S_g / N), h_g = n_g / N and
+    a_g = 1 / sqrt(1 - h_g), the squared standard error of m is sum (a_g u_g)^2 / N^2. Its degrees of freedom are
+    (tr B)^2 / sum B^2 with B_gk = [g = k] a_g^2 n_g / N^2 - a_g n_g a_k n_k / N^3 (Bell & McCaffrey 2002, Survey
+    Methodology 28:169; Imbens & Kolesar 2016, Rev. Econ. Stat. 98:701). The interval is Student's t around log(m / (1 -
+    m)), whose standard error is that of m divided by m (1 - m), and back.
+    """
+    total = counts.sum()
+    mean = sums.sum() / total
+    if not 0 < mean < 1:
+        return None
+    factor = 1 / np.sqrt(1 - counts / total)
+    error = math.sqrt(float(np.sum((factor * (sums - counts * mean)) ** 2))) / total
+    spread = factor * counts
+    matrix = np.diag(factor**2 * counts / total**2) - np.outer(spread, spread) / total**3
+    freedom = float(np.trace(matrix) ** 2 / np.sum(matrix**2))
+    centre = math.log(mean / (1 - mean))
+    half = _t_quantile(confidence, freedom) * error / (mean * (1 - mean))
+    return _logistic(centre - half), _logistic(centre + half)
+
+
+def _logistic(value: float) -> float:
+    return 0.5 * (1 + math.tanh(value / 2))
+
+
+def _is_constant(values: pd.Series) -> bool:
+    return bool(values.std(ddof=1) < NO_VARIATION * max(1.0, float(values.abs().max())))
+
+
+def _t_quantile(confidence: float, freedom: float) -> float:
+    # Imported here because it takes longer than the rest, and one user needs none.
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, (1 + confidence) / 2))

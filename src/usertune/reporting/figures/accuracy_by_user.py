@@ -24,8 +24,8 @@ ALTERNATIVE = (
 )
 CAPTION = (
     "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is one "
-    "experiment's mean over that user's samples. On the right, the same over all samples, with confidence intervals "
-    "that treat users, not samples, as independent."
+    "experiment's mean over that user's samples. On the right, the mean over users, with equal weight for each, and its "
+    "confidence interval."
 )
 READS = ()
 

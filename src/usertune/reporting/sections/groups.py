@@ -7,14 +7,12 @@ from typing import Any
 
 import pandas as pd
 
-from usertune.core.formatting import is_missing, no_interval, number, percent
+from usertune.core.formatting import is_missing, no_interval, number, p_text, percent
 from usertune.evaluation.choice import are_equal
 from usertune.evaluation.groups import ONE_SETTING, group_row, validation_column
 from usertune.evaluation.statistics.variance import VarianceSplit
 from usertune.evaluation.tables import records
 from usertune.tasks.metrics import Metric
-
-SMALLEST_SHOWN = 0.0001
 
 
 def comparison_rows(hypothesis: pd.DataFrame, primary: Metric) -> list[dict[str, Any]]:
@@ -37,13 +35,6 @@ def comparison_rows(hypothesis: pd.DataFrame, primary: Metric) -> list[dict[str,
     return rows
 
 
-def p_text(value: float | None) -> str:
-    """Return a p value as people read it."""
-    if value is not None and not is_missing(value) and value < SMALLEST_SHOWN:
-        return f"< {SMALLEST_SHOWN:g}"
-    return number(value, 4)
-
-
 def comparisons_note(primary: Metric, hypothesis: pd.DataFrame) -> str:
     """Return a paragraph that says what the numbers of the comparisons are."""
     if hypothesis.empty:
@@ -63,8 +54,9 @@ def group_rows(groups: pd.DataFrame, primary: Metric) -> list[dict[str, Any]]:
     """Return the rows of the table of groups as people read them; ``is_chosen`` marks the chosen settings."""
     rows = []
     for row in records(groups):
-        value, sd = (primary.text(row[key]) for key in (primary.name, f"{primary.name}_sd"))
-        rows.append({**group_row(row, primary), "value": value, "sd": sd, "is_chosen": _is_chosen(row)})
+        ends = {"value": "", "sd": "_sd", "micro": "_micro", "micro_sd": "_micro_sd"}
+        values = {key: primary.text(row[f"{primary.name}{end}"]) for key, end in ends.items()}
+        rows.append({**group_row(row, primary), **values, "is_chosen": _is_chosen(row)})
     return rows
 
 

@@ -44,6 +44,10 @@ class Evaluation(ConfigModel):
     confidence: Annotated[float, Field(gt=0, lt=1)] = 0.95
     """Confidence level of the intervals."""
 
+    gain_sd: Annotated[float, Field(gt=0)] = 5
+    """Assumed standard deviation of users' true gains, in points (or the unit of the primary metric), from which
+    ``usertune check`` says the smallest gain that the study detects. Changes no result."""
+
     @model_validator(mode="after")
     def _check(self) -> Evaluation:
         if len({threshold_label(threshold) for threshold in self.thresholds}) != len(self.thresholds):
