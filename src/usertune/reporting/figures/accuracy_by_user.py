@@ -24,7 +24,7 @@ ALTERNATIVE = (
 )
 CAPTION = (
     "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is one "
-    "experiment's mean over that user's samples. On the right, the mean over users, with equal weight for each, and its "
+    "experiment's mean over that user's samples. On the right, the mean over users, each with equal weight, and its "
     "confidence interval."
 )
 READS = ()
