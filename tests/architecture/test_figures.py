@@ -78,11 +78,13 @@ def test_formats(value: float, how: str, text: str) -> None:
     assert write_figures.formatted(value, how) == text
 
 
-# A number with a unit that is no measurement, by page: a size known from the number of weights, a download, a limit.
+# A number with a unit that is no measurement, by page: a size known from the number of weights, a download, a limit, a
+# level of confidence.
 KNOWN = {
     "README.md": {"6 GB", "18 GB", "130 GB", "80 GB"},
     "data.md": {"200 times", "40 %"},
     "reproducing.md": {"80 GB"},
+    "statistics.md": {"95 %", "5 %", "2.5 %", "80 %", "36.8 %", "35 %", "90 %"},
     "slurm.md": {"6 GB", "18 GB", "130 GB", "33 GB", "30 seconds"},
 }
 WITH_UNIT = re.compile(

@@ -28,7 +28,7 @@ def summary_table(
     """Return one row an experiment.
 
     A metric is the mean over users of the numbers in ``users.csv``, with equal weight for each user; ``<name>_micro``
-    is over all samples. The primary metric (the first) has intervals of both in ``_low`` and ``_high``, its standard
+    is over all samples. Those of further tasks are aggregated as the task says (`Metric.across`) instead. The primary metric (the first) has intervals of both in ``_low`` and ``_high``, its standard
     deviation over users in ``_sd``, the mean over the worst tenth of users in ``_worst_decile``, and in
     ``_where_all_parsed`` its mean over users on the samples (``where_all_parsed_samples``) that all experiments parsed.
     ``difference_to_vanilla`` is that of ``differences.csv``; it is empty for the baseline (the first experiment of mode
@@ -55,7 +55,7 @@ def summary_table(
             "samples": len(own),
             **_primary(primary, confidence, own, of_users, parsed),
         }
-        others = {metric.name: of_users[metric.name].astype(float).mean() for metric in metrics[1:]}
+        others = {metric.name: _value(metric, own, of_users) for metric in metrics[1:]}
         further = {metric.name for metric in metrics if metric.further}
         row |= {name: value for name, value in others.items() if name not in further}
         row |= {"difference_to_vanilla": None, "difference_low": None, "difference_high": None}
@@ -63,7 +63,7 @@ def summary_table(
             gap = gap_between(differences, experiment.name, design.baseline)
             row |= {"difference_to_vanilla": gap.difference, "difference_low": gap.low, "difference_high": gap.high}
         row |= {name: others[name] for name in others if name in further}
-        row |= {f"{metric.name}{MICRO}": _over_samples(metric, own) for metric in metrics[1:]}
+        row |= {f"{metric.name}{MICRO}": _over_samples(metric, own) for metric in metrics[1:] if not metric.task}
         partial = [metric for metric in metrics if metric.partial and not metric.further]
         rows.append(row | {f"{metric.name}_samples": int(own[metric.column].count()) for metric in partial})
     return pd.DataFrame(rows)
@@ -91,6 +91,13 @@ def _primary(
         f"{name}_where_all_parsed": where["mean"].mean() if len(where) else None,
         "where_all_parsed_samples": int(where["count"].sum()),
     }
+
+
+def _value(metric: Metric, own: pd.DataFrame, of_users: pd.DataFrame) -> float:
+    """Return the mean over users; metrics of a further task repeat another work, and are aggregated as they say."""
+    if metric.task and metric.across == "samples":
+        return _over_samples(metric, own)
+    return float(of_users[metric.name].astype(float).mean())
 
 
 def _over_samples(metric: Metric, samples: pd.DataFrame) -> float:
