@@ -27,13 +27,14 @@ def summary_table(
 ) -> pd.DataFrame:
     """Return one row an experiment.
 
-    A metric is the mean over users of the numbers in ``users.csv``, with equal weight for each user; ``<name>_micro``
-    is over all samples. Those of further tasks are aggregated as the task says (`Metric.across`) instead. The primary metric (the first) has intervals of both in ``_low`` and ``_high``, its standard
-    deviation over users in ``_sd``, the mean over the worst tenth of users in ``_worst_decile``, and in
-    ``_where_all_parsed`` its mean over users on the samples (``where_all_parsed_samples``) that all experiments parsed.
-    ``difference_to_vanilla`` is that of ``differences.csv``; it is empty for the baseline (the first experiment of mode
-    vanilla) and in studies without one. Metrics that need not apply to every sample also have the number of samples
-    with a value, in ``<name>_samples``.
+    A metric is the mean over users of the numbers in ``users.csv``, with equal weight for each user;
+    ``<name>_micro`` is over all samples. Those of further tasks are aggregated as the task says (`Metric.across`)
+    instead. The primary metric (the first) has intervals of both in ``_low`` and ``_high``, its standard deviation
+    over users in ``_sd``, the mean over the worst tenth of users in ``_worst_decile``, and in ``_where_all_parsed``
+    its mean over users on the samples (``where_all_parsed_samples``) that all experiments parsed.
+    ``difference_to_vanilla`` is that of ``differences.csv``; it is empty for the baseline (the first experiment of
+    mode vanilla) and in studies without one. Metrics that need not apply to every sample also have the number of
+    samples with a value, in ``<name>_samples``.
 
     Args:
         recipe: the experiments and users, and the level of the intervals.
