@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.synthetic_study import SyntheticStudy
+from tests.support.synthetic_study import StandInEngine, SyntheticStudy
 from usertune.checks.audit import Audit, audit_study
 from usertune.checks.explain import Explanation, explain, in_words
 from usertune.checks.freshness import Freshness
@@ -120,6 +120,19 @@ def test_a_matrix_of_adapters_shows_each_user_by_the_adapters_of_each(study: Syn
     # A matrix is no group of settings.
     assert "Groups of experiments" not in text
     assert Path("tables/groups.md").read_text() == "No group has settings or seeds; see adapter_matrix.md.\n"
+
+
+def test_a_user_who_is_added_to_a_matrix_asks_only_the_pairs_that_are_new(tmp_path: Path) -> None:
+    def generated(users: list[str]) -> int:
+        before = StandInEngine.generated
+        settings = {**SETTINGS, "experiments": ["full_tuned", "personal", "others"], "users": users}
+        SyntheticStudy(tmp_path, **settings).write()
+        return StandInEngine.generated - before
+
+    # By full_tuned, and by the adapters of each user; four samples each.
+    assert generated(["1", "2"]) == 2 * 4 + 2 * 2 * 4
+    assert generated(["1", "2", "10"]) == 4 + (3 * 3 - 2 * 2) * 4
+    assert generated(["1", "2", "10"]) == 0
 
 
 @pytest.mark.parametrize("experiment", ["personal", "pooled", "others_shift3"])
