@@ -79,7 +79,7 @@ def matrix_sentence(rows: pd.DataFrame, primary: Metric, confidence: float) -> s
     p = "" if test.p is None else f"p {number(test.p, 4)}, "
     return (
         f"{name}, mean over {len(known)} users: {own} by their own adapters, {others} by those of the others; own "
-        f"without others {primary.difference(found.mean)} {interval} ({100 * confidence:g} % interval of Student's t "
+        f"minus others {primary.difference(found.mean)} {interval} ({100 * confidence:g} % interval of Student's t "
         f"over users; {p}{test_in_words(test, len(known))})."
     )
 

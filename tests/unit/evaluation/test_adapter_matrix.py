@@ -55,7 +55,7 @@ def test_each_cell_is_the_metric_of_a_user_by_the_adapters_of_a_user() -> None:
     interval = ttest_1samp(gains, 0).confidence_interval(0.9)
     said = matrix_sentence(table, primary, 0.9)
     means = f"{100 * 9 / 12:.1f} % by their own adapters, {100 * 9 / 24:.1f} % by those of the others"
-    assert f"own, click accuracy, mean over 3 users: {means}; own without others +37.5" in said
+    assert f"own, click accuracy, mean over 3 users: {means}; own minus others +37.5" in said
     assert primary.difference_interval(interval.low, interval.high) in said
     # All three gain: two of eight patterns of signs are as far from zero.
     assert "p 0.2500, exact sign flips of 3 users, all 8 patterns" in said
