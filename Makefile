@@ -58,6 +58,7 @@ bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/memory_estimates.py
 	$(BIN)/python benchmarks/one_edit.py
 	$(BIN)/python benchmarks/random_folds.py
+	$(BIN)/python benchmarks/report_browser.py
 	$(BIN)/python benchmarks/reproducibility.py
 	$(BIN)/python benchmarks/weight_checks.py
 

@@ -460,5 +460,6 @@ class SyntheticStudy:
             data=self.samples_of(self.users[0]).parent,
             dataset_root=self.dataset,
         )
-        outputs = [self.root / name for name in ("report.html", "study.yaml", "provenance.json")]
-        make_report(ReportRecipe.model_validate(recipe), files, ReportOutputs(*outputs, out))
+        report, copy, provenance = (self.root / name for name in ("report.html", "study.yaml", "provenance.json"))
+        outputs = ReportOutputs(report, copy, provenance, out)
+        make_report(ReportRecipe.model_validate(recipe), files, outputs)

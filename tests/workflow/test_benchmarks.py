@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
     "plan_sweep": {"trainings": 2},
     "random_folds": {"episode.samples": 12, "episode.samples_with_screenshot_of_another_fold": 0},
+    "report_browser": {"samples": 8, "experiments": 3},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
     "weight_checks": {"tensors_of_the_folder": 732},
 }
@@ -63,10 +66,15 @@ def value(result: dict[str, Any], key: str) -> Any:
     return found
 
 
+def marks(name: str) -> list[pytest.MarkDecorator]:
+    found = [pytest.mark.workflow] * (name in SLOW)
+    if name == "report_browser" and "USERTUNE_REQUIRE_BROWSER" not in os.environ:
+        found.append(pytest.mark.skipif(not shutil.which("chromedriver"), reason="chromium and its driver are needed"))
+    return found
+
+
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.workflow] * (name in SLOW)) for name in sorted(HERE)]
-)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name)) for name in sorted(HERE)])
 def test_it_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

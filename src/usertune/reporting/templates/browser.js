@@ -31,6 +31,7 @@
   let current = null;
   let active = [];
   let table = null;
+  let shownExperiment = "";
 
   // ---- elements
 
@@ -161,7 +162,11 @@
     count.textContent = active.length === rows.length
       ? `All ${total} samples`
       : `${active.length.toLocaleString("en")} of ${total} samples`;
-    for (const row of table.getRows("visible")) row.reformat();
+    // Distances are those of the chosen experiment.
+    if (shownExperiment !== filters.experiment) {
+      shownExperiment = filters.experiment;
+      table.redraw(true);
+    }
     show(keep !== null ? keep : active[0] ?? null);
   }
 
@@ -404,6 +409,7 @@
     table.element.setAttribute("aria-label", "Samples");
     fromAddress();
     document.documentElement.dataset.samples = "ready";
+    performance.mark("samples-ready");
   });
   list.addEventListener("keydown", (event) => {
     const page = Math.max(1, Math.floor(list.clientHeight / 60) - 1);
