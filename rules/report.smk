@@ -2,13 +2,17 @@
 
 
 rule figure:
-    """Draw one figure."""
+    """Draw one figure, for one and for two columns of a paper."""
     input:
         tables=rules.compare.output,
         losses=training_logs,
     output:
         svg=file_of(steps.FIGURE, "svg"),
+        pdf=file_of(steps.FIGURE, "pdf"),
         png=file_of(steps.FIGURE, "png"),
+        svg_one_column=file_of(steps.FIGURE, "svg_one_column"),
+        pdf_one_column=file_of(steps.FIGURE, "pdf_one_column"),
+        png_one_column=file_of(steps.FIGURE, "png_one_column"),
         manifest=manifest_of(steps.FIGURE),
     log:
         log_of(steps.FIGURE),
@@ -27,8 +31,7 @@ rule figure:
         "Drawing {wildcards.figure}"
     shell:
         'python "$USERTUNE_SCRIPTS"/figure.py --recipe {params.recipe:q} --name {wildcards.figure:q}'
-        " --tables {params.tables:q} --training-log {params.losses:q} --svg {output.svg:q} --png {output.png:q}"
-        " --manifest {output.manifest:q} --log {log:q}"
+        " --tables {params.tables:q} --training-log {params.losses:q} --manifest {output.manifest:q} --log {log:q}"
 
 
 rule audit:

@@ -11,13 +11,13 @@ from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.core.errors import UserError
 from usertune.core.users import batch_label
 from usertune.pipeline import layout, steps
+from usertune.pipeline.figures_of_study import figures_of
 from usertune.pipeline.job_files import JobFiles
 from usertune.pipeline.plug_ins import current_code
 from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.results_folder import IMAGE_HASHES, check_owner, check_writable
 from usertune.runtime.provenance import installed_versions
 from usertune.study.load import study_from_config
-from usertune.study.schema.report import FIGURE_NAMES
 
 try:
     STUDY = study_from_config(
@@ -82,6 +82,7 @@ BATCHES = TEST_BATCHES | {batch_label(users): users for users in STUDY.validatio
 ANSWERING = {
     batch: [name for name in STUDY.experiments if users in STUDY.batches_of(name)] for batch, users in BATCHES.items()
 }
+FIGURE_NAMES = figures_of(STUDY)
 
 
 pathvars:
@@ -94,7 +95,7 @@ wildcard_constraints:
     user="|".join(map(re.escape, STUDY.all_users)),
     experiment="|".join(STUDY.experiments),
     batch="|".join(map(re.escape, BATCHES)),
-    figure="|".join(FIGURE_NAMES),
+    figure="|".join(FIGURE_NAMES) or "(?!)",
 
 
 if workflow.output_settings.dryrun and not DATA_ALONE:

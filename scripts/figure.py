@@ -1,11 +1,10 @@
-r"""Draw one figure of the comparison, as SVG and PNG.
+r"""Draw one figure of the comparison, as SVG, PDF and PNG, for one and for two columns of a paper.
 
-Figures: accuracy_by_user, distance_distribution, loss_curves (which needs the training logs). Example:
+The files are written next to the manifest. Some figures need the training logs. Example:
 
     python scripts/figure.py --name loss_curves --tables results/tables \
         --recipe '{"step": "figure", "experiments": [{"name": "lora", "mode": "lora"}], "users": ["1"],
         "task": "grounding", "thresholds": [140]}' --training-log lora=results/checkpoints/lora/training_log.csv \
-        --svg results/figures/loss_curves.svg --png results/figures/loss_curves.png \
         --manifest results/figures/loss_curves.manifest.json
 """
 
@@ -25,7 +24,7 @@ from usertune.study.schema.report import FIGURE_NAMES
 
 def main(arguments: argparse.Namespace) -> None:
     sources = Sources(arguments.tables, dict(arguments.training_log))
-    make_figure(arguments.recipe, arguments.name, sources, arguments.svg, arguments.png, arguments.manifest)
+    make_figure(arguments.recipe, arguments.name, sources, arguments.manifest)
 
 
 def named_path(text: str) -> tuple[str, Path]:
@@ -46,7 +45,5 @@ if __name__ == "__main__":
         "--training-log", nargs="*", default=[], type=named_path, metavar="TRAINING=CSV",
         help="the log of each training: its experiment and, for one on folds, the users; or @FILE with one a line",
     )  # fmt: skip
-    parser.add_argument("--svg", required=True, type=Path, metavar="FILE", help="output: the figure as SVG")
-    parser.add_argument("--png", required=True, type=Path, metavar="FILE", help="output: the figure as PNG")
     parser.add_argument("--manifest", required=True, type=Path, metavar="FILE", help="output: manifest of the figure")
     step_main.run(parser, main)

@@ -1,6 +1,7 @@
 """A small synthetic study; the package's own steps make its results, as the rules call them.
 
-Only the model, which would need torch, has a stand-in.
+Only the model, which would need torch, and the drawing of figures, which would take longer than all else, have
+stand-ins.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -42,15 +43,16 @@ from usertune.models.base_model import describe_base_model
 from usertune.models.external_weights import WeightFiles, describe_weights
 from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe
 from usertune.pipeline import steps
+from usertune.pipeline.figures_of_study import figures_of
 from usertune.pipeline.layout import Result, audit_path, results_of
 from usertune.pipeline.plug_ins import current_code
 from usertune.pipeline.recipes import AuditRecipe, Recipes
 from usertune.pipeline.results_folder import IMAGE_HASHES
+from usertune.reporting.figure_files import figure_files
 from usertune.runtime.provenance import installed_versions
 from usertune.study.copy import study_text
 from usertune.study.load import study_from_config
 from usertune.study.schema.experiment import LEARNING_RATES
-from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
 from usertune.training.kept_files import kept_folder
 from usertune.training.recipe import Execution, TrainFoldsRecipe
@@ -181,6 +183,15 @@ def browser_data_of(page: str) -> dict[str, Any]:
     return data
 
 
+def write_stand_in(_draw: object, subject: Any, name: str, folder: Path) -> list[Path]:
+    """Write the files of a figure, which name it and its colours."""
+    colours = " ".join(style.colour for style in subject.styles.values())
+    written = [folder / file for file in figure_files(name).values()]
+    for path in written:
+        write_text(path, f"<svg xmlns='http://www.w3.org/2000/svg'><desc>{path.name} {colours}</desc></svg>\n")
+    return written
+
+
 @dataclass
 class SyntheticStudy:
     """Experiments of every mode on screenshots of one colour each; see `StandInEngine` for the answers.
@@ -196,6 +207,7 @@ class SyntheticStudy:
         users_per_job: how many users a prediction job takes.
         other_versions: package versions of training and prediction, for experiments made with other than today's.
         changes: further sections of the study.
+        draws: draw figures; otherwise their files have a line of text in place of a picture.
     """
 
     root: Path
@@ -208,6 +220,7 @@ class SyntheticStudy:
     changes: dict[str, Any] = field(default_factory=dict)
     episodes: int = 1
     fewer: dict[str, int] = field(default_factory=dict)
+    draws: bool = False
 
     @cached_property
     def study(self) -> Study:
@@ -363,8 +376,9 @@ class SyntheticStudy:
 
     def draw(self) -> list[Path]:
         """Draw every figure; return the SVG files."""
+        self.draws = True
         self.make_all("figure")
-        return [self.root / f"figures/{name}.svg" for name in FIGURE_NAMES]
+        return [self.root / f"figures/{name}.svg" for name in figures_of(self.study)]
 
     def report(self, **recipe: Any) -> Path:
         """Write the report, after the missing ones of comparison, figures and audit; return its file."""
@@ -431,8 +445,8 @@ class SyntheticStudy:
 
         name = str(recipe["name"])
         logs = self.training_logs() if result.inputs["training_logs"] else {}
-        svg, png = (out.with_name(f"{name}.{kind}") for kind in ("svg", "png"))
-        make_figure(FigureRecipe.model_validate(recipe), name, Sources(self.root / "tables", logs), svg, png, out)
+        with nullcontext() if self.draws else patch("usertune.reporting.make_figure.write_figure", write_stand_in):
+            make_figure(FigureRecipe.model_validate(recipe), name, Sources(self.root / "tables", logs), out)
 
     def _report(self, recipe: Mapping[str, Any], out: Path) -> None:
         from usertune.reporting.contents import ReportFiles
@@ -445,7 +459,7 @@ class SyntheticStudy:
             study=study,
             base_model=self.root / steps.BASE_MODEL.manifest,
             tables=(self.root / steps.COMPARE.manifest).parent,
-            figures=[self.root / f"figures/{name}.svg" for name in FIGURE_NAMES],
+            figures=[self.root / f"figures/{name}.svg" for name in figures_of(self.study)],
             audit=self.audit_file,
             leakage=self.root / steps.LEAKAGE.manifest,
             training_manifests=[

@@ -60,7 +60,8 @@ def work_since(workplace: Workplace, before: Mark) -> Work:
         for log in results.glob("logs/score/*/user_*.log")
         if is_new(log) and ": scored" in log.read_text()
     }
-    drawn = {path.stem for path in results.glob("figures/*.svg") if is_new(path)}
+    manifests = results.glob("figures/*.manifest.json")
+    drawn = {path.name.removesuffix(".manifest.json") for path in manifests if is_new(path)}
     compared = any(map(is_new, results.glob("tables/summary.csv")))
     splits_compared = any(map(is_new, results.glob("data/leakage.json")))
     return Work(trained, _generated(workplace, before.answers), scored, drawn, compared, splits_compared)

@@ -88,8 +88,7 @@ def test_a_hostile_study_runs_and_nothing_in_it_does(workplace: Workplace) -> No
     workplace.data.rename(workplace.folder / STRANGE)
     workplace.replace("  root: data", f"  root: {json.dumps(STRANGE, ensure_ascii=False)}")
     workplace.replace("results: results", f"results: {json.dumps(results.name, ensure_ascii=False)}")
-    workplace.replace("name: tiny", "name: tiny\nreport: {title: '{wildcards.user} $(touch pwned)'}")
-    workplace.replace("report:\n  samples: all\n", "")
+    workplace.replace("report:\n", "report:\n  title: '{wildcards.user} $(touch pwned)'\n")
     for user in "12":
         _replace_texts(workplace.folder / STRANGE / f"user_{user}.jsonl", HOSTILE_TEXTS)
     workplace.run("vanilla")

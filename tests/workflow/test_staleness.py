@@ -17,15 +17,14 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from tests.support.work import NOTHING, Work, audit, run
-from tests.support.workplace import EXPERIMENTS, LOCAL_PROFILE, REPOSITORY, TRAINED, Workplace
+from tests.support.workplace import EXPERIMENTS, FIGURES, LOCAL_PROFILE, REPOSITORY, TRAINED, Workplace
 from usertune.demo.dataset import Counts, make_dataset
-from usertune.study.schema.report import FIGURE_NAMES
 
 pytestmark = pytest.mark.workflow
 
 USERS = ("1", "2")
 COUNTS = Counts(train=5, validation=4, test=5)
-ALL_DRAWN = set(FIGURE_NAMES)
+ALL_DRAWN = FIGURES
 
 
 def _everywhere(*experiments: str, users: tuple[str, ...] = USERS) -> set[tuple[str, str]]:
@@ -149,7 +148,7 @@ def test_comment_in_a_scoring_module(own_code: Workplace) -> None:
 
 
 def test_colour_of_one_figure(finished: Workplace) -> None:
-    finished.replace("  samples: all", '  samples: all\n  figures: {loss_curves: {colours: {lora: "#123456"}}}')
+    finished.replace("  figures: {", '  figures: {loss_curves: {colours: {lora: "#123456"}}, ')
     assert run(finished) == Work(drawn={"loss_curves"})
 
 

@@ -7,9 +7,8 @@ import json
 import pytest
 
 from tests.support.work import Work, mark, run, work_since
-from tests.support.workplace import Workplace
+from tests.support.workplace import FIGURES, Workplace
 from usertune.evaluation.tables import read_table
-from usertune.study.schema.report import FIGURE_NAMES
 
 pytestmark = pytest.mark.workflow
 
@@ -86,7 +85,7 @@ def test_a_sweep_from_its_group_as_a_target_to_a_further_value_and_other_compari
     assert work_since(workplace, before) == Work()
     assert "Adapters hurt nobody." in report.read_text()
     workplace.replace("[[runs, vanilla]]", "[[runs, vanilla], [runs_seed2, runs_seed0]]")
-    assert run(workplace) == Work(drawn=set(FIGURE_NAMES), compared=True)
+    assert run(workplace) == Work(drawn=FIGURES, compared=True)
     assert len(read_table(tables / "hypothesis.csv")) == 2
     code, said = workplace.usertune("audit", "--study", "study.yaml")
     assert code == 0, said

@@ -23,12 +23,12 @@ from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE
 from usertune.inference.recipe import AnswersRecipe, ContextSettings, PredictRecipe, PriorRecipe, PriorSettings
 from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe, Pixels
+from usertune.pipeline.figures_of_study import figures_of
 from usertune.pipeline.plug_ins import code_key, recorded_code
 from usertune.reporting.recipe import FigureRecipe, ReportRecipe
 from usertune.study.files import SPLITS
 from usertune.study.schema.elsewhere import made_elsewhere
 from usertune.study.schema.experiment import Experiment
-from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Rerun, Study
 from usertune.training.recipe import Execution, SplitUsers, TrainFoldsRecipe, TrainingSettings, TrainRecipe
 from usertune.training.tracking import TRACKERS, Tracking
@@ -127,7 +127,7 @@ class Recipes:
             upstream={
                 names.LEAKAGE: _digest(self._leakage),
                 names.COMPARE: _digest(self._compare),
-                **{f"figure {name}": _digest(self._figure(name)) for name in FIGURE_NAMES},
+                **{f"figure {name}": _digest(self._figure(name)) for name in figures_of(self.study)},
             },
         ).text()
 

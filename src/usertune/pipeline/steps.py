@@ -17,8 +17,9 @@ from string import Formatter
 from usertune.core import step_names as names
 from usertune.core.users import batch_label
 from usertune.evaluation.table_names import GROUPS, GROUPS_MD, HYPOTHESIS, MANIFEST, MATRIX, MATRIX_MD, TABLES
+from usertune.pipeline.figures_of_study import figures_of
+from usertune.reporting.figure_files import figure_files
 from usertune.reporting.figures.catalogue import FIGURES
-from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
 
 # Contains a folder for each comparison of users that the command line sets.
@@ -199,8 +200,8 @@ def _if_generated(study: Study, item: Item) -> Iterator[Item]:
         yield item
 
 
-def _each_figure(_study: Study) -> Iterator[Item]:
-    for name in FIGURE_NAMES:
+def _each_figure(study: Study) -> Iterator[Item]:
+    for name in figures_of(study):
         yield Item(figure=name)
 
 
@@ -371,7 +372,7 @@ FIGURE = Step(
     name=names.FIGURE,
     items=_each_figure,
     manifest="figures/{figure}.manifest.json",
-    files={"svg": "figures/{figure}.svg", "png": "figures/{figure}.png"},
+    files={kind: f"figures/{file}" for kind, file in figure_files("{figure}").items()},
     log="logs/figure/{figure}.log",
     inputs=(
         Input("tables", names.COMPARE),

@@ -14,22 +14,22 @@ from usertune.reporting.recipe import FigureRecipe
 from usertune.runtime.provenance import current_provenance
 
 
-def make_figure(recipe: FigureRecipe, name: str, sources: Sources, svg: Path, png: Path, manifest_file: Path) -> None:
-    """Draw the figure called ``name`` (one of `FIGURES`), and write it as SVG and as PNG, with a manifest.
+def make_figure(recipe: FigureRecipe, name: str, sources: Sources, manifest_file: Path) -> None:
+    """Draw the figure called ``name`` (one of `FIGURES`), and write its files and their manifest.
 
     Args:
         recipe: what is compared, and the colours of experiments in this figure.
         name: which figure.
         sources: the tables and training logs that it is drawn from.
-        svg: SVG to write.
-        png: PNG to write.
-        manifest_file: JSON to write, last.
+        manifest_file: JSON to write, last; the files of the figure are written next to it, see
+            `usertune.reporting.figure_files`.
 
     Raises:
         UserError: there is no such figure, or a table or log is missing, foreign or
             malformed.
     """
-    write_figure(FIGURES.load(name), subject_of(recipe, sources), svg, png)
+    draw, subject = FIGURES.load(name), subject_of(recipe, sources)
+    written = write_figure(draw, subject, name, manifest_file.parent)
     logs = {experiment: digest_file(path) for experiment, path in sources.training_logs.items()}
     manifest = {
         **step_manifest(recipe, {"tables": read_manifest(sources.tables / MANIFEST)["output"], "training_logs": logs}),
@@ -37,8 +37,8 @@ def make_figure(recipe: FigureRecipe, name: str, sources: Sources, svg: Path, pn
         # What the report says of it.
         "title": FIGURES.constant(name, "TITLE"),
         "alternative": FIGURES.constant(name, "ALTERNATIVE"),
-        "caption": FIGURES.constant(name, "CAPTION"),
+        "caption": subject.caption(FIGURES.constant(name, "CAPTION")),
         "provenance": [current_provenance(FIGURE, plug_ins=(FIGURES.module(name), *recipe.task_modules))],
-        "files": {path.name: digest_file(path) for path in (svg, png)},
+        "files": {path.name: digest_file(path) for path in written},
     }
     write_result(manifest_file, manifest)

@@ -53,12 +53,13 @@ FORMATS = {
     ".csv": "text/csv",
     ".html": "text/html",
     ".md": "text/markdown",
+    ".pdf": "application/pdf",
     ".png": "image/png",
     ".svg": "image/svg+xml",
     ".tex": "text/x-tex",
     ".yaml": "application/yaml",
 }
-FIGURE_FORMATS = {".png": "PNG", ".svg": "SVG"}
+FIGURE_FORMATS = {".pdf": "PDF", ".png": "PNG", ".svg": "SVG"}
 UNKNOWN_FORMAT = "application/octet-stream"
 # How many digits of a digest an id holds.
 ID_DIGITS = 16

@@ -11,7 +11,7 @@ from usertune.evaluation.recipe import ComparisonDesign
 # in the list also differ in lightness, so they remain distinct in greyscale print.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 BASELINE_COLOUR = "#5f6672"
-MARKERS = ("o", "s", "^", "D", "v")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ((0.0, ()), (0.0, (7.0, 1.5)), (0.0, (2.0, 1.0)), (0.0, (6.0, 1.5, 1.5, 1.5)))
 
 

@@ -28,7 +28,7 @@ FIGURES = ("accuracy_by_user", "loss_curves")
 PATHS = (
     "report.html",
     *(f"tables/{name}" for name in table_names.TABLES),
-    *(f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "png")),
+    *(f"figures/{name}.{ending}" for name in FIGURES for ending in ("svg", "pdf", "png")),
 )
 HOSTILE = 'A "study" of </script><script>alert(1)</script>\nin \\two lines, für 用户 \u202e \x00 {"@id": "./"}'
 

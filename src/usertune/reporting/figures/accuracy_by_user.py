@@ -1,125 +1,146 @@
-"""The figure of every user's click accuracy."""
+"""The figure of every user's accuracy in every experiment."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from statistics import NormalDist
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from usertune.evaluation import table_names
-from usertune.reporting.figures.sheet import Subject, legend_above, new_figure, percent_scale
-from usertune.tasks.metrics import threshold_label
+from usertune.reporting.figures.axes import highest, metric_label, metric_scale
+from usertune.reporting.figures.sheet import Subject, new_figure, short_names
 
 TITLE = "Accuracy by user"
 ALTERNATIVE = (
-    "Dot plot of every test user's accuracy (the primary metric) in each experiment, beside the accuracy over all "
-    "users with its interval. The numbers are in the tables Summary and Users."
+    "Dot plot. At the top, the accuracy (the primary metric) of each experiment over all users, with its interval; "
+    "below, one row for each test user with a mark for each experiment. The numbers are in the tables Summary and "
+    "Users."
 )
 CAPTION = (
-    "Each column is a test user, sorted by accuracy in the baseline (or the first experiment); a mark is one "
-    "experiment's mean over that user's samples. On the right, the mean over users, each with equal weight, and its "
-    "confidence interval."
+    "{metric} of {users} with {samples}. Top: mean over users of each experiment, each user with equal weight, with its "
+    "{interval} (Student's t over users). Below: each user, sorted by {reference}; up to 40 users are named, and with "
+    "up to 8 experiments lines are Wilson intervals at the same level, which take a user's samples as independent."
 )
 READS = ()
+NEEDS = ()
 
-# Up to this number of users, the axis shows their names and the experiments are side by side.
-MAX_NAMED_USERS = 24
+# With more users, ranks replace their names, and the marks of a user are in one line.
+MOST_NAMED = 40
+# With more experiments, the intervals of single users would hide one another.
+MOST_WITH_INTERVALS = 8
+# Inches.
+ROW_OF_ALL, MARK, HEAD, FOOT = 0.15, 0.043, 0.1, 0.55
 
 
 def draw(subject: Subject) -> Figure:
-    """Draw each user's value of the primary metric in each experiment, and beside it all users together with intervals.
-
-    Users are sorted by the value of the baseline (or else the first experiment), then by their mean. Above
-    `MAX_NAMED_USERS` users, ranks replace their names, and a thin line joins the marks of one user.
+    """Draw the primary metric of each experiment over all users, and below for each user, with intervals.
 
     Raises:
         UserError: the table of users or the summary is missing, malformed or of another study.
     """
-    design, style, primary = subject.design, subject.styles, subject.metrics[0]
-    users = subject.table(table_names.USERS)
-    summary = subject.table(table_names.SUMMARY)
-    grid = users.pivot(index="user", columns="experiment", values=primary.name).loc[list(design.users), design.names]
-    order = grid.assign(_mean=grid.mean(axis=1)).sort_values(
-        [design.baseline or design.names[0], "_mean"], ascending=False, kind="stable"
-    )
-    grid = grid.loc[order.index]
-    ranks = pd.Series(range(1, len(grid) + 1), index=grid.index)
-    named = len(grid) <= MAX_NAMED_USERS
-
-    figure = new_figure(height=3.9)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 0.5 + 0.35 * len(design.names)))
-    _tell_users_apart(left, grid, ranks, named)
-    points: dict[str, Any] = {
-        "hue": "experiment",
-        "hue_order": design.names,
-        "palette": {name: style[name].colour for name in design.names},
-        "markers": [style[name].marker for name in design.names],
-        "linestyle": "none",
-        "markeredgecolor": "white",
-        "zorder": 3,
-        "legend": False,
-    }
-    sns.pointplot(
-        users.assign(rank=users["user"].map(ranks)), x="rank", y=primary.name, native_scale=True, errorbar=None,
-        dodge=0.6 * (1 - 1 / len(design.names)) if named else False, ax=left, **points,
-        markersize=5.5 if named else 3.7, markeredgewidth=0.5, clip_on=False,
-    )  # fmt: skip
-    # Seaborn's own legend leaves invisible artists in a corner, and the layout would reserve space for them.
-    for line, name in zip(left.lines, design.names, strict=True):
-        line.set_label(name)
-    _name_users(left, list(grid.index), named)
-    # The median and the range of an estimate and its two bounds are the estimate and the interval.
-    sns.pointplot(
-        summary.melt("experiment", [f"{primary.name}_low", primary.name, f"{primary.name}_high"]),
-        x="experiment", y="value", order=design.names, estimator="median", errorbar=("pi", 100), capsize=0.2,
-        err_kws={"linewidth": 1.6, "zorder": 2}, ax=right, **points, markersize=6.5, markeredgewidth=0.6,
-    )  # fmt: skip
-    _name_experiments(right, design.names)
-    right.set_xlabel(f"all users, {100 * summary['confidence'].iloc[0]:g} % interval")
+    names, primary = subject.design.names, subject.primary
+    grid, summary = subject.by_user, subject.table(table_names.SUMMARY).set_index("experiment").loc[names]
+    named = len(grid) <= MOST_NAMED
+    row = max(0.15, MARK * (len(names) + 1.5)) if named else 0.075
+    heights = [ROW_OF_ALL * (len(names) + 1), row * (len(grid) + 1)]
+    figure = new_figure(HEAD + sum(heights) + FOOT, subject.columns)
+    top, below = figure.subplots(2, 1, sharex=True, height_ratios=heights)
+    _draw_all(top, subject, summary)
+    if named:
+        reach = _draw_named(below, subject, grid, summary["confidence"].iloc[0])
+    else:
+        reach = _draw_ranked(below, subject, grid)
+    ends = summary[[primary.name, f"{primary.name}_high"]].to_numpy(dtype=float)
     if primary.unit == "%":
-        highest = max(np.nanmax(grid.to_numpy()), summary[f"{primary.name}_high"].max())
-        left.set_ylim(0, min(1.0, math.ceil(10 * highest + 0.5) / 10))
-        percent_scale(left)
-    within = "" if primary.threshold is None else f" (within {threshold_label(primary.threshold)})"
-    left.set_ylabel(f"{primary.title}{within}")
-    left.grid(axis="x", visible=False)
-    legend_above(left, len(design.names))
+        below.set_xlim(0, highest(primary, reach, ends))
+    metric_scale(below.xaxis, primary, most=5 if subject.narrow else 10)
+    below.set_xlabel(metric_label(primary))
     return figure
 
 
-def _tell_users_apart(axes: Axes, grid: pd.DataFrame, ranks: pd.Series, named: bool) -> None:
-    if named:
-        for rank in ranks[::2]:
-            axes.axvspan(rank - 0.5, rank + 0.5, color="#f4f5f7", linewidth=0, zorder=0)
-    else:
-        axes.vlines(ranks, grid.min(axis=1), grid.max(axis=1), color="#d5d8de", linewidth=1.0, zorder=1)
+def _draw_all(axes: Axes, subject: Subject, summary: pd.DataFrame) -> None:
+    names, primary = subject.design.names, subject.primary
+    for place, name in enumerate(names):
+        style, found = subject.styles[name], summary.loc[name]
+        low, high = found[f"{primary.name}_low"], found[f"{primary.name}_high"]
+        axes.plot([low, high], [place, place], color=style.colour, linewidth=1.6, zorder=2)
+        axes.plot(
+            [found[primary.name]], [place], color=style.colour, marker=style.marker, markersize=5.5,
+            markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=3, clip_on=False, label=name,
+        )  # fmt: skip
+    axes.set_yticks(range(len(names)), short_names(names, 16 if subject.narrow else 30))
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.tick_params(axis="both", length=0, labelbottom=False)
+    axes.spines["bottom"].set_visible(False)
+    axes.grid(axis="y", visible=False)
 
 
-def _name_users(axes: Axes, users: Sequence[str], named: bool) -> None:
-    axes.set_xlim(0.5, len(users) + 0.5)
-    if named:
-        crowded = sum(len(user) + 2 for user in users) > 80
-        axes.set_xticks(
-            range(1, len(users) + 1), users, rotation=45 if crowded else 0, ha="right" if crowded else "center"
-        )
-        axes.tick_params(axis="x", length=0)
-        axes.set_xlabel("test user")
-    else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel(f"rank of the {len(users)} test users")
+def _draw_named(axes: Axes, subject: Subject, grid: pd.DataFrame, confidence: float) -> np.ndarray:
+    """Draw users with their names; return the values and ends of intervals."""
+    names = subject.design.names
+    for place in range(0, len(grid), 2):
+        axes.axhspan(place - 0.5, place + 0.5, color="#f4f5f7", linewidth=0, zorder=0)
+    lows, highs = intervals(subject, grid, confidence) if len(names) <= MOST_WITH_INTERVALS else (None, None)
+    for index, name in enumerate(names):
+        style = subject.styles[name]
+        places = np.arange(len(grid)) + (0.72 * ((index + 0.5) / len(names) - 0.5) if len(names) > 1 else 0)
+        if lows is not None and highs is not None:
+            axes.hlines(places, lows[name], highs[name], color=style.colour, linewidth=0.6, alpha=0.6, zorder=2)
+        axes.plot(
+            grid[name], places, color=style.colour, marker=style.marker, markersize=3.8, markeredgecolor="white",
+            markeredgewidth=0.35, linestyle="none", zorder=3, clip_on=False, label=name,
+        )  # fmt: skip
+    axes.set_yticks(range(len(grid)), short_names(grid.index, 10 if subject.narrow else 16))
+    axes.set_ylim(len(grid) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylabel("test user")
+    axes.grid(axis="y", visible=False)
+    return (grid if highs is None else grid.combine(highs, np.fmax)).to_numpy()
 
 
-def _name_experiments(axes: Axes, names: Sequence[str]) -> None:
-    long = len(names) > 4 or max(map(len, names)) > 8
-    axes.set_xticks(range(len(names)), names, rotation=45 if long else 0, ha="right" if long else "center", fontsize=8)
-    axes.tick_params(axis="both", length=0)
-    axes.set_xlim(-0.6, len(names) - 0.4)
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x", visible=False)
+def _draw_ranked(axes: Axes, subject: Subject, grid: pd.DataFrame) -> np.ndarray:
+    """Draw users by their rank; return the values."""
+    ranks = np.arange(1, len(grid) + 1)
+    axes.hlines(ranks, grid.min(axis=1), grid.max(axis=1), color="#d5d8de", linewidth=0.8, zorder=1)
+    for name in subject.design.names:
+        style = subject.styles[name]
+        axes.plot(
+            grid[name], ranks, color=style.colour, marker=style.marker, markersize=3.2, markeredgecolor="white",
+            markeredgewidth=0.3, linestyle="none", zorder=3, clip_on=False, label=name,
+        )  # fmt: skip
+    axes.yaxis.set_major_locator(MaxNLocator(9, integer=True))
+    axes.set_ylim(len(grid) + 1, 0)
+    axes.set_ylabel(f"rank of the {len(grid)} test users by {short_names([subject.reference], 20)[0]}")
+    axes.grid(axis="y", visible=False)
+    return grid.to_numpy()
+
+
+def intervals(subject: Subject, grid: pd.DataFrame, confidence: float) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the lower and upper ends of the intervals of single users, NaN where there is none.
+
+    They are those of Wilson (1927, J. Am. Stat. Assoc. 22:209) for a fraction of n samples::
+
+        (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n)
+
+    Metrics whose samples are other numbers than 0 and 1 have none.
+    """
+    samples = subject.table(table_names.SAMPLES)
+    values = samples[subject.primary.column]
+    if not values.dropna().isin([0, 1]).all():
+        nothing = grid * math.nan
+        return nothing, nothing
+    own = subject.design.names[0]
+    # The seeds of a group answer the same samples.
+    seeds = len(subject.members[own])
+    counts = values[samples["experiment"] == own].groupby(samples["user"]).count().loc[grid.index] / seeds
+    squared = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2
+    over = squared / counts.mask(counts == 0)
+    centre = grid.add(over / 2, axis=0).div(1 + over, axis=0)
+    inner = (grid * (1 - grid)).mul(over, axis=0).add(over**2 / 4, axis=0)
+    half = inner.pow(0.5).div(1 + over, axis=0)
+    return centre - half, centre + half

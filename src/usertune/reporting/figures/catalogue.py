@@ -8,7 +8,11 @@ FIGURES = Catalogue(
     "figure",
     {
         "accuracy_by_user": "usertune.reporting.figures.accuracy_by_user:draw",
+        "paired_gains": "usertune.reporting.figures.paired_gains:draw",
         "distance_distribution": "usertune.reporting.figures.distance_distribution:draw",
+        "accuracy_heat_map": "usertune.reporting.figures.accuracy_heat_map:draw",
+        "gain_by_samples": "usertune.reporting.figures.gain_by_samples:draw",
+        "error_map": "usertune.reporting.figures.error_map:draw",
         "loss_curves": "usertune.reporting.figures.loss_curves:draw",
     },
 )

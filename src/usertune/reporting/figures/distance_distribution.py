@@ -1,68 +1,96 @@
-"""The figure of how far answers are from their targets."""
+"""The figure of the accuracy at every radius around the target."""
 
 from __future__ import annotations
 
 import math
 
 import numpy as np
-import seaborn as sns
+import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from usertune.evaluation import table_names
-from usertune.reporting.figures.sheet import PALE, Subject, legend_above, new_figure, percent_scale, say
+from usertune.reporting.figures.axes import exact, handles_of, legend_above, legend_height, said
+from usertune.reporting.figures.sheet import INK, PALE, SMALL_FONT, Subject, new_figure
 from usertune.tasks.metrics import threshold_label
 
-TITLE = "Distance to the target"
+TITLE = "Accuracy at every radius"
 ALTERNATIVE = (
-    "Cumulative curves: for each experiment, the share of all samples that lie within a given distance of the target."
+    "Curves, one for each experiment: the share of answers within a distance of the target, for all distances from 0. "
+    "The legend has the area under each curve."
 )
 CAPTION = (
-    "How many of all samples lie within a distance of the target. Where a curve crosses the full vertical line it "
-    "shows the click accuracy. Unparsed answers lie within no distance, so a curve ends at the experiment's share of "
-    "parsed answers."
+    "Share of answers within a radius of the target (L2 distance in the 0-1000 space), as the mean over {users} with "
+    "{samples}. Vertical lines are the thresholds of the study, the primary one full. The area under a curve, in the "
+    "legend, is the mean share over the radii shown. Unparsed answers are within no radius."
 )
 READS = ()
+NEEDS = ("points",)
 
 LARGEST_INSIDE_DISTANCE = 1000 * math.sqrt(2)
-DISTANCE_STEP = 2.0
+RADII = 400
 
 
 def draw(subject: Subject) -> Figure:
-    """Draw, for each experiment, the share of all samples that lie within a distance of the target.
+    """Draw, for each experiment, the share of samples whose answer lies within every radius of the target.
 
-    Unparsed answers lie within no distance, so a curve ends at the experiment's parse rate (less the answers
-    further away than the diagonal of the 0-1000 square). Thresholds are marked, the primary one as a full line.
+    The share is the mean over users of the shares of their samples, of those that have a target point. Radii end at
+    four times the primary threshold, or above the largest one.
 
     Raises:
         UserError: the table of samples is missing, malformed or of another study.
     """
-    names, style = subject.design.names, subject.styles
+    names = subject.design.names
     samples = subject.table(table_names.SAMPLES)
-    figure = new_figure(height=4.3)
+    if not {"x", "y", "target_x", "target_y"} <= set(samples):
+        return said("no points in this task", subject)
+    samples = samples[samples["target_x"].notna()]
+    if not len(samples):
+        return said("no test sample has a point as its target", subject)
+    off = samples["x"] - samples["target_x"], samples["y"] - samples["target_y"]
+    away = pd.Series(np.hypot(*off), index=samples.index)
+    end = min(max(4 * subject.thresholds[0], 1.5 * max(subject.thresholds)), LARGEST_INSIDE_DISTANCE)
+    radii = np.unique([*np.linspace(0, end, RADII), *subject.thresholds])
+    handles = handles_of(subject)
+    figure = new_figure((2.2 if subject.narrow else 2.6) + legend_height(handles, subject.columns), subject.columns)
     axes = figure.subplots()
-    if "distance" not in samples:
-        say(axes, "no distances in this task")
-        return figure
-    steps = np.arange(0, LARGEST_INSIDE_DISTANCE + DISTANCE_STEP, DISTANCE_STEP)
-    rounded_up = np.ceil(samples["distance"] / DISTANCE_STEP) * DISTANCE_STEP
-    for name in names:
-        # Weights are shares of all samples, so unparsed answers count although they have no distance.
-        shares = rounded_up[samples["experiment"] == name].value_counts(normalize=True, dropna=False)
-        sns.ecdfplot(
-            x=steps, weights=shares.reindex(steps, fill_value=0), stat="count", ax=axes, label=name,
-            color=style[name].colour, linestyle=style[name].dashes, linewidth=1.8, marker=style[name].marker,
-            markevery=(36, 70), markersize=5, markeredgecolor="white",
+    for place, (name, handle) in enumerate(zip(names, handles, strict=True)):
+        own = samples["experiment"] == name
+        shares = shares_within(away[own], samples.loc[own, "user"], radii)
+        area = float(np.trapezoid(shares, radii) / end)
+        handle.set_label(f"{handle.get_label()} ({100 * area:.1f} %)")
+        style, every = subject.styles[name], len(radii) // 6
+        axes.plot(
+            radii, shares, color=style.colour, linestyle=style.dashes, linewidth=1.3, marker=style.marker,
+            markevery=(every // 2 + place * every // len(names), every), markersize=4, markeredgecolor="white",
+            markeredgewidth=0.4, label=name,
         )  # fmt: skip
     for index, threshold in enumerate(subject.thresholds):
-        axes.axvline(threshold, color=PALE, linewidth=1.0, linestyle="-" if index == 0 else ":", zorder=1)
+        axes.axvline(threshold, color=PALE, linewidth=0.9, linestyle="-" if index == 0 else ":", zorder=1)
         axes.annotate(
-            threshold_label(threshold), (threshold, 1), xycoords=("data", "axes fraction"), xytext=(3, -3),
-            textcoords="offset points", va="top", fontsize=8, color="#5f6672",
+            threshold_label(threshold), (threshold, 1), xycoords=("data", "axes fraction"), xytext=(2, -2),
+            textcoords="offset points", va="top", fontsize=SMALL_FONT, color=INK,
         )  # fmt: skip
-    axes.set_xlim(0, LARGEST_INSIDE_DISTANCE)
+    axes.set_xlim(0, end)
     axes.set_ylim(0, 1)
-    percent_scale(axes)
-    axes.set_xlabel("L2 distance to the target (0\N{EN DASH}1000 space)")
-    axes.set_ylabel("share of all samples within the distance")
-    legend_above(axes, len(names))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{exact(100 * value)} %"))
+    axes.set_xlabel("radius around the target (0\N{EN DASH}1000 space)")
+    axes.set_ylabel("answers within the radius")
+    legend_above(figure, handles, subject.columns, title="experiment (area under its curve)")
     return figure
+
+
+def shares_within(distances: pd.Series, users: pd.Series, radii: np.ndarray) -> np.ndarray:
+    """Return the share of samples within each radius, at it included, as the mean over users.
+
+    Args:
+        distances: distance of each sample, shape (N,); NaN where there is no answer, which is within no radius.
+        users: the user of each sample, shape (N,).
+        radii: shape (R,).
+    """
+    of_users = [
+        np.searchsorted(np.sort(own.dropna().to_numpy()), radii, side="right") / len(own)
+        for _, own in distances.groupby(users, sort=False)
+    ]
+    return np.asarray(np.mean(of_users, axis=0))

@@ -1,33 +1,39 @@
-"""The figure of the loss in training."""
+"""The figure of the loss and the learning rate in training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from usertune.core.errors import UserError
-from usertune.reporting.figures.sheet import Subject, legend_above, new_figure, say
+from usertune.reporting.figures.axes import handles_of, legend_above, legend_height, said
+from usertune.reporting.figures.sheet import INK, Subject, new_figure
 from usertune.reporting.style import Style
 
-TITLE = "Loss in training"
-ALTERNATIVE = "Line plot of training and validation loss over optimizer steps for each trained experiment."
+TITLE = "Loss and learning rate in training"
+ALTERNATIVE = (
+    "Line plots over optimizer steps for each trained experiment: training and validation loss, and below the learning "
+    "rate."
+)
 CAPTION = (
-    "Training loss of each optimizer step (pale) and its running mean, and the loss on the validation users (marks). "
-    "Test users have no part in it, except in trainings on folds of their own samples, for which it is the mean over "
-    "users and folds."
+    "Top: training loss (mean per answer token), each optimizer step (pale) and its running mean (line), and the loss "
+    "on the validation users (marks). Bottom: learning rate. Test users have no part in it, except in trainings on "
+    "folds of their own samples, for which it is the mean over users and folds."
 )
 READS = ("training_logs",)
+NEEDS = ("trainings",)
+
+COLUMNS = ["step", "split", "loss", "learning_rate"]
 
 
 def draw(subject: Subject) -> Figure:
-    """Draw the training loss (pale: every step, strong: running mean) and the validation loss (markers).
+    """Draw the training loss (pale: every step, strong: running mean), the validation loss and the learning rate.
 
     Raises:
         UserError: a training log is missing, malformed or of no experiment of the study.
@@ -40,50 +46,66 @@ def draw(subject: Subject) -> Figure:
         raise UserError(f"training logs: {', '.join(foreign)} is no experiment of this study; leave its log out")
     shown = {label: [path for name in own for path in logs.get(name, ())] for label, own in subject.members.items()}
     known = {label: paths for label, paths in shown.items() if paths}
-    figure = new_figure(height=4.3)
-    axes = figure.subplots()
     if not known:
-        say(axes, "no trained experiment in this study")
-        return figure
+        return said("no trained experiment in this study", subject)
+    handles = _legend(subject, known)
+    figure = new_figure((2.7 if subject.narrow else 3.3) + legend_height(handles, subject.columns), subject.columns)
+    losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for label, paths in known.items():
-        _draw_losses(axes, label, subject.styles[label], _mean_over_trainings([_read_log(path) for path in paths]))
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel("loss (mean per answer token)")
-    axes.set_xlim(left=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_above(axes, len(axes.get_legend_handles_labels()[0]))
+        log = _mean_over_trainings([_read_log(path) for path in paths])
+        _draw_losses(losses, subject.styles[label], log[log["split"] == "train"], log[log["split"] == "validation"])
+        rate = log[log["split"] == "train"].dropna(subset="learning_rate")
+        style = subject.styles[label]
+        rates.plot(rate["step"], rate["learning_rate"], color=style.colour, linestyle=style.dashes, linewidth=1.1)
+    losses.set_ylabel("loss")
+    rates.set_ylabel("learning rate")
+    rates.set_xlabel("optimizer step")
+    rates.set_xlim(left=0)
+    rates.set_ylim(bottom=0)
+    rates.xaxis.set_major_locator(MaxNLocator(5 if subject.narrow else 9, integer=True))
+    rates.yaxis.set_major_locator(MaxNLocator(3))
+    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
+    rates.yaxis.get_offset_text().set_fontsize(6.5)
+    figure.align_ylabels([losses, rates])
+    legend_above(figure, handles, subject.columns)
     return figure
 
 
+def _legend(subject: Subject, known: Collection[str]) -> list[Line2D]:
+    handles = zip(subject.design.names, handles_of(subject), strict=True)
+    return [
+        *(handle for name, handle in handles if name in known),
+        Line2D([], [], label="training", color=INK, linewidth=1.3),
+        Line2D([], [], label="validation", color=INK, linewidth=0.6, marker="o", markersize=4),
+    ]
+
+
 def _mean_over_trainings(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the losses of each step, averaged over the trainings (of users and folds, or seeds) that have the step."""
-    joined: pd.DataFrame = pd.concat(tables).groupby(["split", "step"], as_index=False).agg({"loss": "mean"})
+    """Return the numbers of each step, averaged over the trainings (of users, folds or seeds) that have the step."""
+    joined: pd.DataFrame = pd.concat(tables).groupby(["split", "step"], as_index=False).mean()
     return joined
 
 
-def _draw_losses(axes: Axes, name: str, style: Style, log: pd.DataFrame) -> None:
-    train, validation = (log[log["split"] == split] for split in ("train", "validation"))
+def _draw_losses(axes: Axes, style: Style, train: pd.DataFrame, validation: pd.DataFrame) -> None:
     window = max(1, len(train) // 50)
-    train = train.assign(smooth=train["loss"].rolling(window, min_periods=1, center=True).mean())
-    line: dict[str, Any] = {"x": "step", "estimator": None, "color": style.colour, "ax": axes}
+    smooth = train["loss"].rolling(window, min_periods=1, center=True).mean()
     if window > 1:
-        sns.lineplot(train, y="loss", alpha=0.22, linewidth=0.7, **line)
-    sns.lineplot(train, y="smooth", linewidth=1.6, linestyle=style.dashes, label=f"{name}, training", **line)
-    if len(validation):
-        sns.lineplot(
-            validation, y="loss", marker=style.marker, markersize=5.5, linewidth=0.9, markeredgewidth=0.6,
-            label=f"{name}, validation", **line,
-        )  # fmt: skip
+        axes.plot(train["step"], train["loss"], color=style.colour, alpha=0.2, linewidth=0.5, zorder=1)
+    axes.plot(train["step"], smooth, color=style.colour, linewidth=1.3, linestyle=style.dashes, zorder=2)
+    axes.plot(
+        validation["step"], validation["loss"], color=style.colour, marker=style.marker, markersize=4.5,
+        markeredgecolor="white", markeredgewidth=0.5, linewidth=0.6, zorder=3,
+    )  # fmt: skip
 
 
 def _read_log(path: Path) -> pd.DataFrame:
+    numbers = dict.fromkeys(("step", "loss", "learning_rate"), float)
     try:
-        log = pd.read_csv(path, dtype={"split": str, "step": float, "loss": float})
-        return log[["step", "split", "loss"]]
+        return pd.read_csv(path, dtype={"split": str, **numbers})[COLUMNS]
     except FileNotFoundError:
         raise UserError(f"{path}: this training log does not exist; run snakemake again so that it is made") from None
     except (KeyError, ValueError) as error:
         raise UserError(
-            f"{path}: not a training log with the columns step, split and loss ({error}); "
+            f"{path}: not a training log with the columns {', '.join(COLUMNS)} ({error}); "
             "delete the experiment's manifest and run snakemake again"
         ) from None

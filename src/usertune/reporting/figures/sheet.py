@@ -1,60 +1,73 @@
-"""What the figures share: their subject, their style, parts of axes, and how they are written.
+"""What a figure is about, and how it is laid out and written.
 
-Figures are kept out of the global state of pyplot, and equal inputs give equal SVG bytes.
+Figures are kept out of the global state of pyplot, and equal inputs give equal bytes.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
-import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from usertune.core.files import atomic_writer
+from usertune.core.manifest import read_manifest
 from usertune.evaluation import table_names
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.evaluation.tables import read_table, require_experiments
+from usertune.reporting.figure_files import each_file
 from usertune.reporting.recipe import FigureRecipe
 from usertune.reporting.shown import members_of, merged, shown_experiments
 from usertune.reporting.style import Style, styles
-from usertune.tasks.metrics import Metric
+from usertune.tasks.metrics import Metric, threshold_label
 
-PNG_DOTS_PER_INCH = 200
-WIDTH_IN_INCHES = 9.2
-# Letters in the width of a figure, and those that a mark of a legend takes.
-LINE_OF_LEGEND, LETTERS_OF_MARK = 105, 8
-INK, PALE = "#22262e", "#8a919e"
+PNG_DOTS_PER_INCH = 300
+# Columns of a page -> inches. Fonts have the same size in both.
+WIDTHS = {1: 3.3, 2: 6.9}
+FONT, SMALL_FONT = 7.5, 6.5
+INK, PALE, GRID = "#22262e", "#8a919e", "#e6e8ec"
 
 STYLE = {
-    **sns.axes_style(
-        "ticks",
-        rc={
-            "axes.edgecolor": PALE,
-            "axes.grid": True,
-            "axes.labelcolor": INK,
-            "axes.spines.right": False,
-            "axes.spines.top": False,
-            "font.family": ["DejaVu Sans"],
-            "grid.color": "#e6e8ec",
-            "text.color": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-        },
-    ),
-    "axes.linewidth": 0.8,
-    "font.size": 9.5,
-    "grid.linewidth": 0.7,
+    "axes.axisbelow": True,
+    "axes.edgecolor": PALE,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": FONT,
+    "font.family": ["DejaVu Sans"],
+    "font.size": FONT,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "hatch.color": PALE,
+    "legend.fontsize": SMALL_FONT,
     "legend.frameon": False,
+    "lines.solid_capstyle": "round",
+    # Type 3 fonts, which are matplotlib's default, are refused by some publishers. Letters of an SVG are paths: it
+    # looks the same without the font.
+    "pdf.fonttype": 42,
     "svg.fonttype": "path",
     "svg.hashsalt": "usertune",
+    "text.color": INK,
+    "xtick.color": INK,
+    "xtick.labelsize": SMALL_FONT,
+    "xtick.major.size": 2.5,
+    "ytick.color": INK,
+    "ytick.labelsize": SMALL_FONT,
+    "ytick.major.size": 2.5,
+}
+METADATA: dict[str, dict[str, None]] = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
 }
 
 
@@ -71,6 +84,7 @@ class Subject:
     """What a figure is about; of ``metrics`` and ``thresholds`` the primary one comes first.
 
     ``design`` has each group of experiments as one (see `usertune.reporting.shown`), and ``members`` their experiments.
+    ``columns`` is the width of the figure, see `WIDTHS`.
     """
 
     design: ComparisonDesign
@@ -81,6 +95,22 @@ class Subject:
     sources: Sources
     names: Sequence[str]
     groups: pd.DataFrame | None
+    columns: int = 2
+
+    @property
+    def primary(self) -> Metric:
+        """The primary metric."""
+        return self.metrics[0]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the figure is as wide as one column."""
+        return self.columns == 1
+
+    @property
+    def reference(self) -> str:
+        """The experiment that others are compared with: the baseline, or else the first."""
+        return self.design.baseline or self.design.names[0]
 
     def table(self, name: str) -> pd.DataFrame:
         """Read a table of the comparison, with the experiments of the design.
@@ -93,8 +123,45 @@ class Subject:
         require_experiments(table, path, self.names)
         return merged(table, name, self.members, self.groups)
 
+    def has_table(self, name: str) -> bool:
+        """Whether the comparison of this study has a table that only some have; others may have left theirs here."""
+        return name in read_manifest(self.sources.tables / table_names.MANIFEST).get("files", ())
 
-def subject_of(recipe: FigureRecipe, sources: Sources) -> Subject:
+    @cached_property
+    def by_user(self) -> pd.DataFrame:
+        """The primary metric of each user (rows) in each experiment (columns), and NaN where there is none.
+
+        Users are sorted by the reference, then by their mean.
+
+        Raises:
+            UserError: see `table`.
+        """
+        grid = self.table(table_names.USERS).pivot(index="user", columns="experiment", values=self.primary.name)
+        grid = grid.loc[list(self.design.users), self.design.names]
+        order = pd.DataFrame({"reference": grid[self.reference], "mean": grid.mean(axis=1)})
+        return grid.loc[order.sort_values(["reference", "mean"], ascending=False, kind="stable").index]
+
+    def caption(self, text: str) -> str:
+        """Fill the fields of a caption: ``{users}``, ``{samples}``, ``{interval}``, ``{metric}`` and ``{reference}``.
+
+        Raises:
+            UserError: see `table`.
+        """
+        if "{" not in text:
+            return text
+        summary = self.table(table_names.SUMMARY)
+        users, samples = int(summary["users"].max()), int(summary["samples"].max())
+        within = f" (within {threshold_label(self.primary.threshold)})" if self.primary.threshold is not None else ""
+        return text.format(
+            users=f"{users} test user{'s' * (users != 1)}",
+            samples=f"{samples:,} sample{'s' * (samples != 1)}",
+            interval=f"{100 * summary['confidence'].iloc[0]:g} % interval",
+            metric=f"{self.primary.title}{within}",
+            reference=self.reference,
+        )
+
+
+def subject_of(recipe: FigureRecipe, sources: Sources, columns: int = 2) -> Subject:
     """Return what the recipe of a figure says about it."""
     members = members_of(recipe, sources.tables)
     own = styles(recipe, recipe.colours)
@@ -107,46 +174,67 @@ def subject_of(recipe: FigureRecipe, sources: Sources) -> Subject:
         sources=sources,
         names=recipe.names,
         groups=read_table(sources.tables / table_names.GROUPS) if recipe.groups else None,
+        columns=columns,
     )
 
 
-def write_figure(draw: Callable[[Subject], Figure], subject: Subject, svg: Path, png: Path) -> None:
-    """Draw a figure in the style of the package, independent of the user's settings, and write it as SVG and PNG."""
+def write_figure(draw: Callable[[Subject], Figure], subject: Subject, name: str, folder: Path) -> list[Path]:
+    """Draw a figure in each width, and write all its files; see `usertune.reporting.figure_files`.
+
+    The style is that of the package, independent of the user's settings.
+    """
+    written = []
     with mpl.rc_context():
         # A matplotlibrc of the user must not change the figure.
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
-        figure = draw(subject)
-        FigureCanvasAgg(figure)
-        for path, options in (
-            (svg, {"format": "svg", "metadata": {"Date": None, "Creator": None}}),
-            (png, {"format": "png", "dpi": PNG_DOTS_PER_INCH, "metadata": {"Software": None}}),
-        ):
-            content = io.BytesIO()
-            figure.savefig(content, **options)
-            with atomic_writer(path) as handle:
-                handle.write(content.getvalue())
+        drawn: dict[int, Figure] = {}
+        for columns, kind, file in each_file(name):
+            if columns not in drawn:
+                drawn[columns] = laid_out(draw(replace(subject, columns=columns)))
+            with atomic_writer(folder / file) as handle:
+                handle.write(content_of(drawn[columns], kind))
+            written.append(folder / file)
+    return written
 
 
-def new_figure(height: float) -> Figure:
-    """Return an empty figure of the standard width; ``height`` in inches."""
-    return Figure(figsize=(WIDTH_IN_INCHES, height), layout="constrained")
+def content_of(figure: Figure, kind: str) -> bytes:
+    """Return the content of a figure's file of this format."""
+    content = io.BytesIO()
+    figure.savefig(content, format=kind, dpi=PNG_DOTS_PER_INCH, metadata=METADATA[kind])
+    return content.getvalue()
 
 
-def say(axes: Axes, text: str) -> None:
-    """Show a sentence in place of the axes, for a study that has nothing to draw."""
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=13, color=PALE)
+def laid_out(figure: Figure) -> Figure:
+    """Find the places of the axes once, not again for every format."""
+    FigureCanvasAgg(figure)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    return figure
 
 
-def percent_scale(axes: Axes) -> None:
-    """Write the fractions on the vertical axis as whole percentages."""
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+def new_figure(height: float, columns: int = 2) -> Figure:
+    """Return an empty figure as wide as so many columns (see `WIDTHS`); ``height`` in inches."""
+    engine = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02)
+    return Figure(figsize=(WIDTHS[columns], height), layout=engine)
 
 
-def legend_above(axes: Axes, entries: int) -> None:
-    """Put a legend with this number of entries above the axes, where it hides no data."""
-    # A legend that is wider than the figure would leave no room for the axes.
-    longest = max((len(label) for label in axes.get_legend_handles_labels()[1]), default=0)
-    columns = max(1, min(entries, 5, LINE_OF_LEGEND // (longest + LETTERS_OF_MARK)))
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.01), ncols=columns, borderaxespad=0, handletextpad=0.5)
+def short_names(names: Iterable[str], most: int = 10) -> list[str]:
+    """Return names of at most ``most`` letters, still different from one another; a UUID becomes ``3f2a91c0…``.
+
+    Names are cut at the end, in the middle or at the beginning, whichever keeps them different. If none does, they get
+    numbers.
+    """
+    full = list(names)
+    head = most // 2
+    tail = most - 1 - head
+    cuts: tuple[Callable[[str], str], ...] = (
+        lambda name: f"{name[: most - 1]}…",
+        lambda name: f"{name[:head]}…{name[-tail:]}",
+        lambda name: f"…{name[1 - most :]}",
+    )
+    for cut in cuts:
+        found = [name if len(name) <= most else cut(name) for name in full]
+        if len(set(found)) == len(set(full)):
+            return found
+    return [f"{name[: most - 1 - len(str(place))]}…{place}" for place, name in enumerate(full, 1)]

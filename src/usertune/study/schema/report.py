@@ -24,8 +24,10 @@ Colour = Annotated[str, BeforeValidator(_colour), WithJsonSchema({"type": "strin
 
 
 class FigureSettings(ConfigModel):
-    """Style of one figure."""
+    """Settings of one figure."""
 
+    draw: bool = True
+    """Whether the figure is made; figures that do not apply to a study never are (docs/figures.md)."""
     colours: dict[str, Colour] = {}  # noqa: RUF012 (pydantic copies it)
     """Experiment -> colour in this figure, as "#rrggbb"; other experiments keep the standard colours."""
 
@@ -52,4 +54,4 @@ class Report(ConfigModel):
     samples: Literal["all", "texts", "none"] = "all"
     """What the report shows of single test samples: `all`, with their screenshots; `texts`, without; or `none`."""
     figures: Figures = Figures()
-    """Styles of individual figures; a change redraws only the figure that it names."""
+    """Settings of individual figures; a change redraws only the figure that it names."""
