@@ -12,6 +12,7 @@ from usertune.evaluation.recipe import ComparisonDesign
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 BASELINE_COLOUR = "#5f6672"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+SCALES = {"s": 0.95, "^": 1.1, "D": 0.9, "v": 1.1, "P": 1.2, "X": 1.2, "*": 1.6}
 DASHES = ((0.0, ()), (0.0, (7.0, 1.5)), (0.0, (2.0, 1.0)), (0.0, (6.0, 1.5, 1.5, 1.5)))
 
 
@@ -22,6 +23,11 @@ class Style:
     colour: str
     marker: str
     dashes: tuple[float, tuple[float, ...]]
+
+    @property
+    def scale(self) -> float:
+        """How much larger the marker is drawn than a circle, so that all cover about as much."""
+        return SCALES.get(self.marker, 1.0)
 
 
 def styles(design: ComparisonDesign, colours: Mapping[str, str] | None = None) -> dict[str, Style]:

@@ -70,7 +70,7 @@ def _draw_all(axes: Axes, subject: Subject, summary: pd.DataFrame) -> None:
         low, high = found[f"{primary.name}_low"], found[f"{primary.name}_high"]
         axes.plot([low, high], [place, place], color=style.colour, linewidth=1.6, zorder=2)
         axes.plot(
-            [found[primary.name]], [place], color=style.colour, marker=style.marker, markersize=5.5,
+            [found[primary.name]], [place], color=style.colour, marker=style.marker, markersize=5.5 * style.scale,
             markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=3, clip_on=False, label=name,
         )  # fmt: skip
     axes.set_yticks(range(len(names)), short_names(names, 16 if subject.narrow else 30))
@@ -92,8 +92,8 @@ def _draw_named(axes: Axes, subject: Subject, grid: pd.DataFrame, confidence: fl
         if lows is not None and highs is not None:
             axes.hlines(places, lows[name], highs[name], color=style.colour, linewidth=0.6, alpha=0.6, zorder=2)
         axes.plot(
-            grid[name], places, color=style.colour, marker=style.marker, markersize=3.8, markeredgecolor="white",
-            markeredgewidth=0.35, linestyle="none", zorder=3, clip_on=False, label=name,
+            grid[name], places, color=style.colour, marker=style.marker, markersize=3.8 * style.scale,
+            markeredgecolor="white", markeredgewidth=0.35, linestyle="none", zorder=3, clip_on=False, label=name,
         )  # fmt: skip
     axes.set_yticks(range(len(grid)), short_names(grid.index, 10 if subject.narrow else 16))
     axes.set_ylim(len(grid) - 0.5, -0.5)
@@ -110,10 +110,11 @@ def _draw_ranked(axes: Axes, subject: Subject, grid: pd.DataFrame) -> np.ndarray
     for name in subject.design.names:
         style = subject.styles[name]
         axes.plot(
-            grid[name], ranks, color=style.colour, marker=style.marker, markersize=3.2, markeredgecolor="white",
-            markeredgewidth=0.3, linestyle="none", zorder=3, clip_on=False, label=name,
+            grid[name], ranks, color=style.colour, marker=style.marker, markersize=3.2 * style.scale,
+            markeredgecolor="white", markeredgewidth=0.3, linestyle="none", zorder=3, clip_on=False, label=name,
         )  # fmt: skip
-    axes.yaxis.set_major_locator(MaxNLocator(9, integer=True))
+    ticks = MaxNLocator(9, integer=True).tick_values(1, len(grid))
+    axes.set_yticks([1, *(tick for tick in ticks if 1 < tick <= len(grid))])
     axes.set_ylim(len(grid) + 1, 0)
     axes.set_ylabel(f"rank of the {len(grid)} test users by {short_names([subject.reference], 20)[0]}")
     axes.grid(axis="y", visible=False)

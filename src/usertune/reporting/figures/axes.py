@@ -79,10 +79,19 @@ def highest(metric: Metric, *values: Any) -> float:
 def handles_of(subject: Subject) -> list[Line2D]:
     """Return the entries of a legend of the experiments, in their order."""
     labels = short_names(subject.design.names, 18 if subject.narrow else 30)
-    marks: dict[str, Any] = {"markersize": 4.5, "markeredgecolor": "white", "markeredgewidth": 0.4, "linewidth": 1.3}
+    marks: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.4, "linewidth": 1.3}
     styles = [subject.styles[name] for name in subject.design.names]
     return [
-        Line2D([], [], color=own.colour, marker=own.marker, linestyle=own.dashes, label=label, **marks)
+        Line2D(
+            [],
+            [],
+            color=own.colour,
+            marker=own.marker,
+            linestyle=own.dashes,
+            label=label,
+            markersize=4.5 * own.scale,
+            **marks,
+        )
         for own, label in zip(styles, labels, strict=True)
     ]
 

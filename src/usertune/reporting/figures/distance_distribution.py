@@ -51,19 +51,21 @@ def draw(subject: Subject) -> Figure:
     away = pd.Series(np.hypot(*off), index=samples.index)
     end = min(max(4 * subject.thresholds[0], 1.5 * max(subject.thresholds)), LARGEST_INSIDE_DISTANCE)
     radii = np.unique([*np.linspace(0, end, RADII), *subject.thresholds])
-    handles = handles_of(subject)
+    handles, curves = handles_of(subject), []
+    for name, handle in zip(names, handles, strict=True):
+        own = samples["experiment"] == name
+        curves.append(shares_within(away[own], samples.loc[own, "user"], radii))
+        area = float(np.trapezoid(curves[-1], radii) / end)
+        handle.set_label(f"{handle.get_label()} ({100 * area:.1f} %)")
     figure = new_figure((2.2 if subject.narrow else 2.6) + legend_height(handles, subject.columns), subject.columns)
     axes = figure.subplots()
-    for place, (name, handle) in enumerate(zip(names, handles, strict=True)):
-        own = samples["experiment"] == name
-        shares = shares_within(away[own], samples.loc[own, "user"], radii)
-        area = float(np.trapezoid(shares, radii) / end)
-        handle.set_label(f"{handle.get_label()} ({100 * area:.1f} %)")
-        style, every = subject.styles[name], len(radii) // 6
+    every = len(radii) // 6
+    for place, (name, shares) in enumerate(zip(names, curves, strict=True)):
+        style = subject.styles[name]
         axes.plot(
             radii, shares, color=style.colour, linestyle=style.dashes, linewidth=1.3, marker=style.marker,
-            markevery=(every // 2 + place * every // len(names), every), markersize=4, markeredgecolor="white",
-            markeredgewidth=0.4, label=name,
+            markevery=(every // 2 + place * every // len(names), every), markersize=4 * style.scale,
+            markeredgecolor="white", markeredgewidth=0.4, label=name,
         )  # fmt: skip
     for index, threshold in enumerate(subject.thresholds):
         axes.axvline(threshold, color=PALE, linewidth=0.9, linestyle="-" if index == 0 else ":", zorder=1)

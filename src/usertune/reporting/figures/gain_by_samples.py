@@ -65,7 +65,7 @@ def _draw_panel(axes: Axes, subject: Subject, name: str, title: str, samples: pd
     axes.axhline(0, color=INK, linewidth=0.7, zorder=1)
     axes.axhline(gains.mean(), color=style.colour, linewidth=0.9, linestyle=(0, (3, 2)), zorder=1)
     axes.plot(
-        samples, gains, color=style.colour, marker=style.marker, markersize=3.6, markeredgecolor="white",
+        samples, gains, color=style.colour, marker=style.marker, markersize=3.6 * style.scale, markeredgecolor="white",
         markeredgewidth=0.3, linestyle="none", zorder=2, label=name,
     )  # fmt: skip
     axes.set_title(title, fontsize=SMALL_FONT, loc="left", pad=2)

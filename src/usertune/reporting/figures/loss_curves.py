@@ -93,7 +93,7 @@ def _draw_losses(axes: Axes, style: Style, train: pd.DataFrame, validation: pd.D
         axes.plot(train["step"], train["loss"], color=style.colour, alpha=0.2, linewidth=0.5, zorder=1)
     axes.plot(train["step"], smooth, color=style.colour, linewidth=1.3, linestyle=style.dashes, zorder=2)
     axes.plot(
-        validation["step"], validation["loss"], color=style.colour, marker=style.marker, markersize=4.5,
+        validation["step"], validation["loss"], color=style.colour, marker=style.marker, markersize=4.5 * style.scale,
         markeredgecolor="white", markeredgewidth=0.5, linewidth=0.6, zorder=3,
     )  # fmt: skip
 

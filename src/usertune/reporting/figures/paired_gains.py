@@ -51,7 +51,7 @@ def draw(subject: Subject) -> Figure:
         if not pd.isna(row["low"]):
             axes.plot([row["low"], row["high"]], [place, place], color=style.colour, linewidth=1.6, zorder=2)
         axes.plot(
-            [row["difference"]], [place], color=style.colour, marker=style.marker, markersize=5.5,
+            [row["difference"]], [place], color=style.colour, marker=style.marker, markersize=5.5 * style.scale,
             markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=3, label=row["experiment"],
         )  # fmt: skip
         axes.annotate(
