@@ -16,6 +16,7 @@ import pytest
 from usertune.data.readers.catalogue import READERS
 from usertune.inference.engines.catalogue import ENGINES
 from usertune.pipeline.plug_ins import current_code
+from usertune.reporting.figure_files import figure_files
 from usertune.study.load import study_from_config
 from usertune.tasks.catalogue import TASKS
 
@@ -168,7 +169,7 @@ def test_an_engine_of_the_page_has_settings_for_one_experiment(made: dict[str, A
 
 def test_a_figure_of_the_page_is_drawn_and_reported_with_its_own_words(made: dict[str, Any]) -> None:
     manifest = made["figure"]
-    assert set(manifest["files"]) == {"samples_by_user.svg", "samples_by_user.png"}
+    assert set(manifest["files"]) == set(figure_files("samples_by_user").values())
     for key in ("title", "alternative", "caption"):
         assert manifest[key] in made["report"]
     assert manifest["title"] == "Samples of each user"

@@ -21,8 +21,8 @@ from usertune.core.manifest import OLD_FORMAT, read_result, write_result
 from usertune.pipeline import steps
 from usertune.pipeline.plug_ins import current_code
 from usertune.pipeline.recipes import AuditRecipe
-from usertune.reporting.figures.catalogue import FIGURES
 from usertune.runtime.provenance import installed_versions
+from usertune.study.schema.report import FIGURE_NAMES
 
 
 def weights() -> Path:
@@ -243,7 +243,7 @@ def test_results_made_with_other_code_are_kept_and_named(
 @pytest.mark.parametrize(
     ("step", "stale"),
     [
-        ("score", {"score": 12, "compare": 1, "figure": len(FIGURES), "report": 1}),
+        ("score", {"score": 12, "compare": 1, "figure": len(FIGURE_NAMES), "report": 1}),
         ("compare", {"compare": 1}),
         ("figure:loss_curves", {"figure": 1}),
         ("report", {"report": 1}),

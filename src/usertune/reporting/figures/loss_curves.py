@@ -53,9 +53,9 @@ def draw(subject: Subject) -> Figure:
     losses, rates = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     for label, paths in known.items():
         log = _mean_over_trainings([_read_log(path) for path in paths])
-        _draw_losses(losses, subject.styles[label], log[log["split"] == "train"], log[log["split"] == "validation"])
-        rate = log[log["split"] == "train"].dropna(subset="learning_rate")
-        style = subject.styles[label]
+        train, validation = (log[log["split"] == split] for split in ("train", "validation"))
+        style, rate = subject.styles[label], train.dropna(subset="learning_rate")
+        _draw_losses(losses, style, train, validation)
         rates.plot(rate["step"], rate["learning_rate"], color=style.colour, linestyle=style.dashes, linewidth=1.1)
     losses.set_ylabel("loss")
     rates.set_ylabel("learning rate")
