@@ -68,7 +68,7 @@ def words_of(figure: Figure) -> str:
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> SyntheticStudy:
     """A study with tables."""
-    study = SyntheticStudy(tmp_path_factory.mktemp("figures")).write()
+    study = SyntheticStudy(tmp_path_factory.mktemp("figures"), fewer={"ana": 7}).write()
     study.compare()
     return study
 
@@ -108,7 +108,7 @@ def test_every_figure_has_each_format_in_both_widths_with_fonts_and_a_caption(
                 assert b"/FontFile2" in content
                 assert b"/Type3" not in content
     captions = {name: read_result(compared.root / f"figures/{name}.manifest.json")["caption"] for name in FIGURES}
-    assert captions["accuracy_by_user"].startswith("click accuracy (within 140) of 4 test users with 48 samples. ")
+    assert captions["accuracy_by_user"].startswith("click accuracy (within 140) of 4 test users with 43 samples. ")
     assert "95 % interval" in captions["accuracy_by_user"]
     assert "sorted by vanilla" in captions["accuracy_by_user"]
     assert not any("{" in caption for caption in captions.values())
@@ -161,7 +161,6 @@ def test_radius_curves_cross_the_accuracies_of_the_tables_and_end_at_the_parse_r
     summary = subject.table("summary.csv").set_index("experiment")
     for name in subject.design.names:
         radii, shares = (np.asarray(data) for data in curves[name].get_data())
-        # Users have equally many samples, so the mean over users is the one over samples.
         assert shares[radii == 140] == pytest.approx(summary["click_accuracy"][name])
         assert shares[radii == 70.5] == pytest.approx(summary["click_accuracy_at_70.5"][name])
         assert shares[-1] == pytest.approx(summary["parse_rate"][name])
@@ -203,19 +202,21 @@ def test_gains_are_the_numbers_of_the_table_of_differences(compared: SyntheticSt
         assert f"{subject.primary.difference(row['difference'])}  " in words_of(axes.figure)
     # The other way round, where the baseline is not the first experiment.
     turned = replace(subject, design=subject.design.model_copy(update={"experiments": subject.design.experiments[1:]}))
-    rows = {row["experiment"]: row for row in paired_gains.comparisons(turned)}
+    stated, others = paired_gains.comparisons(turned)
+    rows = {row["experiment"]: row for row in others}
+    assert not stated
     assert turned.reference == "lora"
     assert rows["vanilla"]["difference"] == pytest.approx(-gains.loc["lora", "difference"])
     assert rows["vanilla"]["low"] == pytest.approx(-gains.loc["lora", "high"])
 
 
 def test_gains_of_users_are_against_their_samples(subject: Subject) -> None:
-    panels = gain_by_samples.draw(subject).axes
     grid = subject.by_user
+    panels = gain_by_samples.draw(subject).axes
     for panel, name in zip(panels, ["lora", "full_tuned"], strict=True):
         points = next(line for line in panel.lines if line.get_label() == name)
         assert list(points.get_ydata()) == pytest.approx(list(grid[name] - grid["vanilla"]))
-        assert set(points.get_xdata()) == {12}
+        assert dict(zip(grid.index, points.get_xdata(), strict=True)) == {"1": 12, "2": 12, "10": 12, "ana": 7}
     first, second = pd.Series([1, 2, 3, 4, 100]), pd.Series([2, 1, 4, 3, 5])
     # From scipy.stats.spearmanr.
     assert gain_by_samples.rank_correlation(first, second) == pytest.approx(0.8)

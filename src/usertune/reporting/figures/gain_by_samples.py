@@ -41,8 +41,8 @@ def draw(subject: Subject) -> Figure:
         return said("one experiment: there is nothing to compare it with", subject)
     table = subject.table(table_names.USERS)
     samples = table[table["experiment"] == subject.reference].set_index("user")["samples"]
-    if len(samples) < 2:
-        return said("one test user: there is nothing to compare the user with", subject)
+    if samples.nunique() < 2:
+        return said(f"every test user has {samples.iloc[0]:,.0f} samples: gain cannot depend on their number", subject)
     gains = subject.by_user.sub(subject.by_user[subject.reference], axis=0)
     rows, per_row = rows_of(len(others), (2 if len(others) <= 6 else 3) if subject.narrow else 5)
     figure = new_figure(0.35 + rows * (1.35 if subject.narrow else 1.5), subject.columns)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from usertune.evaluation import table_names
 from usertune.evaluation.tables import read_table, records
 from usertune.reporting.figures.axes import gain_label, gain_scale, said
-from usertune.reporting.figures.sheet import INK, SMALL_FONT, Subject, new_figure, short_names
+from usertune.reporting.figures.sheet import INK, PALE, SMALL_FONT, Subject, new_figure, short_names
 from usertune.reporting.style import BASELINE_COLOUR, Style
 
 TITLE = "Paired gains"
@@ -21,43 +21,38 @@ ALTERNATIVE = (
     "same samples, its interval, and a line at no difference. The numbers are in the table Differences."
 )
 CAPTION = (
-    "Differences in {metric} on the same samples, with their {interval}, which takes users, not samples, as "
-    "independent ({users} with {samples}). An interval that excludes the line at 0 shows a difference. p, where given, "
-    "is that of an exact sign-flip test over users, corrected by Holm's method where several comparisons are stated."
+    "Differences in {metric} on the same samples: mean over users with its {interval} (Student's t over users; {users} "
+    "with {samples}). An interval that excludes the line at 0 shows a difference. p is that of the exact sign-flip "
+    "test over users, corrected by Holm's method for the comparisons that the study states; others, below the dotted "
+    "line, have none."
 )
 READS = ()
 NEEDS = ("comparisons",)
 
-ROW = 0.19
+# Inches.
+ROW, TWO_LINES = 0.19, 0.27
 PLAIN = Style(BASELINE_COLOUR, "o", (0.0, ()))
 
 
 def draw(subject: Subject) -> Figure:
-    """Draw the comparisons that the study states, or else each experiment against the reference.
+    """Draw the comparisons that the study states, then the other experiments against the reference.
 
     Raises:
         UserError: the table of differences or of the hypothesis is missing or malformed.
     """
-    rows = comparisons(subject)
+    stated, others = comparisons(subject)
+    rows = [*stated, *others]
     if not rows:
         return said("one experiment: there is nothing to compare it with", subject)
     references = {row["baseline"] for row in rows}
     common = references.pop() if len(references) == 1 else ""
-    figure = new_figure(0.55 + ROW * (len(rows) + 0.6), subject.columns)
+    figure = new_figure(0.55 + (ROW if common else TWO_LINES) * (len(rows) + 0.6), subject.columns)
     axes = figure.subplots()
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    if stated and others:
+        axes.axhline(len(stated) - 0.5, color=PALE, linewidth=0.8, linestyle=":", zorder=1)
     for place, row in enumerate(rows):
-        style = _style(subject, row["experiment"])
-        if not pd.isna(row["low"]):
-            axes.plot([row["low"], row["high"]], [place, place], color=style.colour, linewidth=1.6, zorder=2)
-        axes.plot(
-            [row["difference"]], [place], color=style.colour, marker=style.marker, markersize=5.5 * style.scale,
-            markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=3, label=row["experiment"],
-        )  # fmt: skip
-        axes.annotate(
-            _in_words(subject, row), (1, place), xycoords=("axes fraction", "data"), xytext=(5, 0),
-            textcoords="offset points", va="center", fontsize=SMALL_FONT, annotation_clip=False,
-        )  # fmt: skip
+        _draw_row(axes, subject, place, row)
     axes.set_yticks(range(len(rows)), _labels(rows, common, 16 if subject.narrow else 30))
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.margins(x=0.08)
@@ -69,21 +64,41 @@ def draw(subject: Subject) -> Figure:
     return figure
 
 
-def comparisons(subject: Subject) -> list[dict[str, Any]]:
-    """Return the rows of the tables that are drawn, each with the experiment that is compared first.
+def _draw_row(axes: Axes, subject: Subject, place: int, row: Mapping[str, Any]) -> None:
+    style = _style(subject, row["experiment"])
+    axes.plot([row["low"], row["high"]], [place, place], color=style.colour, linewidth=1.6, zorder=2)
+    axes.plot(
+        [row["difference"]], [place], color=style.colour, marker=style.marker, markersize=5.5 * style.scale,
+        markeredgecolor="white", markeredgewidth=0.5, linestyle="none", zorder=3, label=row["experiment"],
+    )  # fmt: skip
+    axes.annotate(
+        _in_words(subject, row), (1, place), xycoords=("axes fraction", "data"), xytext=(5, 0),
+        textcoords="offset points", va="center", fontsize=SMALL_FONT, annotation_clip=False,
+    )  # fmt: skip
 
-    They are those of the hypothesis, if it states comparisons; else each experiment against the reference.
+
+Rows = list[dict[str, Any]]
+
+
+def comparisons(subject: Subject) -> tuple[Rows, Rows]:
+    """Return the rows of the tables that are drawn: those that the hypothesis states, and the others.
+
+    The others are the experiments and groups of figures, each against the reference.
 
     Raises:
         UserError: a table is missing or malformed.
     """
-    stated = subject.sources.tables / table_names.HYPOTHESIS
-    if subject.has_table(table_names.HYPOTHESIS):
-        return records(read_table(stated))
-    table = read_table(subject.sources.tables / table_names.DIFFERENCES)
-    reference = subject.reference
-    rows = [row if row["baseline"] == reference else _turned(row) for row in records(table)]
-    return [row for row in rows if row["baseline"] == reference]
+    tables, reference = subject.sources.tables, subject.reference
+    has_stated = subject.has_table(table_names.HYPOTHESIS)
+    stated = records(read_table(tables / table_names.HYPOTHESIS)) if has_stated else []
+    known = {frozenset((row["experiment"], row["baseline"])) for row in stated}
+    shown = {*subject.members, *(own[0] for own in subject.members.values() if len(own) == 1)}
+    others = []
+    for row in records(read_table(tables / table_names.DIFFERENCES)):
+        pair = {row["experiment"], row["baseline"]}
+        if reference in pair <= shown and frozenset(pair) not in known:
+            others.append(row if row["baseline"] == reference else _turned(row))
+    return stated, others
 
 
 def _turned(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +125,7 @@ def _labels(rows: Sequence[Mapping[str, Any]], common: str, most: int) -> list[s
 def _in_words(subject: Subject, row: Mapping[str, Any]) -> str:
     primary = subject.primary
     interval = "" if pd.isna(row["low"]) else primary.difference_interval(row["low"], row["high"])
-    p = next((row[key] for key in ("p_holm", "p") if not pd.isna(row.get(key, np.nan))), None)
-    test = "" if p is None else f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    p = row["p_holm"]
+    test = "" if pd.isna(p) else f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
     words = [primary.difference(row["difference"]), "" if subject.narrow else interval or "(no interval)", test]
     return "  ".join(filter(None, words))
