@@ -22,7 +22,7 @@ ALTERNATIVE = (
     "Users."
 )
 CAPTION = (
-    "{metric} of {users} with {samples}. Top: mean over users of each experiment, each user with equal weight, with its "
+    "{metric} of {users} with {samples}. Top: mean over users of each experiment, each user with equal weight, and its "
     "{interval} (Student's t over users). Below: each user, sorted by {reference}; up to 40 users are named, and with "
     "up to 8 experiments lines are Wilson intervals at the same level, which take a user's samples as independent."
 )
