@@ -19,10 +19,11 @@ from usertune.evaluation.group_table import groups_table
 from usertune.evaluation.groups import chosen_experiments, groups_markdown, validation_loss, values_of_samples
 from usertune.evaluation.lineage import lineage_in_words, lineage_of
 from usertune.evaluation.paired import Answers, differences_table, stated_pairs
+from usertune.evaluation.paper_tables import paper_tables
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import CompareRecipe, ComparisonDesign
 from usertune.evaluation.summary_table import summary_table, users_table
-from usertune.evaluation.summary_text import latex, markdown
+from usertune.evaluation.summary_text import markdown
 from usertune.evaluation.tables import read_texts, with_numbers
 from usertune.tasks.metrics import Metric, threshold_label
 
@@ -51,9 +52,9 @@ def compare(
     Writes:
         ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one
         row an experiment, see `summary_table`), ``differences.csv`` (one row a pair, see `differences_table`),
-        and the summary rounded for people (``summary.md``) and papers (``summary.tex``). Studies with groups also have
-        ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.group_table`), those with a matrix of adapters
-        ``adapter_matrix.csv`` and ``.md`` (see `usertune.evaluation.adapter_matrix`), and those whose hypothesis names
+        and those rounded for people (``.md``) and papers (``.tex``; ``metrics.tex`` has all metrics). Studies with
+        groups also have ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.group_table`), those with a matrix
+        of adapters ``adapter_matrix.csv`` and ``.md`` (see `usertune.evaluation.adapter_matrix`), and those whose hypothesis names
         comparisons ``hypothesis.csv``, which is their rows of ``differences.csv``. ``manifest.json`` is written last
         and holds their lineage. The column ``provenance`` of each CSV names that manifest's fingerprint.
 
@@ -101,7 +102,8 @@ def _as_texts(
     lines, note = lineage_in_words(lineage), reading_note(recipe, summary)
     found[table_names.SUMMARY_MD] = markdown(summary, metrics, note) + "\n<!--\n" + "\n".join(lines) + "\n-->\n"
     found |= _further_markdown(recipe, metrics[0], tables)
-    found[table_names.SUMMARY_TEX] = "".join(f"% {line}\n" for line in lines) + latex(summary, metrics, note)
+    for name, text in paper_tables(tables, metrics, note).items():
+        found[name] = "".join(f"% {line}\n" for line in lines if name.endswith(".tex")) + text
     return found
 
 

@@ -1,4 +1,4 @@
-"""The summary, rounded, for people (Markdown) and for papers (LaTeX)."""
+"""The summary, rounded, for people."""
 
 from __future__ import annotations
 
@@ -18,15 +18,6 @@ def markdown(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str
     sides = ["left", "left", *["right"] * (len(shown.columns) - 2)]
     table = shown.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=sides)
     return f"{table}\n\n{note}\n"
-
-
-def latex(summary: pd.DataFrame, metrics: Sequence[Metric], note: str) -> str:
-    """Return the summary, rounded, as a LaTeX ``tabular`` in the style of the booktabs package."""
-    shown = _rounded(summary, metrics)
-    style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    table = style.to_latex(hrules=True, column_format=f"ll{'r' * (len(shown.columns) - 2)}")
-    # LaTeX has no glyph for the minus sign in most text fonts.
-    return rf"% Needs \usepackage{{booktabs}}. {note}" + "\n" + table.replace("\N{MINUS SIGN}", "$-$")
 
 
 def _rounded(summary: pd.DataFrame, metrics: Sequence[Metric]) -> pd.DataFrame:

@@ -2,8 +2,11 @@
 
 SUMMARY, SUMMARY_MD, SUMMARY_TEX = "summary.csv", "summary.md", "summary.tex"
 DIFFERENCES, USERS, SAMPLES = "differences.csv", "users.csv", "samples.csv"
+DIFFERENCES_MD, DIFFERENCES_TEX = "differences.md", "differences.tex"
+USERS_MD, USERS_TEX, METRICS_TEX = "users.md", "users.tex", "metrics.tex"
 # Only in studies that have groups, a matrix of adapters, or a hypothesis with comparisons.
 GROUPS, GROUPS_MD, HYPOTHESIS = "groups.csv", "groups.md", "hypothesis.csv"
 MATRIX, MATRIX_MD = "adapter_matrix.csv", "adapter_matrix.md"
 MANIFEST = "manifest.json"
-TABLES = (SUMMARY, SUMMARY_MD, SUMMARY_TEX, DIFFERENCES, USERS, SAMPLES)
+PAPERS = (METRICS_TEX, DIFFERENCES_MD, DIFFERENCES_TEX, USERS_MD, USERS_TEX)
+TABLES = (SUMMARY, SUMMARY_MD, SUMMARY_TEX, DIFFERENCES, USERS, SAMPLES, *PAPERS)

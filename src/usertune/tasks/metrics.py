@@ -79,8 +79,8 @@ class Metric:
 
     @property
     def heading(self) -> str:
-        """Title and unit, for the head of a column."""
-        return f"{self.title} {self.unit}".rstrip()
+        """Title and unit, for the head of a column: ``accuracy at 70 (%)``."""
+        return f"{self.title} ({self.unit})" if self.unit else self.title
 
     @property
     def condition(self) -> str:

@@ -122,7 +122,7 @@ def test_tables_and_report_show_boxes_and_the_reference_as_columns_of_their_own(
         assert row["pigg_mean_l2_by_user"] == pytest.approx(of_users["pigg_mean_l2"].mean())
     assert "In box: over " in page
     assert "samples with the box of the element." in page
-    assert "PIGG accuracy, mean of users, %" in page
+    assert "PIGG accuracy, mean of users (%)" in page
     assert "those of the reference experiment" in page
     assert page.count("<rect") >= 2
     assert "in the box" in page
