@@ -50,13 +50,13 @@ def compare(
             They are in no table of test users.
 
     Writes:
-        ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one
-        row an experiment, see `summary_table`), ``differences.csv`` (one row a pair, see `differences_table`),
-        and those rounded for people (``.md``) and papers (``.tex``; ``metrics.tex`` has all metrics). Studies with
-        groups also have ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.group_table`), those with a matrix
-        of adapters ``adapter_matrix.csv`` and ``.md`` (see `usertune.evaluation.adapter_matrix`), and those whose hypothesis names
-        comparisons ``hypothesis.csv``, which is their rows of ``differences.csv``. ``manifest.json`` is written last
-        and holds their lineage. The column ``provenance`` of each CSV names that manifest's fingerprint.
+        ``samples.csv`` (all rows), ``users.csv`` (metrics of each experiment and user), ``summary.csv`` (one row an
+        experiment, see `summary_table`), ``differences.csv`` (one row a pair, see `differences_table`), and those
+        rounded for people (``.md``) and papers (``.tex``; ``metrics.tex`` has all metrics). Studies with groups also
+        have ``groups.csv`` and ``groups.md`` (see `usertune.evaluation.group_table`), those with a matrix of adapters
+        ``adapter_matrix.csv`` and ``.md`` (see `usertune.evaluation.adapter_matrix`), and those whose hypothesis
+        names comparisons ``hypothesis.csv``, which is their rows of ``differences.csv``. ``manifest.json`` is written
+        last and holds their lineage. The column ``provenance`` of each CSV names that manifest's fingerprint.
 
     Raises:
         UserError: a score is missing, foreign, given twice, damaged, or of other tasks or thresholds; or the primary

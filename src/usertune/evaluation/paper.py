@@ -204,7 +204,11 @@ def _format(frame: pd.DataFrame, column: Column) -> str:
 
 def escaped(text: str) -> str:
     """Return a text for LaTeX, in which lines may break after underscores."""
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special: dict[str, str | int | None] = {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+    }
     special |= {character: f"\\{character}" for character in "&%$#{}"}
     special |= {"_": r"\_\allowbreak{}", "<": "$<$", ">": "$>$"}
     special |= {"\N{HORIZONTAL ELLIPSIS}": r"\dots{}", "\N{MINUS SIGN}": "$-$", "\N{EN DASH}": "--"}

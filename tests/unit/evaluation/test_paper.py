@@ -18,6 +18,7 @@ from usertune.evaluation.paper import (
     Paper,
     escaped,
     latex_table,
+    markdown_table,
     plain,
     short_ids,
     significance,
