@@ -117,7 +117,12 @@ def of_users(users: pd.DataFrame, primary: Metric) -> Paper:
             bold[names[index]].add(place)
     columns = [Column(USER, "user"), Column(SAMPLES, "samples", number=True)]
     columns += [Column(name, name.replace("_", " "), number=True) for name in names]
-    return Paper(frame, columns, f"{primary.heading[:1].upper()}{primary.heading[1:]} of each test user. Bold: the best of a user.", bold)
+    return Paper(
+        frame,
+        columns,
+        f"{primary.heading[:1].upper()}{primary.heading[1:]} of each test user. Bold: the best of a user.",
+        bold,
+    )
 
 
 def of_differences(differences: pd.DataFrame, primary: Metric) -> Paper:
