@@ -23,6 +23,7 @@ COMMANDS = {
     "check": "usertune.cli.check",
     "import": "usertune.cli.import_",
     "export": "usertune.cli.export",
+    "compare": "usertune.cli.compare",
     "serve": "usertune.cli.serve",
     "track": "usertune.cli.track",
     "users": "usertune.cli.users",
