@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from usertune.core.files import write_text
-from usertune.exchange.compare_studies import Results, comparison, differences, overlap_of, pairs_of, shown_rows
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from usertune.exchange.compare_studies import Results
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Print the comparison."""
+    # Imported here, because it imports pandas.
+    from usertune.exchange.compare_studies import Results, comparison, differences, overlap_of, pairs_of
+
     first, second = Results(arguments.first), Results(arguments.second)
     pairs, shared = pairs_of(first, second, arguments.pair), overlap_of(first, second)
     found = comparison(first, second, pairs, shared)
@@ -58,6 +65,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _table(first: Results, found: pd.DataFrame) -> Table:
+    from usertune.exchange.compare_studies import shown_rows
+
     metric = first.primary
     level = f"{100 * first.recipe.confidence:g} % interval"
     table = Table(title=f"{metric.heading}, mean over users on these samples", box=None, title_justify="left")
