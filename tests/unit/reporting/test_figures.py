@@ -108,7 +108,7 @@ def test_every_figure_has_each_format_in_both_widths_with_fonts_and_a_caption(
                 assert b"/FontFile2" in content
                 assert b"/Type3" not in content
     captions = {name: read_result(compared.root / f"figures/{name}.manifest.json")["caption"] for name in FIGURES}
-    assert captions["accuracy_by_user"].startswith("click accuracy (within 140) of 4 test users with 43 samples. ")
+    assert captions["accuracy_by_user"].startswith("Click accuracy (within 140) of 4 test users with 43 samples. ")
     assert "95 % interval" in captions["accuracy_by_user"]
     assert "sorted by vanilla" in captions["accuracy_by_user"]
     assert not any("{" in caption for caption in captions.values())
@@ -268,12 +268,13 @@ def test_studies_without_answers_or_points_are_drawn(subject: Subject, tmp_path:
     nothing = {**dict.fromkeys(("x", "y", "distance"), np.nan), "parsed": 0, "hit_140": 0, "hit_70.5": 0}
     for path in subject.sources.tables.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    own = replace(subject, columns=1, sources=Sources(tmp_path, subject.sources.training_logs))
+    own = replace(subject, columns=1, sources=Sources(tmp_path, subject.sources.training_logs), read={})
     samples.assign(**nothing).to_csv(tmp_path / "samples.csv", index=False)
     users = read_table(tmp_path / "users.csv")
     users.assign(click_accuracy=0.0).to_csv(tmp_path / "users.csv", index=False)
     for name in FIGURES:
         assert svg_of(name, own)
+    own = replace(own, read={})
     users.assign(click_accuracy=np.nan).to_csv(tmp_path / "users.csv", index=False)
     samples.drop(columns=["x", "y", "target_x", "target_y"]).to_csv(tmp_path / "samples.csv", index=False)
     for name in FIGURES:

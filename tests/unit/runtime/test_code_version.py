@@ -177,8 +177,8 @@ def test_an_edit_reaches_at_least_and_at_most(
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("say", "tell"),
-        ("height=4.3", "height=4.4"),
+        ("said", "told"),
+        ("linewidth=1.3", "linewidth=1.4"),
         ('"step"', '"steps"'),
         ("if window > 1", "if window >= 1"),
         ("max(1, len(train) // 50)", "min(1, len(train) // 50)"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -84,7 +84,7 @@ class Subject:
     """What a figure is about; of ``metrics`` and ``thresholds`` the primary one comes first.
 
     ``design`` has each group of experiments as one (see `usertune.reporting.shown`), and ``members`` their experiments.
-    ``columns`` is the width of the figure, see `WIDTHS`.
+    ``columns`` is the width of the figure, see `WIDTHS`; ``read`` keeps the tables for the other width.
     """
 
     design: ComparisonDesign
@@ -96,6 +96,7 @@ class Subject:
     names: Sequence[str]
     groups: pd.DataFrame | None
     columns: int = 2
+    read: dict[Path, pd.DataFrame] = field(default_factory=dict)
 
     @property
     def primary(self) -> Metric:
@@ -119,9 +120,11 @@ class Subject:
             UserError: it is missing or malformed, or covers other experiments than the design.
         """
         path = self.sources.tables / name
-        table = read_table(path)
-        require_experiments(table, path, self.names)
-        return merged(table, name, self.members, self.groups)
+        if path not in self.read:
+            table = read_table(path)
+            require_experiments(table, path, self.names)
+            self.read[path] = merged(table, name, self.members, self.groups)
+        return self.read[path]
 
     def has_table(self, name: str) -> bool:
         """Whether the comparison of this study has a table that only some have; others may have left theirs here."""
@@ -152,13 +155,14 @@ class Subject:
         summary = self.table(table_names.SUMMARY)
         users, samples = int(summary["users"].max()), int(summary["samples"].max())
         within = f" (within {threshold_label(self.primary.threshold)})" if self.primary.threshold is not None else ""
-        return text.format(
+        found = text.format(
             users=f"{users} test user{'s' * (users != 1)}",
             samples=f"{samples:,} sample{'s' * (samples != 1)}",
             interval=f"{100 * summary['confidence'].iloc[0]:g} % interval",
             metric=f"{self.primary.title}{within}",
             reference=self.reference,
         )
+        return found[0].upper() + found[1:]
 
 
 def subject_of(recipe: FigureRecipe, sources: Sources, columns: int = 2) -> Subject:
