@@ -18,6 +18,11 @@ from usertune.study.schema.study import Study
 LISTED = 5
 
 
+def recipes_of(study: Study) -> Recipes:
+    """Return a study's recipes with today's code and packages."""
+    return Recipes(study, current_code(study), installed_versions())
+
+
 def freshness_of(study: Study) -> Freshness:
     """Return the state of a study's results.
 
@@ -25,7 +30,7 @@ def freshness_of(study: Study) -> Freshness:
         UserError: the results folder belongs to another study.
     """
     check_owner(study)
-    return Freshness(study, Recipes(study, current_code(study), installed_versions()))
+    return Freshness(study, recipes_of(study))
 
 
 def require_current(freshness: Freshness, paths: Iterable[str], make: str) -> None:

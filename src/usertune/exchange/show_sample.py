@@ -18,16 +18,13 @@ from usertune.core.manifest import read_manifest
 from usertune.data.images import BadImageError, load_image
 from usertune.data.samples import read_samples
 from usertune.evaluation.tables import read_table
+from usertune.exchange.current import freshness_of, recipes_of
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Result
-from usertune.pipeline.plug_ins import current_code
-from usertune.pipeline.recipes import Recipes
-from usertune.pipeline.results_folder import check_owner
 from usertune.reporting.browser.draw import draw_sample
 from usertune.reporting.browser.samples import SampleView, sample_views, scored
 from usertune.reporting.recipe import ReportRecipe
 from usertune.reporting.style import styles
-from usertune.runtime.provenance import installed_versions
 from usertune.study.files import SPLITS
 from usertune.study.schema.study import Study
 
@@ -60,10 +57,7 @@ def show_sample(study: Study, wanted: Wanted) -> str:
             screenshot is missing or has changed, or the picture cannot be written.
     """
     _check_names(study, wanted)
-    check_owner(study)
-    recipes = Recipes(study, current_code(study), installed_versions())
-    freshness = Freshness(study, recipes)
-    design = ReportRecipe.parse(recipes.report())
+    freshness, design = freshness_of(study), ReportRecipe.parse(recipes_of(study).report())
     samples_file = freshness.folder / f"data/user_{wanted.user}.jsonl"
     ids = [sample["id"] for sample in read_samples(samples_file, wanted.user)]
     if wanted.sample not in ids:
