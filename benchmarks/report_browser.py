@@ -31,7 +31,7 @@ sys.path.append(str(common.REPOSITORY))
 from tests.support.synthetic_study import SyntheticStudy
 
 SCREEN = (360, 780)
-SHAPES = 60
+SHAPES = 30
 ARGUMENTS = "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-background-networking --disable-sync"
 # What is changed, and to what: name of the field, value.
 CHANGES = (

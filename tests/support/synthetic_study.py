@@ -127,7 +127,7 @@ class StandInEngine:
         text = f"```referring\nicon4\n```\n```grounding\n[{x}, {y + off + 0.5}]\n```"
         if self.mode == "vanilla" and sample["step"] % 10 == 0:
             text = f"I cannot see it. {self.hostile}"
-        stopped, at = sample["step"] > 0, f"2026-03-04T10:00:{sample['step']:02}+00:00"
+        stopped, at = sample["step"] > 0, f"2026-03-04T10:{sample['step'] // 60:02}:{sample['step'] % 60:02}+00:00"
         return Prediction(text, new_tokens=20, stopped=stopped, seconds=SECONDS, at=at)
 
 

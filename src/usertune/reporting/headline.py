@@ -26,7 +26,7 @@ def headline(
     differences: pd.DataFrame,
     groups: pd.DataFrame | None = None,
 ) -> str:
-    """Return the main result as one sentence, and a sentence on each group and on what is answer format.
+    """Return the main result as one sentence, and a sentence on each group; what is answer format is on further lines.
 
     A group of experiments takes part as its chosen, or only, setting, the mean over seeds; its experiments do not take
     part, because the best of them on the test users would be chosen by the test.
@@ -54,8 +54,8 @@ def headline(
     level = f"{100 * rows['confidence'].iloc[0]:g} %"
     brackets = "" if all(is_missing(gap.low) for gap in shown) else f" (in brackets: {level} intervals)"
     more = f" The tables have {left} more comparison{'s' * (left > 1)}." if left > 0 else ""
-    formats = "".join(f" {sentence}" for gap in shown if (sentence := format_sentence(gap, primary)))
-    return start + "; ".join(_words(gap, primary) for gap in shown) + brackets + "." + more + formats + explained
+    formats = "".join(f"\n{sentence}" for gap in shown if (sentence := format_sentence(gap, primary)))
+    return start + "; ".join(_words(gap, primary) for gap in shown) + brackets + "." + more + explained + formats
 
 
 def _stated(differences: pd.DataFrame, ranked: Sequence[str]) -> list[Gap]:
