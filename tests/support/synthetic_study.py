@@ -78,6 +78,7 @@ ON_FOLDS["others"] = {"mode": "lora", "adapters_of": "personal", "assign": "matr
 FOLDS = {"count": 2, "by": "random", "seed": 0}
 # Chance of a hit in each mode.
 SKILL = {"vanilla": 0.2, "lora": 0.5, "full": 0.8}
+APPS = ("mail", "maps, and more")
 # What an answer takes.
 SECONDS = 0.25
 MEASURED = {
@@ -201,6 +202,7 @@ class SyntheticStudy:
         users: the test users; two others are trained on, and one validates.
         samples: how many each user has.
         fewer: user -> how many this one has.
+        apps: whether the data name the app of each sample, one of `APPS`.
         episodes: into how many episodes they are dealt out.
         experiments: some of `MODES`, `OTHERS` and `ON_FOLDS`.
         hostile: text for instructions and answers.
@@ -220,6 +222,7 @@ class SyntheticStudy:
     changes: dict[str, Any] = field(default_factory=dict)
     episodes: int = 1
     fewer: dict[str, int] = field(default_factory=dict)
+    apps: bool = False
     draws: bool = False
 
     @cached_property
@@ -233,7 +236,7 @@ class SyntheticStudy:
         return {
             "name": "synthetic",
             "results": str(self.root),
-            "dataset": {"root": str(self.dataset)},
+            "dataset": {"root": str(self.dataset), **({"options": {"about": ["app"]}} if self.apps else {})},
             "users": {"train": "t1,t2", "validation": "v1", "test": self.users},
             "base_model": {"path": str(self.root / "base")},
             "experiments": {name: further.get(name) or {"mode": MODES[name]} for name in self.experiments},
@@ -299,7 +302,9 @@ class SyntheticStudy:
             answer = f"```grounding\n{[chance.randint(100, 900), chance.randint(100, 900)]}\n```"
             turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
             episode = "007" if self.episodes == 1 else f"e{step % self.episodes}"
-            lines.append(json.dumps({"id": f"{user}/{step}", "episode": episode, "step": step, "messages": turns}))
+            sample = {"id": f"{user}/{step}", "episode": episode, "step": step, "messages": turns}
+            about = {"app": APPS[(step // 2) % len(APPS)]} if self.apps else {}
+            lines.append(json.dumps(sample | about))
         write_text(self.dataset / f"user_{user}.jsonl", "\n".join(lines) + "\n")
 
     def make_all(self, *steps: str) -> None:

@@ -14,6 +14,7 @@ from usertune.core.hashing import digest_bytes, digest_file
 from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.evaluation import table_names
 from usertune.evaluation.adapter_matrix import matrix_markdown, matrix_table
+from usertune.evaluation.by_group import by_group_table
 from usertune.evaluation.choice import Validation
 from usertune.evaluation.group_table import groups_table
 from usertune.evaluation.groups import chosen_experiments, groups_markdown, validation_loss, values_of_samples
@@ -118,13 +119,15 @@ def _further_tables(
     primary = metrics[0]
     groups = groups_table(recipe, primary, samples, validation)
     chosen = chosen_experiments(recipe, groups)
-    owners = samples.loc[samples["experiment"] == recipe.names[0], "user"].reset_index(drop=True)
+    first = samples[samples["experiment"] == recipe.names[0]].reset_index(drop=True)
     values, parsed = (values_of_samples(recipe, key, samples, chosen) for key in (primary.column, "parsed"))
     stated = stated_pairs(recipe, list(chosen))
-    differences = differences_table(primary, recipe.confidence, Answers(owners, values, parsed), stated)
+    answers = Answers(first["user"], values, parsed)
+    differences = differences_table(primary, recipe.confidence, answers, stated)
     tables = {
         table_names.SUMMARY: summary_table(recipe, metrics, samples, users, differences),
         table_names.DIFFERENCES: differences,
+        table_names.BY_GROUP: by_group_table(recipe, primary, first, answers),
     }
     if recipe.groups:
         tables[table_names.GROUPS] = groups
@@ -235,4 +238,5 @@ def _all_samples(
     samples = pd.concat(numbers, ignore_index=True)
     # Categories make groups of a million rows in a moment.
     samples["user"] = pd.Categorical(samples["user"], categories=design.users)
-    return pd.concat(texts, ignore_index=True), samples
+    # Users and experiments differ in what the data say of their samples.
+    return pd.concat(texts, ignore_index=True).fillna(""), samples

@@ -25,7 +25,7 @@ from usertune.tasks.metrics import Metric
 MARKS = "* p < 0.05, ** p < 0.01, *** p < 0.001 (sign flips of users, corrected by Holm's method)."
 
 # No experiment can have such a name.
-USER, SAMPLES = "user:", "samples:"
+USER, SAMPLES, GROUP = "user:", "samples:", "group:"
 
 
 def paper_tables(tables: Mapping[str, pd.DataFrame], metrics: Sequence[Metric], note: str) -> dict[str, str]:
@@ -37,10 +37,13 @@ def paper_tables(tables: Mapping[str, pd.DataFrame], metrics: Sequence[Metric], 
         note: the paragraph that says what the numbers are.
     """
     summary, differences = tables[table_names.SUMMARY], tables[table_names.DIFFERENCES]
+    groups = of_groups(tables[table_names.BY_GROUP], list(summary["experiment"]), metrics[0])
     users, compared = of_users(tables[table_names.USERS], metrics[0]), of_differences(differences, metrics[0])
     return {
         table_names.SUMMARY_TEX: latex_table(of_experiments(summary, differences, metrics[0], note)),
         table_names.METRICS_TEX: latex_table(of_metrics(summary, metrics)),
+        table_names.BY_GROUP_TEX: latex_table(groups),
+        table_names.BY_GROUP_MD: markdown_table(groups),
         table_names.USERS_TEX: latex_table(users),
         table_names.USERS_MD: markdown_table(users),
         table_names.DIFFERENCES_TEX: latex_table(compared),
@@ -123,6 +126,23 @@ def of_users(users: pd.DataFrame, primary: Metric) -> Paper:
         f"{primary.heading[:1].upper()}{primary.heading[1:]} of each test user. Bold: the best of a user.",
         bold,
     )
+
+
+def of_groups(by_group: pd.DataFrame, names: Sequence[str], primary: Metric) -> Paper:
+    """Return the primary metric of each group of samples, with a column for each experiment."""
+    own = by_group[by_group["experiment"].isin(names)]
+    rows, bold = [], {name: set[int]() for name in names}
+    for place, ((by, value), cells) in enumerate(own.groupby(["by", "value"], sort=False)):
+        macro = cells.set_index("experiment")["macro"].astype(float).reindex(list(names))
+        counts = {USER: f"{cells['users'].max():.0f}", SAMPLES: f"{cells['samples'].max():.0f}"}
+        rows.append({GROUP: f"{by}: {value}", **counts, **{name: number(primary, macro[name]) for name in names}})
+        for index in best(macro, primary):
+            bold[names[index]].add(place)
+    columns = [Column(GROUP, "samples with"), Column(USER, "users", number=True)]
+    columns += [Column(SAMPLES, "samples", number=True)]
+    columns += [Column(name, name.replace("_", " "), number=True) for name in names]
+    note = f"{primary.heading}: means over the users who have such samples, each with equal weight. Bold: the best."
+    return Paper(pd.DataFrame(rows, columns=[column.name for column in columns]), columns, note, bold)
 
 
 def of_differences(differences: pd.DataFrame, primary: Metric) -> Paper:

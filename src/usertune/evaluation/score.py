@@ -23,6 +23,7 @@ from usertune.core.step_names import PREPARE, SCORE
 from usertune.data.folds import folds_of
 from usertune.data.samples import read_samples
 from usertune.evaluation.answers import REMAKE_PREDICTIONS, Answer, answers_digest, answers_of_user
+from usertune.evaluation.facts import facts_of
 from usertune.evaluation.recipe import ScoreRecipe
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import Metric, aggregates, combine_episodes, sample_values
@@ -122,7 +123,7 @@ def score_samples(
     the answer, or why it is unparsed), the details of the task (for grounding x, y, target_x and target_y, 0-1000) and
     one column for each distinct column of the metrics; None where a sample has no value. The metrics of further tasks
     follow those of the task; a further task reads the answers by its own rules, and its metrics have no value where it
-    does not apply to a sample.
+    does not apply to a sample. The last columns are those of `usertune.evaluation.facts.facts_of`.
 
     Raises:
         UserError: the task is unknown or a sample's target is not one of this task.
@@ -132,7 +133,7 @@ def score_samples(
     names = dict.fromkeys(metric.task for metric in metrics if metric.task)
     further = [(get_task(name), [metric for metric in metrics if metric.task == name]) for name in names]
     rows: list[Row] = []
-    for sample in samples:
+    for sample, facts in zip(samples, facts_of(samples, answers), strict=True):
         try:
             target = task.target_of(sample)
         except ValueError as error:
@@ -148,9 +149,9 @@ def score_samples(
         values = sample_values(own, answer, target)
         for other, others in further:
             values |= _further_values(other, others, sample, given)
-        if taken := sorted(row.keys() & values.keys()):
+        if taken := sorted((row.keys() | facts.keys()) & values.keys()):
             raise ValueError(f"METRICS of {task_name}: the column {taken[0]} is taken; choose another name")
-        rows.append(row | values)
+        rows.append(row | values | facts)
     combine_episodes(metrics, rows)
     return rows
 

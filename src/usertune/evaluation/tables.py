@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from usertune.core.errors import UserError
+from usertune.evaluation.facts import ABOUT
 
 # Text stays text: a user called "007" or "NA" is neither a number nor missing.
 TEXT_COLUMNS = (
@@ -27,6 +29,12 @@ TEXT_COLUMNS = (
     "experiments",
     "selected_by",
     "test",
+    "instruction",
+    "answer",
+    "image",
+    "box",
+    "by",
+    "value",
 )
 
 
@@ -60,13 +68,19 @@ def with_numbers(texts: pd.DataFrame, path: Path) -> pd.DataFrame:
         UserError: a field of such a column is no number; the message names ``path``.
     """
     try:
-        # Python's float() is exact in every version; how pandas parses decimals has differed between versions.
-        numbers = {
-            str(name): [float(text or "nan") for text in texts[name]] for name in texts if name not in TEXT_COLUMNS
-        }
+        numbers = {str(name): _numbers(texts[name]) for name in texts if not _is_text(str(name))}
     except ValueError as error:
         raise UserError(f"{path}: not the expected table ({error}); delete it and run snakemake again") from None
     return texts.assign(**{name: pd.Series(values, dtype=float) for name, values in numbers.items()})
+
+
+def _is_text(name: str) -> bool:
+    return name in TEXT_COLUMNS or name.startswith(ABOUT)
+
+
+def _numbers(texts: pd.Series) -> np.ndarray:
+    # Python's float() is exact in every version; how pandas parses decimals has differed between versions.
+    return np.where(texts == "", "nan", texts).astype(object).astype(float)
 
 
 def records(table: pd.DataFrame) -> list[dict[str, Any]]:

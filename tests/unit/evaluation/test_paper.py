@@ -70,7 +70,9 @@ def test_every_table_of_a_study_compiles_and_fits(
         "evaluation": {"thresholds": [140, 70.5, 35], "further_tasks": ["pigg_compatible"]},
     })  # fmt: skip
     tables = sorted(study.compare().glob("*.tex"))
-    assert [path.name for path in tables] == ["differences.tex", "metrics.tex", "summary.tex", "users.tex"]
+    assert [path.name for path in tables] == [
+        "by_group.tex", "differences.tex", "metrics.tex", "summary.tex", "users.tex"
+    ]  # fmt: skip
     log, pdf = compiled(tmp_path, tables)
     assert not re.findall(r"Overfull.*|LaTeX Warning: .*undefined.*|Missing character.*", log)
     assert b"/CMBX" in pdf or b"+CMBX" in pdf, "the best are bold"

@@ -23,7 +23,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     users = [str(number) for number in range(1, 8)]
     fewer = {user: 3 + 2 * index for index, user in enumerate(users)}
     root = tmp_path_factory.mktemp("recomputed")
-    return SyntheticStudy(root, users=users, samples=21, fewer=fewer, episodes=3).write().compare()
+    return SyntheticStudy(root, users=users, samples=21, fewer=fewer, episodes=3, apps=True).write().compare()
 
 
 def read(folder: Path, name: str) -> pd.DataFrame:
@@ -129,6 +129,53 @@ def test_holm(tables: Path) -> None:
     stated = read(tables, "differences").query("baseline == 'vanilla'")
     small, large = sorted(stated["p"])
     assert sorted(stated["p_holm"]) == pytest.approx([min(1, 2 * small), max(min(1, 2 * small), large)])
+
+
+def test_by_group(tables: Path) -> None:
+    samples, table = read(tables, "samples"), read(tables, "by_group")
+    samples["app"] = samples["about.app"]
+    lengths = samples.groupby(["experiment", "user", "episode"])["id"].transform("size")
+    assert (samples["episode_length"] == lengths).all()
+    samples["episode length"] = [
+        "1 sample" if length < 2 else "2 to 4 samples" if length < 5 else "5 to 9 samples" for length in lengths
+    ]
+    down = np.array(["top", "middle", "bottom"])[
+        (samples["target_y"] > 1000 / 3) + 1 * (samples["target_y"] > 2000 / 3)
+    ]
+    across = np.array(["left", "centre", "right"])[
+        (samples["target_x"] > 1000 / 3) + 1 * (samples["target_x"] > 2000 / 3)
+    ]
+    samples["screen region"] = [f"{one} {other}" for one, other in zip(down, across, strict=True)]
+    assert set(table["by"]) == {"app", "episode length", "screen region"}, "all images have one size"
+    assert len(table) == sum(samples[by].nunique() for by in set(table["by"])) * samples["experiment"].nunique()
+    for row in table.to_dict("records"):
+        own = samples[(samples[row["by"]] == row["value"])]
+        wide = own.pivot(index=["user", "id"], columns="experiment", values=HIT)
+        means = wide.groupby("user").mean()
+        assert [row["users"], row["samples"]] == [len(means), len(wide)]
+        assert [row["macro"], row["micro"]] == pytest.approx(
+            [means[row["experiment"]].mean(), wide[row["experiment"]].mean()]
+        )
+        if row["experiment"] == "vanilla":
+            assert np.isnan(row["difference_to_vanilla"])
+            continue
+        gains = means[row["experiment"]] - means["vanilla"]
+        assert row["difference_to_vanilla"] == pytest.approx(gains.mean())
+        if len(gains) < 5 or gains.std() == 0:
+            assert np.isnan(row["difference_low"])
+        else:
+            ends = [row["difference_low"], row["difference_high"]]
+            assert ends == pytest.approx(np.clip(t_interval(gains)[1:], -1, 1).tolist())
+
+
+def test_samples_say_what_was_asked_shown_and_answered(tables: Path) -> None:
+    samples = read(tables, "samples")
+    assert samples["instruction"].str.startswith("Tap 'send'").all()
+    read_or_not = samples["answer"].str.contains("```grounding\n[", regex=False)
+    assert (read_or_not == (samples["parsed"] == 1)).all()
+    assert (samples["image"] == "images/" + samples["id"].str.replace("/", "_") + ".png").all()
+    assert set(zip(samples["width"], samples["height"], strict=True)) == {(90, 180)}
+    assert set(samples["about.app"]) == {"mail", "maps, and more"}
 
 
 def sign_test(own: pd.Series) -> int:

@@ -107,6 +107,7 @@ def test_files_hold_rows_and_metrics(make_study: Maker) -> None:
     assert list(rows[0]) == [
         *("id", "user", "episode", "step", "parsed", "form", "x", "y", "target_x", "target_y", "distance"),
         *("in_box", "hit_140", "hit_70.5"),
+        *("instruction", "answer", "image", "width", "height", "box", "episode_length"),
     ]
     assert rows[0]["episode"] == "007"
 
