@@ -45,14 +45,16 @@ def draw(subject: Subject) -> Figure:
     room = (WIDTHS[subject.columns] - 0.06 * max(map(len, labels)) - 0.6) / (len(grid.columns) + 2)
     named = room >= ROOM_FOR_NAME
     users = short_names(grid.columns, 8)
-    figure = new_figure(0.55 + ROW * len(names) + named * 0.055 * max(map(len, users)), subject.columns)
+    figure = new_figure(0.55 + ROW * max(len(names), 3) + named * 0.055 * max(map(len, users)), subject.columns)
     axes = figure.subplots()
     whole = np.column_stack([grid.to_numpy(dtype=float), np.full(len(names), np.nan), summary[primary.name]])
     top = highest(primary, whole)
     low = 0.0 if primary.unit == "%" else float(np.nanmin(whole))
     _hatch_empty(axes, grid)
     # The empty column between users and all users is not drawn.
-    edges = [*range(len(grid.columns) + 1), len(grid.columns) + 0.6, len(grid.columns) + 1.6 + 0.02 * len(grid.columns)]
+    count = len(grid.columns)
+    end = 1.03 * count + 0.03
+    edges = [*range(count + 1), end, end + 1 + 0.02 * count]
     mesh = axes.pcolormesh(
         edges, range(len(names) + 1), np.ma.masked_invalid(whole), cmap=COLOURS, vmin=low, vmax=top,
         edgecolor="white", linewidth=0.6 if named else 0.15,

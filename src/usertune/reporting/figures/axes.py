@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from usertune.reporting.figures.sheet import PALE, SMALL_FONT, WIDTHS, Subject, new_figure, short_names
+from usertune.reporting.figures.sheet import INK, SMALL_FONT, WIDTHS, Subject, new_figure, short_names
 from usertune.tasks.metrics import Metric
 
 MINUS = "\N{MINUS SIGN}"
@@ -20,16 +21,11 @@ MINUS = "\N{MINUS SIGN}"
 LETTERS_IN_AN_INCH, LETTERS_OF_MARK = 17, 7
 
 
-def say(axes: Axes, text: str) -> None:
-    """Show a sentence in place of the axes, for a study that has nothing to draw."""
-    axes.set_axis_off()
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, color=PALE, wrap=True, transform=axes.transAxes)
-
-
 def said(text: str, subject: Subject) -> Figure:
-    """Return a figure that shows a sentence alone."""
-    figure = new_figure(1.0, subject.columns)
-    say(figure.subplots(), text)
+    """Return a figure that shows a sentence alone, for results with nothing to draw."""
+    figure = new_figure(0.8, subject.columns)
+    lines = textwrap.fill(text, int(LETTERS_IN_AN_INCH * WIDTHS[subject.columns] * 0.75))
+    figure.text(0.5, 0.5, lines, ha="center", va="center", color=INK)
     return figure
 
 

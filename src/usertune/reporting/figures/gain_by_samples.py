@@ -73,7 +73,8 @@ def _draw_panel(axes: Axes, subject: Subject, name: str, title: str, samples: pd
     if r is not None:
         axes.annotate(
             f"r = {r:.2f}".replace("-", "\N{MINUS SIGN}"), (1, 0), xycoords="axes fraction", xytext=(-2, 2),
-            textcoords="offset points", ha="right", va="bottom", fontsize=SMALL_FONT,
+            textcoords="offset points", ha="right", va="bottom", fontsize=SMALL_FONT, zorder=3,
+            bbox={"facecolor": "white", "alpha": 0.85, "linewidth": 0, "pad": 0.8},
         )  # fmt: skip
 
 
