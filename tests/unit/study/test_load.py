@@ -140,6 +140,14 @@ def test_older_keys_work_wherever_they_are_set(
     }
 
 
+@pytest.mark.parametrize(("count", "samples"), [(0, "none"), (6, "all")])
+def test_the_older_key_of_the_report_works(count: int, samples: str, caplog: pytest.LogCaptureFixture) -> None:
+    assert study_from_config(changed("report", {"examples": count})).report.samples == samples
+    assert caplog.messages == [f"report.examples is an old key that still works; write samples: {samples}"]
+    for settings in ({"examples": -1}, {"examples": 2, "samples": "all"}):
+        assert "report.examples: unknown key" in message_of(changed("report", settings))
+
+
 def test_a_file_with_both_names_of_a_key_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text(yaml.safe_dump(changed("training", {"micro_batch": 2, "micro_batch_size": 4})))
