@@ -68,7 +68,9 @@ def end_quietly_on_ctrl_c():
 
     def note(number, frame):
         if not asked:
-            logger.warning("Interrupted. Finished work is kept; the same command continues from there.")
+            message = "Interrupted. Finished work is kept; the same command continues from there."
+            # The logger `usertune` then shows what the running jobs say.
+            logger.warning(message, extra={"interrupted": True})
         asked.append(number)
         before(number, frame)
 

@@ -45,6 +45,10 @@ os.environ.update(
 
 RECIPES = Recipes(STUDY, current_code(STUDY), installed_versions())
 FRESHNESS = Freshness(STUDY, RECIPES)
+# The logger `usertune` shows the study's results at the end of a run.
+for handler in workflow.logger_manager.get_log_handlers():
+    if hasattr(handler, "follow"):
+        handler.follow(STUDY, RECIPES)
 if workflow.is_main_process and not DATA_ALONE:
     refusing(preflight.check_folds)(FRESHNESS)
 check_command_line()

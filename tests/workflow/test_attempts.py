@@ -109,7 +109,7 @@ def test_a_training_that_is_not_finite_stops_and_is_not_tried_again_in_the_same_
     code, output = workplace.snakemake("results/checkpoints/lora/manifest.json")
     assert code != 0
     assert output.count(RETRY) == 2
-    messages = [line for line in output.splitlines() if line.startswith("training stopped ")]
+    messages = [line.strip() for line in output.splitlines() if line.startswith("    training stopped ")]
     assert len(messages) == 3, output
     assert "not finite" in messages[0] or "is nan" in messages[0]
     assert "lower training.learning_rate (it is 1e+30)" in messages[0]

@@ -67,7 +67,8 @@ def test_interrupted_training_resumes(workplace: Workplace) -> None:
     finally:
         kill_group(first)
     assert "saving a checkpoint after this step" in workplace.output
-    assert workplace.output.count("Training lora") == 1, "no other attempt was started"
+    assert workplace.output.count("Interrupted. Finished work is kept") == 1
+    assert workplace.json("logs/train/lora.progress.json")["attempt"] == 1, "no other attempt was started"
     assert not (workplace.folder / LORA).exists()
     assert not _half_written(workplace)
     workplace.run(LORA)

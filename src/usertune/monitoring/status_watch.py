@@ -18,6 +18,7 @@ from rich.live import Live
 from slurm_guard.queue import ListedJob, NoAnswerError, list_jobs
 from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL, job_name
+from usertune.monitoring.console import console_of
 from usertune.monitoring.jobs import Jobs, read_jobs
 from usertune.monitoring.status import Status, status_of
 from usertune.monitoring.status_view import render
@@ -91,7 +92,7 @@ def show(study: StudyWatch, as_json: bool, times: bool) -> bool:
     if as_json:
         print(json.dumps(value, indent=2, default=_plain))
     else:
-        _console().print(text, crop=False)
+        console_of(sys.stdout).print(text, crop=False)
     return not status.failed or status.active
 
 
@@ -104,7 +105,7 @@ def watch(study: StudyWatch, seconds: float) -> None:
         study: the study.
         seconds: time between two updates.
     """
-    console = _console()
+    console = console_of(sys.stdout)
     seconds = max(seconds, SHORTEST_INTERVAL_SECONDS)
     try:
         status = study.inspect()
@@ -128,13 +129,6 @@ def _print_changes(study: StudyWatch, status: Status, seconds: float, console: C
         if status.rows != before.rows:
             console.print()
             console.print(render(status), crop=False)
-
-
-def _console() -> Console:
-    if hasattr(sys.stdout, "reconfigure"):
-        # A character that the terminal cannot show must not end the program.
-        sys.stdout.reconfigure(errors="backslashreplace")
-    return Console(highlight=False, markup=False, emoji=False)
 
 
 def _plain(value: Any) -> Any:

@@ -28,7 +28,7 @@ def render_times(spent: WallTime | None) -> RenderableType:
         return Text("There was no run yet.")
     until = "until now" if spent.active else f"until {spent.until:%H:%M:%S}"
     head = Text(f"{spent.study}: run of {spent.since:%Y-%m-%d %H:%M:%S} {until}: {clock(spent.seconds)}", style="bold")
-    parts: list[RenderableType] = [head, Text(_counts(spent)), Text(), _jobs(spent), Text(), _shares(spent)]
+    parts: list[RenderableType] = [head, Text(_counts(spent)), Text(), _jobs(spent), Text(), shares_table(spent)]
     if without := [job.label for job in spent.jobs if job.loaded_nothing]:
         parts += [Text(), Text(f"Loaded no model of their own: {'; '.join(without)}")]
     return Group(*parts)
@@ -79,7 +79,8 @@ def _label(job: JobTime) -> str:
     return job.label + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _shares(spent: WallTime) -> Table:
+def shares_table(spent: WallTime) -> Table:
+    """Return how the wall time of a run divides."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("wall time with")
     table.add_column("", justify="right")

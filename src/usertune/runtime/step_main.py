@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from usertune.core.errors import StopRequested, UserError
 from usertune.core.users import format_users, parse_users
-from usertune.runtime import cpu_threads, job_record
+from usertune.runtime import cpu_threads, job_log, job_record
 from usertune.runtime.memory import ran_out
 from usertune.runtime.signals import obeyed_signals
 
@@ -161,7 +162,11 @@ def of_user(path: str, user: str) -> Path:
 
 
 def configure_logging(log_file: Path | None) -> None:
-    """Log the package's messages to standard error and, with timestamps, to ``log_file``."""
+    """Log the package's messages to standard error and, with timestamps, to ``log_file``.
+
+    If the run that started this job shows its messages (see `job_log.SCREEN_VARIABLE`), everything that this process
+    and its children write goes to the log alone; messages that the log cannot take go to standard error.
+    """
     # On a full disk, tracebacks of the log file must not hide the error message.
     logging.raiseExceptions = False
     screen = logging.StreamHandler(sys.stderr)
@@ -170,13 +175,37 @@ def configure_logging(log_file: Path | None) -> None:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     if log_file is not None:
-        _add_log_file(log_file)
+        handler = _add_log_file(log_file)
+        if job_log.is_shown_by_a_run(sys.stderr):
+            _write_to_log_alone(handler, screen)
 
 
-def _add_log_file(path: Path) -> logging.Handler:
+class _LogFile(logging.FileHandler):
+    """A log file; ``instead`` gets the messages that cannot be written to it, for example on a full disk."""
+
+    instead: logging.Handler | None = None
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if self.instead:
+            self.instead.handle(record)
+        else:
+            super().handleError(record)
+
+
+def _write_to_log_alone(log: _LogFile, screen: logging.StreamHandler[TextIO]) -> None:
+    assert log.stream is not None
+    screen.setStream(os.fdopen(os.dup(sys.stderr.fileno()), "w", encoding=sys.stderr.encoding))
+    log.instead = screen
+    logger.removeHandler(screen)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+        os.dup2(log.stream.fileno(), stream.fileno())
+
+
+def _add_log_file(path: Path) -> _LogFile:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler = _LogFile(path, mode="w", encoding="utf-8")
+    handler.setFormatter(logging.Formatter(job_log.FORMAT))
     logger.addHandler(handler)
     return handler
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from usertune.runtime.job_log import SCREEN_VARIABLE, read_log
 
 PROGRAM = """\
 import errno, os, signal, time
@@ -82,6 +85,31 @@ def test_log_file_on_a_full_disk(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert str(log.parent) in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_job_whose_run_shows_its_messages_writes_to_its_log_alone(tmp_path: Path) -> None:
+    """Also what libraries and child processes write; what the log cannot take goes to the screen."""
+    writes = "print('a library', flush=True); os.system('echo a child'); "
+    for log, before, on_screen in ((tmp_path / "job.log", writes, ""), (Path("/dev/full"), "", "bad\n")):
+        program = PROGRAM.format(body=f"{before}raise UserError('bad')")
+        with (tmp_path / "screen").open("w+") as screen:
+            state = os.fstat(screen.fileno())
+            subprocess.run(
+                [sys.executable, "-c", program, "--log", str(log)],
+                stdout=screen,
+                stderr=screen,
+                env={**os.environ, SCREEN_VARIABLE: f"{state.st_dev}:{state.st_ino}"},
+                check=False,
+                timeout=60,
+            )
+            screen.seek(0)
+            assert screen.read() == on_screen
+    text = (tmp_path / "job.log").read_text()
+    assert "a child\n" in text
+    assert "a library\n" in text
+    assert [entry.level for entry in read_log(tmp_path / "job.log") if entry.text == "bad"] == ["ERROR"]
+    # The screen of another run, such as the one that submitted this job to a cluster.
+    assert _run("raise UserError('bad')", "--log", str(tmp_path / "job.log")).stderr == "bad\n"
 
 
 USERS = """\
