@@ -49,7 +49,7 @@ def check_command_line():
         refuse(said)
     settings = ["profile", "executor", "cores", "jobs"]
     runs_nothing = ["dryrun", "lint", "list_rules", "list_target_rules", "unlock"]
-    runs_nothing += ["summary", "detailed_summary", "dag", "rulegraph", "filegraph"]
+    runs_nothing += ["report", "summary", "detailed_summary", "dag", "rulegraph", "filegraph"]
     if "SNAKEMAKE_PROFILE" not in os.environ and not any(
         getattr(asked, name, None) for name in settings + runs_nothing
     ):

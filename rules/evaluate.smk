@@ -181,6 +181,15 @@ for batch, users in BATCHES.items():
             " --expected-parse-rate {resources.expected_parse_rate:q} --user-log {params.log:q} --log {log:q}"
 
 
+def table_for_report(path):
+    """A table, for `snakemake --report` with what it holds; rows of samples are in the page of the comparison."""
+    name = Path(path).name
+    if Path(path).suffix != ".csv" or name == table_names.SAMPLES:
+        return path
+    labels = {"table": Path(path).stem, "rows": table_names.DESCRIPTIONS[name]}
+    return report(path, category="Tables", labels=labels, caption="captions/table.rst")
+
+
 rule compare:
     """Compare the experiments, and write the tables."""
     input:
@@ -189,7 +198,7 @@ rule compare:
         validation=inputs_of(steps.COMPARE, "validation"),
         trainings=expand(manifest_of(steps.TRAIN), experiment=STUDY.chosen_by_loss),
     output:
-        tables=[file_of(steps.COMPARE, name) for name in steps.COMPARE.files_of(STUDY)],
+        tables=[table_for_report(file_of(steps.COMPARE, name)) for name in steps.COMPARE.files_of(STUDY)],
         manifest=manifest_of(steps.COMPARE),
     log:
         log_of(steps.COMPARE),

@@ -72,7 +72,9 @@ def check_users_that_are_left():
     command = [sys.executable, "-P", "-m", "usertune", "check", "data", "--resolved-study", RESOLVED_STUDY]
     command += ["--users-file", JOB_FILES.lines("users.txt", users), "--processes", f"{cores}"]
     try:
-        subprocess.run(command, check=False)
+        done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        # Through the logger, which may be drawing on the terminal.
+        logger.error(done.stdout.rstrip())
     except KeyboardInterrupt:
         logger.info("interrupted; not all users were checked")
 

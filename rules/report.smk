@@ -7,7 +7,12 @@ rule figure:
         tables=rules.compare.output,
         losses=training_logs,
     output:
-        svg=file_of(steps.FIGURE, "svg"),
+        svg=report(
+            file_of(steps.FIGURE, "svg"),
+            category="Figures",
+            labels={"figure": "{figure}"},
+            caption="captions/figure.rst",
+        ),
         pdf=file_of(steps.FIGURE, "pdf"),
         png=file_of(steps.FIGURE, "png"),
         svg_one_column=file_of(steps.FIGURE, "svg_one_column"),
@@ -75,7 +80,12 @@ rule report:
         samples=expand(file_of(steps.PREPARE, "samples"), user=STUDY.users.test),
         data=user_manifests(STUDY.all_users),
     output:
-        report=file_of(steps.REPORT, "report"),
+        report=report(
+            file_of(steps.REPORT, "report"),
+            category="Comparison",
+            labels={"page": "the comparison in one file"},
+            caption="captions/page.rst",
+        ),
         study=file_of(steps.REPORT, "study"),
         provenance=file_of(steps.REPORT, "provenance"),
         manifest=manifest_of(steps.REPORT),

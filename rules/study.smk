@@ -10,6 +10,7 @@ from usertune.checks.freshness import Freshness
 from usertune.cluster.job_names import JOURNAL, job_name
 from usertune.core.errors import UserError
 from usertune.core.users import batch_label
+from usertune.evaluation import table_names
 from usertune.pipeline import layout, steps
 from usertune.pipeline.figures_of_study import figures_of
 from usertune.pipeline.job_files import JobFiles

@@ -54,7 +54,7 @@ COMMAND_FAILED = re.compile(
     r"CalledProcessError in file .* (?:returned non-zero (exit status \d+)|died with <Signals\.(\w+): \d+>)\.$",
     re.DOTALL,
 )
-JOB_NUMBER = re.compile(r"\b(job )(\d+)\b", re.IGNORECASE)
+JOB_NUMBER = re.compile(r"^(Job|Trying to restart job) (\d+)\b")
 
 
 class LogHandler(LogHandlerBase):

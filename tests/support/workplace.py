@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -155,6 +157,30 @@ class Workplace:
         assert code == 0, output
         return output
 
+    def run_in_terminal(self, *arguments: str, cores: int = 2) -> str:
+        """Run Snakemake, which must succeed, on a terminal of 80 columns; return what it wrote to the terminal."""
+        reader, terminal = pty.openpty()
+        termios.tcsetwinsize(terminal, (24, 80))
+        command = self.command(*arguments, cores=cores)
+        environment = {**self.run_environment, "TERM": "xterm"}
+        process = subprocess.Popen(
+            command, stdin=terminal, stdout=terminal, stderr=terminal, env=environment, start_new_session=True
+        )
+        os.close(terminal)
+        written = b""
+        try:
+            # The last process that has the terminal open closes it.
+            with suppress(OSError):
+                while piece := os.read(reader, 1 << 16):
+                    written += piece
+            code = process.wait(60)
+        finally:
+            kill_group(process)
+            os.close(reader)
+        output = written.decode()
+        assert code == 0, output
+        return output
+
     def variants(self, count: int) -> list[Workplace]:
         """Return that many copies of a study without results; they share its data."""
         copies = []
@@ -251,7 +277,7 @@ def refused(workplaces: Sequence[Workplace], *arguments: str) -> list[str]:
     return said
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: subprocess.Popen[Any]) -> None:
     """Kill Snakemake and its jobs."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)

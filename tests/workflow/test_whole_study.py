@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.support.workplace import EXPERIMENTS, REPOSITORY, TRAINED, Workplace
+from tests.support.workplace import EXPERIMENTS, LOCAL_PROFILE, REPOSITORY, TRAINED, Workplace
+from usertune.evaluation.table_names import DESCRIPTIONS, USERS
 from usertune.study.load import load_study
 
 pytestmark = pytest.mark.workflow
@@ -81,6 +84,25 @@ def test_planning_imports_nothing_heavy(finished: Workplace, tmp_path: Path) -> 
     assert "report" in finished.run("--dry-run", "--forceall")
 
 
+def test_report_of_snakemake(finished: Workplace) -> None:
+    finished.run("--report", "report.zip")
+    with zipfile.ZipFile(finished.folder / "report.zip") as report:
+        files = {Path(name).name: report.read(name) for name in report.namelist() if "/data/raw/" in name}
+        page = report.read("report/report.html").decode()
+    paths = [finished.results / "report.html", *finished.results.glob("figures/*.svg")]
+    paths += [finished.results / f"tables/{name}.csv" for name in ("summary", "users", "differences")]
+    assert files == {path.name: path.read_bytes() for path in paths}
+    for text in (
+        "Figures",
+        "Tables",
+        "Comparison",
+        "A table of the comparison",
+        "<em>loss curves</em>",
+        DESCRIPTIONS[USERS],
+    ):
+        assert text in page
+
+
 def test_one_experiment_is_a_target(workplace: Workplace) -> None:
     plan = workplace.run("vanilla", "--dry-run")
     assert "with vanilla" in plan
@@ -94,10 +116,16 @@ def test_one_experiment_is_a_target(workplace: Workplace) -> None:
 
 def test_one_file_is_a_target(finished: Workplace) -> None:
     (finished.results / "scores/lora/user_1.csv").unlink()
-    output = finished.run("results/scores/lora/user_1.csv")
+    finished.options = LOCAL_PROFILE
+    output = finished.run_in_terminal("results/scores/lora/user_1.csv")
     assert (finished.results / "scores/lora/user_1.csv").is_file()
-    assert output.count("Scoring user") == 1
+    assert "1 job to run\r\n" in output
+    assert "  Scoring users 1-2 with lora" in output, "the view"
     assert "Predicting" not in output
+    assert "[?25l" not in output, "the cursor is never hidden"
+    assert "answers parsed, click accuracy" not in output, "what jobs say is in their logs"
+    assert re.search(r"lora .*\r\nfull .*\r\nIn brackets: 95 % intervals", output)
+    assert output.endswith("Report: results/report.html\r\n")
 
 
 def test_users_from_the_command_line(finished: Workplace) -> None:

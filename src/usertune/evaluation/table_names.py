@@ -11,3 +11,23 @@ MATRIX, MATRIX_MD = "adapter_matrix.csv", "adapter_matrix.md"
 MANIFEST = "manifest.json"
 PAPERS = (METRICS_TEX, BY_GROUP_MD, BY_GROUP_TEX, DIFFERENCES_MD, DIFFERENCES_TEX, USERS_MD, USERS_TEX)
 TABLES = (SUMMARY, SUMMARY_MD, SUMMARY_TEX, DIFFERENCES, USERS, SAMPLES, BY_GROUP, *PAPERS)
+# For people, in descriptions of the results.
+DESCRIPTIONS = {
+    SUMMARY: "One row for each experiment: its metrics, the interval of the primary one, answers parsed",
+    SUMMARY_MD: "The summary, rounded, as Markdown",
+    SUMMARY_TEX: "The summary, rounded, as LaTeX",
+    DIFFERENCES: "One row for each pair of experiments: difference in the primary metric and its interval",
+    BY_GROUP: "The primary metric of each experiment by app, episode length, screen region, image size",
+    BY_GROUP_MD: "The same, rounded, as Markdown",
+    BY_GROUP_TEX: "The same, rounded, as LaTeX",
+    METRICS_TEX: "All metrics of each experiment, rounded, as LaTeX",
+    DIFFERENCES_MD: "The comparisons that the study states, rounded, as Markdown",
+    DIFFERENCES_TEX: "The comparisons that the study states, rounded, as LaTeX",
+    USERS_MD: "The primary metric of each user in each experiment, rounded, as Markdown",
+    USERS_TEX: "The primary metric of each user in each experiment, rounded, as LaTeX",
+    USERS: "One row for each experiment and user: what was measured on that user's samples",
+    SAMPLES: "One row for each experiment and sample: answer, target and what was measured",
+    GROUPS: "One row for each setting of a group of experiments, over its seeds",
+    GROUPS_MD: "The settings of groups, rounded, as Markdown",
+    HYPOTHESIS: "One row for each comparison of the hypothesis",
+}

@@ -39,20 +39,7 @@ LICENSE = "Not specified. Whoever ran the study decides how its results may be u
 REPORT = "report.html"
 STUDY = "study.yaml"
 FILE_DESCRIPTIONS = {
-    table_names.SUMMARY: "One row for each experiment: its metrics, the interval of the primary one, answers parsed",
-    table_names.SUMMARY_MD: "The summary, rounded, as Markdown",
-    table_names.SUMMARY_TEX: "The summary, rounded, as LaTeX",
-    table_names.DIFFERENCES: "One row for each pair of experiments: difference in the primary metric and its interval",
-    table_names.BY_GROUP: "The primary metric of each experiment by app, episode length, screen region, image size",
-    table_names.BY_GROUP_MD: "The same, rounded, as Markdown",
-    table_names.BY_GROUP_TEX: "The same, rounded, as LaTeX",
-    table_names.METRICS_TEX: "All metrics of each experiment, rounded, as LaTeX",
-    table_names.DIFFERENCES_MD: "The comparisons that the study states, rounded, as Markdown",
-    table_names.DIFFERENCES_TEX: "The comparisons that the study states, rounded, as LaTeX",
-    table_names.USERS_MD: "The primary metric of each user in each experiment, rounded, as Markdown",
-    table_names.USERS_TEX: "The primary metric of each user in each experiment, rounded, as LaTeX",
-    table_names.USERS: "One row for each experiment and user: what was measured on that user's samples",
-    table_names.SAMPLES: "One row for each experiment and sample: answer, target and what was measured",
+    **table_names.DESCRIPTIONS,
     STUDY: "The study: data, splits, base model and the settings of every experiment, with every default written out",
     REPORT: "The comparison in one file: tables, figures, samples, and where the numbers come from",
 }
