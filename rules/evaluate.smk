@@ -181,15 +181,6 @@ for batch, users in BATCHES.items():
             " --expected-parse-rate {resources.expected_parse_rate:q} --user-log {params.log:q} --log {log:q}"
 
 
-def table_for_report(path):
-    """A table, for `snakemake --report` with what it holds; rows of samples are in the page of the comparison."""
-    name = Path(path).name
-    if Path(path).suffix != ".csv" or name == table_names.SAMPLES:
-        return path
-    labels = {"table": Path(path).stem, "rows": table_names.DESCRIPTIONS[name]}
-    return report(path, category="Tables", labels=labels, caption="captions/table.rst")
-
-
 rule compare:
     """Compare the experiments, and write the tables."""
     input:

@@ -36,5 +36,14 @@ def rule_of_batch(step, batch):
     return f"{step.name} users {batch}"
 
 
+def table_for_report(path):
+    """A table, for `snakemake --report` with what it holds; rows of samples are in the page of the comparison."""
+    name = Path(path).name
+    if Path(path).suffix != ".csv" or name == table_names.SAMPLES:
+        return path
+    labels = {"table": Path(path).stem, "rows": table_names.DESCRIPTIONS[name]}
+    return report(path, category="Tables", labels=labels, caption="captions/table.rst")
+
+
 def _below_root(step, path):
     return f"{'<outcomes>' if step.of_comparison else '<results>'}/{path}"

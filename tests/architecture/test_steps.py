@@ -11,6 +11,7 @@ import pytest
 
 from usertune.core.step_names import PREDICT_FROM_STORE, READ_ANSWERS, STEP_NAMES, TRAIN_FOLDS
 from usertune.core.users import batch_label
+from usertune.evaluation.table_names import DESCRIPTIONS
 from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.steps import STEPS, Item
 from usertune.study.schema.study import RESERVED_EXPERIMENT_NAMES
@@ -104,6 +105,10 @@ def test_no_experiment_can_have_the_name_of_a_rule() -> None:
     # The rules of batches have a space in their names, which no experiment has.
     named = {step.name for step in STEPS.values() if not step.batch_log}
     assert {*named, PREDICT_FROM_STORE, READ_ANSWERS} <= rules <= RESERVED_EXPERIMENT_NAMES
+
+
+def test_every_table_has_a_description() -> None:
+    assert {Path(path).name for path in STEPS["compare"].files.values()} == DESCRIPTIONS.keys()
 
 
 def test_the_table_is_in_the_order_of_need() -> None:

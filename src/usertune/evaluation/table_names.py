@@ -30,4 +30,6 @@ DESCRIPTIONS = {
     GROUPS: "One row for each setting of a group of experiments, over its seeds",
     GROUPS_MD: "The settings of groups, rounded, as Markdown",
     HYPOTHESIS: "One row for each comparison of the hypothesis",
+    MATRIX: "One row for each matrix and test user: the primary metric by the adapters of each test user",
+    MATRIX_MD: "The matrix of adapters, rounded, as Markdown",
 }
