@@ -40,6 +40,7 @@ OUTSIDE |= {"hf", "apptainer", "sbatch"}
 # Shown, but not run here: word -> why.
 NOT_RUN = {
     "conda": "conda is not installed where the tests run",
+    "--report": "it needs a finished study; tests/workflow/test_whole_study.py has one",
     "benchmarks/": "benchmarks take minutes; each has its own entry in `make bench`",
 }
 STUDIES = ("config.yaml", "configs/mine.yaml", "configs/qwen3-vl-8b.yaml")
