@@ -67,6 +67,7 @@ def results_table(tables: Path) -> Iterator[RenderableType]:
         table.add_column("experiment", overflow="fold")
         table.add_column(primary.heading, justify="right")
         table.add_column()
+        has_intervals = False
         if has_gains := any(row["difference_to_vanilla"] for row in rows):
             table.add_column("difference to vanilla", justify="right")
             table.add_column()
@@ -82,12 +83,14 @@ def results_table(tables: Path) -> Iterator[RenderableType]:
             if has_gains and gain is not None:
                 cells += [primary.difference(gain), primary.difference_interval(gain_low, gain_high)]
             table.add_row(printable(row["experiment"]), *cells)
+            has_intervals |= any(cells[1::2])
         level = float(rows[0]["confidence"])
     except (UserError, OSError, LookupError, ValueError) as error:
         yield Text(f"{tables}: the results cannot be shown: {printable(str(error))}", style="yellow")
         return
     yield table
-    yield Text(f"In brackets: {100 * level:g} % intervals. The report says how to read them.", style="dim")
+    if has_intervals:
+        yield Text(f"In brackets: {100 * level:g} % intervals. The report says how to read them.", style="dim")
 
 
 def failures_of_run(jobs: RunJobs) -> Iterator[RenderableType]:

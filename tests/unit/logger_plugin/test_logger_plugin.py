@@ -221,3 +221,4 @@ def test_the_end_of_a_run(complete: SyntheticStudy, monkeypatch: pytest.MonkeyPa
         assert f" {value} " in shown
     assert "Report: " in shown
     assert "The run took" not in shown
+    assert ("In brackets: 95 % intervals." in shown) == (" [" in shown)
