@@ -93,7 +93,7 @@ def results_shown(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests
         "title": recipe.title or "Comparison of experiments",
         "study": recipe.study,
         "headline": headline(design, metrics[0], summary, differences, groups),
-        **_stated(recipe, metrics[0], files.tables),
+        **_stated(recipe, metrics[0], differences),
         **_grouped(recipe, groups, metrics[0]),
         "matrices": _matrices(recipe, metrics[0], files.tables, made_from.lineage["recipe"]["confidence"]),
         "matrix_note": matrix_note(metrics[0]),
@@ -115,11 +115,12 @@ def results_shown(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests
     }
 
 
-def _stated(recipe: ReportRecipe, primary: Metric, tables: Path) -> dict[str, Any]:
-    """Return what the template shows of the hypothesis."""
-    table = read_table(tables / table_names.HYPOTHESIS) if recipe.has_comparisons else pd.DataFrame()
+def _stated(recipe: ReportRecipe, primary: Metric, differences: pd.DataFrame) -> dict[str, Any]:
+    """Return what the template shows of the hypothesis, and of the comparisons that are corrected together."""
+    table = differences[differences["corrected_for"] > 0]
     return {
         "hypothesis": recipe.hypothesis,
+        "stated": recipe.has_comparisons,
         "comparisons": comparison_rows(table, primary),
         "comparisons_note": comparisons_note(primary, table),
     }

@@ -64,11 +64,18 @@ def test_the_report_begins_with_the_hypothesis_and_its_comparisons(make_study: M
     value = re.search(said + "3 seeds; 12 samples\\); of equal settings the first in the study", text)
     assert value is not None
     assert text.count(f"{value[1]} (1 user, 12 samples)") == 2, "the two settings, in the table of groups"
-    row = re.search(r"test runs vanilla (\d+) (\S+) \[.*?\] (\S+) (\S+) exact sign flips of 4 users", text)
+    row = re.search(
+        r"runs vanilla (\d+) (\S+) \[[^]]*\] (\S+) (\S+) (\S+) (\d) / (\d) (\S+) (\S+) exact sign flips of 4 users",
+        text,
+    )
     assert row is not None
     found = table.iloc[0]
     expected = (f"+{100 * found['difference']:.1f}", f"{found['p']:.4f}", f"{found['p_holm']:.4f}")
     assert (int(row[1]), (row[2], row[3], row[4])) == (4, expected)
+    assert row[5] == f"+{100 * found['micro']:.1f}"
+    assert [int(row[6]), int(row[7])] == [found["helped"], found["hurt"]]
+    assert row[8].strip("+\N{MINUS SIGN}") == f"{100 * abs(found['worst_decile']):.1f}"
+    assert row[9] == f"{100 * found['smallest_detectable']:.1f}"
 
 
 def test_the_report_says_which_setting_was_chosen_and_what_varies(make_study: Maker) -> None:

@@ -80,7 +80,7 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
     assert scripts == ["application/json", None, None, None]
     assert page.policy("script-src") == page.digests("script")
     assert page.policy("style-src") == page.digests("style")
-    assert names.count("table") == 12
+    assert names.count("table") == 13
     for name, attributes in page.tags:
         assert not any(key.startswith("on") or key == "style" for key in attributes)
         for key in ("src", "href"):

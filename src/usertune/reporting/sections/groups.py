@@ -16,7 +16,7 @@ from usertune.tasks.metrics import Metric
 
 
 def comparison_rows(hypothesis: pd.DataFrame, primary: Metric) -> list[dict[str, Any]]:
-    """Return the rows of the comparisons that the hypothesis names, as people read them."""
+    """Return the rows of the comparisons that are corrected together, as people read them."""
     rows = []
     for row in records(hypothesis):
         interval = primary.difference_interval(row["low"], row["high"])
@@ -30,6 +30,11 @@ def comparison_rows(hypothesis: pd.DataFrame, primary: Metric) -> list[dict[str,
                 "p": p_text(row["p"]),
                 "p_holm": p_text(row["p_holm"]),
                 "test": row["test"],
+                "micro": primary.difference(row["micro"]),
+                "micro_interval": primary.difference_interval(row["micro_low"], row["micro_high"]),
+                "who": f"{row['helped']:.0f} / {row['hurt']:.0f}" if row["samples"] else "",
+                "worst": primary.difference(row["worst_decile"]),
+                "detectable": primary.text(row["smallest_detectable"]),
             }
         )
     return rows
@@ -46,7 +51,10 @@ def comparisons_note(primary: Metric, hypothesis: pd.DataFrame) -> str:
     return (
         f"Differences of {primary.title} in {unit}: each user's mean difference on the same samples, then the mean "
         f"over users, with equal weight for each user. In brackets: {level} intervals (t with users - 1 degrees of "
-        f"freedom). p: two-sided sign-flip test over users. Corrected: for {times}."
+        f"freedom). p: two-sided sign-flip test over users. Corrected: for {times}. Over samples: the mean "
+        "over samples, in which users with many samples count more. Helped / hurt: users who gain or lose beyond the "
+        "chance of their own samples. Worst tenth: the mean of the users who gain least. Detectable: the smallest gain "
+        "that such a study finds in 80 % of cases."
     )
 
 
