@@ -176,6 +176,10 @@ def test_filters_order_and_address(study: SyntheticStudy, open_page: Callable[..
     counted(browser, len(far))
     choose(browser, "sort", "largest distance first")
     until(browser, "return location.hash.includes('sort=far')")
+    # Rows that were in view before show the distance of the experiment that is chosen now.
+    choose(browser, "experiment", "vanilla")
+    choose(browser, "experiment", "lora")
+    until(browser, "return location.hash.includes('experiment=lora')")
     listed = browser.find_elements(By.CSS_SELECTOR, ".tabulator-row [tabulator-field=distance]")
     values = [float(cell.text) for cell in listed]
     assert values == sorted(values, reverse=True)

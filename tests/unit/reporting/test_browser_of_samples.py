@@ -21,7 +21,7 @@ from usertune.evaluation.recipe import ComparisonDesign, ScoreRecipe
 from usertune.pipeline import steps
 from usertune.reporting.browser import pictures
 from usertune.reporting.browser.data import _in_common
-from usertune.reporting.browser.samples import LONGEST_TEXT, for_page, in_pixels, sample_views, scored
+from usertune.reporting.browser.samples import LONGEST_TEXT, Scored, for_page, in_pixels, sample_views, scored
 from usertune.reporting.page import VENDOR, json_block
 
 HOSTILE = "</script><script>alert(1)</script> <!-- --> \u2028\u2029 &amp; \x00"
@@ -208,3 +208,36 @@ def test_front_end_libraries_are_those_of_their_packages() -> None:
         assert {path: contents[path] for path in own} == {
             path: (VENDOR / name / Path(path).name).read_bytes() for path in own
         }
+
+
+@pytest.mark.parametrize(
+    ("task", "target", "row", "expected"),
+    [
+        ("text", {"answers": ["Paris"]}, {"normalised_match": 1, "anls": 1}, ("right", None, None)),
+        ("text", {"answers": ["Paris"]}, {"normalised_match": 0, "anls": 0.8}, ("wrong", None, None)),
+        (
+            "action",
+            {"action": "click", "point": [200, 400], "box": [100, 200, 300, 600]},
+            {"step_right_140": 1, "action": "click", "target_action": "click", "x": 290, "y": 590}
+            | {"target_x": 200, "target_y": 400},
+            ("right", 210.2, (9.0, 36.0, 18.0, 72.0)),
+        ),
+        (
+            "action",
+            {"action": "wait"},
+            {"step_right_140": 0, "action": "scroll", "target_action": "wait", "x": math.nan, "y": math.nan},
+            ("wrong", None, None),
+        ),
+    ],
+)
+def test_other_tasks(task: str, target: Any, row: dict[str, Any], expected: Any, tmp_path: Path) -> None:
+    sample = {"id": "s", "user": "1", "episode": "e", "step": 0, "messages": [], "images": [], "target": target}
+    (tmp_path / "user_1.jsonl").write_text(json.dumps(sample))
+    design = ComparisonDesign.model_validate(
+        {"step": "compare", "task": task, "thresholds": [140], "users": ["1"]}
+        | {"experiments": [{"name": "lora", "mode": "lora"}]}
+    )
+    found = Scored({("lora", "1", "s"): "text"}, {("lora", "1", "s"): {"parsed": 1, "form": "text", **row}})
+    (view,) = sample_views(design, design.metrics[0], {"1": tmp_path / "user_1.jsonl"}, found)
+    (answer,) = view.answers
+    assert (answer.verdict, answer.distance, in_pixels(view, (90, 180)).box) == expected

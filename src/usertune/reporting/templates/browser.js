@@ -89,13 +89,17 @@
     return text.slice(before, text.length - after).replace(/\s+/g, " ").trim();
   }
 
-  function chosen() {
-    return filters.experiment in experimentNumber ? [experimentNumber[filters.experiment]] : answers.map((_, i) => i);
-  }
+  const everyExperiment = experiments.map((_, index) => index);
+  const onlyExperiment = experiments.map((_, index) => [index]);
+  const chosen = () => onlyExperiment[experimentNumber[filters.experiment]] ?? everyExperiment;
 
   function distanceOf(number) {
-    const known = chosen().map((experiment) => answers[experiment].distance[number]).filter((value) => value !== null);
-    return known.length ? Math.max(...known) : null;
+    let largest = null;
+    for (const experiment of chosen()) {
+      const value = answers[experiment].distance[number];
+      if (value !== null && (largest === null || value > largest)) largest = value;
+    }
+    return largest;
   }
 
   // ---- filters and order
@@ -165,7 +169,7 @@
     // Distances are those of the chosen experiment.
     if (shownExperiment !== filters.experiment) {
       shownExperiment = filters.experiment;
-      table.redraw(true);
+      for (const [number, cell] of distanceCells) cell.textContent = distanceText(number);
     }
     show(keep !== null ? keep : active[0] ?? null);
   }
@@ -197,9 +201,15 @@
     return element("span", { class: "of" }, element("span", { class: "asked" }, question(number)), element("span", { class: "where" }, where));
   }
 
+  const distanceText = (number) => distanceOf(number)?.toLocaleString("en", { maximumFractionDigits: 0 }) ?? "–";
+  // Of the rows that were in view: they show the distance of the chosen experiment, which changes.
+  const distanceCells = new Map();
+
   function distanceCell(cell) {
-    const value = distanceOf(cell.getData().number);
-    return value === null ? "–" : value.toLocaleString("en", { maximumFractionDigits: 0 });
+    const { number } = cell.getData();
+    const made = element("span", {}, distanceText(number));
+    distanceCells.set(number, made);
+    return made;
   }
 
   function columns() {
