@@ -100,7 +100,8 @@ def markdown_table(paper: Paper) -> str:
         disable_numparse=True,
         colalign=["right" if column.number else "left" for column in shown],
     )
-    return f"{table}\n\n{paper.note}\n"
+    note = paper.note.replace("*", "\\*")
+    return f"{table}\n\n{note}\n"
 
 
 def _marked(text: str, column: Column, is_bold: bool) -> str:

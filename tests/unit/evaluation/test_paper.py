@@ -97,7 +97,8 @@ def test_many_users_with_long_ids_and_many_experiments(
 def test_the_same_table_as_markdown() -> None:
     frame = pd.DataFrame({"user": ["a-b", "c|d"], "x": ["-1.0", "{--}"], "mark": ["*", ""], "y": ["2.0", "3.0"]})
     columns = [Column("user", "user"), Column("x", "gain", number=True), Column("mark", "", joined=True)]
-    text = markdown_table(Paper(frame, [*columns, Column("y", "gain", number=True)], "Note.", {"y": {1}}))
+    text = markdown_table(Paper(frame, [*columns, Column("y", "gain", number=True)], "Note: * rare.", {"y": {1}}))
+    assert text.endswith("\n\nNote: \\* rare.\n")
     rows = [[cell.strip() for cell in line.split(" | ")] for line in text.splitlines()[2:4]]
     assert rows == [["| a-b", "\N{MINUS SIGN}1.0 \\*", "2.0 |"], [r"| c\|d", "\N{EN DASH}", "**3.0** |"]]
 
