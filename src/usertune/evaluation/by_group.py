@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import pandas as pd
 
-from usertune.evaluation.facts import ABOUT
 from usertune.evaluation.paired import Answers
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.evaluation.statistics.intervals import by_user, mean_of_users
+from usertune.evaluation.table_names import ABOUT
 from usertune.tasks.metrics import Metric
 
 # A key of the data is a group if its values have so many samples on average; its largest values are shown.

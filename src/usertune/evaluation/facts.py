@@ -9,9 +9,8 @@ from typing import Any
 
 from usertune.core.formatting import printable
 from usertune.evaluation.answers import Answer
+from usertune.evaluation.table_names import ABOUT
 
-# Beginning of the columns with what the data say about a sample.
-ABOUT = "about."
 KEPT = "\n\t"
 
 

@@ -33,3 +33,6 @@ DESCRIPTIONS = {
     MATRIX: "One row for each matrix and test user: the primary metric by the adapters of each test user",
     MATRIX_MD: "The matrix of adapters, rounded, as Markdown",
 }
+
+# Beginning of the columns with what the data say about a sample.
+ABOUT = "about."

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from usertune.core.errors import UserError
-from usertune.evaluation.facts import ABOUT
+from usertune.evaluation.table_names import ABOUT
 
 # Text stays text: a user called "007" or "NA" is neither a number nor missing.
 TEXT_COLUMNS = (

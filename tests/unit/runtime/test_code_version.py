@@ -121,7 +121,7 @@ def test_comments_docstrings_and_layout_give_no_new_version(package: Path, chang
         ("models/conversation.py", {"train", "train_folds", "predict"}),
         ("reporting/headline.py", {"report"}),
         ("checks/audit.py", {"audit"}),
-        ("evaluation/statistics/intervals.py", {"compare"}),
+        ("evaluation/statistics/intervals.py", {"compare", "report"}),
         ("evaluation/reading_note.py", {"compare", "report"}),
         ("evaluation/answers.py", {"score", "audit"}),
         ("reporting/figures/loss_curves.py", {"figure:loss_curves"}),
