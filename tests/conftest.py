@@ -19,7 +19,8 @@ settings.load_profile("usertune")
 
 # The longest first, so that no process is left with a long test at the end.
 SLURM = "slurm"
-ORDER = (SLURM, "workflow", "browser", "fuzz", "unit", "architecture")
+BROWSER = "browser"
+ORDER = (SLURM, "workflow", BROWSER, "fuzz", "unit", "architecture")
 # Of tests that share the processor with those on SLURM.
 NICENESS = 5
 # What `--fast` leaves out: the rooms in which models are loaded, and modules that need Snakemake or torch themselves.
@@ -48,12 +49,13 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests on SLURM all run in one process, since they disturb its cluster; every other one where there is room."""
+    """Tests that share a cluster or a browser run in one process; every other one where there is room."""
     from xdist.scheduler import LoadScopeScheduling
 
     class SlurmTogether(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return SLURM if nodeid.startswith(f"tests/{SLURM}/") else nodeid
+            together = (room for room in (SLURM, BROWSER) if nodeid.startswith(f"tests/{room}/"))
+            return next(together, nodeid)
 
     return SlurmTogether(config, log)
 
