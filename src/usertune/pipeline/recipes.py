@@ -11,30 +11,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from usertune.core import step_names as names
-from usertune.core.hashing import KEPT_STEPS, NOT_IN_FINGERPRINT, digest
+from usertune.core.hashing import NOT_IN_FINGERPRINT, digest
 from usertune.core.recipe import Recipe
-from usertune.core.users import format_users
 from usertune.data.recipe import LeakageRecipe, PrepareRecipe, PromptSettings
 from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE
 from usertune.inference.recipe import AnswersRecipe, ContextSettings, PredictRecipe, PriorRecipe, PriorSettings
-from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe, Pixels
+from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe
 from usertune.pipeline.figures_of_study import figures_of
 from usertune.pipeline.plug_ins import code_key, recorded_code
+from usertune.pipeline.recipe_parts import (
+    RecipeParts,
+    execution_of,
+    kept_steps,
+    training_settings,
+    without_kept_steps,
+)
 from usertune.reporting.recipe import FigureRecipe, ReportRecipe
-from usertune.study.files import SPLITS
 from usertune.study.schema.elsewhere import made_elsewhere
 from usertune.study.schema.experiment import Experiment
 from usertune.study.schema.study import Rerun, Study
-from usertune.training.recipe import Execution, SplitUsers, TrainFoldsRecipe, TrainingSettings, TrainRecipe
-from usertune.training.tracking import TRACKERS, Tracking
-
-# `training` keys that change speed or fault tolerance, but only the last digits of results (docs/reproducibility.md).
-EXECUTION_KEYS = frozenset(Execution.model_fields) - {"tracking"}
+from usertune.training.recipe import SplitUsers, TrainFoldsRecipe, TrainRecipe
 
 
 class AuditRecipe(Recipe):
@@ -62,6 +62,10 @@ class Recipes:
     study: Study
     code: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def _parts(self) -> RecipeParts:
+        return RecipeParts(self.study)
 
     def prepare(self) -> str:
         """Recipe for preparing a user's data (the same for all users)."""
@@ -105,16 +109,7 @@ class Recipes:
 
     def execution(self, experiment: str) -> str:
         """Training settings that change only the last digits; not part of the recipe."""
-        training = self.study.experiments[experiment].training
-        assert training is not None
-        tracking = self.study.tracking
-        reported: dict[str, Any] = {}
-        if tracking.trackers:
-            folder = Path(self.study.results, TRACKERS)
-            reported["tracking"] = Tracking(
-                trackers=tracking.trackers, project=tracking.project or self.study.name, run=experiment, folder=folder
-            )
-        return Execution(**training.model_dump(include=set(EXECUTION_KEYS)), **reported).text()
+        return execution_of(self.study, experiment).text()
 
     def audit(self) -> str:
         """Recipe of the audit, with the current code and packages, to which the audit compares those of the results."""
@@ -122,7 +117,7 @@ class Recipes:
         return AuditRecipe(
             step=names.AUDIT,
             code=self.code.get(names.AUDIT, ""),
-            users=self._splits,
+            users=self._parts.splits,
             now={"code": recorded, "versions": dict(self.versions)},
             upstream={
                 names.LEAKAGE: _digest(self._leakage),
@@ -139,12 +134,12 @@ class Recipes:
             code=self.code.get(names.REPORT, ""),
             study=study.name,
             title=study.report.title,
-            **self._hypothesis,
+            **self._parts.hypothesis,
             samples=study.report.samples,
             study_sha256=self.study_digest,
-            splits=self._splits,
+            splits=self._parts.splits,
             dataset={key: value for key, value in self._prepare.as_json().items() if key not in NOT_IN_FINGERPRINT},
-            **self._design,
+            **self._parts.design,
             upstream={
                 names.LEAKAGE: _digest(self._leakage),
                 names.COMPARE: _digest(self._compare),
@@ -153,14 +148,10 @@ class Recipes:
         ).text()
 
     @cached_property
-    def _splits(self) -> dict[str, str]:
-        return {split: format_users(getattr(self.study.users, split)) for split in SPLITS}
-
-    @cached_property
     def study_digest(self) -> str:
         """Digest of the settings that determine the numbers, without presentation and execution settings."""
         plain = Recipes(self.study.model_copy(update={"rerun": Rerun()}))
-        return digest({**self._numbers, **self._choices, **plain._scores})
+        return digest({**self._parts.numbers, **self._parts.choices, **plain._scores})
 
     @cached_property
     def _prepare(self) -> PrepareRecipe:
@@ -186,8 +177,8 @@ class Recipes:
         return LeakageRecipe(
             step=names.LEAKAGE,
             code=self.code.get(names.LEAKAGE, ""),
-            splits=self._splits,
-            **self._folds,
+            splits=self._parts.splits,
+            **self._parts.folds,
             **pooled,
             upstream={names.PREPARE: _digest(self._prepare)},
         )
@@ -200,8 +191,8 @@ class Recipes:
             # As written in the study, regardless of the working directory.
             path=self.study.origin.base_model or base.path,
             revision=base.revision,
-            pixels=self._pixels,
-            **self._thinking,
+            pixels=self._parts.pixels,
+            **self._parts.thinking,
             **self._made_with(names.BASE_MODEL),
             upstream={},
         )
@@ -217,12 +208,12 @@ class Recipes:
         return TrainRecipe(
             step=names.TRAIN,
             mode=experiment.mode,
-            training=_training_settings(experiment),
-            pixels=self._pixels,
+            training=training_settings(experiment),
+            pixels=self._parts.pixels,
             dtype=self.study.base_model.dtype,
-            **self._thinking,
+            **self._parts.thinking,
             users=SplitUsers(train=users.train, validation=users.validation),
-            **_kept_steps(experiment),
+            **kept_steps(experiment),
             **self._made_with(names.TRAIN),
             upstream=self._sources,
         )
@@ -242,10 +233,10 @@ class Recipes:
             scope=experiment.scope,
             folds=folds.settings,
             **options,
-            training=_training_settings(experiment),
-            pixels=self._pixels,
+            training=training_settings(experiment),
+            pixels=self._parts.pixels,
             dtype=self.study.base_model.dtype,
-            **self._thinking,
+            **self._parts.thinking,
             **self._made_with(names.TRAIN_FOLDS),
             upstream={**self._sources, **(self._weights(start) if start else {})},
         )
@@ -267,9 +258,9 @@ class Recipes:
         return PredictRecipe(
             step=names.PREDICT,
             max_new_tokens=self.study.max_new_tokens(name),
-            pixels=self._pixels,
+            pixels=self._parts.pixels,
             dtype=self.study.base_model.dtype,
-            **self._thinking,
+            **self._parts.thinking,
             **engine,
             **options,
             **self._context(name),
@@ -289,7 +280,7 @@ class Recipes:
                 of=context.of,
                 samples=context.samples,
                 images=context.images,
-                **(self._folds if own else {}),
+                **(self._parts.folds if own else {}),
             )
         }
         if not own:
@@ -301,7 +292,7 @@ class Recipes:
         assert experiment.mode in ("lora", "full")
         kept = experiment.checkpoint
         source: dict[str, Any] = {"of": kept.of, "kept_step": kept.step} if kept else {"path": self._elsewhere(name)}
-        training = {names.TRAIN: _without_kept_steps(self._train(kept.of))} if kept else {}
+        training = {names.TRAIN: without_kept_steps(self._train(kept.of))} if kept else {}
         return OtherWeightsRecipe(
             step=names.OTHER_WEIGHTS,
             mode=experiment.mode,
@@ -330,7 +321,7 @@ class Recipes:
             task=study.dataset.task,
             prior=PriorSettings(**found),
             **users,
-            **(self._folds if prior.of == "same_user" else {}),
+            **(self._parts.folds if prior.of == "same_user" else {}),
             **self._made_with(code_key(study, names.PREDICT, name)),
             upstream={names.PREPARE: _digest(self._prepare)},
         )
@@ -342,16 +333,16 @@ class Recipes:
             return {names.OTHER_WEIGHTS: _digest(self._other_weights(name))}
         if experiment.trained_on_folds or experiment.adapters_of:
             return {names.TRAIN_FOLDS: _digest(self._train_folds(experiment.adapters_of or name))}
-        return {names.TRAIN: _without_kept_steps(self._train(name))} if experiment.trained else {}
+        return {names.TRAIN: without_kept_steps(self._train(name))} if experiment.trained else {}
 
     def _score(self, name: str) -> ScoreRecipe:
         return ScoreRecipe(
             step=names.SCORE,
             code=self.code.get(names.SCORE, ""),
             task=self.study.dataset.task,
-            **self._further_tasks,
+            **self._parts.further_tasks,
             thresholds=self.study.evaluation.thresholds,
-            **self._folds,
+            **self._parts.folds,
             upstream={names.PREDICT: _digest(self._predict(name))},
         )
 
@@ -361,8 +352,8 @@ class Recipes:
             step=names.COMPARE,
             code=self.code.get(names.COMPARE, ""),
             study_sha256=self.study_digest,
-            **self._numbers,
-            **self._choices,
+            **self._parts.numbers,
+            **self._parts.choices,
             upstream=self._scores,
         )
 
@@ -372,84 +363,9 @@ class Recipes:
             code=self.code.get(f"figure:{name}", ""),
             name=name,
             colours=dict(getattr(self.study.report.figures, name).colours),
-            **self._numbers,
+            **self._parts.numbers,
             upstream={names.COMPARE: _digest(self._compare)},
         )
-
-    @cached_property
-    def _design(self) -> dict[str, Any]:
-        study = self.study
-        return {
-            "experiments": [
-                {
-                    "name": name,
-                    "mode": value.mode,
-                    **({} if value.whose_weights == "global" else {"scope": value.whose_weights}),
-                    **self._group_of(name),
-                }
-                for name, value in study.experiments.items()
-            ],
-            "users": list(study.users.test),
-            "task": study.dataset.task,
-            **self._further_tasks,
-            "thresholds": list(study.evaluation.thresholds),
-            **({"primary": study.evaluation.primary} if study.evaluation.primary else {}),
-        }
-
-    @cached_property
-    def _hypothesis(self) -> dict[str, Any]:
-        """Empty unless the study has one."""
-        hypothesis = self.study.hypothesis
-        if hypothesis is None:
-            return {}
-        return {"hypothesis": hypothesis.text, **({"has_comparisons": True} if hypothesis.comparisons else {})}
-
-    def _group_of(self, name: str) -> dict[str, Any]:
-        """Empty unless the experiment is in a group, so that other recipes do not change."""
-        group = self.study.experiments[name].group
-        return {} if group is None else {"group": group, "setting": self.study.settings(group)[name]}
-
-    @cached_property
-    def _choices(self) -> dict[str, Any]:
-        """Empty unless the study has groups or a hypothesis, so that other recipes do not change."""
-        study = self.study
-        select = {group: how for group in study.groups if (how := study.selection(group)) is not None}
-        found = {
-            "select": select,
-            "validation_users": list(study.users.validation) if study.chosen_by_accuracy else [],
-            "matrices": {
-                group: {"own": own, "owners": {name: study.adapter_owners(name) for name in study.groups[group]}}
-                for group, own in study.matrices.items()
-            },
-            "comparisons": [list(pair) for pair in study.comparisons],
-        }
-        return {key: value for key, value in found.items() if value}
-
-    @cached_property
-    def _further_tasks(self) -> dict[str, Any]:
-        """Empty unless the study has some, so that other recipes do not change."""
-        further = self.study.evaluation.further_tasks
-        return {"further_tasks": list(further)} if further else {}
-
-    @cached_property
-    def _folds(self) -> dict[str, Any]:
-        """Empty unless the study has folds, so that other recipes do not change."""
-        return {"folds": self.study.folds.settings} if self.study.folds else {}
-
-    @cached_property
-    def _numbers(self) -> dict[str, Any]:
-        return {"confidence": self.study.evaluation.confidence, **self._design}
-
-    @cached_property
-    def _pixels(self) -> Pixels:
-        base = self.study.base_model
-        return Pixels(min=base.min_pixels, max=base.max_pixels)
-
-    @cached_property
-    def _thinking(self) -> dict[str, Any]:
-        """Empty unless the study sets it, so that other recipes do not change."""
-        thinking = self.study.base_model.thinking
-        return {} if thinking is None else {"thinking": thinking}
 
     @cached_property
     def _sources(self) -> dict[str, str]:
@@ -466,28 +382,3 @@ def _digest(recipe: Recipe) -> str:
 
 def _is_pooled(experiment: Experiment) -> bool:
     return experiment.trained_on_folds and experiment.scope == "pooled"
-
-
-def _kept_steps(experiment: Experiment) -> dict[str, Any]:
-    """Empty unless the study sets some, so that other recipes do not change."""
-    assert experiment.training is not None
-    steps = experiment.training.keep_checkpoints
-    return {KEPT_STEPS: tuple(sorted(steps))} if steps else {}
-
-
-def _without_kept_steps(recipe: TrainRecipe) -> str:
-    """Return the digest of a training's recipe for what uses its result, which kept weights do not change."""
-    return digest({key: value for key, value in recipe.as_json().items() if key != KEPT_STEPS})
-
-
-def _training_settings(experiment: Experiment) -> TrainingSettings:
-    assert experiment.training is not None
-    hidden = {*EXECUTION_KEYS, KEPT_STEPS, "freeze" if experiment.mode == "lora" else "lora"}
-    # Defaults are left out, as in recipes of older releases.
-    hidden |= {
-        key for key, usual in (("keep", "last"), ("early_stopping", None)) if getattr(experiment.training, key) == usual
-    }
-    if experiment.trained_on_folds:
-        # There is no validation.
-        hidden.add("validate_every_steps")
-    return TrainingSettings(**experiment.training.model_dump(mode="json", exclude=hidden))
