@@ -270,10 +270,12 @@ class LogHandler(LogHandlerBase):
         # SLURM's log is known only now.
         job.logs = [Path(log) for log in record.log]
         ending = self._endings.pop(record.thread or 0, "")
-        if number := record.aux.get("external_jobid"):
+        # Why, in the words of the executor; it names the job of SLURM.
+        reason = str(getattr(record, "rule_msg", None) or "").strip().removesuffix(".")
+        if not reason and (number := record.aux.get("external_jobid")):
             ending = f"SLURM job {number}"
         show_logs = self.common_settings.show_failed_logs
-        self._print(failed_lines(job, record.created - job.started, ending, show_logs))
+        self._print(failed_lines(job, record.created - job.started, ending, show_logs, reason))
 
     def _warn(self, job: Job) -> None:
         from usertune.monitoring.run_lines import warning_lines

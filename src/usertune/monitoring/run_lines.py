@@ -31,7 +31,7 @@ def finished_line(jobs: RunJobs, job: Job, seconds: float) -> Text:
     return Text("  ".join(parts))
 
 
-def failed_lines(job: Job, seconds: float, ending: str, show_logs: bool) -> Iterator[Text]:
+def failed_lines(job: Job, seconds: float, ending: str, show_logs: bool, reason: str = "") -> Iterator[Text]:
     """Yield what is known of a failed job: its log with the last lines.
 
     Args:
@@ -39,10 +39,13 @@ def failed_lines(job: Job, seconds: float, ending: str, show_logs: bool) -> Iter
         seconds: how long it took.
         ending: how its program ended, such as ``exit status 2``; empty if unknown.
         show_logs: whether the last lines of its log are shown, or only the path.
+        reason: why it failed, as the executor says it: ``SLURM job 4 ended as CANCELLED``; empty if unknown.
     """
     attempt = f", attempt {job.attempt}" if job.attempt > 1 else ""
     words = f"failed: {printable(job.label)}{attempt}, after {duration(seconds)}"
     yield Text(f"{words}{f', {ending}' if ending else ''}", style="bold red")
+    if reason:
+        yield Text(f"  {printable(reason)}")
     shown = {}
     if show_logs:
         # SLURM's log repeats the job's own one.

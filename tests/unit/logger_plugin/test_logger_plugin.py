@@ -184,6 +184,18 @@ def test_warnings_and_errors_of_snakemake_are_shown(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("log")
+def test_what_the_executor_says_of_a_failed_job_is_shown(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream()
+    made = handler(stream, monkeypatch)
+    for one in recorded():
+        if str(getattr(one, "event", "")) == "job_error":
+            one.__dict__.update(rule_msg="SLURM job 4 ended as CANCELLED. ", aux={"external_jobid": "4"})
+        play(made, one)
+    assert (
+        "failed: Training lora, after 17.1 s, exit status 2\n  SLURM job 4 ended as CANCELLED\n  results" in stream.text
+    )
+
+
 def test_plans_are_snakemakes_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for settings in ({"dryrun": True}, {"verbose": True}, {"debug_dag": True}):
         stream = Stream()
@@ -215,7 +227,7 @@ def test_the_end_of_a_run(complete: SyntheticStudy, monkeypatch: pytest.MonkeyPa
     own.follow(complete.study, complete.recipes)
     play(own, record(msg="Nothing to be done (all requested files are present and up to date)."))
     shown = stream.getvalue()
-    assert re.search(r"experiment +click accuracy % +difference to vanilla", shown)
+    assert re.search(r"experiment +click accuracy \(%\) +difference to vanilla", shown)
     summary = Path("tables/summary.md").read_text()
     for value in re.findall(r"\| +(\d+\.\d) \[", summary):
         assert f" {value} " in shown
