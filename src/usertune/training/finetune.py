@@ -6,6 +6,7 @@ import csv
 import io
 import logging
 import resource
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -287,9 +288,11 @@ def _disk_problems_named(folder: Path) -> Iterator[None]:
 def _run(trainer: SparseLossTrainer, resumed_from: Path | None, stop: StopOnSignal) -> None:
     try:
         trainer.train(resume_from_checkpoint=str(resumed_from) if resumed_from else None)
-    except RuntimeError:
+    except (RuntimeError, EOFError, ConnectionError):
         if stop.signal:
-            # A scheduler signals all processes, which kills the data loader's workers in the middle of a step.
+            # A scheduler signals all processes, which kills the data loader's workers in the middle of a step. Torch
+            # would report them again, in whatever is written next.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             raise StopRequested(stop.signal) from None
         raise
 

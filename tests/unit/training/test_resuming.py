@@ -28,7 +28,7 @@ from usertune.core.manifest import write_result
 from usertune.runtime.step_main import EXIT_TRY_AGAIN
 from usertune.training.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.training.effort import RECORD
-from usertune.training.trainer import answer_loss_sum
+from usertune.training.trainer import SparseLossTrainer, answer_loss_sum
 
 
 @pytest.mark.parametrize("steps", [1, 4, 6])
@@ -49,6 +49,26 @@ def test_a_stopped_run_resumes_to_exactly_the_same_result(
     table, weights = train_and_read(run, tmp_path / "stopped")
     assert table == undisturbed[0]
     assert same_weights(weights, undisturbed[1])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a worker is killed"), EOFError(), ConnectionResetError()], ids=repr)
+def test_what_an_ended_loader_worker_raises_after_a_stop_signal_is_an_interruption(
+    error: Exception, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signal of a scheduler ends the workers, too, wherever the training reads from them."""
+
+    def train(*_: Any, **__: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        raise error
+
+    handler = signal.getsignal(signal.SIGCHLD)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(SparseLossTrainer, "train", train)
+            with pytest.raises(StopRequested):
+                train_and_read(fine_tuning(prepared), tmp_path)
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
