@@ -88,6 +88,8 @@ rule report:
         ),
         study=file_of(steps.REPORT, "study"),
         provenance=file_of(steps.REPORT, "provenance"),
+        # Into the folder of the tables.
+        costs=[table_for_report(file_of(steps.REPORT, name)) for name in table_names.COSTS],
         manifest=manifest_of(steps.REPORT),
     log:
         log_of(steps.REPORT),

@@ -1,4 +1,4 @@
-"""The files that the comparison writes into ``tables/``."""
+"""The files in ``tables/``, which the comparison writes, but for those of costs, which the report writes."""
 
 SUMMARY, SUMMARY_MD, SUMMARY_TEX = "summary.csv", "summary.md", "summary.tex"
 DIFFERENCES, USERS, SAMPLES = "differences.csv", "users.csv", "samples.csv"
@@ -8,6 +8,9 @@ USERS_MD, USERS_TEX, METRICS_TEX = "users.md", "users.tex", "metrics.tex"
 # Only in studies that have groups, a matrix of adapters, or a hypothesis with comparisons.
 GROUPS, GROUPS_MD, HYPOTHESIS = "groups.csv", "groups.md", "hypothesis.csv"
 MATRIX, MATRIX_MD = "adapter_matrix.csv", "adapter_matrix.md"
+# With times, which change when work is repeated.
+COST, COST_MD, COST_TEX = "cost.csv", "cost.md", "cost.tex"
+COSTS = (COST, COST_MD, COST_TEX)
 MANIFEST = "manifest.json"
 PAPERS = (METRICS_TEX, BY_GROUP_MD, BY_GROUP_TEX, DIFFERENCES_MD, DIFFERENCES_TEX, USERS_MD, USERS_TEX)
 TABLES = (SUMMARY, SUMMARY_MD, SUMMARY_TEX, DIFFERENCES, USERS, SAMPLES, BY_GROUP, *PAPERS)
@@ -32,6 +35,9 @@ DESCRIPTIONS = {
     HYPOTHESIS: "One row for each comparison of the hypothesis",
     MATRIX: "One row for each matrix and test user: the primary metric by the adapters of each test user",
     MATRIX_MD: "The matrix of adapters, rounded, as Markdown",
+    COST: "One row for each experiment: hours, GPU hours, speed, memory, tokens, and what it builds on",
+    COST_MD: "The costs, rounded, as Markdown",
+    COST_TEX: "The costs, rounded, as LaTeX",
 }
 
 # Beginning of the columns with what the data say about a sample.

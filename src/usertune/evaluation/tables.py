@@ -35,6 +35,9 @@ TEXT_COLUMNS = (
     "box",
     "by",
     "value",
+    "builds_on",
+    "currency",
+    "note",
 )
 
 

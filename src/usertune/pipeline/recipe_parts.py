@@ -75,6 +75,12 @@ class RecipeParts:
         return {"hypothesis": hypothesis.text, **({"has_comparisons": True} if hypothesis.comparisons else {})}
 
     @cached_property
+    def price(self) -> dict[str, Any]:
+        """The price of a GPU hour; empty unless the study has one."""
+        price = self.study.report.price_per_gpu_hour
+        return {} if price is None else {"price_per_gpu_hour": price.model_dump()}
+
+    @cached_property
     def choices(self) -> dict[str, Any]:
         """What chooses settings, and what is compared; empty unless the study has groups or a hypothesis."""
         study = self.study

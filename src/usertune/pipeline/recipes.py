@@ -136,6 +136,7 @@ class Recipes:
             title=study.report.title,
             **self._parts.hypothesis,
             samples=study.report.samples,
+            **self._parts.price,
             study_sha256=self.study_digest,
             splits=self._parts.splits,
             dataset={key: value for key, value in self._prepare.as_json().items() if key not in NOT_IN_FINGERPRINT},

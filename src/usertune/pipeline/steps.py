@@ -16,7 +16,7 @@ from string import Formatter
 
 from usertune.core import step_names as names
 from usertune.core.users import batch_label
-from usertune.evaluation.table_names import GROUPS, GROUPS_MD, HYPOTHESIS, MANIFEST, MATRIX, MATRIX_MD, TABLES
+from usertune.evaluation.table_names import COSTS, GROUPS, GROUPS_MD, HYPOTHESIS, MANIFEST, MATRIX, MATRIX_MD, TABLES
 from usertune.pipeline.figures_of_study import figures_of
 from usertune.reporting.figure_files import figure_files
 from usertune.reporting.figures.catalogue import FIGURES
@@ -404,7 +404,10 @@ REPORT = Step(
     name=names.REPORT,
     items=_once,
     manifest="report.manifest.json",
-    files={"report": "report.html", "study": "study.yaml", "provenance": "provenance.json"},
+    files={
+        **{"report": "report.html", "study": "study.yaml", "provenance": "provenance.json"},
+        **{name: f"tables/{name}" for name in COSTS},
+    },
     log="logs/report.log",
     inputs=(
         Input("audit", names.AUDIT),

@@ -20,6 +20,7 @@ from usertune.evaluation.groups import groups_note
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.evaluation.tables import read_table, records, require_experiments
+from usertune.reporting.cost import cost_table
 from usertune.reporting.headline import headline
 from usertune.reporting.recipe import ReportRecipe
 from usertune.reporting.sections.answers import form_rows
@@ -65,7 +66,8 @@ class Manifests:
     """The manifests of what the report is made from.
 
     ``lineage`` is that of the tables, ``leakage`` what the splits have in common; ``trainings`` are by experiment (see
-    `trainings_by_experiment`), and ``data`` holds (split, manifest of the prepared data) of all users.
+    `trainings_by_experiment`), joined from ``each_training``, and ``data`` holds (split, manifest of the prepared data)
+    of all users.
     """
 
     lineage: Mapping[str, Any]
@@ -74,6 +76,7 @@ class Manifests:
     base_model: Mapping[str, Any]
     figures: Sequence[Mapping[str, Any]]
     trainings: Mapping[str, Mapping[str, Any]]
+    each_training: Sequence[Mapping[str, Any]]
     predictions: Sequence[Mapping[str, Any]]
     data: Sequence[tuple[str, dict[str, Any]]]
 
@@ -150,6 +153,15 @@ def _grouped(recipe: ReportRecipe, groups: pd.DataFrame | None, primary: Metric)
         "groups_note": groups_note(primary),
         "chosen": chosen_names(table),
     }
+
+
+def costs_of(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests) -> tuple[pd.DataFrame, Metric]:
+    """Return the table of costs, see `usertune.reporting.cost.cost_table`, and the metric of its gains."""
+    summary = table_of(files.tables / table_names.SUMMARY, recipe)
+    primary = next(metric for metric in recipe.metrics if metric.name in summary)
+    price = recipe.price_per_gpu_hour
+    table = cost_table(recipe.names, made_from.each_training, made_from.predictions, summary, primary, price)
+    return table, primary
 
 
 def study_shown(recipe: ReportRecipe, made_from: Manifests) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from usertune.core.recipe import Settings
 from usertune.evaluation.recipe import ComparisonDesign
 
 
@@ -24,6 +25,13 @@ class FigureRecipe(ComparisonDesign):
         return self
 
 
+class Price(Settings):
+    """Price of a GPU hour."""
+
+    amount: float
+    currency: str
+
+
 class ReportRecipe(ComparisonDesign):
     """What the report says and shows."""
 
@@ -36,6 +44,8 @@ class ReportRecipe(ComparisonDesign):
     """Whether the hypothesis names comparisons, of which there is a table."""
     samples: Literal["all", "texts", "none"] = "all"
     """What the browser of samples shows: everything, no screenshots, or nothing: there is none."""
+    price_per_gpu_hour: Price | None = None
+    """What the table of costs multiplies GPU hours by; None: it has no column of money."""
     study_sha256: str | None = None
     splits: dict[str, str] = {}  # noqa: RUF012 (pydantic copies it)
     """The users of each split, in the short notation."""

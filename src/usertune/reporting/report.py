@@ -20,7 +20,8 @@ from usertune.core.step_names import AUDIT, LEAKAGE, REPORT
 from usertune.evaluation import table_names
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.reporting.browser.section import BrowserSection, browser_section
-from usertune.reporting.contents import Manifests, ReportFiles, results_shown, study_shown
+from usertune.reporting.contents import Manifests, ReportFiles, costs_of, results_shown, study_shown
+from usertune.reporting.cost_files import cost_shown, write_costs
 from usertune.reporting.page import render, template_text, vendored
 from usertune.reporting.recipe import ReportRecipe
 from usertune.reporting.ro_crate import crate_of, link_as_crate
@@ -69,7 +70,9 @@ def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs
     said = step_manifest(recipe, _inputs(made_from))
     study = _read_study(files.study)
     browser = browser_section(recipe, files, made_from, outputs.report)
+    costs = costs_of(recipe, files, made_from)
     contents = {
+        "cost": cost_shown(*costs),
         **results_shown(recipe, files, made_from),
         **study_shown(recipe, made_from),
         **browser.shown,
@@ -86,8 +89,11 @@ def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs
     }
     write_text(outputs.report, _page(contents, browser))
     write_text(outputs.study, study)
+    written = write_costs(*costs, files.tables, said["fingerprint"])
     digests = {path.name: digest_file(path) for path in (outputs.report, outputs.study)}
-    all_digests = {**_digests(files, lineage, made_from.figures), **digests}
+    of_costs = {path.name: digest_file(path) for path in written}
+    in_tables = {f"{files.tables.name}/{name}": sha256 for name, sha256 in of_costs.items()}
+    all_digests = {**_digests(files, lineage, made_from.figures), **in_tables, **digests}
     times = times_of(made_from.trainings, made_from.predictions)
     crate = crate_of(recipe, lineage, all_digests, base_model=made_from.base_model, times=times)
     write_json(outputs.provenance, crate)
@@ -95,7 +101,7 @@ def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs
     manifest = {
         **said,
         "provenance": [current_provenance(REPORT, plug_ins=recipe.task_modules)],
-        "files": {**digests, outputs.provenance.name: digest_file(outputs.provenance)},
+        "files": {**digests, **of_costs, outputs.provenance.name: digest_file(outputs.provenance)},
         **({"pictures": browser.pictures_digest} if browser.pictures_digest else {}),
     }
     write_result(outputs.manifest, manifest)
@@ -121,6 +127,7 @@ def _read_manifests(recipe: ReportRecipe, files: ReportFiles) -> Manifests:
         base_model=read_manifest(files.base_model),
         figures=[read_manifest(path.with_suffix(".manifest.json")) for path in files.figures],
         trainings=trainings_by_experiment(trainings),
+        each_training=trainings,
         predictions=[_of_study(read_manifest(path), path, recipe) for path in files.predictions],
         data=read_data(files.data, recipe.splits),
     )

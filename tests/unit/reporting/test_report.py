@@ -21,6 +21,7 @@ from usertune.core.hashing import digest, digest_file, step_fingerprint
 from usertune.core.manifest import read_result
 from usertune.evaluation.paired import COLUMNS
 from usertune.evaluation.recipe import ComparisonDesign, ScoreRecipe
+from usertune.evaluation.table_names import COSTS
 from usertune.pipeline import steps
 from usertune.reporting.headline import headline
 from usertune.reporting.sections.runs import cautions, effect_of, training_row
@@ -80,7 +81,7 @@ def test_report_is_self_contained_and_well_formed(make_study: Maker) -> None:
     assert scripts == ["application/json", None, None, None]
     assert page.policy("script-src") == page.digests("script")
     assert page.policy("style-src") == page.digests("style")
-    assert names.count("table") == 13
+    assert names.count("table") == 14
     for name, attributes in page.tags:
         assert not any(key.startswith("on") or key == "style" for key in attributes)
         for key in ("src", "href"):
@@ -117,6 +118,7 @@ def test_the_manifest_of_the_report_has_its_lineage(make_study: Maker) -> None:
     page = study.report()
     text, manifest = page.read_text(encoding="utf-8"), read_result(study.root / steps.REPORT.manifest)
     outputs = [page, study.root / "study.yaml", study.root / "provenance.json"]
+    outputs += [study.root / "tables" / name for name in COSTS]
     assert manifest["files"] == {path.name: digest_file(path) for path in outputs}
     figures = [read_result(path) for path in sorted((study.root / "figures").glob("*.manifest.json"))]
     data = [

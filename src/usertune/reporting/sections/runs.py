@@ -10,6 +10,7 @@ import pandas as pd
 from usertune.core import formatting
 from usertune.evaluation.groups import validation_loss
 from usertune.models.movement import did_not_move
+from usertune.reporting.cost import answer_lengths, server_tokens, time_of_answers
 
 # The value in the manifest of a training that was not stopped early.
 ALL_STEPS = "after all steps"
@@ -58,7 +59,7 @@ def answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.
     """Return the row of an experiment's answers, from all predictions and the table of scored samples."""
     batches = [batch for batch in predictions if batch["experiment"] == name]
     answers = [answer for batch in batches for answer in batch["predictions"]]
-    lengths = [answer["new_tokens"] for answer in answers if answer.get("new_tokens") is not None]
+    lengths = answer_lengths(batches)
     own = samples[samples["experiment"] == name]
     return {
         "experiment": name,
@@ -74,16 +75,14 @@ def answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.
 
 def _charged(batches: Sequence[Mapping[str, Any]]) -> str:
     """Return the tokens of all requests and answers as a server counts them; nothing for models that ran here."""
-    counts = [batch["tokens"] for batch in batches if "tokens" in batch]
-    total = {key: sum(count[key] for count in counts) for key in ("prompt", "completion")}
-    return f"{total['prompt']:,} + {total['completion']:,}" if counts else ""
+    total = server_tokens(batches)
+    return f"{total[0]:,} + {total[1]:,}" if total else ""
 
 
 def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Return the time that an experiment's answers took; answers stored by an older release have none."""
-    seconds = sum(batch.get("answer_seconds", 0) for batch in batches)
-    timed = sum(batch.get("timed_answers", 0) for batch in batches)
-    if not timed:
+    seconds, timed = time_of_answers(batches)
+    if seconds is None:
         return {"time": formatting.NOT_AVAILABLE, "per_second": formatting.NOT_AVAILABLE}
     return {"time": formatting.duration(seconds), "per_second": _number(timed / seconds, 2) if seconds else ""}
 

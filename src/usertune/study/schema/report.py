@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BeforeValidator, WithJsonSchema, create_model
+from pydantic import BeforeValidator, Field, WithJsonSchema, create_model
 
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.study.schema.base import ConfigModel
@@ -46,6 +46,15 @@ else:
 FIGURE_NAMES = tuple(FIGURES)
 
 
+class PricePerGpuHour(ConfigModel):
+    """Price of one GPU for one hour."""
+
+    amount: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    """The price, such as 2.5."""
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+    """The three letters of the currency, such as EUR."""
+
+
 class Report(ConfigModel):
     """What the report shows."""
 
@@ -53,5 +62,7 @@ class Report(ConfigModel):
     """Heading of the report."""
     samples: Literal["all", "texts", "none"] = "all"
     """What the report shows of single test samples: `all`, with their screenshots; `texts`, without; or `none`."""
+    price_per_gpu_hour: PricePerGpuHour | None = None
+    """Adds what GPU hours cost to `tables/cost.csv`; null: not shown. Changes no result."""
     figures: Figures = Figures()
     """Settings of individual figures; a change redraws only the figure that it names."""
