@@ -21,9 +21,12 @@ NOTE = (
     "whose trained weights it uses; their hours are not part of its own. Gain: {gain} over the baseline, by hours of "
     "training, including those that it builds on."
 )
+OF_MONEY = "Cost: its own GPU hours, at the price in the study."
 # Digits of the smallest number of a column.
 SIGNIFICANT = 2
 MOST_DIGITS = 6
+# Of the fingerprint in the column of provenance.
+PROVENANCE_DIGITS = 16
 GIB = 2**30
 
 
@@ -34,11 +37,13 @@ def write_costs(table: pd.DataFrame, primary: Metric, folder: Path, fingerprint:
         table: the costs.
         primary: the metric of the gain.
         folder: where to write.
-        fingerprint: that of the report that the table belongs to.
+        fingerprint: that of the report that the table belongs to, which is in its manifest.
     """
     paper = of_costs(table, primary)
     texts = {
-        table_names.COST: table.assign(provenance=fingerprint).to_csv(index=False, lineterminator="\n"),
+        table_names.COST: table.assign(provenance=fingerprint[:PROVENANCE_DIGITS]).to_csv(
+            index=False, lineterminator="\n"
+        ),
         table_names.COST_MD: markdown_table(paper),
         table_names.COST_TEX: f"% report: {fingerprint}\n{latex_table(paper)}",
     }
@@ -79,7 +84,7 @@ def of_costs(table: pd.DataFrame, primary: Metric) -> Paper:
     said = [(row["experiment"], row["builds_on"], row["note"]) for row in records(table)]
     about = [f"{name} builds on {others}." for name, others, _ in said if others]
     about += [f"{name}: {note}." for name, _, note in said if note]
-    return Paper(frame, columns, " ".join([NOTE.format(gain=gain), *about]))
+    return Paper(frame, columns, " ".join([NOTE.format(gain=gain), *([OF_MONEY] if currency else []), *about]))
 
 
 def cost_shown(table: pd.DataFrame, primary: Metric) -> dict[str, Any]:
