@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.work import NOTHING, audit, run
 from tests.support.workplace import EXPERIMENTS, Workplace
+from usertune.evaluation.table_names import COST
 
 pytestmark = pytest.mark.workflow
 
@@ -50,8 +51,9 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 def _stable_results(workplace: Workplace) -> dict[str, bytes]:
-    """Return results that are the same however often they are made: all but the notes on how they were made."""
-    kept = [*workplace.results.glob("tables/*.csv"), *workplace.results.glob("scores/*/*.csv")]
+    """Return results that are the same however often they are made: all but the notes on how they were made, and the costs."""
+    kept = [path for path in workplace.results.glob("tables/*.csv") if path.name != COST]
+    kept += [*workplace.results.glob("scores/*/*.csv")]
     kept += [*workplace.results.glob("data/*.jsonl"), *workplace.results.glob("figures/*.svg")]
     found = {str(path.relative_to(workplace.results)): path.read_bytes() for path in kept}
     for experiment in EXPERIMENTS:
