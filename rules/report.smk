@@ -89,7 +89,9 @@ rule report:
         study=file_of(steps.REPORT, "study"),
         provenance=file_of(steps.REPORT, "provenance"),
         # Into the folder of the tables.
-        costs=[table_for_report(file_of(steps.REPORT, name)) for name in table_names.COSTS],
+        cost=table_for_report(file_of(steps.REPORT, "cost")),
+        cost_md=file_of(steps.REPORT, "cost_md"),
+        cost_tex=file_of(steps.REPORT, "cost_tex"),
         manifest=manifest_of(steps.REPORT),
     log:
         log_of(steps.REPORT),

@@ -51,7 +51,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
 
 
 def _stable_results(workplace: Workplace) -> dict[str, bytes]:
-    """Return results that are the same however often they are made: all but the notes on how they were made, and the costs."""
+    """Return what is the same however often it is made: all but notes on how it was made, and costs."""
     kept = [path for path in workplace.results.glob("tables/*.csv") if path.name != COST]
     kept += [*workplace.results.glob("scores/*/*.csv")]
     kept += [*workplace.results.glob("data/*.jsonl"), *workplace.results.glob("figures/*.svg")]

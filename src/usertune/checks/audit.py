@@ -251,6 +251,8 @@ def _unreferenced(study: Study, results: Mapping[str, Result], manifests: Mappin
     """
     folder, outcomes = Path(study.results), study.origin.outcomes
     known = {path for result in results.values() for path in (result.manifest, *result.files)}
+    # Of these, some lie in folders of earlier steps; an audit before the report does not check them.
+    known |= {outcomes + path for path in steps.REPORT.files_of(study).values()}
     for own, manifest in manifests.items():
         known.update((Path(own).parent / name).as_posix() for name in manifest.get("stored_images", ()))
     checked = [step for step in steps.BEFORE_AUDIT if step.of_comparison or not outcomes]

@@ -16,7 +16,18 @@ from string import Formatter
 
 from usertune.core import step_names as names
 from usertune.core.users import batch_label
-from usertune.evaluation.table_names import COSTS, GROUPS, GROUPS_MD, HYPOTHESIS, MANIFEST, MATRIX, MATRIX_MD, TABLES
+from usertune.evaluation.table_names import (
+    COST,
+    COST_MD,
+    COST_TEX,
+    GROUPS,
+    GROUPS_MD,
+    HYPOTHESIS,
+    MANIFEST,
+    MATRIX,
+    MATRIX_MD,
+    TABLES,
+)
 from usertune.pipeline.figures_of_study import figures_of
 from usertune.reporting.figure_files import figure_files
 from usertune.reporting.figures.catalogue import FIGURES
@@ -406,7 +417,7 @@ REPORT = Step(
     manifest="report.manifest.json",
     files={
         **{"report": "report.html", "study": "study.yaml", "provenance": "provenance.json"},
-        **{name: f"tables/{name}" for name in COSTS},
+        **{"cost": f"tables/{COST}", "cost_md": f"tables/{COST_MD}", "cost_tex": f"tables/{COST_TEX}"},
     },
     log="logs/report.log",
     inputs=(
