@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -27,6 +28,14 @@ def said(text: str, subject: Subject) -> Figure:
     lines = textwrap.fill(text, int(LETTERS_IN_AN_INCH * WIDTHS[subject.columns] * 0.75))
     figure.text(0.5, 0.5, lines, ha="center", va="center", color=INK)
     return figure
+
+
+def with_points(samples: pd.DataFrame) -> pd.DataFrame | str:
+    """Return the samples whose target is a point; a sentence for `said` if there are none."""
+    if not {"x", "y", "target_x", "target_y"} <= set(samples):
+        return "no points in this task"
+    found = samples[samples["target_x"].notna()]
+    return found if len(found) else "no test sample has a point as its target"
 
 
 def exact(value: float) -> str:

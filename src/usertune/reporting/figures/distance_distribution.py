@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from usertune.evaluation import table_names
-from usertune.reporting.figures.axes import exact, handles_of, legend_above, legend_height, said
+from usertune.reporting.figures.axes import exact, handles_of, legend_above, legend_height, said, with_points
 from usertune.reporting.figures.sheet import INK, PALE, SMALL_FONT, Subject, new_figure
 from usertune.tasks.metrics import threshold_label
 
@@ -41,12 +41,9 @@ def draw(subject: Subject) -> Figure:
         UserError: the table of samples is missing, malformed or of another study.
     """
     names = subject.design.names
-    samples = subject.table(table_names.SAMPLES)
-    if not {"x", "y", "target_x", "target_y"} <= set(samples):
-        return said("no points in this task", subject)
-    samples = samples[samples["target_x"].notna()]
-    if not len(samples):
-        return said("no test sample has a point as its target", subject)
+    samples = with_points(subject.table(table_names.SAMPLES))
+    if isinstance(samples, str):
+        return said(samples, subject)
     off = samples["x"] - samples["target_x"], samples["y"] - samples["target_y"]
     away = pd.Series(np.hypot(*off), index=samples.index)
     end = min(max(4 * subject.thresholds[0], 1.5 * max(subject.thresholds)), LARGEST_INSIDE_DISTANCE)

@@ -9,7 +9,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from usertune.evaluation import table_names
-from usertune.reporting.figures.axes import panels, rows_of, said
+from usertune.reporting.figures.axes import panels, rows_of, said, with_points
 from usertune.reporting.figures.sheet import INK, SMALL_FONT, Subject, new_figure, short_names
 from usertune.tasks.metrics import threshold_label
 
@@ -41,12 +41,9 @@ def draw(subject: Subject) -> Figure:
         UserError: the table of samples is missing, malformed or of another study.
     """
     names = subject.design.names
-    samples = subject.table(table_names.SAMPLES)
-    if not {"x", "y", "target_x", "target_y"} <= set(samples):
-        return said("no points in this task", subject)
-    samples = samples[samples["target_x"].notna()]
-    if not len(samples):
-        return said("no test sample has a point as its target", subject)
+    samples = with_points(subject.table(table_names.SAMPLES))
+    if isinstance(samples, str):
+        return said(samples, subject)
     rows, per_row = rows_of(
         len(names), (2 if len(names) <= 4 else 3) if subject.narrow else (3 if len(names) <= 6 else 5)
     )
