@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from usertune.monitoring.run_jobs import Job
     from usertune.pipeline.recipes import Recipes
+    from usertune.runtime.job_log import Entry
     from usertune.study.schema.study import Study
 
 REFRESH_PER_SECOND = 2
@@ -255,7 +256,7 @@ class LogHandler(LogHandlerBase):
         job = self._jobs.finish(record.job_id, record.created) if self._jobs is not None else None
         if job is None:
             return
-        self._warn(job)
+        self._warn(job, job.new_messages())
         seconds = record.created - job.started
         if not self._quiet & {"progress", "rules", "all"} and (self._live is None or seconds >= LONG_JOB_SECONDS):
             self._print([finished_line(self._jobs, job, seconds)])
@@ -277,10 +278,10 @@ class LogHandler(LogHandlerBase):
         show_logs = self.common_settings.show_failed_logs
         self._print(failed_lines(job, record.created - job.started, ending, show_logs, reason))
 
-    def _warn(self, job: Job) -> None:
+    def _warn(self, job: Job, said: Iterable[Entry]) -> None:
         from usertune.monitoring.run_lines import warning_lines
 
-        if problems := [entry for entry in job.new_messages() if entry.level == "WARNING"]:
+        if problems := [entry for entry in said if entry.level == "WARNING"]:
             shown = self._warned.get(job.number, 0)
             self._warned[job.number] = shown + len(problems)
             self._print(warning_lines(job, problems, shown))
@@ -291,7 +292,10 @@ class LogHandler(LogHandlerBase):
 
         jobs = list(self._jobs.running.values())
         for job in jobs:
-            self._warn(job)
+            said = job.new_messages()
+            self._warn(job, said)
+            # It may have answered already.
+            self._print(Text(f"{job.label}: {entry.text}") for entry in said[-1:] if entry.level == "INFO")
         last = False
         while not last:
             last = self._over.wait(STOPPING_SECONDS)

@@ -191,7 +191,7 @@ def test_killed_at_twenty_random_moments(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(1800)
-def test_personal_training_and_prediction_killed_at_ten_random_moments(tmp_path: Path) -> None:
+def test_personal_training_and_prediction_killed_at_random_moments(tmp_path: Path) -> None:
     workplace = _small_study(tmp_path / "study")
     workplace.replace("  lora:\n    mode: lora\n", "  lora:\n    mode: lora\n    scope: personal\n")
     workplace.replace("evaluation:\n", "folds: {count: 2, by: random}\nevaluation:\n")
@@ -207,7 +207,7 @@ def test_personal_training_and_prediction_killed_at_ten_random_moments(tmp_path:
                 killer.kill_once(step)
     finally:
         killer.end()
-    assert killer.killed.total() == 10
+    assert killer.killed.total() == 5
     workplace.run(*results, timeout=900)
     for user in ("1", "2"):
         name = f"checkpoints/lora/users_{user}.json"
@@ -246,19 +246,24 @@ def _same_results(workplace: Workplace, undisturbed: Path) -> None:
 def test_job_that_outlives_snakemake(tmp_path: Path) -> None:
     workplace = _small_study(tmp_path / "study")
     runs = [workplace.start(LORA)]
+    log = workplace.results / "logs/train/lora.log"
+
+    def said(text: str) -> bool:
+        return log.exists() and text in log.read_text()
+
     try:
-        wait_until(lambda: "training on" in workplace.output, runs[0])
+        wait_until(lambda: said("training on"), runs[0])
         (orphan,) = workplace.programs("train")
         orphan.suspend()
         runs[0].kill()
         runs[0].wait()
         runs.append(workplace.start(LORA))
-        wait_until(lambda: "another process is training lora already; waiting for it" in workplace.output, runs[1])
+        wait_until(lambda: said("another process is training lora already; waiting for it"), runs[1])
         orphan.resume()
         assert runs[1].wait(400) == 0, workplace.output
     finally:
         for run in runs:
             kill_group(run)
-    assert "lora is already trained" in workplace.output
-    assert "training on" not in workplace.output
-    assert workplace.json("checkpoints/lora/manifest.json")["resumed_from_step"] == 0
+    assert said("lora is already trained")
+    training = workplace.json("checkpoints/lora/manifest.json")
+    assert (training["resumed_from_step"], training["attempts"]) == (0, 1)
