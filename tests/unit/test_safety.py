@@ -21,7 +21,7 @@ UNSAFE_MODULES = {"pickle", "dill", "joblib", "marshal", "shelve"}
 # Numbers that the study's types have checked.
 NUMBERS = {
     "resources.attempt", "resources.batch_size", "resources.gpu", "resources.gpus_per_node",
-    "resources.nodes", "threads",
+    "resources.minutes_for_others", "resources.nodes", "threads",
 }  # fmt: skip
 # What torch pickles in a sharded checkpoint is read with a list of what may be in it; tests/unit/test_checkpoints.py.
 GUARDED = "checkpoints.py"

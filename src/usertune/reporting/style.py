@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import cos, pi, sin, sqrt
 
 from usertune.evaluation.recipe import ComparisonDesign
 
@@ -13,6 +14,25 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 BASELINE_COLOUR = "#5f6672"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SCALES = {"s": 0.95, "^": 1.1, "D": 0.9, "v": 1.1, "P": 1.2, "X": 1.2, "*": 1.6}
+# A plus whose arms are 0.8 wide and reach to 1.2, and a star with its tips at 1.4 and its notches at 0.6.
+_PLUS = (
+    *((-0.4, -1.2), (0.4, -1.2), (0.4, -0.4), (1.2, -0.4), (1.2, 0.4), (0.4, 0.4)),
+    *((0.4, 1.2), (-0.4, 1.2), (-0.4, 0.4), (-1.2, 0.4), (-1.2, -0.4), (-0.4, -0.4)),
+)
+_STAR = tuple(
+    (reach * sin(pi * corner / 5), -reach * cos(pi * corner / 5))
+    for corner, reach in ((corner, (1.4, 0.6)[corner % 2]) for corner in range(10))
+)
+# Marker -> its corners, for the page and its pictures; in multiples of the radius, y downwards. Others are circles.
+OUTLINES: Mapping[str, tuple[tuple[float, float], ...]] = {
+    "s": ((-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)),
+    "^": ((0, -1.1), (1, 0.8), (-1, 0.8)),
+    "D": ((0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)),
+    "v": ((0, 1.1), (1, -0.8), (-1, -0.8)),
+    "P": _PLUS,
+    "X": tuple((round((x - y) * sqrt(0.5), 3), round((x + y) * sqrt(0.5), 3)) for x, y in _PLUS),
+    "*": tuple((round(x, 3), round(y, 3)) for x, y in _STAR),
+}
 DASHES = ((0.0, ()), (0.0, (7.0, 1.5)), (0.0, (2.0, 1.0)), (0.0, (6.0, 1.5, 1.5, 1.5)))
 
 
@@ -23,6 +43,11 @@ class Style:
     colour: str
     marker: str
     dashes: tuple[float, tuple[float, ...]]
+
+    @property
+    def outline(self) -> tuple[tuple[float, float], ...]:
+        """The corners of its marker, see `OUTLINES`; empty for a circle."""
+        return OUTLINES.get(self.marker, ())
 
     @property
     def scale(self) -> float:
@@ -55,6 +80,8 @@ def styles(design: ComparisonDesign, colours: Mapping[str, str] | None = None) -
         if name != design.baseline:
             colour = PALETTE[coloured % len(PALETTE)]
             coloured += 1
-        found[name] = Style(own.get(name, colour), MARKERS[index % len(MARKERS)], DASHES[index % len(DASHES)])
+        # Dashes go one further with each round of markers, so that many experiments have a style of their own.
+        dashes = DASHES[(index + index // len(MARKERS)) % len(DASHES)]
+        found[name] = Style(own.get(name, colour), MARKERS[index % len(MARKERS)], dashes)
         index += 1
     return found

@@ -93,7 +93,7 @@ def browser_data(
     drawings = [in_pixels(view, size) for view, size in zip(views, sizes, strict=True)]
     return {
         "experiments": [
-            {"name": name, "colour": style[name].colour, "marker": style[name].marker} for name in design.names
+            {"name": name, "colour": style[name].colour, "outline": style[name].outline} for name in design.names
         ],
         "users": design.users,
         "apps": list(apps),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -37,8 +37,8 @@ def draw_sample(view: SampleView, screenshot: Image.Image | None, styles: Mappin
     for answer, point in zip(view.answers, drawing.points, strict=True):
         if point is not None:
             at = (point[0] * FINER, point[1] * FINER)
-            _marker(pen, at, 1.25 * unit * FINER, styles[answer.experiment].marker, LIGHT)
-            _marker(pen, at, 0.95 * unit * FINER, styles[answer.experiment].marker, styles[answer.experiment].colour)
+            _marker(pen, at, 1.25 * unit * FINER, styles[answer.experiment], LIGHT)
+            _marker(pen, at, 0.95 * unit * FINER, styles[answer.experiment], styles[answer.experiment].colour)
     layer = layer.resize(canvas.size, Image.Resampling.LANCZOS)
     canvas.paste(layer, mask=layer.getchannel("A"))
     return _beside(canvas, _legend(view, styles, canvas.height))
@@ -81,17 +81,11 @@ def _target(pen: ImageDraw.ImageDraw, drawing: Drawing, unit: float) -> None:
             pen.line(line, fill=colour, width=max(1, round(factor * unit)))
 
 
-def _marker(pen: ImageDraw.ImageDraw, at: tuple[float, float], r: float, marker: str, colour: str) -> None:
-    """Draw the marker of an experiment, in the shapes that the page has too."""
+def _marker(pen: ImageDraw.ImageDraw, at: tuple[float, float], r: float, style: Style, colour: str) -> None:
+    """Draw the marker of an experiment."""
     x, y = at
-    corners: dict[str, Sequence[tuple[float, float]]] = {
-        "s": [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)],
-        "^": [(0, -1.1), (1, 0.8), (-1, 0.8)],
-        "D": [(0, -1.2), (1.2, 0), (0, 1.2), (-1.2, 0)],
-        "v": [(0, 1.1), (1, -0.8), (-1, -0.8)],
-    }
-    if marker in corners:
-        pen.polygon([(x + r * dx, y + r * dy) for dx, dy in corners[marker]], fill=colour)
+    if style.outline:
+        pen.polygon([(x + r * dx, y + r * dy) for dx, dy in style.outline], fill=colour)
     else:
         pen.ellipse((x - r, y - r, x + r, y + r), fill=colour)
 
@@ -119,7 +113,7 @@ def _legend(view: SampleView, styles: Mapping[str, Style], height: int) -> Image
             pen,
             (size * 1.5, y + size * 0.62),
             size * 0.5,
-            styles[answer.experiment].marker,
+            styles[answer.experiment],
             styles[answer.experiment].colour,
         )
         write(answer.experiment, title, DARK, size * 2.6)

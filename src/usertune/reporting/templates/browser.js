@@ -50,20 +50,12 @@
   }
 
   function shape(experiment, x, y, r, parent, halo) {
-    const { colour, marker } = experiments[experiment];
+    const { colour, outline } = experiments[experiment];
     const attributes = { fill: colour };
     if (halo) Object.assign(attributes, { stroke: "#ffffff", "stroke-width": 0.5 * r, "paint-order": "stroke" });
-    const paths = {
-      "^": `M${x} ${y - 1.1 * r} L${x + r} ${y + 0.8 * r} L${x - r} ${y + 0.8 * r} Z`,
-      D: `M${x} ${y - 1.2 * r} L${x + 1.2 * r} ${y} L${x} ${y + 1.2 * r} L${x - 1.2 * r} ${y} Z`,
-      v: `M${x} ${y + 1.1 * r} L${x + r} ${y - 0.8 * r} L${x - r} ${y - 0.8 * r} Z`,
-    };
-    if (marker === "o") return drawn("circle", { cx: x, cy: y, r, ...attributes }, parent);
-    if (marker === "s") {
-      const box = { x: x - 0.9 * r, y: y - 0.9 * r, width: 1.8 * r, height: 1.8 * r };
-      return drawn("rect", { ...box, ...attributes }, parent);
-    }
-    return drawn("path", { d: paths[marker], ...attributes }, parent);
+    if (!outline.length) return drawn("circle", { cx: x, cy: y, r, ...attributes }, parent);
+    const points = outline.map(([dx, dy]) => `${x + r * dx},${y + r * dy}`).join(" ");
+    return drawn("polygon", { points, ...attributes }, parent);
   }
 
   function mark(experiment) {
