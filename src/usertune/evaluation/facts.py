@@ -27,19 +27,19 @@ def facts_of(samples: Sequence[Mapping[str, Any]], answers: Mapping[str, Answer]
         answers: answers by sample id.
     """
     lengths = Counter(sample["episode"] for sample in samples)
-    keys = dict.fromkeys(key for sample in samples for key in sample.get("about", {}))
+    known = [_section(sample.get("about")) for sample in samples]
+    keys = dict.fromkeys(key for about in known for key in about)
     rows = []
-    for sample in samples:
+    for sample, about in zip(samples, known, strict=True):
         image = sample["images"][-1] if sample.get("images") else {}
         box = sample["target"].get("box")
-        about = sample.get("about", {})
         rows.append(
             {
                 "instruction": printable(_instruction(sample), KEPT),
                 "answer": printable(answers[sample["id"]].text, KEPT),
-                "image": printable(image.get("path", "")),
-                "width": image.get("width"),
-                "height": image.get("height"),
+                "image": printable(str(image.get("path", ""))),
+                "width": _pixels(image.get("width")),
+                "height": _pixels(image.get("height")),
                 "box": None if box is None else json.dumps(box),
                 "episode_length": lengths[sample["episode"]],
                 **{f"{ABOUT}{key}": printable(str(about.get(key, "")), KEPT) for key in keys},
@@ -48,7 +48,17 @@ def facts_of(samples: Sequence[Mapping[str, Any]], answers: Mapping[str, Answer]
     return rows
 
 
+# A damaged file of samples loses facts here; what measures need is checked where it is read.
+def _section(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _pixels(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
 def _instruction(sample: Mapping[str, Any]) -> str:
-    turn = next((turn for turn in reversed(sample.get("messages", [])) if turn["role"] == "user"), None)
-    parts = turn["content"] if turn else []
-    return "\n".join(part["text"] for part in parts if part["type"] == "text")
+    turns = [_section(turn) for turn in sample.get("messages", [])]
+    content = next((turn.get("content") for turn in reversed(turns) if turn.get("role") == "user"), None)
+    parts = [_section(part) for part in content] if isinstance(content, list) else []
+    return "\n".join(str(part.get("text", "")) for part in parts if part.get("type") == "text")
