@@ -120,7 +120,8 @@ def overlap_of(first: Results, second: Results) -> Overlap:
             f"{first.folder} measures {first.primary.title}, and {second.folder} measures {second.primary.title}; "
             "score both with the same task, thresholds and evaluation.primary"
         )
-    users = [user for user in first.recipe.users if user in set(second.recipe.users)]
+    others = set(second.recipe.users)
+    users = [user for user in first.recipe.users if user in others]
     one, two = (results.asked(users) for results in (first, second))
     both = [key for key in one if key in two]
     same = [key for key in both if one[key] == two[key]]
@@ -149,11 +150,11 @@ def comparison(first: Results, second: Results, pairs: Sequence[tuple[str, str]]
     column, reach = first.primary.column, first.primary.bounds[1] - first.primary.bounds[0]
     rows: list[dict[str, Any]] = []
     for name, other in pairs:
-        values = [results.values(own, column).reindex(shared.keys) for results, own in ((first, name), (second, other))]
-        parsed = [
-            results.values(own, "parsed").reindex(shared.keys) for results, own in ((first, name), (second, other))
-        ]
-        means, rates = ([_by_user(series).mean() for series in found] for found in (values, parsed))
+        chosen = ((first, name), (second, other))
+        values, parsed = (
+            [results.values(own, key).reindex(shared.keys) for results, own in chosen] for key in (column, "parsed")
+        )
+        means, rates = ([_by_user(series).mean() for series in both] for both in (values, parsed))
         gains = _by_user(values[1] - values[0])
         found = mean_of_users(gains, first.recipe.confidence, (-reach, reach))
         rows.append(
