@@ -8,7 +8,7 @@ JOBS ?= auto
 # The tests' model is so small that threads slow it down.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-slurm figures clean
+.PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-peers bench-slurm peers figures clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -61,6 +61,19 @@ bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/report_browser.py
 	$(BIN)/python benchmarks/reproducibility.py
 	$(BIN)/python benchmarks/weight_checks.py
+
+bench-peers: setup peers  ## Compare with other trainers and store the results; about 40 minutes, 24 GB of memory
+	$(BIN)/python benchmarks/training_speed.py
+	$(BIN)/python benchmarks/training_speed.py --mode full
+	$(BIN)/python benchmarks/training_speed.py --shape vocabulary
+	$(BIN)/python benchmarks/training_speed.py --shape true-2b
+
+peers: .peers/trl/.installed  ## Create the environments of the trainers that usertune is compared with (once)
+
+.peers/%/.installed: envs/peers/%.txt envs/requirements.txt envs/constraints.txt
+	test -x .peers/$*/bin/python || $(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --disable-pip-version-check -r $< -c envs/requirements.txt -c envs/constraints.txt
+	@touch $@
 
 bench-slurm: setup  ## Run the SLURM benchmarks on a cluster started on this machine (needs SLURM); minutes
 	$(BIN)/python benchmarks/slurm_study.py

@@ -36,6 +36,7 @@ def run(
     measure: Callable[[argparse.Namespace], dict[str, Any]],
     tell: Callable[[dict[str, Any]], Sequence[str]],
     options: Mapping[str, tuple[int, int, str]],
+    choices: Mapping[str, tuple[Sequence[str], str]] = MappingProxyType({}),
 ) -> None:
     """Parse the command line, measure, print what was found and store it.
 
@@ -43,6 +44,8 @@ def run(
         measure: returns what was measured, as JSON. Its module's docstring and name are the program's.
         tell: returns the lines to print.
         options: for each whole number that can be chosen: its default, its value under ``--tiny``, what it is.
+        choices: for each word that can be chosen: all of them, the default first, and what it is. The name of the
+            stored file has them.
     """
     program = inspect.getmodule(measure)
     name = Path(inspect.getfile(measure)).stem
@@ -54,17 +57,22 @@ def run(
         parser.add_argument(
             f"--{option}", type=int, default=smallest if tiny else default, metavar="N", help=f"{text} ({default})"
         )
+    for option, (words, text) in choices.items():
+        parser.add_argument(f"--{option}", choices=words, default=words[0], help=f"{text} ({words[0]})")
     parser.add_argument("--tiny", action="store_true", help="show that it runs, on next to nothing; stores no result")
+    stored = "-".join([name, *(option.upper() for option in choices)])
     parser.add_argument(
-        "--out", type=Path, metavar="JSON", help=f"where to store the result (benchmarks/results/{name}.json)"
+        "--out", type=Path, metavar="JSON", help=f"where to store the result (benchmarks/results/{stored}.json)"
     )
     arguments = parser.parse_args()
-    out = arguments.out or (None if tiny else RESULTS / f"{name}.json")
+    chosen = {option: getattr(arguments, option) for option in choices}
+    out = arguments.out or (None if tiny else RESULTS / f"{'-'.join([name, *chosen.values()])}.json")
     if tiny and out and out.resolve().parent == RESULTS:
         parser.error("a tiny run says nothing about speed, so its result does not belong in benchmarks/results")
     limit_spinning()
     load = load_average()
     settings = {option.replace("-", "_"): getattr(arguments, option.replace("-", "_")) for option in options}
+    settings |= chosen
     started = time.monotonic()
     measured = measure(arguments)
     for line in tell(measured):

@@ -17,7 +17,7 @@ from tests.support.benchmarks import FOLDER
 from tests.support.documented import REPOSITORY
 
 # Not benchmarks: what they share, and what writes their results and an example into the docs.
-HELPERS = {"check_example", "common", "write_figures"}
+HELPERS = {"check_example", "common", "shapes", "write_figures"}
 # Run on a cluster, in tests/slurm.
 ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
@@ -32,6 +32,7 @@ SLOW = {
     "plan_sweep",
     "random_folds",
     "reproducibility",
+    "training_speed",
 }
 # Results that a tiny run must have at any speed.
 FOUND: dict[str, dict[str, Any]] = {
@@ -48,6 +49,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "random_folds": {"episode.samples": 12, "episode.samples_with_screenshot_of_another_fold": 0},
     "report_browser": {"samples": 8, "experiments": 3},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
+    "training_speed": {"shape.visual_tokens": 32, "losses.largest_difference.usertune": 0},
     "weight_checks": {"tensors_of_the_folder": 732},
 }
 

@@ -1,0 +1,74 @@
+"""Train as a study does, with `usertune.training.finetune.fine_tune`.
+
+python own_training.py JOB.json OUT.json
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from side import Timed, run_job
+
+from usertune.runtime.cpu_threads import limit_spinning
+
+
+def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    from peft import load_peft_weights, set_peft_model_state_dict
+
+    from usertune.models.loading import prepare_for_training
+    from usertune.training import finetune
+
+    timed = Timed()
+    train = finetune._run
+    history: list[dict[str, Any]] = []
+
+    def prepared(*arguments: Any) -> Any:
+        model = prepare_for_training(*arguments)
+        if job["adapter"]:
+            set_peft_model_state_dict(model, load_peft_weights(job["adapter"], device="cpu"))
+        # All that is prepared once the model is loaded counts, such as tokens.
+        timed.start()
+        return model
+
+    def watched(trainer: Any, *rest: Any) -> None:
+        trainer.add_callback(timed)
+        train(trainer, *rest)
+        history.extend(trainer.state.log_history)
+
+    work = Path(job["work"])
+    shutil.rmtree(work, ignore_errors=True)
+    with patch.object(finetune, "prepare_for_training", prepared), patch.object(finetune, "_run", watched):
+        finetune.fine_tune(run_of(job, settings), work / "work", work / "weights", work / "losses.csv")
+    return timed.measured(history, job["epochs"] * len(job["samples"]))
+
+
+def run_of(job: dict[str, Any], settings: dict[str, Any]) -> Any:
+    from usertune.training.finetune import FineTuning
+    from usertune.training.recipe import Execution, TrainRecipe
+
+    weights = (
+        {"lora": {"rank": job["rank"], "alpha": job["alpha"], "dropout": job["dropout"]}}
+        if job["adapter"]
+        else {"freeze": {"vision": True, "merger": True}}
+    )
+    recipe = {
+        "step": "train",
+        "mode": "lora" if job["adapter"] else "full",
+        "dtype": "float32",
+        "training": {
+            "epochs": job["epochs"], "learning_rate": job["learning_rate"], "schedule": "linear", "warmup_steps": 0,
+            "weight_decay": 0.01, "max_grad_norm": 1.0, "batch_size": job["batch_size"], "seed": 0, **weights,
+        },
+    }  # fmt: skip
+    execution = Execution.model_validate({"save_every_steps": 100, **settings})
+    return FineTuning(
+        TrainRecipe.model_validate(recipe), execution, Path(job["base"]), Path(job["root"]), job["samples"], []
+    )
+
+
+if __name__ == "__main__":
+    limit_spinning()
+    run_job(measure, ["torch", "transformers", "peft", "accelerate"])

@@ -1,0 +1,132 @@
+"""What the two sides of a comparison have in common: they read a job, time a training, and write what they measured.
+
+Runs in the peers' environments too, so it needs only torch and transformers.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from transformers import TrainerCallback
+
+# Labels of tokens that are not trained on.
+IGNORED = -100
+
+
+class Timed(TrainerCallback):
+    """Times all optimizer steps with the loading of their data; saving afterwards does not count.
+
+    Attributes:
+        started: when it started, in seconds; set before the training where a side prepares the samples earlier.
+        before: the process's memory then, in bytes.
+    """
+
+    def __init__(self) -> None:
+        self.started: float | None = None
+        self.before = 0
+        self.ended = 0.0
+
+    def start(self) -> None:
+        """Start the clock, unless it runs."""
+        if self.started is None:
+            self.before = memory("VmRSS")
+            self.started = time.perf_counter()
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Start the clock."""
+        self.start()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Note when the last step ended."""
+        self.ended = time.perf_counter()
+
+    def measured(self, history: Iterable[dict[str, Any]], samples: int) -> dict[str, Any]:
+        """Return seconds, memory and the loss of each step.
+
+        Args:
+            history: the log of the Trainer.
+            samples: samples trained on, each time counted.
+        """
+        assert self.started is not None
+        seconds = self.ended - self.started
+        return {
+            "seconds": seconds,
+            "samples_per_second": samples / seconds,
+            "before_bytes": self.before,
+            "peak_bytes": memory("VmHWM"),
+            "losses": [entry["loss"] for entry in history if "loss" in entry],
+        }
+
+
+def memory(name: str) -> int:
+    """Return a size of this process in bytes: ``VmRSS`` now, ``VmHWM`` at its peak.
+
+    The peak that ``getrusage`` reports is, after a fork, that of the parent.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {name}")
+
+
+def run_job(measure: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]], packages: Iterable[str]) -> None:
+    """Read a job, measure each of its settings, and write the results.
+
+    Args:
+        measure: takes the job and settings, and returns what it measured.
+        packages: whose versions are written too.
+    """
+    job_file, out = map(Path, sys.argv[1:])
+    job = json.loads(job_file.read_text())
+    results = [measure(job, settings) for settings in job["settings"]]
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    out.write_text(json.dumps({"results": results, "versions": versions}))
+
+
+def trainer_arguments(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of transformers' Trainer that make it train as the job says, in the order of its samples."""
+    return {
+        "output_dir": job["work"],
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "per_device_train_batch_size": settings["micro_batch_size"],
+        "gradient_accumulation_steps": job["batch_size"] // settings["micro_batch_size"],
+        "gradient_checkpointing": settings["gradient_checkpointing"],
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "dataloader_num_workers": settings["dataloader_num_workers"],
+        "dataloader_pin_memory": False,
+        "learning_rate": job["learning_rate"],
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0,
+        "weight_decay": 0.01,
+        "max_grad_norm": 1.0,
+        "bf16": False,
+        "use_cpu": True,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "seed": 0,
+    }
+
+
+def model_to_train(job: dict[str, Any]) -> Any:
+    """Return the base model in float32 with the job's adapter, or with its language model trained."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(job["base"], dtype=torch.float32, local_files_only=True)
+    if job["adapter"]:
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(model, job["adapter"], is_trainable=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".visual." not in name)
+    return model

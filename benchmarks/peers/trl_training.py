@@ -1,0 +1,45 @@
+"""Train with TRL's SFTTrainer, as it is documented for models that see: prompts and completions, its own collator.
+
+PYTHON_WITH_TRL trl_training.py JOB.json OUT.json
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Image, List
+from side import Timed, model_to_train, run_job, trainer_arguments
+from transformers import AutoProcessor
+from trl import SFTConfig, SFTTrainer
+
+
+def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    timed = Timed()
+    rows = [row(sample, Path(job["root"])) for sample in job["samples"]]
+    # Its loss nll computes logits in tiles, where labels are, and only there; chunked_nll is another name of it.
+    config = SFTConfig(**trainer_arguments(job, settings), max_length=None, loss_type="nll")
+    trainer = SFTTrainer(
+        model=model_to_train(job),
+        args=config,
+        train_dataset=Dataset.from_list(rows).cast_column("images", List(Image())),
+        processing_class=AutoProcessor.from_pretrained(job["base"], local_files_only=True),
+        callbacks=[timed],
+    )
+    trainer.train()
+    return timed.measured(trainer.state.log_history, len(rows))
+
+
+def row(sample: dict[str, Any], root: Path) -> dict[str, Any]:
+    asked, answer = sample["messages"]
+    (text,) = [part["text"] for part in asked["content"] if part["type"] == "text"]
+    return {
+        # TRL puts the images before the text.
+        "prompt": [{"role": "user", "content": text}],
+        "completion": [{"role": "assistant", "content": answer["content"][0]["text"]}],
+        "images": [str(root / image["path"]) for image in sample["images"]],
+    }
+
+
+if __name__ == "__main__":
+    run_job(measure, ["trl", "torch", "transformers", "peft", "accelerate", "datasets"])

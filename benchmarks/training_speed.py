@@ -1,0 +1,341 @@
+"""How fast usertune trains, beside TRL's SFTTrainer and the way of the reference experiment, in one run.
+
+All sides train the same samples in the same order from the same weights, each in a process of its own with two threads,
+in turn, several times over; the losses of all optimizer steps are checked to agree. Timed are all optimizer steps of
+two epochs with the loading of their data; of usertune also what it prepares once the model is loaded. usertune and TRL
+get the fastest of the same list of settings, found by short trials that are stored too. The reference has its own: one
+sample at a time, gradient checkpointing, no workers. TRL needs an environment of its own: make peers
+
+    python benchmarks/training_speed.py
+    python benchmarks/training_speed.py --shape true-2b --mode lora
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import common
+import shapes
+from transformers.utils import logging as transformers_logging
+
+PEERS = Path(__file__).resolve().parent / "peers"
+EPOCHS = 2
+THREADS = 2
+RANK, ALPHA = 8, 32
+LEARNING_RATES = {"lora": 1e-3, "full": 1e-4}
+# Relative difference of each step's loss. Sums in another order change the last digits of float32, and AdamW divides
+# by the size of the gradients, so that a step may enlarge what differs in the smallest ones.
+LOSS_BOUND = 1e-3
+
+
+def settings(micro: int, workers: int, checkpointing: bool = False) -> dict[str, Any]:
+    """Return settings of a side, by the names of a study's section ``training``."""
+    return {
+        "micro_batch_size": micro,
+        "gradient_checkpointing": checkpointing,
+        "dataloader_num_workers": workers,
+    }
+
+
+# What is tried; all batches have four samples. Checkpointing is always slower, so it is not tried where memory allows.
+CANDIDATES = (settings(1, 0), settings(1, 1), settings(1, 2), settings(2, 0), settings(4, 0), settings(4, 2))
+# The reference's own.
+REFERENCE = settings(1, 0, checkpointing=True)
+# A step of the 2B takes minutes: no trials.
+FIXED = {"true-2b": settings(1, 0)}
+
+
+@dataclass
+class Side:
+    """One of those that are compared: a program and the Python that runs it."""
+
+    program: str
+    python: str
+    settings: dict[str, Any] | None = None
+    trials: list[dict[str, Any]] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all sides train.
+
+    Attributes:
+        folder: of everything that the run writes.
+        samples: those of an epoch.
+        mode: lora or full.
+        batch_size: samples of an optimizer step.
+        dropout: rate of the adapters' dropout.
+    """
+
+    folder: Path
+    samples: Sequence[Any]
+    mode: str
+    batch_size: int
+    dropout: float = 0.0
+
+    @property
+    def order(self) -> list[int]:
+        """Numbers of the samples, in the order of usertune's training."""
+        from usertune.models.conversation import TokenizedConversation
+        from usertune.training.batches import Samples, Share, StepBatches
+
+        rows = Samples([(sample, TokenizedConversation([], [])) for sample in self.samples])
+        batches = StepBatches(rows, self.batch_size, self.batch_size, Share(), seed=0)
+        numbers: list[int] = []
+        for epoch in range(EPOCHS):
+            batches.set_epoch(epoch)
+            numbers += [number for batch in batches for number in batch]
+        return numbers
+
+    def job(self, name: str, tried: Sequence[Mapping[str, Any]], samples: Sequence[Any], epochs: int) -> dict[str, Any]:
+        """Return what a side reads: where everything is, and the settings to train with, one after another."""
+        return {
+            "base": str(self.folder / "base"),
+            "root": str(self.folder / "data"),
+            "work": str(self.folder / name),
+            "adapter": str(self.folder / "adapter") if self.mode == "lora" else None,
+            "rank": RANK,
+            "alpha": ALPHA,
+            "dropout": self.dropout,
+            "learning_rate": LEARNING_RATES[self.mode],
+            "batch_size": self.batch_size,
+            "epochs": epochs,
+            "samples": samples,
+            "settings": tried,
+        }
+
+
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    # Bars of loaded weights would hide the result.
+    transformers_logging.disable_progress_bar()
+    sides, skipped = sides_of(arguments)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Work(Path(temporary), [], arguments.mode, arguments.batch_size)
+        shape = shapes.SHAPES["tiny" if arguments.tiny else arguments.shape]
+        screenshot = (128, 256) if arguments.tiny else shapes.SCREENSHOT
+        shapes.make_base(work.folder / "base", shape)
+        samples = shapes.screenshots(work.folder / "data", arguments.samples, screenshot)
+        work = Work(work.folder, samples, arguments.mode, arguments.batch_size)
+        if arguments.mode == "lora":
+            make_adapter(work)
+        for name, side in sides.items():
+            try_settings(work, name, side, () if arguments.tiny else CANDIDATES, FIXED.get(arguments.shape))
+        rates = common.in_turn(
+            {name: partial(train, work, name, side) for name, side in sides.items()}, arguments.rounds
+        )
+        counts = counted(work)
+    return {
+        "shape": {"about": shape.about, **counts, **ratios_of(shape, counts)},
+        "mode": arguments.mode,
+        "sides": {name: found(side, rates[name]) for name, side in sides.items()},
+        "skipped": skipped,
+        "losses": losses_of(sides),
+        **compared(sides, rates),
+    }
+
+
+def sides_of(arguments: argparse.Namespace) -> tuple[dict[str, Side], dict[str, str]]:
+    """Return the sides, and the reasons for which others are missing."""
+    sides = {"usertune": Side("own_training.py", sys.executable)}
+    skipped: dict[str, str] = {}
+    trl = peer_python("trl")
+    if trl:
+        sides["trl"] = Side("trl_training.py", trl)
+    else:
+        skipped["trl"] = "not installed; make peers"
+    if arguments.reference:
+        sides["reference"] = Side("reference_training.py", sys.executable, REFERENCE)
+    else:
+        skipped["reference"] = "not asked for"
+    return sides, skipped
+
+
+def peer_python(name: str) -> str | None:
+    """Return the Python of a peer's environment, which ``make peers`` makes; ``USERTUNE_PEER_NAME`` names another."""
+    python = os.environ.get(f"USERTUNE_PEER_{name.upper()}") or str(common.REPOSITORY / ".peers" / name / "bin/python")
+    return python if Path(python).exists() else None
+
+
+def make_adapter(work: Work) -> None:
+    """Write the adapter that all sides start from: random, and without effect as yet."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from usertune.models.families.catalogue import family_of
+    from usertune.models.loading import load_model
+
+    base = work.folder / "base"
+    torch.manual_seed(0)
+    lora = LoraConfig(
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=work.dropout,
+        target_modules=family_of(base).adapted_modules,
+        task_type="CAUSAL_LM",
+    )
+    get_peft_model(load_model(base, "float32"), lora).save_pretrained(work.folder / "adapter")
+
+
+def try_settings(
+    work: Work, name: str, side: Side, candidates: Sequence[dict[str, Any]], fixed: dict[str, Any] | None
+) -> None:
+    """Choose the fastest settings of a side that has none, by training one batch with each."""
+    if side.settings is None and (fixed or not candidates):
+        side.settings = fixed or CANDIDATES[0]
+    if side.settings is not None:
+        return
+    first = [work.samples[number] for number in work.order[: work.batch_size]]
+    # The first training of a process is slower, whatever its settings.
+    results = run_side(work, name, side, work.job(name, [candidates[0], *candidates], first, 1))[1:]
+    side.trials = [
+        {**tried, "samples_per_second": round(result["samples_per_second"], 3)}
+        for tried, result in zip(candidates, results, strict=True)
+    ]
+    best = max(range(len(results)), key=lambda number: float(results[number]["samples_per_second"]))
+    side.settings = candidates[best]
+
+
+def train(work: Work, name: str, side: Side) -> float:
+    """Train with a side and return its samples per second."""
+    assert side.settings is not None
+    # usertune shuffles the samples; the others get them in that order.
+    own = side.program == "own_training.py"
+    samples = work.samples if own else [work.samples[number] for number in work.order]
+    (result,) = run_side(work, name, side, work.job(name, [side.settings], samples, EPOCHS if own else 1))
+    side.rounds.append(result)
+    return float(result["samples_per_second"])
+
+
+def run_side(work: Work, name: str, side: Side, job: dict[str, Any]) -> list[dict[str, Any]]:
+    """Run a job in a process of its own; leave with what it said if it fails."""
+    file, out = work.folder / f"{name}.job.json", work.folder / f"{name}.result.json"
+    file.write_text(json.dumps(job))
+    path = [str(PEERS), *([str(common.REPOSITORY / "src")] if side.python == sys.executable else [])]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": str(THREADS),
+        "MKL_NUM_THREADS": str(THREADS),
+        "PYTHONPATH": os.pathsep.join(path),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+    words = [side.python, str(PEERS / side.program), str(file), str(out)]
+    done = subprocess.run(words, cwd=work.folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{name} failed with exit code {done.returncode}:\n{done.stderr[-4000:]}")
+    written = json.loads(out.read_text())
+    side.versions = written["versions"]
+    results: list[dict[str, Any]] = written["results"]
+    return results
+
+
+def counted(work: Work) -> dict[str, int]:
+    """Return the numbers of visual, other and trained tokens of the longest sample."""
+    from usertune.models.conversation import ConversationTokenizer
+    from usertune.models.families.catalogue import family_of
+    from usertune.models.loading import load_processor
+    from usertune.models.recipe import Pixels
+
+    base = work.folder / "base"
+    conversations = ConversationTokenizer(load_processor(base, Pixels()), family_of(base))
+    tokenized = [conversations.conversation(sample) for sample in work.samples]
+    (visual,) = {conversations.image_tokens(sample)[0] for sample in work.samples}
+    return {
+        "visual_tokens": visual,
+        "other_tokens": max(len(one.input_ids) for one in tokenized) - visual,
+        "trained_tokens": max(sum(one.is_answer) for one in tokenized),
+    }
+
+
+def ratios_of(shape: shapes.Shape, counts: Mapping[str, int]) -> dict[str, float]:
+    """Return what the vision tower and the head cost of a forward pass, relative to the body."""
+    parts = shapes.flops(shape.differences, counts["visual_tokens"], counts["other_tokens"])
+    return {f"{part}_over_body": round(parts[part] / parts["body"], 2) for part in ("vision", "head")}
+
+
+def found(side: Side, rates: Sequence[float]) -> dict[str, Any]:
+    return {
+        "settings": side.settings,
+        "trials": side.trials,
+        "samples_per_second": common.spread(rates),
+        "peak_mb": common.spread([result["peak_bytes"] / 1e6 for result in side.rounds]),
+        "before_mb": common.spread([result["before_bytes"] / 1e6 for result in side.rounds]),
+        "versions": side.versions,
+    }
+
+
+def losses_of(sides: Mapping[str, Side]) -> dict[str, Any]:
+    """Return the losses of usertune and how far the others' are from them; leave if that is too far."""
+    own = sides["usertune"].rounds[0]["losses"]
+    differences: dict[str, float] = {}
+    for name, side in sides.items():
+        for result in side.rounds:
+            if len(result["losses"]) != len(own):
+                sys.exit(f"{name} took {len(result['losses'])} steps, usertune {len(own)}")
+            pairs = zip(result["losses"], own, strict=True)
+            differences[name] = max(differences.get(name, 0), *(abs(one - other) / other for one, other in pairs))
+    if far := {name: value for name, value in differences.items() if value > LOSS_BOUND}:
+        sys.exit(f"losses differ by more than {LOSS_BOUND}: {far}, of {own}")
+    return {"usertune": own, "bound": LOSS_BOUND, "largest_difference": differences}
+
+
+def compared(sides: Mapping[str, Side], rates: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """Return the ratios of usertune to each of the others: speed, and peak memory of the process."""
+    measured: dict[str, Any] = {}
+    own = sides["usertune"]
+    for name, side in sides.items():
+        if side is own:
+            continue
+        measured[f"speed_over_{name}"] = common.ratio(rates["usertune"], rates[name])
+        peaks = [[float(result["peak_bytes"]) for result in one.rounds] for one in (own, side)]
+        measured[f"memory_over_{name}"] = common.ratio(*peaks)
+    return measured
+
+
+def tell(measured: dict[str, Any]) -> list[str]:
+    lines = [measured["shape"]["about"]]
+    for name, side in measured["sides"].items():
+        lines.append(
+            f"{name}: {common.told(side['samples_per_second'], 'samples/s')}, peak "
+            f"{common.told(side['peak_mb'], 'MB')}, of which {side['before_mb']['median']:g} MB before training; "
+            f"{side['settings']}"
+        )
+        lines += [f"    tried: {trial}" for trial in side["trials"]]
+    for name in measured["sides"]:
+        if name != "usertune":
+            lines.append(
+                f"usertune over {name}: speed {common.told(measured[f'speed_over_{name}'])}, memory "
+                f"{common.told(measured[f'memory_over_{name}'])}; losses differ by "
+                f"{measured['losses']['largest_difference'][name]:.1e} at most"
+            )
+    return [*lines, *(f"{name}: {reason}" for name, reason in measured["skipped"].items())]
+
+
+if __name__ == "__main__":
+    common.run(
+        main,
+        tell,
+        {
+            "samples": (8, 4, "samples of an epoch"),
+            "batch-size": (4, 2, "samples of an optimizer step"),
+            "rounds": (3, 1, "times each side is measured"),
+            "reference": (1, 1, "whether the reference's way is measured too"),
+        },
+        {
+            "shape": (("proportional", "vocabulary", "true-2b"), "sizes of the model"),
+            "mode": (("lora", "full"), "what is trained"),
+        },
+    )
