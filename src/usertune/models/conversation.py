@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from usertune.data.images import load_image
 from usertune.data.samples import Part, Sample, Turn
 from usertune.models.chat_template import ChatTemplate, prompt_difference
 from usertune.models.family import Family
+from usertune.models.image_memory import IMAGES, BatchImages, Grid
 
 IGNORED_LABEL = -100
 # Planes 15 and 16 (private use): Unicode's largest range of characters without a meaning.
@@ -165,32 +166,57 @@ class Collator:
         self.conversations = conversations
         self.root = Path(root)
 
-    def training_batch(self, samples: Sequence[tuple[Sample, TokenizedConversation]]) -> dict[str, torch.Tensor]:
+    def training_batch(
+        self, samples: Sequence[tuple[Sample, TokenizedConversation]], kept: Mapping[str, Grid] | None = None
+    ) -> dict[str, Any]:
         """Return a right-padded batch with ``labels``: the token ids in answers, -100 elsewhere.
 
         Shapes: ``input_ids``, ``attention_mask`` and ``labels`` (samples, tokens); those of the images as the family
         has them (`Family.image_inputs`).
+
+        Args:
+            samples: the samples, with their tokens.
+            kept: images that need not be opened, as in `ImageMemory.grids`; the batch is then one for
+                `ImageMemory.complete`. None: open all.
         """
-        batch = self._inputs([sample for sample, _ in samples], [tokens.input_ids for _, tokens in samples], "right")
+        ids = [tokens.input_ids for _, tokens in samples]
+        batch = self._inputs([sample for sample, _ in samples], ids, "right", kept)
         answers = self._pad([[int(flag) for flag in tokens.is_answer] for _, tokens in samples], 0, "right")
         batch["labels"] = batch["input_ids"].masked_fill(answers == 0, IGNORED_LABEL)
         return batch
 
-    def prompt_batch(self, samples: Sequence[Sample], prompts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
-        """Return a left-padded batch for generation; shapes as in `training_batch`, without labels."""
-        return self._inputs(samples, prompts, "left")
+    def prompt_batch(
+        self, samples: Sequence[Sample], prompts: Sequence[list[int]], kept: Mapping[str, Grid] | None = None
+    ) -> dict[str, Any]:
+        """Return a left-padded batch for generation; otherwise as `training_batch`, without labels."""
+        return self._inputs(samples, prompts, "left", kept)
 
     def _inputs(
-        self, samples: Sequence[Sample], ids: Sequence[list[int]], side: Literal["left", "right"]
-    ) -> dict[str, torch.Tensor]:
+        self,
+        samples: Sequence[Sample],
+        ids: Sequence[list[int]],
+        side: Literal["left", "right"],
+        kept: Mapping[str, Grid] | None,
+    ) -> dict[str, Any]:
         input_ids = self._pad(ids, self.conversations.padding_id, side)
         batch = {
             "input_ids": input_ids,
             "attention_mask": self._pad([[1] * len(row) for row in ids], 0, side),
         }
-        images = [load_image(self.root, image) for sample in samples for image in sample["images"]]
+        images = [image for sample in samples for image in sample["images"]]
         family, processor = self.conversations.family, self.conversations.processor
-        return batch | family.image_inputs(processor, input_ids, images)
+        if kept is None:
+            return batch | family.image_inputs(processor, input_ids, [load_image(self.root, image) for image in images])
+        keys = tuple(image["sha256"] for image in images)
+        # Each file once, also if several samples of the batch have it.
+        files = {key: image for key, image in zip(keys, images, strict=True) if key not in kept}
+        opened = [load_image(self.root, image) for image in files.values()]
+        batch |= family.image_inputs(processor, input_ids, opened)
+        if keys:
+            new = dict(zip(files, batch[family.grids].tolist(), strict=True)) if files else {}
+            batch[family.grids] = torch.tensor([new.get(key) or kept[key] for key in keys])
+            batch[IMAGES] = BatchImages(keys, tuple(files))
+        return batch
 
     def _pad(self, rows: Sequence[list[int]], value: int, side: Literal["left", "right"]) -> torch.Tensor:
         length = max(len(row) for row in rows)

@@ -80,6 +80,10 @@ class Family(ABC):
     """Regular expression for the complete names (with ``model.``) of the layers that get adapters."""
     sharded_modules: Sequence[str]
     """Classes of modules that FSDP shards, gathers and frees each on its own."""
+    pixels: str
+    grids: str
+    """Names of two model inputs: the patches of all images, and each image's number of patches in time, rows and
+    columns."""
 
     def layer_kind(self, layers: Layers, number: int, config: Mapping[str, Any]) -> str:
         """Return the kind of a numbered layer; layers of one kind have tensors of the same names.
@@ -143,6 +147,25 @@ class Family(ABC):
 
         Returns:
             Name -> tensor, as ``forward`` and ``generate`` take them.
+        """
+
+    @abstractmethod
+    def image_features(self, model: Any, pixels: Any, grids: Any) -> list[tuple[Any, ...]]:
+        """Return what the vision tower computes, a tuple of tensors for each image.
+
+        Args:
+            model: the model, with or without adapters, on its device.
+            pixels: input `pixels` of the images.
+            grids: input `grids` of the images.
+        """
+
+    @abstractmethod
+    def image_tensors_as_inputs(self, images: Sequence[tuple[Any, ...]], features: bool) -> dict[str, Any]:
+        """Return the model's inputs for images, name -> value, without `grids`.
+
+        Args:
+            images: for each image, its tensors from `image_features`, or its patches alone.
+            features: whether they are from `image_features`.
         """
 
 

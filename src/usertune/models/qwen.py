@@ -33,6 +33,7 @@ class QwenFamily(Family):
     vision = "visual"
     patch_embedding = "model.visual.patch_embed"
     mergers = frozenset({"merger"})
+    pixels, grids = "pixel_values", "image_grid_thw"
 
     def image_limits(self, processor: Mapping[str, Any]) -> dict[str, int] | None:
         """Return the limits of an image processor; see `Family.image_limits`."""
@@ -96,5 +97,25 @@ class QwenFamily(Family):
         inputs = {"mm_token_type_ids": (input_ids == processor.image_token_id).int()}
         if images:
             pixels = processor.image_processor(images=images, return_tensors="pt")
-            inputs |= {"pixel_values": pixels["pixel_values"], "image_grid_thw": pixels["image_grid_thw"]}
+            inputs |= {self.pixels: pixels[self.pixels], self.grids: pixels[self.grids]}
         return inputs
+
+    def image_features(self, model: Any, pixels: Any, grids: Any) -> list[tuple[Any, ...]]:
+        """Return what the vision tower computes of each image: its visual tokens, shape (tokens, hidden).
+
+        With DeepStack, the tensors that are added after the first layers follow, of the same shape.
+        """
+        output = model.get_image_features(pixels, grids, return_dict=True)
+        return list(zip(output.pooler_output, *(getattr(output, "deepstack_features", None) or ()), strict=True))
+
+    def image_tensors_as_inputs(self, images: Sequence[tuple[Any, ...]], features: bool) -> dict[str, Any]:
+        """Return the model's inputs for images; see `Family.image_tensors_as_inputs`."""
+        if features:
+            from transformers.models.qwen3_vl.modeling_qwen3_vl import BaseModelOutputWithDeepstackFeatures
+
+            tokens, *deepstack = zip(*images, strict=True)
+            output = BaseModelOutputWithDeepstackFeatures(pooler_output=tokens, deepstack_features=deepstack)
+            return {"mm_encoder_outputs": {"image": output}}
+        import torch
+
+        return {self.pixels: torch.cat([patches for (patches,) in images])}

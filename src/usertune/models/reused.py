@@ -8,6 +8,8 @@ from typing import Any
 
 from peft import PeftModel
 
+from usertune.models.image_memory import ImageMemory
+
 
 class ReusedModel:
     """One loaded model for several trainings of adapters, one after another.
@@ -19,6 +21,8 @@ class ReusedModel:
     def __init__(self, load: Callable[[], Any]) -> None:
         self._load = load
         self._model: Any = None
+        self.images: ImageMemory | None = None
+        """What the trainings keep of images: the vision tower is the same for all."""
 
     def take(self) -> Any:
         """Return the model without adapters. It must come back by `give_back` before the next training."""

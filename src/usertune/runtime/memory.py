@@ -8,6 +8,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
 
 from usertune.core.errors import LackOfMemoryError, UserError
 
@@ -25,6 +28,10 @@ _TEXTS = re.compile(
     """,
     re.IGNORECASE | re.VERBOSE | re.DOTALL,
 )
+
+# Where the kernel shows control groups, and the files of a group: its limit and its use, in versions 2 and 1.
+GROUPS = Path("/sys/fs/cgroup")
+GROUP_FILES = (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes"))
 
 # Parameters of mallopt (glibc, malloc.h).
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -86,3 +93,31 @@ def return_freed_memory(environment: Mapping[str, str] = os.environ) -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, MAPPED_FROM)
         mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def free_memory(groups: Path = GROUPS, own: Path = Path("/proc/self/cgroup")) -> int:
+    """Return how many bytes this process can still use: of the machine's, and of each control group that it is in.
+
+    Schedulers and containers limit jobs by control groups; the machine's free memory does not show it.
+    """
+    free = int(psutil.virtual_memory().available)
+    with suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            root = groups / "memory" if controllers else groups
+            folder = root / path.lstrip("/")
+            for group in (folder, *folder.parents):
+                free = int(min(free, _free_in(group)))
+                if group == root:
+                    break
+    return max(0, free)
+
+
+def _free_in(group: Path) -> float:
+    for limit, use in GROUP_FILES:
+        # Without a limit, the file says "max".
+        with suppress(OSError, ValueError):
+            return int((group / limit).read_text()) - int((group / use).read_text())
+    return float("inf")

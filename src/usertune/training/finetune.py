@@ -61,6 +61,7 @@ from usertune.training.distributed.collectives import (
 from usertune.training.effort import Effort
 from usertune.training.finite import StopIfNotFinite, advice_for
 from usertune.training.kept import KeepSteps, checkpoint_to_resume
+from usertune.training.kept_images import image_memory
 from usertune.training.moved import WeightSample, adapter_change, warn_if_hardly
 from usertune.training.processes import ALONE, Processes
 from usertune.training.recipe import Execution, TrainingSettings, TrainRecipe
@@ -151,7 +152,7 @@ def _fine_tune(
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
     before = None if run.recipe.mode == "lora" else _sample_of_trained(trained, run.recipe.dtype)
     trainer = _trainer(run, work, trained, conversations, stop, reporting)
-    effort = Effort(work, started, _how(run, trained))
+    effort = Effort(work, started, _how(run, trainer))
     batch_size = run.training.batch_size
     trainer.add_callback(KeepEffort(effort, len(run.train_samples), batch_size, lambda: trainer.seen_tokens))
     trainer.add_callback(_CheckParallel(trainer, run.processes))
@@ -197,13 +198,16 @@ def _trainer(
 ) -> SparseLossTrainer:
     train = _tokenize(conversations, run.train_samples)
     validation = _tokenize(conversations, run.validation_samples)
+    images = image_memory(run, trained, conversations.family)
+    collate = Collator(conversations, run.dataset_root).training_batch
     trainer = SparseLossTrainer(
         dropout=draw_by_sample(trained, run.training.seed),
+        images=images,
         model=trained,
         args=_arguments(run, work, reporting),
         train_dataset=train,
         eval_dataset=validation if len(validation) else None,
-        data_collator=partial(numbered_batch, Collator(conversations, run.dataset_root).training_batch),
+        data_collator=partial(numbered_batch, partial(collate, kept=None if images is None else images.grids)),
         callbacks=[SayProgress(len(train)), ValidateAtEnd(len(validation) > 0), MarkCheckpoints(), stop],
     )
     # The Trainer prints every log entry; SayProgress logs what people need.
@@ -247,14 +251,15 @@ def _keep(
     }
 
 
-def _how(run: FineTuning, model: nn.Module) -> dict[str, Any]:
+def _how(run: FineTuning, trainer: SparseLossTrainer) -> dict[str, Any]:
     """Return the settings that change only the last digits (see docs/reproducibility.md)."""
     return {
         "micro_batch_size": run.execution.micro_batch_size,
         "gradient_checkpointing": run.execution.gradient_checkpointing,
         "processes": run.processes.world_size,
         "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
-        "patch_embedding": patch_embedding(model),
+        "patch_embedding": patch_embedding(trainer.model),
+        "image_memory": trainer.images.kind if trainer.images is not None else None,
         "device": device_name(),
     }
 
@@ -429,6 +434,8 @@ def _measurements(
         "computed_tokens": cost["tokens"],
         "samples_per_second": round(cost["samples"] / cost["wall_seconds"], 2),
         "tokens_per_second": round(cost["tokens"] / cost["wall_seconds"], 1),
+        "images_kept": len(trainer.images) if trainer.images is not None else 0,
+        "image_memory_bytes": trainer.images.bytes if trainer.images is not None else 0,
         "steps": state.global_step,
         "resumed_from_step": step_of(resumed_from) if resumed_from else 0,
         "peak_memory_bytes": max(gathered(_peak_memory_bytes())),

@@ -98,6 +98,8 @@ class Execution(Settings):
     gradient_checkpointing: bool
     save_every_steps: int
     dataloader_num_workers: int
+    image_memory: Literal["auto"] | float = 0.0
+    """GiB for `usertune.models.image_memory`, of all processes together; auto: see `most_image_bytes`."""
     tracking: Tracking | None = None
     """Where to report the losses; None: nowhere."""
 

@@ -17,6 +17,7 @@ from transformers import Trainer, TrainerControl
 from transformers.trainer import SCHEDULER_NAME
 
 from usertune.models.conversation import IGNORED_LABEL
+from usertune.models.image_memory import ImageMemory
 from usertune.training.batches import NUMBERS, Samples, Share, StepBatches
 from usertune.training.checkpoints import (
     check_checkpoint,
@@ -58,14 +59,16 @@ class SparseLossTrainer(Trainer):
 
     Args:
         dropout: state of the adapters' dropout; None without dropout.
+        images: keeps what is computed of images, of batches that `Collator` made with its ``grids``; None: nothing.
         settings: arguments of the Trainer.
     """
 
     control: TrainerControl
 
-    def __init__(self, dropout: Draw | None = None, **settings: Any) -> None:
+    def __init__(self, dropout: Draw | None = None, images: ImageMemory | None = None, **settings: Any) -> None:
         super().__init__(**settings)
         self.dropout = dropout
+        self.images = images
         # Qwen3-VL says False, which would give every micro-batch the same weight, however many answer tokens it has.
         self.model_accepts_loss_kwargs = True
         self.loss_is_scaled_for_ga = True
@@ -123,12 +126,15 @@ class SparseLossTrainer(Trainer):
             self.dropout.begin(inputs[NUMBERS], inputs["input_ids"].shape[1], self.state.global_step)
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
-        loss = answer_loss_sum(model, inputs) / num_items_in_batch
+        loss = answer_loss_sum(model, self._complete(inputs)) / num_items_in_batch
         if self.args.average_tokens_across_devices and self.accelerator.num_processes > 1:
             # Gradients are averaged over the processes, but the tokens were counted over all of them.
             loss = loss * self.accelerator.num_processes
         self.step_losses.append((loss.detach(), inputs[NUMBERS]))
         return (loss, None) if return_outputs else loss
+
+    def _complete(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return self.images.complete(self.model, batch) if self.images is not None else batch
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         checkpoint = Path(resume_from_checkpoint)
@@ -178,7 +184,7 @@ class SparseLossTrainer(Trainer):
             for batch in batches:
                 batch = self._prepare_inputs(batch)
                 with self.compute_loss_context_manager(), self.accelerator.autocast():
-                    loss = answer_loss_sum(model, batch)
+                    loss = answer_loss_sum(model, self._complete(batch))
                 yield loss, batch
         finally:
             model.train()

@@ -66,6 +66,9 @@ def attempted(
         gpus as devices,
         micro_batch_of_attempt(work, attempt, execution.micro_batch_size, share) as micro_batch_size,
     ):
+        if micro_batch_size < execution.micro_batch_size:
+            # Memory ran out: what images take of it is not needed.
+            execution = execution.model_copy(update={"image_memory": 0.0})
         execution = execution.model_copy(update={"micro_batch_size": micro_batch_size})
         measured = train(execution)
         kept = describe_kept(work)

@@ -29,6 +29,7 @@ from usertune.models.base_model import describe_base_model
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import FAMILIES, family_of, get_family
 from usertune.models.family import with_pixels
+from usertune.models.image_memory import ImageMemory
 from usertune.models.loading import load_model, load_processor, prepare_for_training
 from usertune.models.model_folder import ModelFolder
 from usertune.models.patches import LinearPatches, linear_patches
@@ -230,6 +231,27 @@ def test_the_loss_of_a_training_step_is_that_of_transformers(base: Path, prepare
     predicted = prepared.predict_arguments(tmp_path) | {"base_manifest": tmp_path / "base.json", "recipe": recipe}
     found = predict(**predicted | {"experiment": "lora", "train_manifest": tmp_path / "out/manifest.json"})
     assert found["adapter_effect"]["largest_change"] > 0
+
+
+@pytest.mark.parametrize("features", [True, False])
+def test_kept_images_give_the_loss_and_the_answers_of_pixels(base: Path, prepared: Prepared, features: bool) -> None:
+    conversations, samples = _conversations(base), prepared.samples("11")
+    pairs = [(sample, conversations.conversation(sample)) for sample in samples]
+    prompts = [conversations.prompt(sample) for sample in samples]
+    model = load_model(base, "float32").eval()
+    memory = ImageMemory(family_of(base), model, 1 << 30, features)
+    assert memory.features == features
+    collator = Collator(conversations, prepared.root)
+    asked = {"max_new_tokens": 4, "do_sample": False}
+    with torch.no_grad():
+        loss = float(answer_loss_sum(model, collator.training_batch(pairs)))
+        answers = model.generate(**collator.prompt_batch(samples, prompts), **asked)
+        for _ in range(2):
+            batch = memory.complete(model, collator.training_batch(pairs, memory.grids))
+            assert float(answer_loss_sum(model, batch)) == pytest.approx(loss, rel=1e-5)
+            prompt = memory.complete(model, collator.prompt_batch(samples, prompts, memory.grids))
+            assert torch.equal(model.generate(**prompt, **asked), answers)
+    assert len(memory) == len({image["sha256"] for sample in samples for image in sample["images"]})
 
 
 def test_a_batch_gives_the_answers_of_single_samples(base: Path, prepared: Prepared) -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import errno
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from usertune.core.errors import LackOfMemoryError, UserError
-from usertune.runtime.memory import lack_named, ran_out
+from usertune.runtime.memory import free_memory, lack_named, ran_out
 
 ASYNCHRONOUS = "\nCUDA kernel errors might be asynchronously reported at some other API call."
 NCCL = (
@@ -90,3 +92,28 @@ def test_real_errors_of_numpy_torch_and_a_loaders_worker(workers: int) -> None:
         next(iter(DataLoader(_Hungry(), num_workers=workers)))
     with pytest.raises(LackOfMemoryError, match="can't allocate memory"), lack_named("memory", "take less"):
         torch.empty(10**15)
+
+
+@pytest.mark.parametrize(
+    ("line", "folder", "names"),
+    [
+        ("0::/job_7/step_0", "job_7", ("memory.max", "memory.current")),
+        ("4:cpu,memory:/job_7/step_0", "memory/job_7", ("memory.limit_in_bytes", "memory.usage_in_bytes")),
+    ],
+)
+def test_free_memory_is_that_of_the_narrowest_control_group(
+    tmp_path: Path, line: str, folder: str, names: tuple[str, str]
+) -> None:
+    own = tmp_path / "cgroup"
+    own.write_text(f"9:devices:/elsewhere\n{line}\n")
+    available = psutil.virtual_memory().available
+    assert free_memory(tmp_path, own) == pytest.approx(available, rel=0.2)
+    limited, step = tmp_path / folder, tmp_path / folder / "step_0"
+    step.mkdir(parents=True)
+    for group, texts in ((step, ("max\n", "5\n")), (limited, ("3000\n", "1000\n"))):
+        for name, text in zip(names, texts, strict=True):
+            (group / name).write_text(text)
+    assert free_memory(tmp_path, own) == 2000
+    (limited / names[1]).write_text("4000\n")
+    assert free_memory(tmp_path, own) == 0
+    assert free_memory(tmp_path, tmp_path / "no such file") == pytest.approx(available, rel=0.2)

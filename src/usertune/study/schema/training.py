@@ -65,6 +65,9 @@ class Training(ConfigModel):
     """Optimizer steps between checkpoints; a killed job resumes from the last one."""
     dataloader_num_workers: Annotated[int, Field(ge=0)] = 2
     """Processes that load images during training. Changes no result."""
+    image_memory: Literal["auto"] | Annotated[float, Field(ge=0)] = "auto"
+    """Memory (GiB) that keeps images between epochs: what a frozen vision tower computed of them, else their patches.
+    auto: up to a quarter of the free memory; 0: none. Changes only the last digits."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Random seed for sample order, initial adapter weights and dropout."""
     freeze: Freeze = Freeze()
