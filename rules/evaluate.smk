@@ -16,7 +16,7 @@ rule predict:
     priority: priority_of_prediction
     conda:
         "../envs/gpu.yaml"
-    threads: 4
+    threads: lambda wildcards: threads_of_model(4)
     resources:
         **before_training(is_untrained),
         **one_job_for_each_server(),

@@ -1,9 +1,10 @@
 """Resources of the rules: order, GPUs, memory, nodes."""
 
+import os
 from functools import cache
 from operator import attrgetter
 
-from usertune.checks import preflight
+from usertune.checks import preflight, sources
 from usertune.checks.estimates import study as estimates
 from usertune.checks.estimates.lines import estimates_in_lines
 from usertune.checks.estimates.machine import machine_of
@@ -120,6 +121,23 @@ def on_a_cluster():
     # A dry run is always local; Snakemake sets `nodes` (the limit of jobs) only for a cluster.
     planned = workflow.output_settings.dryrun and workflow.resource_settings.nodes is not None
     return workflow.remote_exec or not workflow.local_exec or planned
+
+
+# Without a GPU, a model with files of less than so many bytes computes hardly faster on more than one core.
+SMALL_MODEL_BYTES = 50_000_000
+
+
+def threads_of_model(threads, processes=1):
+    """Cores of a job that computes with the model; those of a small one leave the cores of this machine to each other."""
+    if on_a_cluster() or gpus_of_this_machine():
+        return threads * processes
+    return (1 if 0 < base_model_bytes() < SMALL_MODEL_BYTES else threads) * processes
+
+
+@cache
+def base_model_bytes():
+    """Size of the files of a local base model; 0 for a hub name."""
+    return sum(os.path.getsize(file) for file in sources.base_model_sources(STUDY))
 
 
 def of_experiment(key):

@@ -56,7 +56,7 @@ rule train:
     priority: 1
     conda:
         "../envs/gpu.yaml"
-    threads: lambda wildcards: 8 * STUDY.experiments[wildcards.experiment].gpus
+    threads: lambda wildcards: threads_of_model(8, STUDY.experiments[wildcards.experiment].gpus)
     resources:
         **after_others(),
         gpu=gpus_of_training,
@@ -115,7 +115,7 @@ if PERSONAL:
             priority: 1
             conda:
                 "../envs/gpu.yaml"
-            threads: 8
+            threads: lambda wildcards: threads_of_model(8)
             resources:
                 gpu=gpus_of_training,
                 nodes=1,
@@ -157,7 +157,7 @@ if POOLED:
         priority: 1
         conda:
             "../envs/gpu.yaml"
-        threads: 8
+        threads: lambda wildcards: threads_of_model(8)
         resources:
             gpu=gpus_of_training,
             nodes=1,

@@ -16,6 +16,7 @@ from usertune.inference.engines.catalogue import ENGINES, options_model
 from usertune.inference.predict_job import PredictJob
 from usertune.inference.questions import Question
 from usertune.inference.stored_answers import plug_ins
+from usertune.runtime.large_imports import large_imports
 from usertune.runtime.progress import Progress
 from usertune.runtime.provenance import current_provenance
 
@@ -52,7 +53,8 @@ class Generation:
         self._means = means
         self._for_others = for_others
         # Imported here, after the GPU is chosen and only to generate.
-        make_engine = ENGINES.load(job.recipe.engine)
+        with large_imports():
+            make_engine = ENGINES.load(job.recipe.engine)
         self.engine: Engine = make_engine(self._settings(job, questions))
         self._identity = self.engine.identity()
 

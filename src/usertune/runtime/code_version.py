@@ -53,6 +53,7 @@ WITHOUT_EFFECT = frozenset(
         "runtime.code_version",
         "runtime.gpus",
         "runtime.job_record",
+        "runtime.large_imports",
         "runtime.launchers",
         "runtime.locks",
         "runtime.memory",

@@ -21,6 +21,7 @@ from usertune.data.samples import Sample, read_user
 from usertune.models.base_folder import from_record
 from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.runtime.gpus import lease
+from usertune.runtime.large_imports import large_imports
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
 from usertune.training.distributed import launch
@@ -204,8 +205,9 @@ def train_in_this_process(
         The measurements (see `usertune.training.finetune.fine_tune`) and the ``provenance``, empty except in rank 0.
     """
     # Imported here, after the GPU is chosen and only to train.
-    from usertune.models.loading import device_name
-    from usertune.training.finetune import FineTuning, fine_tune
+    with large_imports():
+        from usertune.models.loading import device_name
+        from usertune.training.finetune import FineTuning, fine_tune
 
     work = task.work
     family = module_here(str(task.base_folder), None)

@@ -28,6 +28,7 @@ from usertune.models.base_folder import from_record
 from usertune.models.families.catalogue import recorded_module
 from usertune.models.recipe import StartWeights
 from usertune.runtime.gpus import lease
+from usertune.runtime.large_imports import large_imports
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.locks import one_at_a_time
 from usertune.runtime.progress import part_of
@@ -297,8 +298,9 @@ class FoldJob:
 
     def _train(self, part: Part, work: Path, execution: Execution) -> dict[str, Any]:
         # Imported here, after the GPU is chosen and only to train.
-        from usertune.models.loading import device_name
-        from usertune.training.finetune import FineTuning, fine_tune
+        with large_imports():
+            from usertune.models.loading import device_name
+            from usertune.training.finetune import FineTuning, fine_tune
 
         provenance = record_provenance(work, TRAIN_FOLDS, device_name(), recorded_module(self.base))
         run = FineTuning(
