@@ -60,6 +60,7 @@ bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/random_folds.py
 	$(BIN)/python benchmarks/report_browser.py
 	$(BIN)/python benchmarks/reproducibility.py
+	$(BIN)/python benchmarks/start_up.py
 	$(BIN)/python benchmarks/weight_checks.py
 
 bench-peers: setup peers  ## Compare with other trainers and store the results; about 40 minutes, 24 GB of memory

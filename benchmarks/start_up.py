@@ -17,7 +17,7 @@ import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         job = prediction_job(folder)
-        ways: dict[str, Callable[[], object]] = {"bare": partial(bare, folder), "job": partial(begin, job, folder)}
-        found = in_turn(ways, arguments.rounds)
+        found = in_turn({"bare": bare, "job": partial(begin, job, folder)}, arguments.rounds)
     helps = {name: partial(cost, [*program, "--help"]) for name, program in programs().items()}
     cpu = {name: [cpu for _, cpu in values] for name, values in in_turn(helps, arguments.help_rounds).items()}
     seconds, processor = ({way: [pair[part] for pair in found[way]] for way in found} for part in (0, 1))
@@ -107,7 +106,7 @@ def prediction_job(folder: Path) -> list[str]:
     return [sys.executable, "-c", textwrap.dedent(UNTIL_GENERATION), *command]
 
 
-def bare(folder: Path) -> tuple[float, float]:
+def bare() -> tuple[float, float]:
     """Return the cost of the bare script."""
     return cost([sys.executable, "-c", textwrap.dedent(BARE), str(common.BASE)])
 
@@ -123,9 +122,8 @@ def cost(command: Sequence[str]) -> tuple[float, float]:
     started = time.perf_counter()
     null = os.open(os.devnull, os.O_RDWR)
     actions = [(os.POSIX_SPAWN_DUP2, null, 0), (os.POSIX_SPAWN_DUP2, null, 1)]
-    process = os.posix_spawn(
-        command[0], command, {**os.environ, "CUDA_VISIBLE_DEVICES": ""}, file_actions=actions
-    )
+    surroundings = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    process = os.posix_spawn(command[0], list(command), surroundings, file_actions=actions)
     _, status, usage = os.wait4(process, 0)
     os.close(null)
     if status:
@@ -133,19 +131,23 @@ def cost(command: Sequence[str]) -> tuple[float, float]:
     return time.perf_counter() - started, usage.ru_utime + usage.ru_stime
 
 
-def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
+def in_turn(ways: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[Any]]:
     """Run each way once a round, as `common.in_turn` does, and return what each returned."""
     found: dict[str, list[Any]] = {name: [] for name in ways}
-    common.in_turn({name: lambda name=name, way=way: found[name].append(way()) for name, way in ways.items()}, rounds)
+
+    def keep(name: str) -> None:
+        found[name].append(ways[name]())
+
+    common.in_turn({name: partial(keep, name) for name in ways}, rounds)
     return found
 
 
 def tell(measured: dict[str, Any]) -> list[str]:
     ways = {"bare": "a bare script until the model is loaded", "job": "a prediction job until it begins to generate"}
-    lines = [
-        f"{text}: {common.told(measured['seconds'][way], 's')}, processor {common.told(measured['cpu_seconds'][way], 's')}"
-        for way, text in ways.items()
-    ]
+    seconds, processor = (
+        {way: common.told(values, "s") for way, values in measured[name].items()} for name in ("seconds", "cpu_seconds")
+    )
+    lines = [f"{text}: {seconds[way]}, processor {processor[way]}" for way, text in ways.items()]
     lines += [
         f"job over bare: {common.told(measured['job_over_bare'])}; "
         f"processor {common.told(measured['cpu_of_job_over_bare'])}; aim: at most 1.5",

@@ -1,9 +1,10 @@
 """The logger ``usertune`` for Snakemake: one view of a run instead of four lines for each job.
 
 On a terminal, the view shows what is done of what, what runs, how far each job is, and how long yet; lines above it
-stay, for failures, warnings and long jobs. Elsewhere, every finished job is one line. A run ends with its results,
-where the time went, and the path of the report. `usertune.monitoring` knows and renders all of it; this module
-translates Snakemake's events. With ``-n``, ``--verbose`` or ``--debug-dag``, Snakemake's own output is unchanged.
+stay, for failures, warnings, long jobs and the result of each experiment when all its users are scored. Elsewhere,
+every finished job is one line. A run ends with its results, where the time went, and the path of the report.
+`usertune.monitoring` knows and renders all of it; this module translates Snakemake's events. With ``-n``,
+``--verbose`` or ``--debug-dag``, Snakemake's own output is unchanged.
 
 Planning must stay fast, so modules that are not needed by then are imported when jobs start.
 """
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.live import Live
 
+    from usertune.monitoring.first_results import FirstResults
     from usertune.monitoring.run_jobs import Job
     from usertune.pipeline.recipes import Recipes
     from usertune.runtime.job_log import Entry
@@ -71,6 +73,7 @@ class LogHandler(LogHandlerBase):
         self._screen: Console | None = None
         self._live: Live | None = None
         self._study: tuple[Study, Recipes] | None = None
+        self._first_results: FirstResults | None = None
         self._warned: dict[int, int] = {}
         self._endings: dict[int, str] = {}
         self._nothing_to_do = self._closed = False
@@ -260,6 +263,18 @@ class LogHandler(LogHandlerBase):
         seconds = record.created - job.started
         if not self._quiet & {"progress", "rules", "all"} and (self._live is None or seconds >= LONG_JOB_SECONDS):
             self._print([finished_line(self._jobs, job, seconds)])
+        self._print_first_results(job)
+
+    def _print_first_results(self, job: Job) -> None:
+        from usertune.core.step_names import SCORE
+
+        if job.step != SCORE or self._study is None or self._quiet & {"progress", "all"}:
+            return
+        if self._first_results is None:
+            from usertune.monitoring.first_results import FirstResults
+
+            self._first_results = FirstResults(*self._study)
+        self._print(self._first_results.after(job.wildcards["experiment"]))
 
     def _fail(self, record: Any) -> None:
         from usertune.monitoring.run_lines import failed_lines

@@ -32,6 +32,7 @@ SLOW = {
     "plan_sweep",
     "random_folds",
     "reproducibility",
+    "start_up",
     "training_speed",
 }
 # Results that a tiny run must have at any speed.
@@ -49,6 +50,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "random_folds": {"episode.samples": 12, "episode.samples_with_screenshot_of_another_fold": 0},
     "report_browser": {"samples": 8, "experiments": 3},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
+    "start_up": {"seconds.bare.rounds": 1, "seconds.job.rounds": 1},
     "training_speed": {"shape.visual_tokens": 32, "losses.largest_difference.usertune": 0},
     "weight_checks": {"tensors_of_the_folder": 732},
 }

@@ -99,6 +99,7 @@ def handler(stream: Stream, monkeypatch: pytest.MonkeyPatch, *quiet: str, **sett
     # The logger ends with results of a study.
     made.follow(SimpleNamespace(), SimpleNamespace())  # type: ignore[arg-type]
     monkeypatch.setattr(made, "_records", dict)
+    monkeypatch.setattr(made, "_print_first_results", lambda _: None)
     return made
 
 
@@ -234,3 +235,19 @@ def test_the_end_of_a_run(complete: SyntheticStudy, monkeypatch: pytest.MonkeyPa
     assert "Report: " in shown
     assert "The run took" not in shown
     assert ("In brackets: 95 % intervals." in shown) == (" [" in shown)
+
+
+def test_an_experiment_whose_users_are_scored(complete: SyntheticStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = Stream()
+    own = handler(stream, monkeypatch)
+    monkeypatch.delattr(own, "_print_first_results")
+    own.follow(complete.study, complete.recipes)
+    name, *_ = complete.study.experiments
+    jobs: list[logging.LogRecord] = [record(msg="", event="run_info", stats={"score users 1-2": 1, "total": 1})]
+    common = {"rule_name": "score users 1-2", "local": True, "shellcmd": "python", "log": [], "rule_msg": "Scoring"}
+    jobs.append(record(msg="", event="job_info", jobid=1, created=0.0, wildcards={"experiment": name}, **common))
+    jobs.append(record(msg="", event="job_finished", job_id=1, created=1.0))
+    play(own, *jobs)
+    lines = stream.getvalue().splitlines()
+    assert lines[1] == "1 of 1  Scoring  1.0 s"
+    assert re.fullmatch(rf"{name}: click accuracy \(%\) \d+\.\d, the mean of \d test users", lines[2])
