@@ -70,16 +70,25 @@ def run_study(study: Path, profile: str, **environment: str) -> dict[str, Any]:
         environment: variables for Snakemake.
 
     Returns:
-        ``jobs`` (planned), ``seconds`` (of the run, as a person waits), ``again_seconds`` (of the second one, which
-        finds nothing to do), and what `look_at` found after the first one.
+        ``jobs`` (planned), ``seconds`` (of the run, as a person waits), ``first_result_seconds`` (until all users were
+        scored with vanilla, which the run then shows), ``again_seconds`` (of the second run, which finds nothing to
+        do), and what `look_at` found after the first one.
     """
     run = ["--snakefile", str(common.REPOSITORY / "Snakefile"), "--configfile", str(study)]
     run += ["--profile", str(common.REPOSITORY / "profiles" / profile)]
     jobs = common.jobs_of(common.snakemake(study.parent, "-n", *run, environment=environment))
+    began = time.time()
     seconds = common.seconds_of(lambda: common.snakemake(study.parent, *run, environment=environment))
+    first = max(score.stat().st_mtime for score in (study.parent / "results/scores/vanilla").glob("*.json")) - began
     found = look_at(study)
     again = common.seconds_of(lambda: common.snakemake(study.parent, *run, environment=environment))
-    return {"jobs": jobs, "seconds": round(seconds, 1), "again_seconds": round(again, 1), **found}
+    return {
+        "jobs": jobs,
+        "seconds": round(seconds, 1),
+        "first_result_seconds": round(first, 1),
+        "again_seconds": round(again, 1),
+        **found,
+    }
 
 
 def look_at(study: Path) -> dict[str, Any]:
@@ -106,7 +115,8 @@ def _number(text: str) -> float | None:
 def tell(measured: dict[str, Any]) -> list[str]:
     return [
         f"{measured['jobs']} jobs: {measured['drawing_seconds']} s to draw the data, "
-        f"{measured['seconds']} s to run, {measured['again_seconds']} s for a second run",
+        f"{measured['seconds']} s to run ({measured['first_result_seconds']} s to the first result), "
+        f"{measured['again_seconds']} s for a second run",
         *(f"{label}: {seconds} s" for label, seconds in measured["times"]["gpu_jobs"].items()),
         *(f"{name}: click accuracy {100 * row['click_accuracy']:.1f} %" for name, row in measured["accuracy"].items()),
     ]
