@@ -64,6 +64,8 @@ bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/weight_checks.py
 
 bench-peers: setup peers  ## Compare with other trainers and store the results; about 40 minutes, 24 GB of memory
+	$(BIN)/python benchmarks/prediction_speed.py
+	$(BIN)/python benchmarks/prediction_speed.py --shape demo
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/training_speed.py --mode full
 	$(BIN)/python benchmarks/training_speed.py --shape vocabulary

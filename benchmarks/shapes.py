@@ -26,18 +26,21 @@ SCREENSHOT = (1080, 2340)
 # 1,008 visual tokens of such a screenshot.
 MOST_PIXELS = 1020 * 32 * 32
 TRAINED_TOKENS = 40
+# Of random weights, about one over the root of the width: with much smaller ones, all images have the same answer.
+_SPREAD = 0.09
 # As in the 2B: heads of 128 in the language model, of 64 in the vision tower.
 _PROPORTIONAL: dict[str, Any] = {
     "text_config": {
         "hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 768, "num_attention_heads": 2,
         "num_key_value_heads": 1, "head_dim": 128, "vocab_size": 8448, "max_position_embeddings": 32768,
+        "initializer_range": _SPREAD,
         "rope_parameters": {
             "rope_type": "default", "rope_theta": 5e6, "mrope_section": [24, 20, 20], "mrope_interleaved": True,
         },
     },
     "vision_config": {
         "depth": 1, "hidden_size": 256, "intermediate_size": 1024, "num_heads": 4, "num_position_embeddings": 2304,
-        "deepstack_visual_indexes": [0],
+        "deepstack_visual_indexes": [0], "initializer_range": _SPREAD,
     },
 }  # fmt: skip
 _REAL_TOKENS = {
@@ -71,7 +74,13 @@ SHAPES: Mapping[str, Shape] = MappingProxyType({
         _with_text(_PROPORTIONAL, vocab_size=151936),
     ),
     "true-2b": Shape("the sizes of Qwen3-VL-2B", {**REAL["2B"], **_REAL_TOKENS}, real_tokenizer=True),
-    "tiny": Shape("a model that shows that a program runs", {"text_config": {"max_position_embeddings": 32768}}),
+    "tiny": Shape(
+        "a model that shows that a program runs",
+        {
+            "text_config": {"max_position_embeddings": 32768, "initializer_range": _SPREAD},
+            "vision_config": {"initializer_range": _SPREAD},
+        },
+    ),
 })  # fmt: skip
 
 
@@ -120,11 +129,14 @@ def config_of(differences: Mapping[str, Any]) -> dict[str, Any]:
 def make_base(folder: Path, shape: Shape) -> None:
     """Write a base model of a shape, with random weights of seed 0 in float32.
 
+    Its greedy answers are plain text that never ends: rows of the embedding are zero for control tokens, and for those
+    that the tokenizer does not have.
+
     Raises:
         OSError: the real tokenizer is needed, and npm is not there.
     """
     import torch
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers import AutoTokenizer, Qwen3VLConfig, Qwen3VLForConditionalGeneration
 
     shutil.copytree(common.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     if shape.real_tokenizer:
@@ -137,6 +149,11 @@ def make_base(folder: Path, shape: Shape) -> None:
     (folder / "processor_config.json").write_text(json.dumps(limits))
     torch.manual_seed(0)
     model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config_of(shape.differences)))
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        rows = table.weight.detach()
+        rows[len(tokenizer) :] = 0
+        rows[list(tokenizer.added_tokens_decoder)] = 0
     model.save_pretrained(folder)
 
 

@@ -47,6 +47,7 @@ FOUND: dict[str, dict[str, Any]] = {
     "memory_estimates": {"process.visual_tokens": 50},
     "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
     "plan_sweep": {"trainings": 2},
+    "prediction_speed": {"samples": 4, "distinct_answers": 4, "shape.visual_tokens": 32},
     "random_folds": {"episode.samples": 12, "episode.samples_with_screenshot_of_another_fold": 0},
     "report_browser": {"samples": 8, "experiments": 3},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},

@@ -1,0 +1,183 @@
+"""How fast usertune predicts, beside the way of the reference experiment, in one run.
+
+The reference's way answers one sample after another: it opens the image, generates, and writes the file of all results
+again after every sample. usertune answers with its engine, in batches of the size that a short trial finds fastest,
+and appends each batch to its store. Both answer the same samples in turn, several times over; the answers are checked
+to be the same, text for text. Models are loaded before, once. Answers of random weights do not end by themselves: all
+have as many tokens as allowed, 40. Those of the demo model end.
+
+    python benchmarks/prediction_speed.py
+    python benchmarks/prediction_speed.py --shape demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+# Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import common
+import shapes
+
+BATCH_SIZES = {"proportional": (4, 8, 16), "vocabulary": (4, 8, 16), "demo": (16, 32, 64)}
+# Samples of a trial, where there are as many.
+TRIED = 16
+DEMO_USERS = ("1", "2")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What both sides answer: samples of images below ``root``, by the model in ``base``."""
+
+    base: Path
+    root: Path
+    samples: Sequence[Any]
+    new_tokens: int
+
+
+def main(arguments: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        asked = questions_in(folder, arguments)
+        texts: dict[str, list[str]] = {}
+        one_by_one = reference_way(asked, folder / "results.json", texts)
+        batched = own_way(asked, folder / "store", texts)
+        sizes = (2,) if arguments.tiny else BATCH_SIZES[arguments.shape]
+        few = asked.samples[:TRIED]
+        # What is only slow the first time.
+        one_by_one(few[:1])
+        batched(sizes[0], few[: sizes[0]])
+        trials = {size: len(few) / batched(size, few) for size in sizes}
+        best = max(trials, key=lambda size: trials[size])
+        ways = {
+            "usertune": partial(batched, best, asked.samples),
+            "one_by_one": partial(one_by_one, asked.samples),
+        }
+        seconds = common.in_turn(ways, arguments.rounds)
+        counts = counted(asked)
+    if texts["usertune"] != texts["one_by_one"]:
+        sys.exit("usertune and the reference's way give other answers")
+    if len(set(texts["usertune"])) < 2:
+        sys.exit("all samples have the same answer, so equal answers show nothing")
+    about = "the demo model" if arguments.shape == "demo" else shapes.SHAPES[arguments.shape].about
+    return {
+        "shape": {"about": shapes.SHAPES["tiny"].about if arguments.tiny else about, **counts},
+        "samples": len(asked.samples),
+        "same_answers": True,
+        "distinct_answers": len(set(texts["usertune"])),
+        "batch_size": best,
+        "trials": {str(size): round(rate, 3) for size, rate in trials.items()},
+        "samples_per_second": {
+            way: common.spread([len(asked.samples) / value for value in values]) for way, values in seconds.items()
+        },
+        "speed_over_one_by_one": common.ratio(seconds["one_by_one"], seconds["usertune"]),
+    }
+
+
+def questions_in(folder: Path, arguments: argparse.Namespace) -> Questions:
+    """Make the model and the samples."""
+    if arguments.shape == "demo" and not arguments.tiny:
+        samples = common.read_samples(common.demo_samples(folder, DEMO_USERS), arguments.samples)
+        return Questions(common.BASE, folder / "dataset", samples, 64)
+    shape = shapes.SHAPES["tiny" if arguments.tiny else arguments.shape]
+    shapes.make_base(folder / "base", shape)
+    size = (128, 256) if arguments.tiny else shapes.SCREENSHOT
+    samples = shapes.screenshots(folder / "data", arguments.samples, size)
+    return Questions(folder / "base", folder / "data", samples, shapes.TRAINED_TOKENS)
+
+
+def reference_way(asked: Questions, results: Path, texts: dict[str, list[str]]) -> Callable[[Sequence[Any]], float]:
+    """Return what answers samples one by one and returns the seconds."""
+    import torch
+    from PIL import Image
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(asked.base, local_files_only=True)
+    model = AutoModelForImageTextToText.from_pretrained(asked.base, dtype=torch.float32, local_files_only=True).eval()
+
+    def answer(samples: Sequence[Any]) -> float:
+        started = time.perf_counter()
+        rows: list[dict[str, str]] = []
+        for sample in samples:
+            text = processor.apply_chat_template(sample["messages"][:-1], tokenize=False, add_generation_prompt=True)
+            images = [Image.open(asked.root / image["path"]) for image in sample["images"]]
+            inputs = processor(text=[text], images=images, return_tensors="pt")
+            with torch.no_grad():
+                output = model.generate(**inputs, max_new_tokens=asked.new_tokens, do_sample=False)
+            new = output[:, inputs["input_ids"].shape[1] :]
+            (prediction,) = processor.batch_decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            rows.append({"id": sample["id"], "prediction": prediction})
+            results.write_text(json.dumps(rows, indent=2))
+        texts["one_by_one"] = [row["prediction"] for row in rows]
+        return time.perf_counter() - started
+
+    return answer
+
+
+def own_way(asked: Questions, store: Path, texts: dict[str, list[str]]) -> Callable[[int, Sequence[Any]], float]:
+    """Return what answers samples in batches of a size and returns the seconds."""
+    from usertune.inference.engine import EngineSettings
+    from usertune.inference.engines.transformers import TransformersEngine
+    from usertune.inference.prediction_store import PredictionStore
+    from usertune.inference.questions import questions_of
+    from usertune.models.recipe import Pixels
+
+    engine = TransformersEngine(
+        EngineSettings(asked.base, "vanilla", None, "float32", Pixels(), asked.root, asked.new_tokens)
+    )
+
+    def answer(size: int, samples: Sequence[Any]) -> float:
+        started = time.perf_counter()
+        writer = PredictionStore(store, "speed").writer()
+        found = {}
+        for batch in engine.answer(questions_of(samples), size):
+            writer.append([(question.user, question.request, prediction) for question, prediction in batch])
+            found.update({question.sample["id"]: prediction.text for question, prediction in batch})
+        texts["usertune"] = [found[sample["id"]] for sample in samples]
+        return time.perf_counter() - started
+
+    return answer
+
+
+def counted(asked: Questions) -> dict[str, int]:
+    """Return the numbers of visual and other tokens of the longest prompt, and the most new ones."""
+    from usertune.models.conversation import ConversationTokenizer
+    from usertune.models.families.catalogue import family_of
+    from usertune.models.loading import load_processor
+    from usertune.models.recipe import Pixels
+
+    conversations = ConversationTokenizer(load_processor(asked.base, Pixels()), family_of(asked.base))
+    visual = max(conversations.image_tokens(sample)[0] for sample in asked.samples)
+    longest = max(len(conversations.prompt(sample)) for sample in asked.samples)
+    return {"visual_tokens": visual, "other_tokens": longest - visual, "new_tokens": asked.new_tokens}
+
+
+def tell(measured: dict[str, Any]) -> list[str]:
+    rates = measured["samples_per_second"]
+    return [
+        measured["shape"]["about"],
+        f"one by one: {common.told(rates['one_by_one'], 'samples/s')}",
+        f"usertune, batches of {measured['batch_size']}: {common.told(rates['usertune'], 'samples/s')}",
+        f"    tried: {measured['trials']} samples/s",
+        f"ratio: {common.told(measured['speed_over_one_by_one'])}; all {measured['samples']} answers are equal",
+    ]
+
+
+if __name__ == "__main__":
+    common.run(
+        main,
+        tell,
+        {"samples": (16, 4, "samples to answer"), "rounds": (3, 1, "times each way is measured")},
+        {"shape": (("proportional", "vocabulary", "demo"), "the model")},
+    )
