@@ -8,7 +8,7 @@ JOBS ?= auto
 # The tests' model is so small that threads slow it down.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-peers bench-slurm peers figures clean
+.PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-peers bench-gpu bench-slurm peers figures clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -70,6 +70,9 @@ bench-peers: setup peers  ## Compare with other trainers and store the results; 
 	$(BIN)/python benchmarks/training_speed.py --mode full
 	$(BIN)/python benchmarks/training_speed.py --shape vocabulary
 	$(BIN)/python benchmarks/training_speed.py --shape true-2b
+
+bench-gpu: setup  ## Measure training and prediction of the true sizes on this machine's GPU and store the results
+	$(BIN)/python benchmarks/gpu.py
 
 peers: .peers/trl/.installed  ## Create the environments of the trainers that usertune is compared with (once)
 

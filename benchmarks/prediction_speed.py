@@ -30,9 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import common
 import shapes
 
-BATCH_SIZES = {"proportional": (4, 8, 16), "vocabulary": (4, 8, 16), "demo": (16, 32, 64)}
-# Samples of a trial, where there are as many.
-TRIED = 16
+BATCH_SIZES = {"proportional": (2, 4, 8), "vocabulary": (2, 4, 8), "demo": (16, 32, 64)}
+SAMPLES = {"proportional": 8, "vocabulary": 8, "demo": 96}
 DEMO_USERS = ("1", "2")
 
 
@@ -44,37 +43,41 @@ class Questions:
     root: Path
     samples: Sequence[Any]
     new_tokens: int
+    dtype: str = "float32"
 
 
 def main(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        asked = questions_in(folder, arguments)
-        texts: dict[str, list[str]] = {}
-        one_by_one = reference_way(asked, folder / "results.json", texts)
-        batched = own_way(asked, folder / "store", texts)
+        asked = questions_in(Path(temporary), arguments)
         sizes = (2,) if arguments.tiny else BATCH_SIZES[arguments.shape]
-        few = asked.samples[:TRIED]
-        # What is only slow the first time.
-        one_by_one(few[:1])
-        batched(sizes[0], few[: sizes[0]])
-        trials = {size: len(few) / batched(size, few) for size in sizes}
-        best = max(trials, key=lambda size: trials[size])
-        ways = {
-            "usertune": partial(batched, best, asked.samples),
-            "one_by_one": partial(one_by_one, asked.samples),
-        }
-        seconds = common.in_turn(ways, arguments.rounds)
-        counts = counted(asked)
-    if texts["usertune"] != texts["one_by_one"]:
+        found = compare(asked, Path(temporary), sizes, arguments.rounds)
+    name = "tiny" if arguments.tiny else arguments.shape
+    about = shapes.SHAPES[name].about if name in shapes.SHAPES else "the demo model"
+    if found["equal_answers"] < found["samples"]:
         sys.exit("usertune and the reference's way give other answers")
-    if len(set(texts["usertune"])) < 2:
+    if found["distinct_answers"] < 2:
         sys.exit("all samples have the same answer, so equal answers show nothing")
-    about = "the demo model" if arguments.shape == "demo" else shapes.SHAPES[arguments.shape].about
+    return {**found, "shape": {"about": about, **found["shape"]}}
+
+
+def compare(asked: Questions, folder: Path, sizes: Sequence[int], rounds: int) -> dict[str, Any]:
+    """Answer in both ways, in turn, after trials of the batch sizes; return what was measured."""
+    texts: dict[str, list[str]] = {}
+    one_by_one = reference_way(asked, folder / "results.json", texts)
+    batched = own_way(asked, folder / "store", texts)
+    few = asked.samples[: max(sizes)]
+    # What is only slow the first time.
+    one_by_one(few[:1])
+    batched(sizes[0], few[: sizes[0]])
+    trials = {size: len(few) / batched(size, few) for size in sizes}
+    best = max(trials, key=lambda size: trials[size])
+    ways = {"usertune": partial(batched, best, asked.samples), "one_by_one": partial(one_by_one, asked.samples)}
+    seconds = common.in_turn(ways, rounds)
+    pairs = zip(texts["usertune"], texts["one_by_one"], strict=True)
     return {
-        "shape": {"about": shapes.SHAPES["tiny"].about if arguments.tiny else about, **counts},
+        "shape": counted(asked),
         "samples": len(asked.samples),
-        "same_answers": True,
+        "equal_answers": sum(one == other for one, other in pairs),
         "distinct_answers": len(set(texts["usertune"])),
         "batch_size": best,
         "trials": {str(size): round(rate, 3) for size, rate in trials.items()},
@@ -87,13 +90,14 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def questions_in(folder: Path, arguments: argparse.Namespace) -> Questions:
     """Make the model and the samples."""
+    count = arguments.samples or SAMPLES[arguments.shape]
     if arguments.shape == "demo" and not arguments.tiny:
-        samples = common.read_samples(common.demo_samples(folder, DEMO_USERS), arguments.samples)
+        samples = common.read_samples(common.demo_samples(folder, DEMO_USERS), count)
         return Questions(common.BASE, folder / "dataset", samples, 64)
     shape = shapes.SHAPES["tiny" if arguments.tiny else arguments.shape]
     shapes.make_base(folder / "base", shape)
-    size = (128, 256) if arguments.tiny else shapes.SCREENSHOT
-    samples = shapes.screenshots(folder / "data", arguments.samples, size)
+    size = shapes.TINY_SCREENSHOT if arguments.tiny else shapes.SCREENSHOT
+    samples = shapes.screenshots(folder / "data", count, size)
     return Questions(folder / "base", folder / "data", samples, shapes.TRAINED_TOKENS)
 
 
@@ -104,7 +108,8 @@ def reference_way(asked: Questions, results: Path, texts: dict[str, list[str]]) 
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(asked.base, local_files_only=True)
-    model = AutoModelForImageTextToText.from_pretrained(asked.base, dtype=torch.float32, local_files_only=True).eval()
+    device, dtype = "cuda" if torch.cuda.is_available() else "cpu", getattr(torch, asked.dtype)
+    model = AutoModelForImageTextToText.from_pretrained(asked.base, dtype=dtype, local_files_only=True).to(device)
 
     def answer(samples: Sequence[Any]) -> float:
         started = time.perf_counter()
@@ -112,7 +117,7 @@ def reference_way(asked: Questions, results: Path, texts: dict[str, list[str]]) 
         for sample in samples:
             text = processor.apply_chat_template(sample["messages"][:-1], tokenize=False, add_generation_prompt=True)
             images = [Image.open(asked.root / image["path"]) for image in sample["images"]]
-            inputs = processor(text=[text], images=images, return_tensors="pt")
+            inputs = processor(text=[text], images=images, return_tensors="pt").to(device, dtype)
             with torch.no_grad():
                 output = model.generate(**inputs, max_new_tokens=asked.new_tokens, do_sample=False)
             new = output[:, inputs["input_ids"].shape[1] :]
@@ -134,7 +139,7 @@ def own_way(asked: Questions, store: Path, texts: dict[str, list[str]]) -> Calla
     from usertune.models.recipe import Pixels
 
     engine = TransformersEngine(
-        EngineSettings(asked.base, "vanilla", None, "float32", Pixels(), asked.root, asked.new_tokens)
+        EngineSettings(asked.base, "vanilla", None, asked.dtype, Pixels(), asked.root, asked.new_tokens)
     )
 
     def answer(size: int, samples: Sequence[Any]) -> float:
@@ -178,6 +183,9 @@ if __name__ == "__main__":
     common.run(
         main,
         tell,
-        {"samples": (16, 4, "samples to answer"), "rounds": (3, 1, "times each way is measured")},
+        {
+            "samples": (0, 4, "samples to answer; 0 takes 8, and of the demo 96:"),
+            "rounds": (3, 1, "times each way is measured"),
+        },
         {"shape": (("proportional", "vocabulary", "demo"), "the model")},
     )

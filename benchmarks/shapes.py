@@ -23,8 +23,11 @@ from PIL import Image, ImageDraw
 from usertune.data.samples import Sample
 
 SCREENSHOT = (1080, 2340)
-# 1,008 visual tokens of such a screenshot.
 MOST_PIXELS = 1020 * 32 * 32
+# Of such a screenshot, with so many pixels at most.
+VISUAL_TOKENS = 987
+# For programs that only show that they run.
+TINY_SCREENSHOT = (128, 256)
 TRAINED_TOKENS = 40
 # Of random weights, about one over the root of the width: with much smaller ones, all images have the same answer.
 _SPREAD = 0.09
@@ -126,8 +129,8 @@ def config_of(differences: Mapping[str, Any]) -> dict[str, Any]:
     return config
 
 
-def make_base(folder: Path, shape: Shape) -> None:
-    """Write a base model of a shape, with random weights of seed 0 in float32.
+def make_base(folder: Path, shape: Shape, dtype: str = "float32") -> None:
+    """Write a base model of a shape, with random weights of seed 0.
 
     Its greedy answers are plain text that never ends: rows of the embedding are zero for control tokens, and for those
     that the tokenizer does not have.
@@ -136,7 +139,7 @@ def make_base(folder: Path, shape: Shape) -> None:
         OSError: the real tokenizer is needed, and npm is not there.
     """
     import torch
-    from transformers import AutoTokenizer, Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText, AutoTokenizer, Qwen3VLConfig
 
     shutil.copytree(common.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     if shape.real_tokenizer:
@@ -148,7 +151,8 @@ def make_base(folder: Path, shape: Shape) -> None:
     limits["image_processor"]["size"]["longest_edge"] = MOST_PIXELS
     (folder / "processor_config.json").write_text(json.dumps(limits))
     torch.manual_seed(0)
-    model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**config_of(shape.differences)))
+    config = Qwen3VLConfig(**config_of(shape.differences))
+    model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for table in (model.get_input_embeddings(), model.get_output_embeddings()):
         rows = table.weight.detach()

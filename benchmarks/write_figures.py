@@ -6,7 +6,7 @@ A number stands between comments that name the benchmark, the key in its result 
 
 The key is one of what was measured, or of the complete result (machine.cores, date). A format is Python's for numbers,
 or one of: percent (0.79 as 79 %), percent.1 (79.0 %), power (2.4e-6), minutes (2 min 19 s). Where no result is stored,
-a question mark is written.
+a question mark is written. performance_tables.py makes the tables between <!-- table: NAME --> and <!-- end table -->.
 
     python benchmarks/write_figures.py
 """
@@ -22,9 +22,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from performance_tables import TABLES
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / "benchmarks" / "results"
 FIGURE = re.compile(r"<!-- figure: (?P<benchmark>\S+) (?P<key>\S+) (?P<format>\S+) -->(?P<text>[^<]*)<!-- end -->")
+TABLE = re.compile(r"(?P<head><!-- table: (?P<name>\S+) -->\n).*?(?=<!-- end table -->)", re.DOTALL)
 # A comment that begins a line would end a paragraph of Markdown.
 FIRST = re.compile(r"^ *<!-- figure: .*", re.MULTILINE)
 BEGINNING = re.compile(r"<!-- *figure\b")
@@ -50,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     print("changed:" if changed else "nothing to change", *changed)
     asked = {found["benchmark"] for page in pages() for found in FIGURE.finditer(page.read_text(encoding="utf-8"))}
     if missing := sorted(name for name in asked if not (RESULTS / f"{name}.json").exists()):
-        print("not measured:", *(f"python benchmarks/{name}.py" for name in missing), sep="\n    ")
+        print("not measured:", *(f"benchmarks/{program(name)}.py for {name}" for name in missing), sep="\n    ")
     if arguments.check and changed:
         sys.exit("these pages show other numbers than benchmarks/results; write them with: make figures")
 
@@ -60,7 +63,7 @@ def with_figures(text: str, results: Path = RESULTS) -> str:
 
     Raises:
         OSError: there is no such benchmark.
-        KeyError: it has no such key.
+        KeyError: it has no such key, or there is no such table.
         ValueError: a comment is not written as it should be, a result is of a tiny run, or a value has another kind
             than its format needs.
     """
@@ -84,7 +87,8 @@ def with_figures(text: str, results: Path = RESULTS) -> str:
         raise ValueError(f"write <!-- figure: BENCHMARK KEY FORMAT -->...<!-- end --> on one line: {line}")
     if wrong := FIRST.search(text):
         raise ValueError(f"a figure must not be the first thing on its line: {wrong[0]}")
-    return FIGURE.sub(write, text)
+    written = FIGURE.sub(write, text)
+    return TABLE.sub(lambda found: f"{found['head']}\n{TABLES[found['name']](results)}\n\n", written)
 
 
 def formatted(value: Any, how: str) -> str:
@@ -114,8 +118,13 @@ FORMATS: dict[str, Callable[[Any], str]] = {
 }
 
 
+def program(stored: str) -> str:
+    """Return the name of the benchmark of a stored result: a program with choices adds these to the name."""
+    return stored.split("-")[0]
+
+
 def _result(path: Path) -> dict[str, Any] | None:
-    if not path.exists() and (REPOSITORY / "benchmarks" / f"{path.stem}.py").exists():
+    if not path.exists() and (REPOSITORY / "benchmarks" / f"{program(path.stem)}.py").exists():
         return None
     result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if result["tiny"]:

@@ -57,7 +57,7 @@ def run_of(job: dict[str, Any], settings: dict[str, Any]) -> Any:
     recipe = {
         "step": "train",
         "mode": "lora" if job["adapter"] else "full",
-        "dtype": "float32",
+        "dtype": job["dtype"],
         "training": {
             "epochs": job["epochs"], "learning_rate": job["learning_rate"], "schedule": "linear", "warmup_steps": 0,
             "weight_decay": 0.01, "max_grad_norm": 1.0, "batch_size": job["batch_size"], "seed": 0, **weights,

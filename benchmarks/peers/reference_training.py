@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from side import IGNORED, Timed, model_to_train, run_job, trainer_arguments
+from side import IGNORED, Timed, accepted, in_order, model_to_train, run_job, trainer_arguments
 from transformers import AutoProcessor, Trainer, TrainingArguments
 
 
@@ -19,9 +19,10 @@ def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     model = model_to_train(job)
     if job["adapter"] and settings["gradient_checkpointing"]:
         model.enable_input_require_grads()
-    trainer = Trainer(
+    arguments = accepted(TrainingArguments, trainer_arguments(job, settings))
+    trainer = in_order(Trainer)(
         model=model,
-        args=TrainingArguments(**trainer_arguments(job, settings)),
+        args=TrainingArguments(**arguments),
         train_dataset=job["samples"],
         data_collator=Collator(AutoProcessor.from_pretrained(job["base"], local_files_only=True), Path(job["root"])),
         callbacks=[timed],

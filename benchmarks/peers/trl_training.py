@@ -8,8 +8,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import trl
 from datasets import Dataset, Image, List
-from side import Timed, model_to_train, run_job, trainer_arguments
+from packaging.version import Version
+from side import Timed, accepted, in_order, model_to_train, run_job, trainer_arguments
 from transformers import AutoProcessor
 from trl import SFTConfig, SFTTrainer
 
@@ -17,11 +19,12 @@ from trl import SFTConfig, SFTTrainer
 def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     timed = Timed()
     rows = [row(sample, Path(job["root"])) for sample in job["samples"]]
-    # Its loss nll computes logits in tiles, where labels are, and only there; chunked_nll is another name of it.
-    config = SFTConfig(**trainer_arguments(job, settings), max_length=None, loss_type="nll")
-    trainer = SFTTrainer(
+    # Its loss nll computes logits in tiles, where labels are, and only there; chunked_nll was its name before.
+    loss = "nll" if Version(trl.__version__) >= Version("1.16") else "chunked_nll"
+    arguments = {**trainer_arguments(job, settings), "max_length": None, "loss_type": loss}
+    trainer = in_order(SFTTrainer)(
         model=model_to_train(job),
-        args=config,
+        args=SFTConfig(**accepted(SFTConfig, arguments)),
         train_dataset=Dataset.from_list(rows).cast_column("images", List(Image())),
         processing_class=AutoProcessor.from_pretrained(job["base"], local_files_only=True),
         callbacks=[timed],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def test_every_stored_result_says_where_it_is_from_and_nothing_private() -> None
         text = path.read_text()
         result = json.loads(text)
         # A program with choices adds them to the name of its result.
-        assert result["benchmark"] == path.stem.split("-")[0]
+        assert result["benchmark"] == write_figures.program(path.stem)
         assert (REPOSITORY / f"benchmarks/{result['benchmark']}.py").is_file()
         assert not result["tiny"]
         assert {"command", "date", "machine", "versions", "settings", "measured"} <= set(result)
@@ -70,6 +71,33 @@ def test_what_was_not_measured_yet_is_a_question_mark(tmp_path: Path) -> None:
         write_figures.with_figures(page.replace("dry_run", "dry_rum"), tmp_path)
 
 
+def stored(folder: Path, name: str, measured: dict[str, Any]) -> None:
+    machine = {"cores": 2, "load_average_before": 0.3}
+    result = {"tiny": False, "date": "2026-11-30", "machine": machine, "measured": measured}
+    (folder / f"{name}.json").write_text(json.dumps(result))
+
+
+def test_tables_are_made_of_the_stored_results(tmp_path: Path) -> None:
+    page = "<!-- table: ratios -->\nold\n<!-- end table -->\nafter"
+    empty = write_figures.with_figures(page, tmp_path)
+    assert "old" not in empty
+    assert "| LoRA, speed | TRL's SFTTrainer at its best | proportional | not measured | at least 1.5 |" in empty
+    ratio = {"median": 1.62, "smallest": 1.5, "largest": 1.7, "rounds": 3}
+    losses = {"largest_difference": {"usertune": 0, "trl": 2e-7}}
+    # The reference's way was left out.
+    stored(tmp_path, "training_speed-proportional-lora", {"speed_over_trl": ratio, "losses": losses})
+    full = write_figures.with_figures(page, tmp_path)
+    assert "| proportional | 1.62 (1.5 to 1.7; 3 rounds) | at least 1.5 | losses within 2e-07 | 2026-11-30, 2" in full
+    assert "| LoRA, speed | the reference's way | proportional | not measured | at least 2 |" in full
+    assert full.endswith("\n\n<!-- end table -->\nafter")
+    assert write_figures.with_figures(full, tmp_path) == full
+
+
+def test_a_table_that_there_is_not_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="ratio"):
+        write_figures.with_figures("<!-- table: ratio -->\n<!-- end table -->", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("value", "how", "text"),
     [(2.4e-06, "power", "2.4e-6"), (59.6, "minutes", "1 min 0 s"), (7.0, "minutes", "7 s"),
@@ -84,6 +112,7 @@ def test_formats(value: float, how: str, text: str) -> None:
 KNOWN = {
     "README.md": {"6 GB", "18 GB", "130 GB", "80 GB"},
     "data.md": {"200 times", "40 %"},
+    "performance.md": {"24 GB"},
     "reproducing.md": {"80 GB"},
     "statistics.md": {"95 %", "5 %", "2.5 %", "80 %", "36.8 %", "35 %", "90 %"},
     "slurm.md": {"6 GB", "18 GB", "130 GB", "33 GB", "30 seconds"},
@@ -98,7 +127,7 @@ def test_every_measured_number_is_written_by_the_command(page: Path) -> None:
     """The decisions tell what was measured when they were made, so they are left out."""
     if page.name == "decisions.md":
         return
-    text = write_figures.FIGURE.sub("", page.read_text())
+    text = write_figures.TABLE.sub("", write_figures.FIGURE.sub("", page.read_text()))
     prose = re.sub(r"^```.*?^```$|`[^`\n]*`", "", text, flags=re.MULTILINE | re.DOTALL)
     typed = {" ".join(found.split()) for found in WITH_UNIT.findall(prose)}
     assert typed <= KNOWN.get(page.name, set()), "store what was measured, and write it as <!-- figure: ... -->"

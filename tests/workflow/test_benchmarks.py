@@ -17,7 +17,7 @@ from tests.support.benchmarks import FOLDER
 from tests.support.documented import REPOSITORY
 
 # Not benchmarks: what they share, and what writes their results and an example into the docs.
-HELPERS = {"check_example", "common", "shapes", "write_figures"}
+HELPERS = {"check_example", "common", "performance_tables", "shapes", "write_figures"}
 # Run on a cluster, in tests/slurm.
 ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
@@ -27,6 +27,7 @@ SLOW = {
     "demo",
     "dry_run",
     "fingertip_scale",
+    "gpu",
     "many_adapters",
     "one_edit",
     "plan_sweep",
@@ -43,11 +44,12 @@ FOUND: dict[str, dict[str, Any]] = {
     "demo": {"accuracy.vanilla.click_accuracy_low": None, "times.model_loads": 1},
     "dry_run": {"users": 3},
     "fingertip_scale": {"samples": 480, "not_asked": 120, "skipped": 0},
+    "gpu": {"sizes.2B.prediction.equal_answers": 4, "sizes.2B.lora.losses.largest_difference.usertune": 0},
     "many_adapters": {"adapters": 2, "models.demo.same_answers": True, "models.wider.same_answers": True},
     "memory_estimates": {"process.visual_tokens": 50},
     "one_edit": {"one_sample_edited.answers_generated": 1, "dataset_touched.answers_generated": 0},
     "plan_sweep": {"trainings": 2},
-    "prediction_speed": {"samples": 4, "distinct_answers": 4, "shape.visual_tokens": 32},
+    "prediction_speed": {"samples": 4, "equal_answers": 4, "distinct_answers": 4, "shape.visual_tokens": 32},
     "random_folds": {"episode.samples": 12, "episode.samples_with_screenshot_of_another_fold": 0},
     "report_browser": {"samples": 8, "experiments": 3},
     "reproducibility": {"prediction.float32": 0, "training.gradient_checkpointing.weight": 0.0},
