@@ -45,5 +45,13 @@ def table_for_report(path):
     return report(path, category="Tables", labels=labels, caption="captions/table.rst")
 
 
+def figure_for_report(path):
+    """A file of a figure that the report draws; `snakemake --report` has the wide one, as it has other figures."""
+    if Path(path).suffix != ".svg" or Path(path).stem not in steps.OF_COSTS:
+        return path
+    labels = {"figure": Path(path).stem}
+    return report(path, category="Figures", labels=labels, caption="captions/cost_figure.rst")
+
+
 def _below_root(step, path):
     return f"{'<outcomes>' if step.of_comparison else '<results>'}/{path}"

@@ -92,6 +92,12 @@ rule report:
         cost=table_for_report(file_of(steps.REPORT, "cost")),
         cost_md=file_of(steps.REPORT, "cost_md"),
         cost_tex=file_of(steps.REPORT, "cost_tex"),
+        # Into the folder of the figures.
+        cost_figures=[
+            figure_for_report(file_of(steps.REPORT, name))
+            for name in steps.REPORT.files_of(STUDY)
+            if name.startswith(steps.OF_COSTS)
+        ],
         manifest=manifest_of(steps.REPORT),
     log:
         log_of(steps.REPORT),
@@ -108,6 +114,7 @@ rule report:
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         data=lambda wildcards, input: os.path.dirname(input.data[0]),
         root=STUDY.dataset.root,
+        cost_figures=f"{STUDY.results}/{STUDY.origin.outcomes}figures",
         training=list_file("training"),
         predictions=list_file("predictions"),
         samples=list_file("samples"),
@@ -119,4 +126,4 @@ rule report:
         " --predictions {params.predictions:q} --samples {params.samples:q}"
         " --study {params.study:q} --base-model {input.base_model:q} --data {params.data:q}"
         " --dataset-root {params.root:q} --out {output.report:q} --study-copy {output.study:q}"
-        " --provenance {output.provenance:q} --manifest {output.manifest:q} --log {log:q}"
+        " --provenance {output.provenance:q} --cost-figures {params.cost_figures:q} --manifest {output.manifest:q} --log {log:q}"

@@ -13,7 +13,7 @@ to the report. Example:
         --study results/logs/study.yaml --base-model results/base_model/manifest.json \
         --audit results/audit/0123456789abcdef.json --leakage results/data/leakage.json \
         --out results/report.html --study-copy results/study.yaml --provenance results/provenance.json \
-        --manifest results/report.manifest.json
+        --cost-figures results/figures --manifest results/report.manifest.json
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def main(arguments: argparse.Namespace) -> None:
         data=arguments.data,
         dataset_root=arguments.dataset_root,
     )
-    outputs = ReportOutputs(arguments.out, arguments.study_copy, arguments.provenance, arguments.manifest)
+    outputs = ReportOutputs(
+        arguments.out, arguments.study_copy, arguments.provenance, arguments.cost_figures, arguments.manifest
+    )
     make_report(arguments.recipe, files, outputs)
 
 
@@ -70,5 +72,8 @@ if __name__ == "__main__":
     parser.add_argument("--out", required=True, type=Path, metavar="HTML", help="output: the report")
     parser.add_argument("--study-copy", required=True, type=Path, metavar="YAML", help="output: copy of the study")
     parser.add_argument("--provenance", required=True, type=Path, metavar="JSON", help="output: RO-Crate metadata")
+    parser.add_argument(
+        "--cost-figures", required=True, type=Path, metavar="FOLDER", help="output: folder of the figures of costs"
+    )
     parser.add_argument("--manifest", required=True, type=Path, metavar="JSON", help="output: manifest of the report")
     step_main.run(parser, main)

@@ -480,5 +480,6 @@ class SyntheticStudy:
             dataset_root=self.dataset,
         )
         report, copy, provenance = (self.root / name for name in ("report.html", "study.yaml", "provenance.json"))
-        outputs = ReportOutputs(report, copy, provenance, out)
-        make_report(ReportRecipe.model_validate(recipe), files, outputs)
+        outputs = ReportOutputs(report, copy, provenance, self.root / "figures", out)
+        with nullcontext() if self.draws else patch("usertune.reporting.cost_figures.write_figure", write_stand_in):
+            make_report(ReportRecipe.model_validate(recipe), files, outputs)

@@ -73,7 +73,8 @@ evaluation:
 report:
   samples: all
   # Drawing takes longer than all else. tests/unit/reporting draws the others, and so does the demo.
-  figures: {{paired_gains: &not {{draw: false}}, accuracy_heat_map: *not, gain_by_samples: *not, error_map: *not}}
+  figures: {{paired_gains: &not {{draw: false}}, accuracy_heat_map: *not, gain_by_samples: *not, error_map: *not,
+    cost_against_accuracy: *not}}
 """
 # The figures of that study.
 FIGURES = {"accuracy_by_user", "distance_distribution", "loss_curves"}

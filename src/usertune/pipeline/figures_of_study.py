@@ -1,4 +1,7 @@
-"""The figures that a study has: those that apply to it and that it does not switch off."""
+"""The figures that a study has: those that apply to it and that it does not switch off.
+
+Those that read costs are drawn by the report, which writes these; the others by a step each.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,32 @@ NEEDS: Mapping[str, Callable[[Study], bool]] = {
 
 
 def figures_of(study: Study) -> tuple[str, ...]:
-    """Return the names of the figures that are made of a study, in the order of the catalogue.
+    """Return the names of the figures that the step of figures makes of a study, in the order of the catalogue.
 
-    The others do not apply to it, such as maps of points to a task without points, or it switches them off.
+    Raises:
+        ValueError: see `figures_of_report`.
+    """
+    return tuple(name for name in _applying(study) if not reads(name, "costs"))
+
+
+def figures_of_report(study: Study) -> tuple[str, ...]:
+    """Return the names of the figures that the report draws of a study.
 
     Raises:
         ValueError: a figure needs something that is not in `NEEDS`.
+    """
+    return tuple(name for name in _applying(study) if reads(name, "costs"))
+
+
+def reads(name: str, what: str) -> bool:
+    """Return whether a figure reads ``what`` (``training_logs`` or ``costs``) besides the tables of the comparison."""
+    return what in FIGURES.constant(name, "READS")
+
+
+def _applying(study: Study) -> tuple[str, ...]:
+    """Return the names of the figures that apply to a study and that it does not switch off.
+
+    The others do not apply to it, such as maps of points to a task without points.
     """
     needs = {name: FIGURES.constant(name, "NEEDS") for name in FIGURES}
     for name, needed in needs.items():

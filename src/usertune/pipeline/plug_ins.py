@@ -11,6 +11,7 @@ from usertune.data.readers.catalogue import READERS
 from usertune.inference.engines.catalogue import ENGINES
 from usertune.models.families.catalogue import module_here, recorded_module
 from usertune.pipeline import steps
+from usertune.pipeline.figures_of_study import figures_of_report
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.runtime.code_version import code_version
 from usertune.study.schema.study import Study
@@ -36,7 +37,7 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
         names.PREDICT: (ENGINES.module(study.evaluation.engine.kind), *family),
         names.SCORE: tasks,
         names.COMPARE: tasks,
-        names.REPORT: tasks,
+        names.REPORT: (*tasks, *map(FIGURES.module, figures_of_report(study))),
         names.AUDIT: (reader,),
     }
     of_steps = {step: (step, plug_ins.get(step, ())) for step in steps.STEPS if step != names.FIGURE}
@@ -48,7 +49,11 @@ def chosen_plug_ins(study: Study) -> dict[str, tuple[str, tuple[str, ...]]]:
         )
         for name, experiment in study.experiments.items()
     }
-    of_figures = {f"figure:{name}": (names.FIGURE, (FIGURES.module(name), *tasks)) for name in FIGURES}
+    of_figures = {
+        f"figure:{name}": (names.FIGURE, (FIGURES.module(name), *tasks))
+        for name in FIGURES
+        if name not in steps.OF_COSTS
+    }
     return of_steps | of_engines | of_figures
 
 

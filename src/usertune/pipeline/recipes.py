@@ -21,7 +21,7 @@ from usertune.evaluation.recipe import CompareRecipe, ScoreRecipe
 from usertune.inference.engines.catalogue import DEFAULT_ENGINE
 from usertune.inference.recipe import AnswersRecipe, ContextSettings, PredictRecipe, PriorRecipe, PriorSettings
 from usertune.models.recipe import BaseModelRecipe, OtherWeightsRecipe
-from usertune.pipeline.figures_of_study import figures_of
+from usertune.pipeline.figures_of_study import figures_of, figures_of_report
 from usertune.pipeline.plug_ins import code_key, recorded_code
 from usertune.pipeline.recipe_parts import (
     RecipeParts,
@@ -137,6 +137,7 @@ class Recipes:
             **self._parts.hypothesis,
             samples=study.report.samples,
             **self._parts.price,
+            cost_figures={name: self._colours(name) for name in figures_of_report(study)},
             study_sha256=self.study_digest,
             splits=self._parts.splits,
             dataset={key: value for key, value in self._prepare.as_json().items() if key not in NOT_IN_FINGERPRINT},
@@ -363,10 +364,13 @@ class Recipes:
             step=names.FIGURE,
             code=self.code.get(f"figure:{name}", ""),
             name=name,
-            colours=dict(getattr(self.study.report.figures, name).colours),
+            colours=self._colours(name),
             **self._parts.numbers,
             upstream={names.COMPARE: _digest(self._compare)},
         )
+
+    def _colours(self, figure: str) -> dict[str, str]:
+        return dict(getattr(self.study.report.figures, figure).colours)
 
     @cached_property
     def _sources(self) -> dict[str, str]:

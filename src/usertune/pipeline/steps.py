@@ -28,13 +28,15 @@ from usertune.evaluation.table_names import (
     MATRIX_MD,
     TABLES,
 )
-from usertune.pipeline.figures_of_study import figures_of
+from usertune.pipeline.figures_of_study import figures_of, figures_of_report, reads
 from usertune.reporting.figure_files import figure_files
 from usertune.reporting.figures.catalogue import FIGURES
 from usertune.study.schema.study import Study
 
 # Contains a folder for each comparison of users that the command line sets.
 SUBSETS = "subsets"
+# The figures that the report draws, if a study has them.
+OF_COSTS = tuple(name for name in FIGURES if reads(name, "costs"))
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,16 @@ def _each_figure(study: Study) -> Iterator[Item]:
 
 
 def _figures_that_read(what: str) -> frozenset[str]:
-    return frozenset(name for name in FIGURES if what in FIGURES.constant(name, "READS"))
+    return frozenset(name for name in FIGURES if reads(name, what))
+
+
+def _files_of_figure(figure: str) -> dict[str, str]:
+    """Return the files of a figure that the report draws, by their names in its rule."""
+    return {f"{figure}_{kind}": f"figures/{file}" for kind, file in figure_files(figure).items()}
+
+
+def _is_drawn(figure: str) -> Callable[[Study], bool]:
+    return lambda study: figure in figures_of_report(study)
 
 
 def _users_of_prior(study: Study, item: Item) -> Iterator[Item]:
@@ -418,7 +429,9 @@ REPORT = Step(
     files={
         **{"report": "report.html", "study": "study.yaml", "provenance": "provenance.json"},
         **{"cost": f"tables/{COST}", "cost_md": f"tables/{COST_MD}", "cost_tex": f"tables/{COST_TEX}"},
+        **{name: path for figure in OF_COSTS for name, path in _files_of_figure(figure).items()},
     },
+    only_if={name: _is_drawn(figure) for figure in OF_COSTS for name in _files_of_figure(figure)},
     log="logs/report.log",
     inputs=(
         Input("audit", names.AUDIT),

@@ -107,7 +107,7 @@ def results_shown(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests
         "primary": metrics[0],
         "other_metrics": metrics[1:],
         "summary": _summary_rows(summary, metrics),
-        "figures": [_figure(path) for path in files.figures],
+        "figures": [figure_shown(path, read_manifest(path.with_suffix(".manifest.json"))) for path in files.figures],
         "by_user": _user_rows(design, metrics[0], users),
         "trainings": [training_row(name, trainings[name]) for name in design.names if name in trainings],
         "answers": [answer_row(name, predictions, samples) for name in design.names],
@@ -199,15 +199,23 @@ def table_of(path: Path, design: ComparisonDesign) -> pd.DataFrame:
     return table
 
 
-def _figure(path: Path) -> dict[str, str]:
-    manifest = read_manifest(path.with_suffix(".manifest.json"))
+def figure_shown(path: Path, said: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the template shows of a figure.
+
+    Args:
+        path: its SVG file.
+        said: its title, alternative text and caption.
+
+    Raises:
+        UserError: it does not exist.
+    """
     try:
         content = base64.b64encode(path.read_bytes()).decode("ascii")
     except FileNotFoundError:
         raise UserError(f"{path}: this figure does not exist; run snakemake again so that it is made") from None
     # Inside <img> an SVG cannot run scripts or load anything.
     source = f"data:image/svg+xml;base64,{content}"
-    return {"name": path.stem, "source": source, **{key: manifest[key] for key in ("title", "alternative", "caption")}}
+    return {"name": path.stem, "source": source, **{key: said[key] for key in ("title", "alternative", "caption")}}
 
 
 def _summary_rows(summary: pd.DataFrame, metrics: Sequence[Metric]) -> list[dict[str, Any]]:

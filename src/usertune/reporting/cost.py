@@ -70,9 +70,12 @@ def cost_table(
         notes: list[str] = []
         answers = _of_answers(batches, notes)
         others, complete = _builds_on(name, trainings, predictions)
-        used = [spent[other] for other in (*([name] if name in spent else []), *others)]
+        before = [spent[other] for other in others]
         if not complete:
-            notes.append("its weights are from elsewhere: what their training cost is not known")
+            others.append("weights from elsewhere")
+            notes.append("what the training of its weights cost is not known")
+            before.append(Spent(None, None))
+        used = [*([spent[name]] if name in spent else []), *before]
         if name in spent and spent[name].gpu_seconds is None:
             notes.append("its attempts at training ran on different numbers of GPUs, or an older release recorded none")
         rows.append(
@@ -81,9 +84,9 @@ def cost_table(
                 **_times(spent.get(name), answers),
                 **_speed_and_size(joined.get(name, {}), batches),
                 "builds_on": ", ".join(others),
-                "builds_on_hours": _hours(_total(spent[other].seconds for other in others)) if others else None,
-                "builds_on_gpu_hours": _hours(_total(spent[other].gpu_seconds for other in others)) if others else None,
-                **_points(better * gains.get(name, float("nan")), used if complete else []),
+                "builds_on_hours": _hours(_total(one.seconds for one in before)) if others else None,
+                "builds_on_gpu_hours": _hours(_total(one.gpu_seconds for one in before)) if others else None,
+                **_points(better * gains.get(name, float("nan")), used),
                 "note": "; ".join(notes),
             }
         )

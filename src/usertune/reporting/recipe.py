@@ -9,13 +9,15 @@ from pydantic import Field, model_validator
 from usertune.core.recipe import Settings
 from usertune.evaluation.recipe import ComparisonDesign
 
+Colour = Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]
+
 
 class FigureRecipe(ComparisonDesign):
     """What one figure shows."""
 
     name: str = ""
     confidence: float | None = None
-    colours: dict[str, Annotated[str, Field(pattern="^#[0-9a-fA-F]{6}$")]] = {}  # noqa: RUF012 (pydantic copies it)
+    colours: dict[str, Colour] = {}  # noqa: RUF012 (pydantic copies it)
     """Experiment -> ``#rrggbb``; the others keep their standard colours."""
 
     @model_validator(mode="after")
@@ -44,6 +46,8 @@ class ReportRecipe(ComparisonDesign):
     """Whether the hypothesis names comparisons, of which there is a table."""
     samples: Literal["all", "texts", "none"] = "all"
     """What the browser of samples shows: everything, no screenshots, or nothing: there is none."""
+    cost_figures: dict[str, dict[str, Colour]] = {}  # noqa: RUF012 (pydantic copies it)
+    """The figures that the report draws -> experiment -> colour in that figure."""
     price_per_gpu_hour: Price | None = None
     """What the table of costs multiplies GPU hours by; None: it has no column of money."""
     study_sha256: str | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from usertune.core.step_names import AUDIT, LEAKAGE, REPORT
 from usertune.evaluation import table_names
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.reporting.browser.section import BrowserSection, browser_section
-from usertune.reporting.contents import Manifests, ReportFiles, costs_of, results_shown, study_shown
+from usertune.reporting.contents import Manifests, ReportFiles, costs_of, figure_shown, results_shown, study_shown
+from usertune.reporting.cost_figures import draw_costs, modules_of
 from usertune.reporting.cost_files import cost_shown, write_costs
 from usertune.reporting.page import render, template_text, vendored
 from usertune.reporting.recipe import ReportRecipe
@@ -45,12 +46,14 @@ class ReportOutputs:
         study: YAML, a copy of the study.
         provenance: RO-Crate metadata, see `usertune.reporting.ro_crate`; where links are possible,
             ``ro-crate-metadata.json`` next to it is made a link to it.
+        figures: folder of the figures of costs, see `usertune.reporting.cost_figures`.
         manifest: JSON: fingerprint of the report, digests of the others.
     """
 
     report: Path
     study: Path
     provenance: Path
+    figures: Path
     manifest: Path
 
 
@@ -71,8 +74,12 @@ def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs
     study = _read_study(files.study)
     browser = browser_section(recipe, files, made_from, outputs.report)
     costs = costs_of(recipe, files, made_from)
+    of_costs = write_costs(*costs, files.tables, said["fingerprint"])
+    drawn = list(draw_costs(recipe, files.tables, outputs.figures))
+    of_costs += [path for figure in drawn for path in figure.files]
     contents = {
         "cost": cost_shown(*costs),
+        "cost_figures": [figure_shown(figure.files[0], asdict(figure)) for figure in drawn],
         **results_shown(recipe, files, made_from),
         **study_shown(recipe, made_from),
         **browser.shown,
@@ -89,19 +96,21 @@ def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs
     }
     write_text(outputs.report, _page(contents, browser))
     write_text(outputs.study, study)
-    written = write_costs(*costs, files.tables, said["fingerprint"])
     digests = {path.name: digest_file(path) for path in (outputs.report, outputs.study)}
-    of_costs = {path.name: digest_file(path) for path in written}
-    in_tables = {f"{files.tables.name}/{name}": sha256 for name, sha256 in of_costs.items()}
-    all_digests = {**_digests(files, lineage, made_from.figures), **in_tables, **digests}
+    in_folders = {f"{path.parent.name}/{path.name}": digest_file(path) for path in of_costs}
+    all_digests = {**_digests(files, lineage, made_from.figures), **in_folders, **digests}
     times = times_of(made_from.trainings, made_from.predictions)
     crate = crate_of(recipe, lineage, all_digests, base_model=made_from.base_model, times=times)
     write_json(outputs.provenance, crate)
     link_as_crate(outputs.provenance)
     manifest = {
         **said,
-        "provenance": [current_provenance(REPORT, plug_ins=recipe.task_modules)],
-        "files": {**digests, **of_costs, outputs.provenance.name: digest_file(outputs.provenance)},
+        "provenance": [current_provenance(REPORT, plug_ins=(*recipe.task_modules, *modules_of(recipe)))],
+        "files": {
+            **digests,
+            **{Path(place).name: sha256 for place, sha256 in in_folders.items()},
+            outputs.provenance.name: digest_file(outputs.provenance),
+        },
         **({"pictures": browser.pictures_digest} if browser.pictures_digest else {}),
     }
     write_result(outputs.manifest, manifest)

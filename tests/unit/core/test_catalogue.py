@@ -75,7 +75,7 @@ def test_what_planning_asks_of_plug_ins_imports_none_of_them() -> None:
         "import sys; from usertune.inference.engines.catalogue import ENGINES\n"
         "from usertune.reporting.figures.catalogue import FIGURES\n"
         f"assert ENGINES.constant({DEFAULT_ENGINE!r}, 'NEEDS_GPU') is True\n"
-        "assert [name for name in FIGURES if FIGURES.constant(name, 'READS')] == ['loss_curves']\n"
+        "assert 'loss_curves' in [name for name in FIGURES if FIGURES.constant(name, 'READS')]\n"
         "print([name for name in ('torch', 'matplotlib', 'pandas', 'PIL') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

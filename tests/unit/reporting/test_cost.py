@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from usertune.evaluation.tables import read_table
 from usertune.pipeline import steps
 from usertune.reporting.cost import cost_table
 from usertune.reporting.cost_files import of_costs
+from usertune.reporting.figure_files import figure_files
 from usertune.reporting.recipe import Price
 
 EN_DASH = "\N{EN DASH}"
@@ -87,7 +89,8 @@ def test_repeated_work_changes_the_costs_and_nothing_else(study: SyntheticStudy)
     path = study.root / "checkpoints/lora/manifest.json"
     manifest = {key: value for key, value in read_result(path).items() if key != "checksum"}
     write_result(path, {**manifest, "wall_seconds": 1.0})
-    others = {file: file.read_bytes() for file in study.root.glob("tables/*") if not file.name.startswith("cost.")}
+    made = [file for folder in ("tables", "figures") for file in sorted((study.root / folder).iterdir())]
+    others = {file: file.read_bytes() for file in made if not file.name.startswith("cost")}
     study.make_all("compare", "audit")
     study.make(steps.REPORT.manifest)
     assert {file: file.read_bytes() for file in others} == others
@@ -126,9 +129,11 @@ def test_what_is_not_known_is_empty_and_has_its_reason() -> None:
     assert found.loc[["lora", "served", "theirs", "older"], "gpu_hours"].isna().all()
     assert found.loc[["lora", "given"], "points_per_gpu_hour"].isna().all()
     assert found.loc["served", ["prompt_tokens", "generated_tokens"]].tolist() == [7, 5]
+    assert found["builds_on"].to_dict()["given"] == "weights from elsewhere"
+    assert pd.isna(found.loc["given", "builds_on_hours"])
     for name, part in {
         "lora": "different numbers of GPUs", "served": "a server answered", "theirs": "answers from elsewhere",
-        "given": "its weights are from elsewhere", "older": "2 of 2 answers have no recorded time",
+        "given": "what the training of its weights cost", "older": "2 of 2 answers have no recorded time",
     }.items():  # fmt: skip
         assert part in found.loc[name, "note"]
 
@@ -142,4 +147,11 @@ def test_the_table_for_people_leaves_out_what_nobody_has(study: SyntheticStudy) 
     page = (study.root / "report.html").read_text(encoding="utf-8")
     for cell in paper.frame["training_hours"]:
         assert f"<td>{cell.replace('{--}', EN_DASH)}</td>" in page
+    svg = base64.b64encode((study.root / "figures/cost_against_accuracy.svg").read_bytes()).decode()
+    figure = page[page.index('<figure id="cost_against_accuracy">') :]
+    assert page.index('id="training-title"') < page.index(figure)
+    assert f'src="data:image/svg+xml;base64,{svg}" alt="Scatter plot: one mark for each experiment' in figure
+    assert "<figcaption>Click accuracy (within 140) of each experiment with its 95 % interval (2 test" in figure
+    manifest = read_result(study.root / steps.REPORT.manifest)
+    assert set(figure_files("cost_against_accuracy").values()) <= manifest["files"].keys()
     assert r"\toprule" in (study.root / "tables/cost.tex").read_text()

@@ -27,11 +27,12 @@ from usertune.core.errors import UserError
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result
 from usertune.evaluation.tables import read_table
-from usertune.pipeline.figures_of_study import figures_of
+from usertune.pipeline.figures_of_study import figures_of, figures_of_report
 from usertune.reporting import figures
 from usertune.reporting.figure_files import each_file, figure_files
 from usertune.reporting.figures import (
     accuracy_by_user,
+    cost_against_accuracy,
     distance_distribution,
     error_map,
     gain_by_samples,
@@ -67,9 +68,9 @@ def words_of(figure: Figure) -> str:
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> SyntheticStudy:
-    """A study with tables."""
-    study = SyntheticStudy(tmp_path_factory.mktemp("figures"), fewer={"ana": 7}).write()
-    study.compare()
+    """A study with tables, figures and report."""
+    study = SyntheticStudy(tmp_path_factory.mktemp("figures"), fewer={"ana": 7}, draws=True).write()
+    study.report()
     return study
 
 
@@ -88,7 +89,6 @@ def test_every_figure_has_each_format_in_both_widths_with_fonts_and_a_caption(
     compared: SyntheticStudy, subject: Subject
 ) -> None:
     assert set(WIDTHS.values()) == {3.3, 6.9}
-    compared.draw()
     for name in FIGURES:
         for columns, kind, file in each_file(name):
             width, path = WIDTHS[columns], compared.root / "figures" / file
@@ -107,7 +107,10 @@ def test_every_figure_has_each_format_in_both_widths_with_fonts_and_a_caption(
                 # Embedded as TrueType (type 42), none as Type 3.
                 assert b"/FontFile2" in content
                 assert b"/Type3" not in content
-    captions = {name: read_result(compared.root / f"figures/{name}.manifest.json")["caption"] for name in FIGURES}
+    captions = {
+        name: read_result(compared.root / f"figures/{name}.manifest.json")["caption"]
+        for name in figures_of(compared.study)
+    }
     assert captions["accuracy_by_user"].startswith("Click accuracy (within 140) of 4 test users with 43 samples. ")
     assert "95 % interval" in captions["accuracy_by_user"]
     assert "sorted by vanilla" in captions["accuracy_by_user"]
@@ -223,6 +226,40 @@ def test_gains_of_users_are_against_their_samples(subject: Subject) -> None:
     assert gain_by_samples.rank_correlation(first * 0, second) is None
 
 
+def costs(subject: Subject, tmp_path: Path, **columns: list[Any]) -> Subject:
+    """Return the subject with these columns in the table of costs."""
+    for path in subject.sources.tables.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    table = pd.DataFrame({"experiment": subject.design.names, "builds_on": ["", "", "lora"]})
+    columns = {"builds_on_hours": [None, None, 4], "builds_on_gpu_hours": [None, None, 8], **columns}
+    table.assign(**columns).to_csv(tmp_path / "cost.csv", index=False)
+    return replace(subject, sources=Sources(tmp_path, {}), read={})
+
+
+def test_costs_are_gpu_hours_with_what_an_experiment_builds_on(subject: Subject, tmp_path: Path) -> None:
+    figure = cost_against_accuracy.draw(costs(subject, tmp_path, hours=[1, 4, 2], gpu_hours=[1, 8, 2]))
+    (axes,) = figure.axes
+    marks = {line.get_label(): line for line in axes.lines}
+    assert {name: list(marks[name].get_xdata()) for name in marks if not name.startswith("_")} == {
+        "vanilla": [1], "lora": [8], "full_tuned": [10],
+    }  # fmt: skip
+    assert [2, 10] in [list(line.get_xdata()) for line in axes.lines], "from its own cost"
+    summary = subject.table("summary.csv").set_index("experiment").loc["lora"]
+    assert list(marks["lora"].get_ydata()) == [summary["click_accuracy"]]
+    assert [summary["click_accuracy_low"], summary["click_accuracy_high"]] in [list(x.get_ydata()) for x in axes.lines]
+    assert axes.get_xlabel() == "GPU hours of training and answers"
+    assert axes.get_xscale() == "log"
+
+
+def test_costs_are_hours_if_not_all_had_a_gpu_and_unknown_ones_are_named(subject: Subject, tmp_path: Path) -> None:
+    (axes,) = cost_against_accuracy.draw(costs(subject, tmp_path, hours=[1, 3, None], gpu_hours=[0, 8, None])).axes
+    assert axes.get_xlabel() == "hours of training and answers\n(cost not known: full_tuned)"
+    assert axes.get_xscale() == "linear"
+    assert "full_tuned" not in {line.get_label() for line in axes.lines}
+    nothing = costs(subject, tmp_path, hours=[None] * 3, gpu_hours=[None] * 3)
+    assert "cost of no experiment is known" in words_of(cost_against_accuracy.draw(nothing))
+
+
 def test_cells_of_the_error_map_have_the_misses_of_their_targets() -> None:
     columns = ["target_x", "target_y", "x", "y"]
     rows = [(100, 100, 100, 110), (100, 100, 500, 100), (150, 10, 750, 410), (1000, 1000, None, None)]
@@ -254,9 +291,11 @@ def test_unusual_studies_are_drawn(make_study: Maker, columns: int, fields: dict
 
 def test_a_study_has_the_figures_that_apply_to_it(make_study: Maker) -> None:
     study = make_study(experiments=["vanilla"], users=["1"], samples=1)
-    everything = set(FIGURES)
+    everything = set(FIGURES) - {"cost_against_accuracy"}
     without = {need: {name for name in FIGURES if need in FIGURES.constant(name, "NEEDS")} for need in ("points",)}
     assert set(figures_of(make_study("all").study)) == everything
+    assert figures_of_report(make_study("all").study) == ("cost_against_accuracy",)
+    assert not figures_of_report(study.study), "one experiment"
     one = set(figures_of(study.study))
     assert everything - one == {"paired_gains", "gain_by_samples", "loss_curves"}
     text = SyntheticStudy(study.root, changes={"dataset": {"root": str(study.dataset), "task": "text"}})

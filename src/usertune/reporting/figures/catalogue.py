@@ -13,6 +13,7 @@ FIGURES = Catalogue(
         "accuracy_heat_map": "usertune.reporting.figures.accuracy_heat_map:draw",
         "gain_by_samples": "usertune.reporting.figures.gain_by_samples:draw",
         "error_map": "usertune.reporting.figures.error_map:draw",
+        "cost_against_accuracy": "usertune.reporting.figures.cost_against_accuracy:draw",
         "loss_curves": "usertune.reporting.figures.loss_curves:draw",
     },
 )
