@@ -188,5 +188,6 @@ def test_plug_ins_change_the_code_version_of_no_step_that_does_not_use_them(made
     before = current_code(study_from_config(CONFIG))
     assert made["code"] == before | {"figure:samples_by_user": made["code"]["figure:samples_by_user"]}
     changed = {step for step, version in before.items() if made["code_of_clicks"][step] != version}
-    assert changed == {"prepare", "audit"}
+    # Two experiments: the report draws their costs.
+    assert changed == {"prepare", "audit", "report"}
     assert made["code_of_clicks"].keys() - before.keys() == {"predict:point"} | {"figure:samples_by_user"}
