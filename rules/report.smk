@@ -114,7 +114,7 @@ rule report:
         tables=lambda wildcards, input: os.path.dirname(input.tables[0]),
         data=lambda wildcards, input: os.path.dirname(input.data[0]),
         root=STUDY.dataset.root,
-        cost_figures=f"{STUDY.results}/{STUDY.origin.outcomes}figures",
+        cost_figures=lambda wildcards, output: os.path.join(os.path.dirname(output.report), steps.FIGURE.folder),
         training=list_file("training"),
         predictions=list_file("predictions"),
         samples=list_file("samples"),
