@@ -24,6 +24,7 @@ UNKNOWN_COST: dict[str, Any] = {
     "loading_seconds": None,
     "answer_seconds": 0.0,
     "timed_answers": 0,
+    "answer_joules": None,
     "answered": None,
     "batch_sizes": [],
     "gpus": [],

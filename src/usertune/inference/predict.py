@@ -21,6 +21,7 @@ from usertune.inference.questions import Question
 from usertune.inference.recipe import PredictRecipe
 from usertune.inference.stored_answers import Asked, StoredAnswers, asked
 from usertune.models.external_weights import lineage_of_others, training_of
+from usertune.runtime.energy import added
 from usertune.runtime.gpus import lease
 from usertune.runtime.launchers import no_launcher
 from usertune.runtime.provenance import Provenance, distinct
@@ -184,13 +185,16 @@ def _times_of(answers: Mapping[Asked, Prediction]) -> dict[str, Any]:
 
     Returns:
         ``answer_seconds`` (wall time, without loading a model), ``timed_answers`` (number of answers with a known
-        time), and ``answered`` (times of the first and the last answer; None if unknown).
+        time), ``answer_joules`` (energy of the GPUs; None if it is not known of all answers), and ``answered`` (times
+        of the first and the last answer; None if unknown).
     """
     seconds = [answer.seconds for answer in answers.values() if answer.seconds is not None]
+    energy = added([answer.joules for answer in answers.values()])
     times = [answer.at for answer in answers.values() if answer.at is not None]
     return {
         "answer_seconds": round(sum(seconds), 2),
         "timed_answers": len(seconds),
+        "answer_joules": None if energy is None else round(energy, 2),
         "answered": [min(times), max(times)] if times else None,
     }
 

@@ -31,14 +31,15 @@ EFFECT = "adapter_effect.json"
 # The name of ``provenance`` in lines and folders of older releases, which remain valid.
 OLD_PROVENANCE = "made_with"
 EFFECT_AT_SERVERS = ("disagreement", "bound", "identical_answers")
-OF_SERVERS = frozenset({"prompt_tokens", "system_fingerprint"})
+# Left out of lines that have none: what only servers say, and what few machines measure.
+OF_SOME = frozenset({"prompt_tokens", "system_fingerprint", "joules"})
 
 
 @dataclass(frozen=True)
 class Prediction:
     """A model's answer: its text, its length in tokens, and whether it ended before the length limit.
 
-    Predictions are equal if they differ only in batch size, duration, time or what a server says of itself.
+    Predictions are equal if they differ only in batch size, duration, energy, time or what a server says of itself.
     """
 
     text: str
@@ -50,6 +51,8 @@ class Prediction:
     """Maximum number of samples generated at once; None in lines of older releases."""
     seconds: float | None = field(default=None, compare=False)
     """Its share of the batch's generation time; None in lines of older releases."""
+    joules: float | None = field(default=None, compare=False)
+    """Its share of the energy of the batch's GPUs, see `usertune.runtime.energy`; None if unknown."""
     at: str | None = field(default=None, compare=False)
     """Time of generation, see `usertune.core.clock`; None in lines of older releases."""
     prompt_tokens: int | None = field(default=None, compare=False)
@@ -137,9 +140,8 @@ class PredictionWriter:
         """
         lines: dict[str, list[bytes]] = {}
         for user, request, prediction in predictions:
-            # What only servers say is left out elsewhere.
             fields = {
-                key: value for key, value in asdict(prediction).items() if value is not None or key not in OF_SERVERS
+                key: value for key, value in asdict(prediction).items() if value is not None or key not in OF_SOME
             }
             record = {"request": request, **fields}
             line = json.dumps({**record, "check": _check(record)}, ensure_ascii=False)

@@ -21,17 +21,21 @@ from usertune.tasks.metrics import Metric
 
 Manifest = Mapping[str, Any]
 HOUR = 3600.0
+# Of a kilowatt hour.
+JOULES = 3.6e6
 CPU = "cpu"
+ENERGY = ("training_kwh", "prediction_kwh", "kwh")
 # The engine with servers. Others run in the job, and record its device.
 OF_SERVERS = "openai"
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Time in seconds, alone and multiplied by the GPUs held; None where it is not known."""
+    """Time in seconds, alone and multiplied by the GPUs held, and energy of GPUs; None where it is not known."""
 
     seconds: float | None
     gpu_seconds: float | None
+    joules: float | None = None
 
 
 def cost_table(
@@ -55,8 +59,9 @@ def cost_table(
     Returns:
         A row for each experiment, empty where a number is not known, which ``note`` explains. ``training_hours`` is
         wall time over all attempts; ``prediction_hours`` that of generating the answers, without loading the model.
-        ``gpu_hours`` are these, times the GPUs held; ``cpu_hours`` the hours without a GPU. ``builds_on`` names the
-        experiments whose trained weights it uses, with the hours of their trainings, which are not part of its own.
+        ``gpu_hours`` are these, times the GPUs held; ``cpu_hours`` the hours without a GPU.
+        ``kwh`` is the energy of the GPUs, with its parts; these columns are there if one is known. ``builds_on`` names
+        the experiments whose trained weights it uses, with the hours of their trainings, which are not part of its own.
         ``points_per_gpu_hour`` (``points_per_hour`` where there was no GPU) is the gain over the baseline by hours of
         training, its own and those that it builds on: percentage points, or the metric's unit.
     """
@@ -91,6 +96,7 @@ def cost_table(
             }
         )
     table = pd.DataFrame(rows)
+    table = table.drop(columns=[name for name in ENERGY if table[name].isna().all()])
     if price is not None:
         table = table.assign(money=table["gpu_hours"].astype(float) * price.amount, currency=price.currency)
     return table
@@ -121,7 +127,7 @@ def _of_trainings(manifests: Sequence[Manifest]) -> Spent:
     products = (
         None if one is None or count is None else one * count for one, count in zip(seconds, counts, strict=True)
     )
-    return Spent(_total(seconds), _total(products))
+    return Spent(_total(seconds), _total(products), _total(part.get("energy_joules") for part in parts))
 
 
 def _gpus_of(training: Manifest) -> int | None:
@@ -155,7 +161,8 @@ def _of_answers(batches: Sequence[Manifest], notes: list[str]) -> Spent | None:
         notes.append("the device that generated its answers is not known, or some had no GPU")
         return Spent(seconds, None)
     # A job of predictions holds one GPU.
-    return Spent(seconds, 0.0 if devices == {True} else seconds)
+    energy = _total(batch.get("answer_joules") for batch in batches)
+    return Spent(seconds, 0.0 if devices == {True} else seconds, energy)
 
 
 def _records(batch: Manifest) -> list[Manifest]:
@@ -207,6 +214,9 @@ def _times(training: Spent | None, answers: Spent | None) -> dict[str, Any]:
         "prediction_gpu_hours": _hours(answers.gpu_seconds) if answers else None,
         "gpu_hours": _hours(_total(part.gpu_seconds for part in parts)) if parts else None,
         "cpu_hours": _hours(_total(without)) if parts else None,
+        "training_kwh": _kwh(training.joules) if training else None,
+        "prediction_kwh": _kwh(answers.joules) if answers else None,
+        "kwh": _kwh(_total(part.joules for part in parts)) if parts else None,
     }
 
 
@@ -238,6 +248,10 @@ def _total(values: Iterable[float | None]) -> float | None:
     found = list(values)
     known = [value for value in found if value is not None]
     return sum(known) if len(known) == len(found) else None
+
+
+def _kwh(joules: float | None) -> float | None:
+    return None if joules is None else joules / JOULES
 
 
 def _hours(seconds: float | None) -> float | None:

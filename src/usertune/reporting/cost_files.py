@@ -60,6 +60,7 @@ def of_costs(table: pd.DataFrame, primary: Metric) -> Paper:
         ("prediction_hours", "answers (h)", 1.0),
         ("gpu_hours", "GPU hours", 1.0),
         ("cpu_hours", "hours without GPU", 1.0),
+        ("kwh", "GPU energy (kWh)", 1.0),
         ("training_samples_per_second", "samples trained / s", 1.0),
         ("answers_per_second", "answers / s", 1.0),
         ("peak_memory_bytes", "peak memory (GiB)", 1 / GIB),

@@ -51,6 +51,7 @@ WITHOUT_EFFECT = frozenset(
         "reporting.figures.catalogue",
         "tasks.catalogue",
         "runtime.code_version",
+        "runtime.energy",
         "runtime.gpus",
         "runtime.job_record",
         "runtime.large_imports",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from usertune.core.errors import UserError
 from usertune.core.files import read_json, write_json
+from usertune.runtime.energy import added
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ class Effort:
         self._noted = 0.0
         self._earlier = _read(self._path)
         self.steps = self.samples = self.tokens = 0
+        self.energy: Callable[[], float | None] = lambda: None
+        """Returns the energy of this attempt so far, in joules, over all processes; None if it is not known."""
 
     def note(self, at_once: bool = True) -> None:
         """Write the record; unless ``at_once``, only `EVERY_SECONDS` after the last time. An `OSError` is ignored."""
@@ -58,6 +61,7 @@ class Effort:
             "attempts": len(attempts),
             "computed_with": distinct,
             **sums,
+            "energy_joules": added([attempt["energy_joules"] for attempt in attempts]),
             "wall_seconds": round(sums["wall_seconds"], 2),
         }
 
@@ -69,6 +73,7 @@ class Effort:
             "steps": self.steps,
             "samples": self.samples,
             "tokens": self.tokens,
+            "energy_joules": self.energy(),
         }
 
 
@@ -80,7 +85,15 @@ def forget(work: Path) -> None:
 def _read(path: Path) -> list[dict[str, Any]]:
     try:
         attempts = read_json(path)["attempts"] if path.exists() else []
-        return [{**{key: attempt[key] + 0 for key in _COUNTS}, "how": attempt["how"]} for attempt in attempts]
+        return [
+            {
+                **{key: attempt[key] + 0 for key in _COUNTS},
+                # Older releases recorded none.
+                "energy_joules": attempt.get("energy_joules"),
+                "how": attempt["how"],
+            }
+            for attempt in attempts
+        ]
     except (UserError, KeyError, TypeError) as problem:
         logger.warning("%s: ignored: %s", path, problem)
         return []

@@ -37,6 +37,7 @@ from usertune.models.loading import (
 from usertune.models.patches import patch_embedding
 from usertune.models.recipe import StartWeights
 from usertune.models.reused import ReusedModel
+from usertune.runtime.energy import EnergyMeter, added
 from usertune.runtime.memory import lack_named
 from usertune.training.batches import Samples, numbered_batch
 from usertune.training.best import KeepBest, best_of, validations
@@ -153,6 +154,10 @@ def _fine_tune(
     before = None if run.recipe.mode == "lora" else _sample_of_trained(trained, run.recipe.dtype)
     trainer = _trainer(run, work, trained, conversations, stop, reporting)
     effort = Effort(work, started, _how(run, trainer))
+    # Each process has chosen its GPU by now.
+    meter = EnergyMeter(used_gpus())
+    # An estimate until the end: the other processes use about as much.
+    effort.energy = lambda: added([meter.joules()] * run.processes.world_size)
     batch_size = run.training.batch_size
     trainer.add_callback(KeepEffort(effort, len(run.train_samples), batch_size, lambda: trainer.seen_tokens))
     trainer.add_callback(_CheckParallel(trainer, run.processes))
@@ -177,6 +182,8 @@ def _fine_tune(
         raise StopRequested(stop.signal)
     finite.check_weights()
     effort.tokens = sum(gathered(trainer.seen_tokens))
+    energy = added(gathered(meter.joules()))
+    effort.energy = lambda: energy
     cost = effort.total()
     if rank() == 0:
         write_text(log_file, _loss_table(trainer.state.log_history))
@@ -432,6 +439,7 @@ def _measurements(
         "computed_steps": cost["steps"],
         "computed_samples": cost["samples"],
         "computed_tokens": cost["tokens"],
+        "energy_joules": cost["energy_joules"],
         "samples_per_second": round(cost["samples"] / cost["wall_seconds"], 2),
         "tokens_per_second": round(cost["tokens"] / cost["wall_seconds"], 1),
         "images_kept": len(trainer.images) if trainer.images is not None else 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.support.calls import NO_LIMITS
+from tests.support.nvml import StandInNvml
 from tests.unit.conftest import BASE, Prepared
 from usertune.core.clock import utc_now
 from usertune.core.errors import LackOfMemoryError, UserError
@@ -172,6 +174,14 @@ def test_every_answer_carries_its_share_of_its_batch(prepared: Prepared) -> None
     seconds = [answer.seconds for answer in answers if answer.seconds]
     assert len(seconds) == len(answers)
     assert 0.2 * taken < sum(seconds) < taken
+
+
+def test_answers_share_the_energy_of_their_batch(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = _generator(prepared, 4)
+    assert {answer.joules for answer in _answers(generator, prepared.samples("1"), 5).values()} == {None}
+    monkeypatch.setitem(sys.modules, "pynvml", StandInNvml({"GPU-a": 0}, step=6_000))
+    monkeypatch.setattr("usertune.inference.engines.transformers.used_gpus", lambda: ["GPU-a"])
+    assert {answer.joules for answer in _answers(generator, prepared.samples("1")[:3], 3).values()} == {2}
 
 
 def test_a_sample_that_does_not_fit_alone_is_named(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,16 @@ def test_gpu_hours_are_hours_times_gpus_and_money_is_their_price() -> None:
     assert "money" not in table(trained, asked, {"vanilla": None, "lora": 0.1})
 
 
+def test_energy_is_in_the_table_if_it_was_measured() -> None:
+    trained = [training("lora", "f", energy_joules=7.2e6)]
+    asked = [answers("vanilla", BASE), answers("lora", {**BASE, "train": "f"}, answer_joules=3.6e5)]
+    found = table(trained, asked, {"vanilla": None, "lora": 0.1})
+    assert found.loc["lora", ["training_kwh", "prediction_kwh", "kwh"]].tolist() == pytest.approx([2, 0.1, 2.1])
+    assert pd.isna(found.loc["vanilla", "kwh"])
+    assert "GPU energy (kWh)" in [column.title for column in of_costs(found.reset_index(), METRIC).columns]
+    assert not [name for name in table([], asked[:1], {"vanilla": None}) if "kwh" in name]
+
+
 def test_what_is_not_known_is_empty_and_has_its_reason() -> None:
     ways = [{"processes": 1, "device": "NVIDIA H200"}, {"processes": 2, "device": "NVIDIA H200"}]
     elsewhere = {**BASE, "train": None, "source": {}}

@@ -29,6 +29,7 @@ from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
 from usertune.models.loading import device, device_name, load_for_prediction, load_processor, used_gpus
 from usertune.models.one_at_a_time import OneAtATime
+from usertune.runtime.energy import EnergyMeter
 from usertune.runtime.memory import lack_named, ran_out
 
 logger = logging.getLogger(__name__)
@@ -169,7 +170,7 @@ class TransformersEngine:
         waiting = sorted(questions, key=lambda question: len(prompts[question]), reverse=True)
         while waiting:
             batch = waiting[:batch_size]
-            started = time.monotonic()
+            started, meter = time.monotonic(), EnergyMeter(self.gpus())
             try:
                 samples = [question.sample for question in batch]
                 predictions = self._answer_batch(samples, [prompts[question] for question in batch])
@@ -187,9 +188,9 @@ class TransformersEngine:
             else:
                 waiting = waiting[len(batch) :]
                 seconds, now = round((time.monotonic() - started) / len(batch), 4), utc_now()
-                timed = [
-                    replace(prediction, batch_size=batch_size, seconds=seconds, at=now) for prediction in predictions
-                ]
+                energy = meter.joules()
+                measured = {"seconds": seconds, "joules": None if energy is None else round(energy / len(batch), 3)}
+                timed = [replace(prediction, batch_size=batch_size, at=now, **measured) for prediction in predictions]
                 yield list(zip(batch, timed, strict=True))
                 continue
             # Outside the except block, since the error keeps the failed batch's tensors alive.
