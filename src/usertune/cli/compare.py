@@ -2,7 +2,7 @@
 
 Samples are the same if user, id, question and expected answer are. Experiments of the same name are compared, or those
 of --pair. The difference is that of the second study to the first: the mean over users, with Student's t interval, and
-the p value of sign flips, corrected for the number of pairs (docs/statistics.md). Examples:
+the p value of sign flips, corrected for the number of pairs (docs/statistics.md); and the mean over samples. Examples:
 
     usertune compare results /old/results
     usertune compare results /old/results --pair lora=lora_rank64 --csv comparison.csv
@@ -70,7 +70,7 @@ def _table(first: Results, found: pd.DataFrame) -> Table:
     metric = first.primary
     level = f"{100 * first.recipe.confidence:g} % interval"
     table = Table(title=f"{metric.heading}, mean over users on these samples", box=None, title_justify="left")
-    for heading in ("experiment", "first", "second", "difference", level, "p, corrected", "parsed"):
+    for heading in ("experiment", "first", "second", "difference", level, "p, corrected", "over samples", "parsed"):
         table.add_column(heading, justify="left" if heading == "experiment" else "right", no_wrap=True)
     for row in shown_rows(metric, found):
         table.add_row(*row.values())

@@ -84,7 +84,13 @@ def no_interval(users: int) -> str:
 
 
 def p_text(value: float | None) -> str:
-    """Return a p value as people read it."""
-    if value is not None and not is_missing(value) and value < SMALLEST_P:
-        return f"< {SMALLEST_P:g}"
-    return number(value, 4)
+    """Return a p value as people read it: ``0.0457``, ``1``, ``< 0.0001``."""
+    if value is None or is_missing(value):
+        return NOT_AVAILABLE
+    return f"< {SMALLEST_P:g}" if value < SMALLEST_P else f"{round(value, 4):.3g}"
+
+
+def p_equals(value: float) -> str:
+    """Return what a p value is: ``p = 0.0457``, ``p < 0.0001``."""
+    text = p_text(value)
+    return f"p {text}" if text.startswith("<") else f"p = {text}"

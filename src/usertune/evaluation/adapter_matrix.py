@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from usertune.core.formatting import is_missing, no_interval, number
+from usertune.core.formatting import is_missing, no_interval, p_equals
 from usertune.evaluation.paired import test_in_words
 from usertune.evaluation.recipe import CompareRecipe
 from usertune.evaluation.statistics.intervals import mean_of_users
@@ -76,7 +76,7 @@ def matrix_sentence(rows: pd.DataFrame, primary: Metric, confidence: float) -> s
     )
     interval = primary.difference_interval(found.low, found.high) or f"[{no_interval(len(known))}]"
     own, others = (f"{primary.text(fmean(known[key]))} {primary.unit}".rstrip() for key in ("own", "others"))
-    p = "" if test.p is None else f"p {number(test.p, 4)}, "
+    p = "" if test.p is None else f"{p_equals(test.p)}, "
     return (
         f"{name}, mean over {len(known)} users: {own} by their own adapters, {others} by those of the others; own "
         f"minus others {primary.difference(found.mean)} {interval} ({100 * confidence:g} % interval of Student's t "

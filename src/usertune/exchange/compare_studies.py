@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from usertune.core.errors import UserError
+from usertune.core.formatting import p_text
 from usertune.core.manifest import read_manifest
 from usertune.core.step_names import BASE_MODEL, COMPARE, PREPARE
 from usertune.core.users import format_users
@@ -140,7 +141,7 @@ def comparison(first: Results, second: Results, pairs: Sequence[tuple[str, str]]
 
     The values are means over users of the means of their samples, on the samples of the overlap. The interval of the
     difference is Student's t over users; ``p`` is the exact sign-flip test over users, and ``p_holm`` is corrected for
-    the pairs (see docs/statistics.md).
+    the pairs (see docs/statistics.md). The columns with ``micro`` are means over samples, with equal weight for each.
 
     Args:
         first, second: the studies.
@@ -169,6 +170,9 @@ def comparison(first: Results, second: Results, pairs: Sequence[tuple[str, str]]
                 "low": found.low,
                 "high": found.high,
                 "p": sign_flip_test(list(gains)).p,
+                "first_micro": values[0].mean(),
+                "second_micro": values[1].mean(),
+                "micro": (values[1] - values[0]).mean(),
                 "first_parse_rate": rates[0],
                 "second_parse_rate": rates[1],
             }
@@ -293,7 +297,8 @@ def shown_rows(metric: Metric, table: pd.DataFrame) -> list[Mapping[str, str]]:
                 "second": metric.text(row["second_value"]),
                 "difference": metric.difference(row["difference"]),
                 "interval": "" if pd.isna(low) else metric.difference_interval(low, high),
-                "p": "" if pd.isna(row["p_holm"]) else f"{row['p_holm']:.2g}",
+                "p": "" if pd.isna(row["p_holm"]) else p_text(row["p_holm"]),
+                "over samples": metric.difference(row["micro"]),
                 "parsed": f"{row['first_parse_rate']:.1%} / {row['second_parse_rate']:.1%}",
             }
         )

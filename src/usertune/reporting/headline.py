@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from usertune.core.formatting import is_missing, p_text, percent
+from usertune.core.formatting import is_missing, p_equals, percent
 from usertune.evaluation.groups import chosen_experiments
 from usertune.evaluation.paired import SIGNIFICANT, Gap, gap_between
 from usertune.evaluation.recipe import ComparisonDesign
@@ -113,7 +113,7 @@ def _words(gap: Gap, primary: Metric) -> str:
         side = "above" if gap.difference > 0 else "below"
         few = "one user allows" if gap.users < 2 else f"{gap.users} users allow"
         return f"{name} is {size} {side} {other} ({few} no test)"
-    return f"{name} and {other} cannot be told apart ({change}, p = {p_text(gap.p_holm)})"
+    return f"{name} and {other} cannot be told apart ({change}, {p_equals(gap.p_holm)})"
 
 
 def format_sentence(gap: Gap, primary: Metric) -> str:

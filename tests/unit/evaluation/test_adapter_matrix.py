@@ -58,6 +58,6 @@ def test_each_cell_is_the_metric_of_a_user_by_the_adapters_of_a_user() -> None:
     assert f"own, click accuracy, mean over 3 users: {means}; own minus others +37.5" in said
     assert primary.difference_interval(interval.low, interval.high) in said
     # All three gain: two of eight patterns of signs are as far from zero.
-    assert "p 0.2500, exact sign flips of 3 users, all 8 patterns" in said
+    assert "p = 0.25, exact sign flips of 3 users, all 8 patterns" in said
     text = matrix_markdown(table, primary, 0.9)
     assert re.search(r"\| 8 +\| +4 \| +50\.0 \| +\*\*75\.0\*\* \| +75\.0 \| +62\.5 \| +\+12\.5 \|", text)

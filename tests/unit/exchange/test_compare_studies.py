@@ -74,6 +74,8 @@ def test_the_samples_of_both_are_compared_as_an_independent_calculation_does(fir
         gains = both[f"{column}_y"] - both[f"{column}_x"]
         by_user = gains.groupby(both["user"]).mean()
         assert row["difference"] == pytest.approx(by_user.mean())
+        assert row["micro"] == pytest.approx(gains.mean())
+        assert row["second_micro"] == pytest.approx(both[f"{column}_y"].mean())
         if by_user.std() > 0:
             low, high = stats.t.interval(0.95, len(by_user) - 1, by_user.mean(), stats.sem(by_user))
             assert (row["low"], row["high"]) == pytest.approx((max(low, -1), min(high, 1)))
@@ -117,5 +119,5 @@ def test_the_command_prints_the_table_and_writes_it(
     said = capsys.readouterr().out
     assert "34 samples of 3 users are in both; 2 with another question or expected answer are left out; 12 are" in said
     assert re.search(r"^ *vanilla +\d", said, re.MULTILINE)
-    assert "p, corrected" in said
+    assert "p, corrected  over samples" in said
     assert list(pd.read_csv(table)["first"]) == ["vanilla", "full_tuned"]

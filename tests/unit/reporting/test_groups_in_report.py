@@ -70,7 +70,7 @@ def test_the_report_begins_with_the_hypothesis_and_its_comparisons(make_study: M
     )
     assert row is not None
     found = table.iloc[0]
-    expected = (f"+{100 * found['difference']:.1f}", f"{found['p']:.4f}", f"{found['p_holm']:.4f}")
+    expected = (f"+{100 * found['difference']:.1f}", p_text(found["p"]), p_text(found["p_holm"]))
     assert (int(row[1]), (row[2], row[3], row[4])) == (4, expected)
     assert row[5] == f"+{100 * found['micro']:.1f}"
     assert [int(row[6]), int(row[7])] == [found["helped"], found["hurt"]]
@@ -158,7 +158,9 @@ def test_seeds_of_a_setting_share_a_style_and_settings_differ() -> None:
 
 
 def test_small_and_missing_p_values() -> None:
-    assert [p_text(value) for value in (0.04567, 0.00001, None, np.nan)] == ["0.0457", "< 0.0001", "n/a", "n/a"]
+    assert [p_text(value) for value in (0.04567, 0.00001, 1.0, None, np.nan)] == [
+        "0.0457", "< 0.0001", "1", "n/a", "n/a",
+    ]  # fmt: skip
 
 
 def test_one_seed_and_users_that_do_not_vary() -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from usertune.core.formatting import p_equals
 from usertune.evaluation import table_names
 from usertune.evaluation.tables import read_table, records
 from usertune.reporting.figures.axes import gain_label, gain_scale, said
@@ -126,6 +127,6 @@ def _in_words(subject: Subject, row: Mapping[str, Any]) -> str:
     primary = subject.primary
     interval = "" if pd.isna(row["low"]) else primary.difference_interval(row["low"], row["high"])
     p = row["p_holm"]
-    test = "" if pd.isna(p) else f"p {'< 0.001' if p < 0.001 else f'= {p:.3f}'}"
+    test = "" if pd.isna(p) else p_equals(p)
     words = [primary.difference(row["difference"]), "" if subject.narrow else interval or "(no interval)", test]
     return "  ".join(filter(None, words))
