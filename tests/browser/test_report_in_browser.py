@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -65,19 +67,21 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> SyntheticStudy:
 @pytest.fixture
 def open_page(browser: webdriver.Chrome, study: SyntheticStudy) -> Callable[..., webdriver.Chrome]:
     """Return what opens the report, with filters in its address, and waits for the list of samples."""
+    return partial(open_report, browser, study)
 
-    def opened(address: str = "", width: int = 1280, scheme: str = "light") -> webdriver.Chrome:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        browser.get("about:blank")
-        requested(browser)  # what the browser's own start page asked for does not count
-        browser.get((study.root / "report.html").as_uri() + address)
-        until(browser, "return document.documentElement.dataset.samples === 'ready'")
-        return browser
 
-    return opened
+def open_report(
+    browser: webdriver.Chrome, study: SyntheticStudy, address: str = "", width: int = 1280, scheme: str = "light"
+) -> webdriver.Chrome:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    browser.get("about:blank")
+    requested(browser)  # what the browser's own start page asked for does not count
+    browser.get((study.root / "report.html").as_uri() + address)
+    until(browser, "return document.documentElement.dataset.samples === 'ready'")
+    return browser
 
 
 def until(browser: webdriver.Chrome, script: str) -> None:
@@ -228,6 +232,28 @@ def test_screenshots_of_a_folder_are_shown(study: SyntheticStudy, open_page: Cal
         assert browser.get_log("browser") == []
     finally:
         study.report()
+
+
+def test_the_list_has_a_column_for_each_of_six_experiments(browser: webdriver.Chrome, tmp_path: Path) -> None:
+    names = {f"experiment_with_a_long_name_{number}": {"mode": "vanilla"} for number in range(6)}
+    study = SyntheticStudy(tmp_path, users=["1", "2"], samples=3, changes={"experiments": names}).write()
+    study.report()
+
+    def columns(width: int) -> list[str]:
+        open_report(browser, study, width=width)
+        found: list[str] = browser.execute_script(
+            "const list = document.getElementById('samples-list').getBoundingClientRect();"
+            "return [...document.querySelectorAll('.tabulator-col')].filter(column => column.offsetWidth"
+            " && column.getBoundingClientRect().right <= list.right + 1)"
+            ".map(column => column.getAttribute('tabulator-field'))"
+        )
+        return found
+
+    assert columns(1280) == ["picture", "sample", *(f"outcome{number}" for number in range(6)), "distance"]
+    # Where there is no room, the sample that is shown has the outcome of every experiment.
+    assert {"sample", "distance"} < set(columns(390))
+    facts = browser.find_element(By.CSS_SELECTOR, "#sample .facts").text
+    assert all(name in facts for name in names)
 
 
 @pytest.mark.parametrize("width", [320, 390, 1280])

@@ -131,7 +131,9 @@ def test_many_screenshots_go_to_a_folder_and_are_used_again(
     study: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = study.root / pictures.FOLDER
-    monkeypatch.setattr(pictures, "LARGEST_IN_PAGE", 3000)
+    in_page = browser_data_of(study.report().read_text(encoding="utf-8"))["pictures"]
+    size = sum(len(source) for source, *_ in in_page)
+    monkeypatch.setattr(pictures, "LARGEST_IN_PAGE", size - 1)
     folder.mkdir()
     (folder / "other.jpg").write_bytes(b"")
     first = study.report().read_bytes()
@@ -148,7 +150,7 @@ def test_many_screenshots_go_to_a_folder_and_are_used_again(
     assert len(made) == 1
     assert damaged.read_bytes() != b"half"
     assert json.loads((study.root / steps.REPORT.manifest).read_text())["pictures"] == digest
-    monkeypatch.undo()
+    monkeypatch.setattr(pictures, "LARGEST_IN_PAGE", size)
     assert b"data:image/jpeg" in study.report().read_bytes()
     assert not folder.exists()
 

@@ -25,7 +25,7 @@ from usertune.reporting.browser.samples import SampleView
 # Large enough to read a phone's screen, small enough for thousands of them.
 LARGEST = (960, 960)
 QUALITY = 80
-# With more bytes of screenshots than this, the page opens slowly.
+# With more bytes of screenshots than this, as the page has them, it opens slowly.
 LARGEST_IN_PAGE = 15_000_000
 FOLDER = "report_images"
 # Screenshots that are decoded at a time hold this many copies of an image in memory.
@@ -82,7 +82,7 @@ def make_pictures(views: Iterable[SampleView], root: Path, page: Path) -> Pictur
         names.append(name)
         sizes.append(_size(content))
         contents.update(hashlib.sha256(content).digest())
-        total += len(content)
+        total += len(_embedded(content))
         kept[name] = content
         if total > LARGEST_IN_PAGE:
             _write(folder, kept)

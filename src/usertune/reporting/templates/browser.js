@@ -8,6 +8,8 @@
   const SVG = "http://www.w3.org/2000/svg";
   const MOST_PRINTED = 100;
   const MOST_COLUMNS = 6;
+  // In pixels; with more experiments than these, columns have room for a symbol and the start of a name.
+  const [WIDE_COLUMN, NARROW_COLUMN, MOST_WIDE] = [62, 40, 4];
   const SYMBOLS = { right: "✓", partly: "◐", wrong: "✗", unparsed: "?", "not measured": "–", "not asked": "–" };
   const KEYS = ["experiment", "outcome", "user", "app", "agreement", "min", "max", "text", "sort"];
 
@@ -208,6 +210,7 @@
     const order = (a, b, rowA, rowB) => compare(rowA.getData().number, rowB.getData().number);
     const plain = { headerSort: false, resizable: false };
     const shown = experiments.length <= MOST_COLUMNS ? experiments.map((_, index) => index) : [];
+    const least = shown.length > MOST_WIDE ? NARROW_COLUMN : WIDE_COLUMN;
     const found = [{ ...plain, title: "", field: "number", sorter: order, width: 44, formatter: () => "", visible: false }];
     if (pictures.length) found.push({ ...plain, title: "screenshot", titleFormatter: () => element("span", { class: "unseen" }, "screenshot"), field: "picture", width: 62, formatter: pictureCell, responsive: 0 });
     found.push({ ...plain, title: "sample", field: "sample", minWidth: 150, widthGrow: 4, formatter: sampleCell, responsive: 0 });
@@ -216,7 +219,7 @@
       // Where there is no room for all, the experiment of the failures that are shown first stays longest.
       const priority = name === data.start.experiment ? 1 : 3;
       const head = () => element("span", { class: "head", title: name }, mark(index), element("span", {}, name));
-      found.push({ ...plain, title: name, field: `outcome${index}`, minWidth: 62, widthGrow: 1, formatter: outcomeCell(index), responsive: priority, titleFormatter: head });
+      found.push({ ...plain, title: name, field: `outcome${index}`, minWidth: least, widthGrow: 1, formatter: outcomeCell(index), responsive: priority, titleFormatter: head });
     }
     if (answers.some((answer) => answer.distance.some((value) => value !== null))) {
       found.push({ ...plain, title: "distance", field: "distance", width: 78, hozAlign: "right", formatter: distanceCell, responsive: 2 });
