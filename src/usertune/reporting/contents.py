@@ -24,6 +24,7 @@ from usertune.reporting.cost import cost_table
 from usertune.reporting.headline import headline
 from usertune.reporting.recipe import ReportRecipe
 from usertune.reporting.sections.answers import form_rows
+from usertune.reporting.sections.by_group import by_group_shown
 from usertune.reporting.sections.computation import computation_notes
 from usertune.reporting.sections.groups import (
     chosen_names,
@@ -109,6 +110,7 @@ def results_shown(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests
         "summary": _summary_rows(summary, metrics),
         "figures": [figure_shown(path, read_manifest(path.with_suffix(".manifest.json"))) for path in files.figures],
         "by_user": _user_rows(design, metrics[0], users),
+        "by_group": by_group_shown(design.names, metrics[0], read_table(files.tables / table_names.BY_GROUP), samples),
         "trainings": [training_row(name, trainings[name]) for name in design.names if name in trainings],
         "answers": [answer_row(name, predictions, samples) for name in design.names],
         "cautions": cautions(trainings, predictions),

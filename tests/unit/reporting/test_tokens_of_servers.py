@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
 from usertune.core.manifest import read_result, write_result
-from usertune.reporting.sections.runs import answer_row
-
-SAMPLES = pd.DataFrame({"experiment": ["served"], "parsed": [1]})
+from usertune.reporting.cost import server_tokens
 
 
 def batch(**more: Any) -> dict[str, Any]:
@@ -18,16 +14,16 @@ def batch(**more: Any) -> dict[str, Any]:
 
 def test_tokens_of_all_jobs_are_summed() -> None:
     counted = [batch(tokens={"prompt": prompt, "completion": 5}) for prompt in (1000, 234)]
-    assert answer_row("served", counted, SAMPLES)["charged"] == "1,234 + 10"
-    assert answer_row("served", [batch()], SAMPLES)["charged"] == ""
+    assert server_tokens(counted) == (1234, 10)
+    assert server_tokens([batch()]) is None
 
 
 def test_the_column_is_there_if_a_server_answered(make_study: Any) -> None:
     study = make_study(users=["1"])
-    assert "tokens asked + answered" not in study.report().read_text()
+    assert "tokens asked" not in study.report().read_text()
     path = study.predictions("vanilla")
     manifest = {key: value for key, value in read_result(path).items() if key != "checksum"}
     write_result(path, {**manifest, "tokens": {"prompt": 4321, "completion": 98}})
     report = study.report().read_text()
-    assert "tokens asked + answered" in report
-    assert "4,321 + 98" in report
+    assert "tokens asked (k)" in report
+    assert "<td>4.3</td>" in report

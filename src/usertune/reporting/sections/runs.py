@@ -1,4 +1,4 @@
-"""Rows of the report's section on training and answers: their cost and their outcome."""
+"""Rows of the report's section on training and answers: their outcome; what they cost is in the table of costs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 from usertune.core import formatting
 from usertune.evaluation.groups import validation_loss
 from usertune.models.movement import did_not_move
-from usertune.reporting.cost import answer_lengths, server_tokens, time_of_answers
+from usertune.reporting.cost import answer_lengths
 
 # The value in the manifest of a training that was not stopped early.
 ALL_STEPS = "after all steps"
@@ -21,7 +21,7 @@ def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
     The loss belongs to the weights that are used; if these are not the last ones, ``last_loss`` and ``kept`` are set.
     """
-    memory, steps, last = (manifest.get(key) for key in ("peak_memory_bytes", "steps", "final_validation_loss"))
+    steps, last = (manifest.get(key) for key in ("steps", "final_validation_loss"))
     kept, loss = manifest.get("kept_step", steps), validation_loss(manifest)
     ended = manifest.get("ended", ALL_STEPS)
     return {
@@ -30,12 +30,8 @@ def training_row(name: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         "samples": _number(manifest.get("train_samples")),
         "steps": _number(steps),
         "kept": "" if kept == steps else f"weights of step {kept:,}",
-        "parameters": formatting.count(manifest.get("trainable_parameters")),
-        "time": formatting.duration(manifest.get("wall_seconds")),
         "attempts": manifest.get("attempts", 1),
-        "samples_per_second": _number(manifest.get("samples_per_second"), 2),
         "tokens_per_second": _number(manifest.get("tokens_per_second")),
-        "memory": formatting.NOT_AVAILABLE if memory is None else f"{memory / 2**30:,.1f} GiB",
         "loss": _loss(loss),
         "last_loss": "" if kept == steps else f"last {_loss(last)}",
         "moved": _moved(manifest),
@@ -67,24 +63,8 @@ def answer_row(name: str, predictions: Sequence[Mapping[str, Any]], samples: pd.
         "unparsed": _number(int((own["parsed"] == 0).sum())),
         "cut_off": _number(sum(answer.get("stopped") is False for answer in answers)),
         "tokens": _number(sum(lengths) / len(lengths), 1) if lengths else formatting.NOT_AVAILABLE,
-        "charged": _charged(batches),
         "effect": _effect_text(effect_of(batches)),
-        **_time_of_answers(batches),
     }
-
-
-def _charged(batches: Sequence[Mapping[str, Any]]) -> str:
-    """Return the tokens of all requests and answers as a server counts them; nothing for models that ran here."""
-    total = server_tokens(batches)
-    return f"{total[0]:,} + {total[1]:,}" if total else ""
-
-
-def _time_of_answers(batches: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return the time that an experiment's answers took; answers stored by an older release have none."""
-    seconds, timed = time_of_answers(batches)
-    if seconds is None:
-        return {"time": formatting.NOT_AVAILABLE, "per_second": formatting.NOT_AVAILABLE}
-    return {"time": formatting.duration(seconds), "per_second": _number(timed / seconds, 2) if seconds else ""}
 
 
 def effect_of(batches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
