@@ -83,7 +83,7 @@ def report_summary_to_trackers():
     """Report the tables to the study's trackers, if it names some and the tables are complete."""
     if not workflow.is_main_process or not STUDY.tracking.trackers:
         return
-    if not Path(manifest_of(steps.COMPARE)).exists():
+    if not Path(STUDY.results, STUDY.origin.outcomes, steps.COMPARE.manifest).exists():
         return
     # -P: a module in the working directory must not shadow one of the package.
     command = [sys.executable, "-P", "-m", "usertune", "track", "--resolved-study", RESOLVED_STUDY]

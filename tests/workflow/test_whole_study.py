@@ -70,6 +70,16 @@ def test_everything_again_keeps_times_and_dates(finished: Workplace) -> None:
     assert copy.results == str(finished.results)
 
 
+def test_trackers_make_nothing_stale_and_get_the_summary(finished: Workplace) -> None:
+    with finished.study.open("a") as study:
+        study.write("tracking:\n  trackers: [tensorboard]\n")
+    assert NOTHING in finished.run()
+    (finished.results / "report.html").unlink()
+    assert "reported to tensorboard" in finished.run()
+    (events,) = (finished.results / "trackers/tensorboard/summary of tiny").iterdir()
+    assert events.stat().st_size > 1000
+
+
 def test_planning_imports_nothing_heavy(finished: Workplace, tmp_path: Path) -> None:
     blocked = tmp_path / "blocked"
     blocked.mkdir()

@@ -78,7 +78,9 @@ def environment_of(tracking: Tracking, work: Path | None = None) -> dict[str, st
     }
     found: dict[str, str | None] = {name: os.environ.get(name, value) for name, value in usual.items()}
     base = os.environ.get("TENSORBOARD_LOGGING_DIR", str(tracking.folder / "tensorboard"))
-    found["TENSORBOARD_LOGGING_DIR"] = f"{base}/{tracking.run}"
+    # Its runs are folders: another training of the same name, as after a change of settings, has one of its own.
+    own = f"/{work.name[:8]}" if work is not None else ""
+    found["TENSORBOARD_LOGGING_DIR"] = f"{base}/{tracking.run}{own}"
     known = work / MLFLOW_RUN if work is not None else None
     found["MLFLOW_RUN_ID"] = known.read_text(encoding="utf-8") if known is not None and known.exists() else None
     found["WANDB_RUN_ID"] = work.name if work is not None else None

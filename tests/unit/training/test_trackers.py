@@ -22,7 +22,7 @@ from tests.unit.conftest import Prepared
 from usertune.core.errors import StopRequested, UserError
 from usertune.training.finetune import FineTuning
 from usertune.training.summary_run import metrics_of, report_summary
-from usertune.training.tracking import OF_SUMMARIES, PACKAGES, Tracking
+from usertune.training.tracking import OF_SUMMARIES, PACKAGES, Tracking, environment_of
 
 BOTH = ("tensorboard", "mlflow")
 SUMMARY = "experiment,mode,users,accuracy,low\nvanilla,vanilla,2,0.25,\nlora,lora,2,0.5,0.125\n"
@@ -100,6 +100,10 @@ def test_losses_of_all_attempts_are_one_run_and_the_training_is_the_same(
     for split, name in (("train", "train/loss"), ("validation", "eval/loss")):
         expected = losses(table, split)
         assert {step: value for (found, step), value in shown.items() if found == name} == pytest.approx(expected)
+    # Another training of this name, with a folder of its own, is another run.
+    own = environment_of(again.execution.tracking, tmp_path / "0123456789abcdef")["TENSORBOARD_LOGGING_DIR"]
+    assert own == f"{folder}/tensorboard/lora/01234567"
+    assert [path.name for path in (folder / "tensorboard/lora").iterdir()] == ["work"]
     (run,) = runs(folder)
     assert (run.info.run_name, run.info.status) == ("lora", "FINISHED")
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
