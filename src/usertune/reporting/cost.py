@@ -89,17 +89,15 @@ def cost_table(
                 **_times(spent.get(name), answers),
                 **_speed_and_size(joined.get(name, {}), batches),
                 "builds_on": ", ".join(others),
-                "builds_on_hours": _hours(_total(one.seconds for one in before)) if others else None,
-                "builds_on_gpu_hours": _hours(_total(one.gpu_seconds for one in before)) if others else None,
+                **_before(before),
                 **_points(better * gains.get(name, float("nan")), used),
                 "note": "; ".join(notes),
             }
         )
-    table = pd.DataFrame(rows)
-    table = table.drop(columns=[name for name in ENERGY if table[name].isna().all()])
-    if price is not None:
-        table = table.assign(money=table["gpu_hours"].astype(float) * price.amount, currency=price.currency)
-    return table
+    table = pd.DataFrame(rows).drop(columns=[name for name in ENERGY if all(row[name] is None for row in rows)])
+    if price is None:
+        return table
+    return table.assign(money=table["gpu_hours"].astype(float) * price.amount, currency=price.currency)
 
 
 def time_of_answers(batches: Sequence[Manifest]) -> tuple[float | None, int]:
@@ -217,6 +215,14 @@ def _times(training: Spent | None, answers: Spent | None) -> dict[str, Any]:
         "training_kwh": _kwh(training.joules) if training else None,
         "prediction_kwh": _kwh(answers.joules) if answers else None,
         "kwh": _kwh(_total(part.joules for part in parts)) if parts else None,
+    }
+
+
+def _before(spent: Sequence[Spent]) -> dict[str, float | None]:
+    """Return what the trainings took that an experiment builds on; nothing if there are none."""
+    return {
+        "builds_on_hours": _hours(_total(one.seconds for one in spent)) if spent else None,
+        "builds_on_gpu_hours": _hours(_total(one.gpu_seconds for one in spent)) if spent else None,
     }
 
 
