@@ -69,7 +69,7 @@ bench-peers: setup peers  ## Compare with other trainers and store the results; 
 	$(BIN)/python benchmarks/training_speed.py
 	$(BIN)/python benchmarks/training_speed.py --mode full
 	$(BIN)/python benchmarks/training_speed.py --shape vocabulary
-	$(BIN)/python benchmarks/training_speed.py --shape true-2b
+	$(BIN)/python benchmarks/training_speed.py --shape true-2b --reference 0
 
 bench-gpu: setup  ## Measure training and prediction of the true sizes on this machine's GPU and store the results
 	$(BIN)/python benchmarks/gpu.py
@@ -78,7 +78,7 @@ peers: .peers/trl/.installed  ## Create the environments of the trainers that us
 
 .peers/%/.installed: envs/peers/%.txt envs/requirements.txt envs/constraints.txt
 	test -x .peers/$*/bin/python || $(PYTHON) -m venv .peers/$*
-	.peers/$*/bin/python -m pip install --disable-pip-version-check -r $< -c envs/requirements.txt -c envs/constraints.txt
+	.peers/$*/bin/python -m pip install --disable-pip-version-check -r $<
 	@touch $@
 
 bench-slurm: setup  ## Run the SLURM benchmarks on a cluster started on this machine (needs SLURM); minutes

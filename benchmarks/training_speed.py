@@ -7,7 +7,7 @@ get the fastest of the same list of settings, found by short trials that are sto
 sample at a time, gradient checkpointing, no workers. TRL needs an environment of its own: make peers
 
     python benchmarks/training_speed.py
-    python benchmarks/training_speed.py --shape true-2b --mode lora
+    python benchmarks/training_speed.py --shape true-2b --reference 0
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ import shapes
 from transformers.utils import logging as transformers_logging
 
 PEERS = Path(__file__).resolve().parent / "peers"
+# Each has its program there, and its environment in .peers.
+PEER_NAMES = ("trl", "swift")
 EPOCHS = 2
 THREADS = 2
 RANK, ALPHA = 8, 32
@@ -52,6 +54,8 @@ def settings(micro: int, workers: int, checkpointing: bool = False) -> dict[str,
 CANDIDATES = (settings(1, 0), settings(1, 1), settings(2, 0), settings(4, 1))
 # The reference's own.
 REFERENCE = settings(1, 0, checkpointing=True)
+# Samples of an epoch, samples of an optimizer step, rounds.
+SIZES = {"proportional": (8, 4, 3), "vocabulary": (4, 4, 3), "true-2b": (1, 1, 2)}
 # A step of the 2B takes minutes: no trials.
 FIXED = {"true-2b": settings(1, 0)}
 
@@ -131,24 +135,33 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
     # Bars of loaded weights would hide the result.
     transformers_logging.disable_progress_bar()
     sides, skipped = sides_of(arguments)
+    asked = (arguments.samples, arguments.batch_size, arguments.rounds)
+    count, batch_size, rounds = (one or other for one, other in zip(asked, SIZES[arguments.shape], strict=True))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         shape = shapes.SHAPES["tiny" if arguments.tiny else arguments.shape]
         screenshot = shapes.TINY_SCREENSHOT if arguments.tiny else shapes.SCREENSHOT
         shapes.make_base(folder / "base", shape)
-        samples = shapes.screenshots(folder / "data", arguments.samples, screenshot)
-        work = Work(folder, samples, arguments.mode, arguments.batch_size)
+        samples = shapes.screenshots(folder / "data", count, screenshot)
+        work = Work(folder, samples, arguments.mode, batch_size)
         if arguments.mode == "lora":
             make_adapter(work)
-        for name, side in sides.items():
-            try_settings(work, name, side, () if arguments.tiny else CANDIDATES, FIXED.get(arguments.shape))
-        rates = common.in_turn(
-            {name: partial(train, work, name, side) for name, side in sides.items()}, arguments.rounds
-        )
+        for name, side in list(sides.items()):
+            try:
+                try_settings(work, name, side, () if arguments.tiny else CANDIDATES, FIXED.get(arguments.shape))
+            except SideError as problem:
+                if name not in PEER_NAMES:
+                    raise
+                skipped[name] = str(problem).splitlines()[-1]
+                del sides[name]
+        ways = {name: partial(train, work, name, side) for name, side in sides.items()}
+        rates = common.in_turn(ways, rounds)
         counts = counted(work)
     return {
         "shape": {"about": shape.about, **counts, **ratios_of(shape, counts)},
         "mode": arguments.mode,
+        "samples": count,
+        "batch_size": batch_size,
         "sides": {name: found(side, rates[name]) for name, side in sides.items()},
         "skipped": skipped,
         "losses": losses_of(sides, work.dtype),
@@ -160,11 +173,11 @@ def sides_of(arguments: argparse.Namespace) -> tuple[dict[str, Side], dict[str, 
     """Return the sides, and the reasons for which others are missing."""
     sides = {"usertune": Side("own_training.py", sys.executable)}
     skipped: dict[str, str] = {}
-    trl = peer_python("trl")
-    if trl:
-        sides["trl"] = Side("trl_training.py", trl)
-    else:
-        skipped["trl"] = "not installed; make peers"
+    for name in PEER_NAMES:
+        if python := peer_python(name):
+            sides[name] = Side(f"{name}_training.py", python)
+        else:
+            skipped[name] = f"not installed; make .peers/{name}/.installed"
     if arguments.reference:
         sides["reference"] = Side("reference_training.py", sys.executable, REFERENCE)
     else:
@@ -354,9 +367,9 @@ if __name__ == "__main__":
         main,
         tell,
         {
-            "samples": (8, 4, "samples of an epoch"),
-            "batch-size": (4, 2, "samples of an optimizer step"),
-            "rounds": (3, 1, "times each side is measured"),
+            "samples": (0, 4, "samples of an epoch; 0, here and below, takes what suits the shape:"),
+            "batch-size": (0, 2, "samples of an optimizer step"),
+            "rounds": (0, 1, "times each side is measured"),
             "reference": (1, 1, "whether the reference's way is measured too"),
         },
         {
