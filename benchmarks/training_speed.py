@@ -223,6 +223,7 @@ def try_settings(
         side.settings = fixed or CANDIDATES[0]
     if side.settings is not None:
         return
+    candidates = [tried for tried in candidates if work.batch_size % tried["micro_batch_size"] == 0]
     first = [work.samples[number] for number in work.order[: work.batch_size]]
     # The first training of a process is slower, whatever its settings.
     results = run_side(work, name, side, work.job(name, [candidates[0], *candidates], first, 1))[1:]
