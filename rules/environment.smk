@@ -1,8 +1,12 @@
 """The Python environment of this workflow and its jobs: the package in this repository, and this interpreter."""
 
+import gc
 import os
 import sys
 from pathlib import Path
+
+# Planning creates millions of objects and keeps nearly all; by default, Python looks through them again and again.
+gc.set_threshold(100_000, 50, 100)
 
 # Jobs find the package by PYTHONPATH, so an environment of --sdm conda need not contain it. They use the Python that
 # runs Snakemake, activated or not, unless such an environment comes first on PATH.

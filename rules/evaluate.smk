@@ -135,50 +135,47 @@ rule predict_prior:
 ruleorder: predict_prior > read_answers > predict_from_store > predict
 
 
-# One rule per batch of users, because the files of a batch share no wildcard.
+# One rule per experiment and batch of users: the files of a batch share no wildcard, and Snakemake compares each file that
+# it needs with all outputs that have the same beginning, up to the first wildcard.
 for batch, users in BATCHES.items():
 
-    rule:
-        name:
-            rule_of_batch(steps.SCORE, batch)
-        input:
-            manifests=user_manifests(users),
-            samples=of_users(file_of(steps.PREPARE, "samples"), users),
-            predictions=manifest_of(steps.PREDICT).replace("{batch}", batch),
-        output:
-            rows=of_users(file_of(steps.SCORE, "rows"), users),
-            metrics=of_users(manifest_of(steps.SCORE), users),
-        log:
-            batch_log_of(steps.SCORE, batch),
-        wildcard_constraints:
-            experiment="|".join(ANSWERING[batch]),
-        # Early, because it shows how many answers can be parsed.
-        priority: 8
-        retries: 0
-        localrule: True
-        conda:
-            "../envs/cpu.yaml"
-        resources:
-            **before_training(is_untrained),
-            mem_mb=500,
-            runtime="10m",
-            # Not a param, because a changed param starts the job again.
-            expected_parse_rate=str(STUDY.evaluation.expected_parse_rate),
-        params:
-            recipe=lambda wildcards: RECIPES.score(wildcards.experiment),
-            users=users_file(users),
-            samples=for_each_user(steps.PREPARE.files["samples"]),
-            rows=for_each_user(steps.SCORE.files["rows"]),
-            metrics=for_each_user(steps.SCORE.manifest),
-            log=for_each_user(steps.SCORE.log),
-            store=f"{STUDY.results}/store/scores",
-        message:
-            f"Scoring users {batch} with {{wildcards.experiment}}"
-        shell:
-            'python "$USERTUNE_SCRIPTS"/score.py --recipe {params.recipe:q} --experiment {wildcards.experiment:q}'
-            " --users {params.users:q} --samples {params.samples:q} --predictions {input.predictions:q}"
-            " --rows {params.rows:q} --metrics {params.metrics:q} --store {params.store:q}"
-            " --expected-parse-rate {resources.expected_parse_rate:q} --user-log {params.log:q} --log {log:q}"
+    for experiment in ANSWERING[batch]:
+
+        rule:
+            name:
+                rule_of_batch(steps.SCORE, batch, experiment)
+            input:
+                manifests=user_manifests(users),
+                samples=of_users(file_of(steps.PREPARE, "samples"), users),
+                predictions=expand(manifest_of(steps.PREDICT), experiment=experiment, batch=batch),
+            output:
+                rows=of_users(file_of(steps.SCORE, "rows"), users, experiment),
+                metrics=of_users(manifest_of(steps.SCORE), users, experiment),
+            log:
+                batch_log_of(steps.SCORE, batch, experiment),
+            # Early, because it shows how many answers can be parsed.
+            priority: 8
+            retries: 0
+            localrule: True
+            conda:
+                "../envs/cpu.yaml"
+            resources:
+                **({} if experiment in WAITING_FOR_WEIGHTS else before_training()),
+                mem_mb=500,
+                runtime="10m",
+                # Not a param, because a changed param starts the job again.
+                expected_parse_rate=str(STUDY.evaluation.expected_parse_rate),
+            params:
+                recipe=as_it_is(RECIPES.score(experiment)),
+                batch=scores_of_batch(experiment, users),
+                store=f"{STUDY.results}/store/scores",
+                experiment=experiment,
+            message:
+                f"Scoring users {batch} with {experiment}"
+            shell:
+                'python "$USERTUNE_SCRIPTS"/score.py --recipe {params.recipe:q} --experiment {params.experiment:q}'
+                " {params.batch:q} --predictions {input.predictions:q} --store {params.store:q}"
+                " --expected-parse-rate {resources.expected_parse_rate:q} --log {log:q}"
 
 
 rule compare:

@@ -173,9 +173,27 @@ def users_file(users):
     return lambda wildcards, output: f"@{JOB_FILES.lines('users.txt', users)}"
 
 
-def for_each_user(path):
+def as_it_is(value):
+    """A param that may contain braces, which Snakemake would take for wildcards."""
+    return lambda wildcards: value
+
+
+def for_each_user(path, **others):
     """A path that still contains {user}, for a program that processes several users; see `unrecorded`."""
-    return lambda wildcards, output: f"{STUDY.results}/{path.format(user='{user}', **wildcards)}"
+    return unrecorded(f"{STUDY.results}/{path.format(user='{user}', **others)}")
+
+
+def scores_of_batch(experiment, users):
+    """The options of a program that scores several users; see `unrecorded`. One function for all saves planning time."""
+    paths = {
+        "--samples": steps.PREPARE.files["samples"],
+        "--rows": steps.SCORE.files["rows"],
+        "--metrics": steps.SCORE.manifest,
+        "--user-log": steps.SCORE.log,
+    }
+    below = {option: path.replace("{experiment}", experiment) for option, path in paths.items()}
+    options = [text for option, path in below.items() for text in (option, f"{STUDY.results}/{path}")]
+    return lambda wildcards, output: ["--users", f"@{JOB_FILES.lines('users.txt', users)}", *options]
 
 
 def for_each_training(path):

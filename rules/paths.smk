@@ -11,18 +11,28 @@ def file_of(step, name):
     return _below_root(step, step.files[name])
 
 
+def files_of(step):
+    """All files of a result, its manifest last.
+
+    Rules take inputs from here: with `rules.NAME.output`, Snakemake hashes each complete list of inputs for each file in
+    it, which takes minutes for ten thousand users.
+    """
+    return [file_of(step, name) for name in step.files_of(STUDY)] + [manifest_of(step)]
+
+
 def log_of(step):
     """The log of a job."""
     return _below_root(step, step.log)
 
 
-def batch_log_of(step, batch):
+def batch_log_of(step, batch, experiment="{experiment}"):
     """The log of a job that makes the results of several users."""
-    return _below_root(step, step.batch_log.replace("{batch}", batch))
+    return _below_root(step, step.batch_log.replace("{batch}", batch).replace("{experiment}", experiment))
 
 
-def of_users(path, users):
+def of_users(path, users, experiment="{experiment}"):
     """A path for each of some users."""
+    path = path.replace("{experiment}", experiment)
     return [path.replace("{user}", user) for user in users]
 
 
@@ -31,9 +41,9 @@ def of_batches(path, users):
     return [path.replace("{batch}", batch_label([user])) for user in users]
 
 
-def rule_of_batch(step, batch):
-    """The name of the rule that makes the results of a batch of users."""
-    return f"{step.name} users {batch}"
+def rule_of_batch(step, batch, *experiment):
+    """The name of the rule that makes the results of a batch of users, for one experiment if the step has them."""
+    return " ".join([step.name, *experiment, "users", batch])
 
 
 def table_for_report(path):

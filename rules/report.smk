@@ -4,7 +4,7 @@
 rule figure:
     """Draw one figure, for one and for two columns of a paper."""
     input:
-        tables=rules.compare.output,
+        tables=files_of(steps.COMPARE),
         losses=training_logs,
     output:
         svg=report(
@@ -42,9 +42,9 @@ rule figure:
 rule audit:
     """Audit tables, figures and everything upstream of them."""
     input:
-        leakage=rules.leakage.output,
-        tables=rules.compare.output,
-        figures=expand(rules.figure.output.manifest, figure=FIGURE_NAMES),
+        leakage=files_of(steps.LEAKAGE),
+        tables=files_of(steps.COMPARE),
+        figures=expand(manifest_of(steps.FIGURE), figure=FIGURE_NAMES),
     output:
         # The name contains the settings: after a change it is missing, whatever Snakemake's records say.
         manifest_of(steps.AUDIT),
@@ -70,11 +70,11 @@ rule audit:
 rule report:
     """Write the report."""
     input:
-        audit=rules.audit.output,
-        leakage=rules.leakage.output.manifest,
-        base_model=rules.base_model.output,
-        tables=rules.compare.output,
-        figures=expand(rules.figure.output.svg, figure=FIGURE_NAMES),
+        audit=manifest_of(steps.AUDIT),
+        leakage=manifest_of(steps.LEAKAGE),
+        base_model=manifest_of(steps.BASE_MODEL),
+        tables=files_of(steps.COMPARE),
+        figures=expand(file_of(steps.FIGURE, "svg"), figure=FIGURE_NAMES),
         training=every(steps.TRAIN) + every(steps.TRAIN_FOLDS),
         predictions=expand(manifest_of(steps.PREDICT), experiment=STUDY.experiments, batch=TEST_BATCHES),
         samples=expand(file_of(steps.PREPARE, "samples"), user=STUDY.users.test),

@@ -19,9 +19,10 @@ for name in TRAINED:
     workflow.register_resource(f"before_{name}", WHOLE)
 
 
-def before_training(is_before=lambda wildcards: True):
+def before_training(is_before=None):
     """Resources of jobs that run before all trainings; `is_before` can select some jobs of a rule."""
-    return {f"before_{name}": lambda wildcards: 1 if is_before(wildcards) else None for name in TRAINED}
+    share = 1 if is_before is None else lambda wildcards: 1 if is_before(wildcards) else None
+    return {f"before_{name}": share for name in TRAINED}
 
 
 def after_others():

@@ -85,13 +85,14 @@ def test_rules_take_paths_from_the_table(file: Path) -> None:
 def test_every_step_has_a_rule_and_a_recipe(step) -> None:
     rules = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
     constant = f"steps.{step.name.upper()}"
-    of_batch = rf"rule_of_batch\({constant}, batch\)" if step.name != TRAIN_FOLDS else r"layout\.rule_of_folds\(users\)"
+    of_batch = rf"rule_of_batch\({constant}, batch(?:, experiment)?\)" if step.name != TRAIN_FOLDS else r"layout\.rule_of_folds\(users\)"
     named = rf"rule:\n +name:\n +{of_batch}" if step.batch_log else f"rule {step.name}:"
     (rule,) = re.findall(rf"^ *{named}\n(.*?)(?=^ *rule\b|\Z)", rules, re.MULTILINE | re.DOTALL)
     log, recipe = f"log_of({constant})", f"recipe_of({constant})"
     if step.batch_log:
-        log, recipe = f"batch_log_of({constant}, batch)", f"RECIPES.{step.name}("
-        assert re.search(rf"log=for_each_(user|training)\({constant}\.log\)", rule)
+        log, recipe = f"batch_log_of({constant}, batch", f"RECIPES.{step.name}("
+        user_log = rf"log=for_each_(user|training)\({constant}\.log\)"
+        assert re.search(user_log, rule) or f'"--user-log": {constant}.log' in rules
     for what in (log, f"manifest_of({constant})", recipe):
         assert what in rule
     for name in step.files:

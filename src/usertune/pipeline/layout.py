@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from usertune.core.errors import UserError
-from usertune.core.hashing import digest, digest_file
+from usertune.core.hashing import digest_file
 from usertune.core.manifest import FORMAT, OLD_FORMAT, read_result
 from usertune.core.users import batch_label
 from usertune.data.image_store import recorded_digest
@@ -87,7 +87,7 @@ class Result:
 
 def settings_of(recipes: Recipes) -> str:
     """Return the digest of the settings in the file name of the audit."""
-    return digest(json.loads(recipes.audit()))[:16]
+    return recipes.settings_digest[:16]
 
 
 def audit_path(recipes: Recipes) -> str:

@@ -8,6 +8,7 @@ if something differs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -148,6 +149,11 @@ class Recipes:
                 names.AUDIT: digest(self.audit()),
             },
         ).text()
+
+    @cached_property
+    def settings_digest(self) -> str:
+        """Digest of the audit's recipe, and so of all settings that a result depends on."""
+        return digest(json.loads(self.audit()))
 
     @cached_property
     def study_digest(self) -> str:
