@@ -57,6 +57,7 @@ bench: setup  ## Run the benchmarks and store their results; about 30 minutes
 	$(BIN)/python benchmarks/many_adapters.py
 	$(BIN)/python benchmarks/memory_estimates.py
 	$(BIN)/python benchmarks/one_edit.py
+	$(BIN)/python benchmarks/report_scale.py
 	$(BIN)/python benchmarks/random_folds.py
 	$(BIN)/python benchmarks/report_browser.py
 	$(BIN)/python benchmarks/reproducibility.py

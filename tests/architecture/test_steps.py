@@ -85,7 +85,11 @@ def test_rules_take_paths_from_the_table(file: Path) -> None:
 def test_every_step_has_a_rule_and_a_recipe(step) -> None:
     rules = "".join(path.read_text() for path in (REPOSITORY / "rules").glob("*.smk"))
     constant = f"steps.{step.name.upper()}"
-    of_batch = rf"rule_of_batch\({constant}, batch(?:, experiment)?\)" if step.name != TRAIN_FOLDS else r"layout\.rule_of_folds\(users\)"
+    of_batch = (
+        rf"rule_of_batch\({constant}, batch(?:, experiment)?\)"
+        if step.name != TRAIN_FOLDS
+        else r"layout\.rule_of_folds\(users\)"
+    )
     named = rf"rule:\n +name:\n +{of_batch}" if step.batch_log else f"rule {step.name}:"
     (rule,) = re.findall(rf"^ *{named}\n(.*?)(?=^ *rule\b|\Z)", rules, re.MULTILINE | re.DOTALL)
     log, recipe = f"log_of({constant})", f"recipe_of({constant})"

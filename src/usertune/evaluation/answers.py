@@ -33,19 +33,31 @@ def answers_of_user(predictions: Mapping[str, Any], path: Path, experiment: str,
     if user not in (predictions.get("users") or []):
         raise UserError(f"{path}: holds users {predictions.get('users')!r}, not {user!r}; give that user's batch")
     answers: dict[str, Answer] = {}
-    for number, prediction in enumerate(predictions.get("predictions") or []):
-        try:
-            owner, identity, text = prediction["user"], prediction["id"], prediction["text"]
-        except (KeyError, TypeError):
-            raise UserError(f"{path}: predictions[{number}] lacks user, id or text; {REMAKE_PREDICTIONS}") from None
-        if owner != user:
-            continue
+    for prediction in _rows_by_user(predictions, path).get(user, ()):
+        identity, text = prediction["id"], prediction["text"]
         if not isinstance(text, str):
             raise UserError(f"{path}: sample {identity!r}: text is {text!r}, not a string; {REMAKE_PREDICTIONS}")
         if identity in answers:
             raise UserError(f"{path}: sample {identity!r} was predicted twice; {REMAKE_PREDICTIONS}")
         answers[identity] = Answer(text, prediction.get("stopped") is not False)
     return dict(sorted(answers.items()))
+
+
+# The rows of one manifest, by user: a batch is asked for one user after another.
+_grouped: tuple[Any, dict[str, list[Mapping[str, Any]]]] = (None, {})
+
+
+def _rows_by_user(predictions: Mapping[str, Any], path: Path) -> dict[str, list[Mapping[str, Any]]]:
+    global _grouped
+    given = predictions.get("predictions") or []
+    if _grouped[0] is not given:
+        rows: dict[str, list[Mapping[str, Any]]] = {}
+        for number, row in enumerate(given):
+            if not isinstance(row, Mapping) or not {"user", "id", "text"} <= row.keys():
+                raise UserError(f"{path}: predictions[{number}] lacks user, id or text; {REMAKE_PREDICTIONS}")
+            rows.setdefault(row["user"], []).append(row)
+        _grouped = given, rows
+    return _grouped[1]
 
 
 def answers_digest(answers: Mapping[str, Answer]) -> str:

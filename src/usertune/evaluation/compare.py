@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 
 from usertune.core.errors import UserError
 from usertune.core.files import write_text
@@ -23,9 +24,9 @@ from usertune.evaluation.paired import Answers, differences_table, stated_pairs
 from usertune.evaluation.paper_tables import paper_tables
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import CompareRecipe, ComparisonDesign
+from usertune.evaluation.rows import read_many, write_rows
 from usertune.evaluation.summary_table import summary_table, users_table
 from usertune.evaluation.summary_text import markdown
-from usertune.evaluation.tables import read_texts, with_numbers
 from usertune.tasks.metrics import Metric, threshold_label
 
 PROVENANCE_DIGITS = 16
@@ -64,7 +65,7 @@ def compare(
             metric applies to no sample.
     """
     scores = _read_grid(recipe, scores_files)
-    texts, samples = _all_samples(recipe, scores)
+    samples = _all_samples(recipe, scores)
     metrics = _applying(recipe.metrics, samples)
     results = [scores[name, user][0] for name in recipe.names for user in recipe.users]
     trained = {str(training["experiment"]): training for training in map(read_manifest, trainings)}
@@ -81,14 +82,16 @@ def compare(
     said = step_manifest(recipe, inputs)
     lineage = lineage_of(recipe, said["fingerprint"], results)
     tables = {
-        table_names.SAMPLES: texts,
         table_names.USERS: users,
         **_further_tables(recipe, metrics, samples, users, Validation(losses, validated)),
     }
-    outputs = _as_texts(recipe, metrics, tables, lineage)
-    for name, text in outputs.items():
+    del samples
+    rows = [(name, scores[name, user][1]) for name in recipe.names for user in recipe.users]
+    source = lineage["fingerprint"][:PROVENANCE_DIGITS]
+    files = {table_names.SAMPLES: write_rows(folder / table_names.SAMPLES, rows, source)}
+    for name, text in _as_texts(recipe, metrics, tables, lineage).items():
         write_text(folder / name, text)
-    files = {name: digest_bytes(text.encode("utf-8")) for name, text in outputs.items()}
+        files[name] = digest_bytes(text.encode("utf-8"))
     write_result(folder / table_names.MANIFEST, {**said, **lineage, "files": files})
 
 
@@ -218,25 +221,34 @@ def _read_scores(
 
 def _all_samples(
     design: ComparisonDesign, scores: Mapping[tuple[str, str], tuple[dict[str, Any], Path]]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows of all experiments and users, as texts and with numbers.
+) -> pd.DataFrame:
+    """Return the rows of all experiments and users, without long texts.
 
     Every experiment has the same samples in the same order.
     """
-    texts: list[pd.DataFrame] = []
-    numbers: list[pd.DataFrame] = []
-    first: dict[str, list[str]] = {}
+    tables: list[pa.Table] = []
+    lengths: list[list[int]] = []
     for name in design.names:
-        for user in design.users:
-            path = scores[name, user][1]
-            piece = read_texts(path)
-            if list(piece["id"]) != first.setdefault(user, list(piece["id"])):
-                raise UserError(f"{path}: not the samples that {scores[design.names[0], user][1]} has; {RESCORE}")
-            piece.insert(0, "experiment", name)
-            texts.append(piece)
-            numbers.append(with_numbers(piece, path))
-    samples = pd.concat(numbers, ignore_index=True)
+        table, counts = read_many([scores[name, user][1] for user in design.users])
+        if tables and (counts != lengths[0] or table["id"] != tables[0]["id"]):
+            user = _first_difference(design.users, tables[0]["id"], lengths[0], table["id"], counts)
+            first, other = scores[design.names[0], user][1], scores[name, user][1]
+            raise UserError(f"{other}: not the samples that {first} has; {RESCORE}")
+        lengths.append(counts)
+        tables.append(table.add_column(0, "experiment", pa.array([name] * len(table), pa.string())))
+    samples: pd.DataFrame = pa.concat_tables(tables, promote_options="default").to_pandas()
     # Categories make groups of a million rows in a moment.
     samples["user"] = pd.Categorical(samples["user"], categories=design.users)
-    # Users and experiments differ in what the data say of their samples.
-    return pd.concat(texts, ignore_index=True).fillna(""), samples
+    return samples
+
+
+def _first_difference(
+    users: Sequence[str], first: pa.ChunkedArray, first_counts: list[int], other: pa.ChunkedArray, counts: list[int]
+) -> str:
+    """Return the first user whose ids differ."""
+    start = 0
+    for user, length, own in zip(users, first_counts, counts, strict=True):
+        if own != length or other.slice(start, length) != first.slice(start, length):
+            return user
+        start += length
+    raise AssertionError("nothing differs")

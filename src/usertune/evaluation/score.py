@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def score_user(recipe: ScoreRecipe, experiment: str, user: str, files: ScoreFile
     """
     metrics = recipe.metrics
     samples = read_samples(files.samples, user)
-    predictions = read_manifest(files.predictions)
+    predictions = _predictions_of(files.predictions, _modified(files.predictions))
     answers = answers_of_user(predictions, files.predictions, experiment, user)
     _require_same_ids(samples, answers, files.samples, files.predictions)
 
@@ -182,6 +183,17 @@ def summarise(rows: Sequence[Row], metrics: Sequence[Metric]) -> dict[str, Any]:
         "forms": dict(sorted(Counter(row["form"] for row in rows).items())),
         **aggregates(metrics, rows),
     }
+
+
+def _modified(path: Path) -> tuple[int, int] | None:
+    stat = path.stat() if path.exists() else None
+    return (stat.st_mtime_ns, stat.st_ino) if stat else None
+
+
+@lru_cache(maxsize=1)
+def _predictions_of(path: Path, _state: object) -> dict[str, Any]:
+    """Return the predictions of a batch, which is read once for all of its users."""
+    return read_manifest(path)
 
 
 def _read_stored(path: Path, fingerprint: str) -> dict[str, Any] | None:

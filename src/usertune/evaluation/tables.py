@@ -71,13 +71,14 @@ def with_numbers(texts: pd.DataFrame, path: Path) -> pd.DataFrame:
         UserError: a field of such a column is no number; the message names ``path``.
     """
     try:
-        numbers = {str(name): _numbers(texts[name]) for name in texts if not _is_text(str(name))}
+        numbers = {str(name): _numbers(texts[name]) for name in texts if not is_text(str(name))}
     except ValueError as error:
         raise UserError(f"{path}: not the expected table ({error}); delete it and run snakemake again") from None
     return texts.assign(**{name: pd.Series(values, dtype=float) for name, values in numbers.items()})
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
+    """Whether a column holds texts, not numbers."""
     return name in TEXT_COLUMNS or name.startswith(ABOUT)
 
 

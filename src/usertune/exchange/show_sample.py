@@ -120,8 +120,8 @@ def _view(
     predictions = [read_manifest(folder / path) for result in scores.values() for path in result.inputs["answers"]]
     primary = next(metric for metric in design.metrics if metric.column in table)
     found = scored(predictions, table)
-    views = sample_views(design, primary, {design.users[0]: samples_file}, found)
-    return next(view for view in views if view.sample == sample)
+    (own,) = (each for each in read_samples(samples_file, design.users[0]) if each["id"] == sample)
+    return next(sample_views(design, primary, [own], found))
 
 
 def _write(study: Study, design: ReportRecipe, view: SampleView, target: Path) -> None:

@@ -19,6 +19,7 @@ from usertune.evaluation.adapter_matrix import matrix_note, matrix_rows, matrix_
 from usertune.evaluation.groups import groups_note
 from usertune.evaluation.reading_note import reading_note
 from usertune.evaluation.recipe import ComparisonDesign
+from usertune.evaluation.rows import read_rows
 from usertune.evaluation.tables import read_table, records, require_experiments
 from usertune.reporting.cost import cost_table
 from usertune.reporting.headline import headline
@@ -194,7 +195,7 @@ def table_of(path: Path, design: ComparisonDesign) -> pd.DataFrame:
     Raises:
         UserError: it is missing, or covers other experiments than the study.
     """
-    table = read_table(path)
+    table = read_rows(path) if path.name == table_names.SAMPLES else read_table(path)
     if path.name == table_names.DIFFERENCES:
         return table
     require_experiments(table, path, design.names)

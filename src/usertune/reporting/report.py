@@ -19,6 +19,7 @@ from usertune.core.manifest import read_manifest, step_manifest, write_result
 from usertune.core.step_names import AUDIT, LEAKAGE, REPORT
 from usertune.evaluation import table_names
 from usertune.evaluation.recipe import ComparisonDesign
+from usertune.reporting.browser.chosen import Chosen, samples_to_show
 from usertune.reporting.browser.section import BrowserSection, browser_section
 from usertune.reporting.contents import Manifests, ReportFiles, costs_of, figure_shown, results_shown, study_shown
 from usertune.reporting.cost_figures import draw_costs, modules_of
@@ -68,11 +69,12 @@ def make_report(recipe: ReportRecipe, files: ReportFiles, outputs: ReportOutputs
     Raises:
         UserError: an input is missing, malformed or of another study.
     """
-    made_from = _read_manifests(recipe, files)
+    chosen = samples_to_show(recipe, files.tables, files.samples)
+    made_from = _read_manifests(recipe, files, chosen)
     lineage, data = made_from.lineage, made_from.data
     said = step_manifest(recipe, _inputs(made_from))
     study = _read_study(files.study)
-    browser = browser_section(recipe, files, made_from, outputs.report)
+    browser = browser_section(recipe, files, made_from, chosen, outputs.report)
     costs = costs_of(recipe, files, made_from)
     of_costs = write_costs(*costs, files.tables, said["fingerprint"])
     drawn = list(draw_costs(recipe, files.tables, outputs.figures))
@@ -127,7 +129,7 @@ def _inputs(made_from: Manifests) -> dict[str, Any]:
     }
 
 
-def _read_manifests(recipe: ReportRecipe, files: ReportFiles) -> Manifests:
+def _read_manifests(recipe: ReportRecipe, files: ReportFiles, chosen: Chosen) -> Manifests:
     trainings = [_of_study(read_manifest(path), path, recipe) for path in files.training_manifests]
     return Manifests(
         lineage=read_manifest(files.tables / table_names.MANIFEST),
@@ -137,7 +139,9 @@ def _read_manifests(recipe: ReportRecipe, files: ReportFiles) -> Manifests:
         figures=[read_manifest(path.with_suffix(".manifest.json")) for path in files.figures],
         trainings=trainings_by_experiment(trainings),
         each_training=trainings,
-        predictions=[_of_study(read_manifest(path), path, recipe) for path in files.predictions],
+        predictions=[
+            chosen.without_other_texts(_of_study(read_manifest(path), path, recipe)) for path in files.predictions
+        ],
         data=read_data(files.data, recipe.splits),
     )
 

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.support.synthetic_study import SyntheticStudy, browser_data_of
 from tests.support.vendored import packages, packed
 from usertune.core.hashing import digest_file
+from usertune.data.samples import read_samples
 from usertune.evaluation.recipe import ComparisonDesign, ScoreRecipe
 from usertune.pipeline import steps
 from usertune.reporting.browser import pictures
@@ -173,9 +174,9 @@ def test_an_experiment_that_was_not_asked_is_no_failure(study: SyntheticStudy) -
     key = ("lora", study.users[0], f"{study.users[0]}/0")
     for columns in found:
         del columns[key]  # type: ignore[attr-defined]
-    files = {user: study.samples_of(user) for user in study.users}
+    samples = read_samples(study.samples_of(study.users[0]), study.users[0])
     compared = ComparisonDesign.model_validate({"step": "compare", **study.design})
-    view = next(sample_views(compared, primary, files, found))
+    view = next(sample_views(compared, primary, samples, found))
     assert [answer.verdict for answer in view.answers if answer.experiment == "lora"] == ["not asked"]
     assert in_pixels(view, (90, 180)).points[1] is None
 
@@ -240,6 +241,6 @@ def test_other_tasks(task: str, target: Any, row: dict[str, Any], expected: Any,
         | {"experiments": [{"name": "lora", "mode": "lora"}]}
     )
     found = Scored({("lora", "1", "s"): "text"}, {("lora", "1", "s"): {"parsed": 1, "form": "text", **row}})
-    (view,) = sample_views(design, design.metrics[0], {"1": tmp_path / "user_1.jsonl"}, found)
+    (view,) = sample_views(design, design.metrics[0], read_samples(tmp_path / "user_1.jsonl", "1"), found)
     (answer,) = view.answers
     assert (answer.verdict, answer.distance, in_pixels(view, (90, 180)).box) == expected

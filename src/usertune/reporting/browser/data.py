@@ -9,8 +9,17 @@ from typing import Any
 import pandas as pd
 
 from usertune.evaluation.recipe import ComparisonDesign
+from usertune.evaluation.tables import records
 from usertune.reporting.browser.pictures import Pictures
-from usertune.reporting.browser.samples import AGREEMENTS, FAILED, VERDICTS, SampleView, in_pixels, verdict_words
+from usertune.reporting.browser.samples import (
+    AGREEMENTS,
+    FAILED,
+    VERDICTS,
+    SampleView,
+    in_pixels,
+    verdict_of,
+    verdict_words,
+)
 from usertune.reporting.style import styles
 from usertune.tasks.catalogue import get_task
 from usertune.tasks.metrics import Metric
@@ -53,13 +62,11 @@ def worst_first(design: ComparisonDesign, primary: Metric, users: pd.DataFrame) 
     return found
 
 
-def worst_user(primary: Metric, best: str, user: str, users: pd.DataFrame, views: Sequence[SampleView]) -> Worst:
+def worst_user(primary: Metric, best: str, user: str, users: pd.DataFrame, samples: pd.DataFrame) -> Worst:
     """Return what the report says of the worst user of the best experiment."""
-    row = users[(users["experiment"] == best) & (users["user"] == user)].iloc[0]
-    own = [
-        answer.verdict for view in views if view.user == user for answer in view.answers if answer.experiment == best
-    ]
-    value = f"{primary.text(row[primary.name])} {primary.unit}".rstrip()
+    row, own_samples = (table[(table["experiment"] == best) & (table["user"] == user)] for table in (users, samples))
+    own = [verdict_of(each, primary) for each in records(own_samples)]
+    value = f"{primary.text(row.iloc[0][primary.name])} {primary.unit}".rstrip()
     return Worst(best, user, value, sum(verdict in FAILED for verdict in own), len(own))
 
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from usertune.core.errors import UserError
-from usertune.data.samples import Image, Sample, read_samples
+from usertune.data.samples import Image, Sample
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.evaluation.tables import records
 from usertune.tasks.catalogue import get_task
@@ -126,37 +125,35 @@ def scored(predictions: Sequence[Mapping[str, Any]], samples: pd.DataFrame) -> S
     """Return answers and scores.
 
     Args:
-        predictions: manifests of predictions.
+        predictions: manifests of predictions; answers without a text are left out.
         samples: the table ``samples.csv`` of the comparison.
     """
     texts = {
         (batch["experiment"], answer["user"], answer["id"]): answer["text"]
         for batch in predictions
         for answer in batch["predictions"]
+        if "text" in answer
     }
     return Scored(texts, {(row["experiment"], row["user"], row["id"]): row for row in records(samples)})
 
 
 def sample_views(
-    design: ComparisonDesign, primary: Metric, samples_files: Mapping[str, Path], found: Scored
+    design: ComparisonDesign, primary: Metric, samples: Iterable[Sample], found: Scored
 ) -> Iterator[SampleView]:
-    """Yield what is shown of every test sample, in the study's order of users and in the order of their samples.
+    """Yield what is shown of test samples.
 
     Args:
         design: what is compared.
         primary: the metric that decides which answers are right.
-        samples_files: user -> canonical samples (JSON Lines).
+        samples: the samples.
         found: the answers and their scores.
 
     Raises:
-        UserError: samples of a user, or answers or scores of an experiment, are missing.
+        UserError: answers or scores of an experiment are missing.
     """
     task = get_task(design.task)
-    for user in design.users:
-        if user not in samples_files:
-            raise UserError(f"samples: the file of user {user} is needed to show them; add it to --samples")
-        for sample in read_samples(samples_files[user], user):
-            yield _view(design, task, primary, sample, found)
+    for sample in samples:
+        yield _view(design, task, primary, sample, found)
 
 
 def verdict_words(task: Task) -> dict[str, str]:
@@ -188,7 +185,9 @@ def _view(design: ComparisonDesign, task: Task, primary: Metric, sample: Sample,
             continue
         own = task.marks(row, target, threshold)
         marks = marks or own
-        answers.append(_answer(name, found.texts[key], row, _verdict(row, primary), task.outcome(row, threshold), own))
+        answers.append(
+            _answer(name, found.texts[key], row, verdict_of(row, primary), task.outcome(row, threshold), own)
+        )
     if all(answer.verdict == NOT_ASKED for answer in answers):
         raise UserError(f"sample {sample['id']!r} of user {sample['user']}: not in the tables; run snakemake again")
     return SampleView(
@@ -224,7 +223,8 @@ def _answer(
     )
 
 
-def _verdict(row: Mapping[str, Any], primary: Metric) -> str:
+def verdict_of(row: Mapping[str, Any], primary: Metric) -> str:
+    """Return one of `VERDICTS`, by the primary metric of a row of scores."""
     value = row[primary.column]
     if math.isnan(value):
         return NOT_MEASURED

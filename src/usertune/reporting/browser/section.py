@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.evaluation import table_names
+from usertune.reporting.browser.chosen import Chosen
 from usertune.reporting.browser.data import best_experiment, browser_data, worst_first, worst_user
 from usertune.reporting.browser.pictures import FOLDER, Pictures, make_pictures
 from usertune.reporting.browser.samples import VERDICTS, SampleView, sample_views, scored, verdict_words
@@ -25,27 +26,31 @@ class BrowserSection:
     pictures_digest: str | None = None
 
 
-def browser_section(recipe: ReportRecipe, files: ReportFiles, made_from: Manifests, page: Path) -> BrowserSection:
+def browser_section(
+    recipe: ReportRecipe, files: ReportFiles, made_from: Manifests, chosen: Chosen, page: Path
+) -> BrowserSection:
     """Return the browser of samples, after writing its screenshots next to the page if they are many.
 
     Raises:
         UserError: samples, answers or scores are missing, or a screenshot is missing or has changed.
     """
-    nothing = {"browser_data": None, "pictures_folder": None, "shows_screenshots": False, "best": None}
+    nothing = {"browser_data": None, "pictures_folder": None, "shows_screenshots": False, "best": None, "part": None}
     if recipe.samples == "none":
         return BrowserSection(nothing)
     summary, users, samples = (
         table_of(files.tables / name, recipe) for name in (table_names.SUMMARY, table_names.USERS, table_names.SAMPLES)
     )
     primary: Metric = next(metric for metric in recipe.metrics if metric.name in summary)
-    samples_files = {path.stem.removeprefix("user_"): path for path in files.samples}
-    views = list(sample_views(recipe, primary, samples_files, scored(made_from.predictions, samples)))
+    shown_samples = [sample for own in chosen.samples.values() for sample in own]
+    rows = samples[samples["id"].isin([sample["id"] for sample in shown_samples])]
+    views = list(sample_views(recipe, primary, shown_samples, scored(made_from.predictions, rows)))
     pictures = make_pictures(views, files.dataset_root, page) if recipe.samples == "all" else None
     best, ranked = best_experiment(recipe, primary, summary), worst_first(recipe, primary, users)
     shown = {
         "browser_data": json_block(browser_data(recipe, views, pictures, best, ranked)),
         "best": best,
-        "worst": worst_user(primary, best, ranked[best][0], users, views),
+        "worst": worst_user(primary, best, ranked[best][0], users, samples),
+        "part": chosen if chosen.count < chosen.total else None,
         **_choices(recipe, views),
         "shows_screenshots": bool(pictures and pictures.pictures),
         "pictures_folder": FOLDER if pictures and pictures.folder else None,

@@ -21,6 +21,7 @@ from usertune.core.files import atomic_writer
 from usertune.core.manifest import read_manifest
 from usertune.evaluation import table_names
 from usertune.evaluation.recipe import ComparisonDesign
+from usertune.evaluation.rows import read_rows
 from usertune.evaluation.tables import read_table, require_experiments
 from usertune.reporting.figure_files import each_file
 from usertune.reporting.recipe import FigureRecipe
@@ -121,7 +122,7 @@ class Subject:
         """
         path = self.sources.tables / name
         if path not in self.read:
-            table = read_table(path)
+            table = read_rows(path) if name == table_names.SAMPLES else read_table(path)
             require_experiments(table, path, self.names)
             self.read[path] = merged(table, name, self.members, self.groups)
         return self.read[path]
