@@ -266,9 +266,7 @@ class LogHandler(LogHandlerBase):
         self._print_first_results(job)
 
     def _print_first_results(self, job: Job) -> None:
-        from usertune.core.step_names import SCORE
-
-        if job.step != SCORE or self._study is None or self._quiet & {"progress", "all"}:
+        if not job.scores or self._study is None or self._quiet & {"progress", "all"}:
             return
         if self._first_results is None:
             from usertune.monitoring.first_results import FirstResults

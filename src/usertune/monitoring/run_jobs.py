@@ -13,7 +13,7 @@ from pathlib import Path
 
 from usertune.monitoring.jobs import JobRecord, Jobs, read_record
 from usertune.pipeline.layout import step_of_rule
-from usertune.pipeline.steps import GPU_STEPS
+from usertune.pipeline.steps import GPU_STEPS, SCORE
 from usertune.runtime.job_log import Entry, LogReader, read_log
 from usertune.runtime.job_record import record_file
 
@@ -71,6 +71,11 @@ class Job:
     def step(self) -> str:
         """Name of its step, or of its rule."""
         return step_of_rule(self.rule)
+
+    @property
+    def scores(self) -> bool:
+        """Whether it scores an experiment's answers."""
+        return self.step == SCORE.name
 
     def new_messages(self) -> list[Entry]:
         """Return what was written to its logs since the last call."""
