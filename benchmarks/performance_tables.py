@@ -96,7 +96,15 @@ def sizes(results: Path) -> str:
     return table(["shape", "what it is", "vision / body", "head / body"], rows)
 
 
-TABLES: Mapping[str, Callable[[Path], str]] = {"ratios": ratios, "sides": sides, "shapes": sizes}
+def starts(results: Path) -> str:
+    """Return the table of processor's seconds of the --help of each program."""
+    result = read(results, "start_up")
+    costs = result["measured"]["help_cpu_seconds"] if result else {}
+    rows = [[name, spread(cost)] for name, cost in sorted(costs.items(), key=lambda item: -item[1]["median"])]
+    return table(["program", "s"], rows or [[NOT_MEASURED, ""]])
+
+
+TABLES: Mapping[str, Callable[[Path], str]] = {"ratios": ratios, "sides": sides, "shapes": sizes, "starts": starts}
 
 
 def read(results: Path, stored: str) -> dict[str, Any] | None:

@@ -79,6 +79,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
         "job_over_bare": common.ratio(seconds["job"], seconds["bare"]),
         "cpu_of_job_over_bare": common.ratio(processor["job"], processor["bare"]),
         "help_cpu_seconds": {name: common.spread(values) for name, values in cpu.items()},
+        "slowest_help_cpu_seconds": max(common.spread(values)["median"] for values in cpu.values()),
     }
 
 
@@ -87,7 +88,7 @@ def programs() -> dict[str, list[str]]:
     scripts = [script for script in sorted(SCRIPTS.glob("*.py")) if script.stem != IMPORTED_BY_ALL]
     return {
         "python": [sys.executable],
-        **{f"scripts/{script.name}": [sys.executable, str(script)] for script in scripts},
+        **{f"script {script.stem}": [sys.executable, str(script)] for script in scripts},
         **{f"usertune {name}": [sys.executable, "-P", "-m", "usertune", name] for name in sorted(COMMANDS)},
     }
 
