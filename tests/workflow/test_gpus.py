@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from itertools import combinations
 from pathlib import Path
@@ -67,6 +68,16 @@ def test_fewer_gpus_by_request(tmp_path: Path) -> None:
         _time_with_gpu(workplace.results / f"logs/predict/vanilla/users_{user}.log") for user in (1, 2)
     )
     assert first[1] <= second[0]
+
+
+@pytest.mark.parametrize(("machine", "threads"), [((), "1"), (("GPU-one",), "8")], ids=["no GPU", "one GPU"])
+def test_trainings_of_a_small_model_ask_for_one_core_without_a_gpu(
+    tmp_path: Path, machine: tuple[str, ...], threads: str
+) -> None:
+    workplace = new_workplace(tmp_path / "study", Counts(train=2, validation=1, test=1))
+    _with_gpus(workplace, *machine)
+    plan = workplace.run("-n", "--printshellcmds", cores=16)
+    assert re.findall(r"train\.py .* --threads (\d+)", plan) == 2 * [threads]
 
 
 FULL = "results/checkpoints/full/manifest.json"
