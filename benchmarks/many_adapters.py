@@ -133,13 +133,12 @@ def mixed(settings: Any, questions: Sequence[Any], batch_size: int) -> Answered:
         engine.model.load_adapter(str(folder), key)
     prompts = {question: engine.conversations.prompt(question.sample) for question in questions}
     waiting = sorted(questions, key=lambda question: len(prompts[question]), reverse=True)
+    images = engine._memory_of_images(questions)
     found: Answered = []
     for start in range(0, len(waiting), batch_size):
         batch = waiting[start : start + batch_size]
         engine.model.generate = partial(generate, adapter_names=[question.model for question in batch])
-        answers = engine._answer_batch(
-            [question.sample for question in batch], [prompts[question] for question in batch]
-        )
+        answers = engine._answer_batch(engine._batch(prompts, images.grids, batch), images)
         found += zip(batch, answers, strict=True)
     return found
 

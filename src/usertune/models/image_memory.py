@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from usertune.models.family import Family
+from usertune.runtime.memory import free_memory
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ Grid = tuple[int, ...]
 # Key of the images of a batch, no model input.
 IMAGES = "images"
 MODEL_INPUT = "mm_encoder_outputs"
+# Of the free memory; the rest is for batches, checkpoints and, without a GPU, the models.
+AUTO_SHARE = 1 / 4
 
 
 @dataclass(frozen=True)
@@ -45,14 +48,14 @@ class ImageMemory:
     Args:
         family: family of the model.
         model: the model, with or without adapters.
-        most_bytes: most bytes to keep.
+        most_bytes: most bytes to keep; None: a quarter of the free memory.
         features: whether to keep what the vision tower computes, which must be the same every time: it is not trained,
             and this process calls it alone. Releases of transformers that cannot take features get patches.
     """
 
-    def __init__(self, family: Family, model: nn.Module, most_bytes: int, features: bool) -> None:
+    def __init__(self, family: Family, model: nn.Module, most_bytes: int | None, features: bool) -> None:
         self.family = family
-        self.most_bytes = most_bytes
+        self.most_bytes = int(AUTO_SHARE * free_memory()) if most_bytes is None else most_bytes
         self.features = features and takes_features(model)
         self.grids: dict[str, Grid] = {}
         """The images that are kept, which need not be opened again."""

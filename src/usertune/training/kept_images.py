@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from usertune.models.family import Family
-from usertune.models.image_memory import ImageMemory
+from usertune.models.image_memory import AUTO_SHARE, ImageMemory
 from usertune.models.recipe import FreezeSettings
 from usertune.runtime.memory import free_memory
 from usertune.training.schedule import optimizer_steps
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from usertune.training.finetune import FineTuning
 
 logger = logging.getLogger(__name__)
-
-# Of the free memory; the rest is for batches, checkpoints and, without a GPU, the training itself.
-AUTO_SHARE = 1 / 4
 
 
 def image_memory(run: FineTuning, model: nn.Module, family: Family) -> ImageMemory | None:

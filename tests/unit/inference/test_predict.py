@@ -32,11 +32,11 @@ stop = arguments.pop("stop", None)
 if stop is not None:
     from usertune.inference.engines.transformers import TransformersEngine
     original, calls = TransformersEngine._answer_batch, []
-    def answer(self, samples, prompts):
-        calls.append(len(samples))
+    def answer(self, batch, images):
+        calls.append(len(batch.samples))
         if len(calls) == stop:
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(self, samples, prompts)
+        return original(self, batch, images)
     TransformersEngine._answer_batch = answer
 from tests.support.calls import predict
 for key, value in arguments.items():

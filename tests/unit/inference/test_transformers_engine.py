@@ -137,11 +137,11 @@ def _limit_memory(monkeypatch: pytest.MonkeyPatch, most: int, error: Exception) 
     """Make batches of more than ``most`` samples run out of memory, and record all batch sizes."""
     sizes = []
 
-    def answer(self: TransformersEngine, samples: Any, prompts: Any) -> list[Prediction]:
-        sizes.append(len(samples))
-        if len(samples) > most:
+    def answer(self: TransformersEngine, batch: Any, images: Any) -> list[Prediction]:
+        sizes.append(len(batch.samples))
+        if len(batch.samples) > most:
             raise error
-        return [Prediction(sample["id"], 1, True) for sample in samples]
+        return [Prediction(sample["id"], 1, True) for sample in batch.samples]
 
     monkeypatch.setattr(TransformersEngine, "_answer_batch", answer)
     return sizes

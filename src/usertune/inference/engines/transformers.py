@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import GenerationConfig
@@ -27,6 +29,7 @@ from usertune.inference.questions import Question
 from usertune.models.chat_template import THINKING_BEGINS
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
+from usertune.models.image_memory import Grid, ImageMemory
 from usertune.models.loading import device, device_name, load_for_prediction, load_processor, used_gpus
 from usertune.models.one_at_a_time import OneAtATime
 from usertune.runtime.energy import EnergyMeter
@@ -53,6 +56,14 @@ def _memory_for_loading() -> AbstractContextManager[None]:
     return lack_named("out of memory while loading the model", "use a machine or a GPU with more memory")
 
 
+class Batch(NamedTuple):
+    """A batch to answer: its samples, their prompts, and the inputs as from `Collator.prompt_batch`."""
+
+    samples: Sequence[Sample]
+    prompts: Sequence[list[int]]
+    inputs: Mapping[str, Any]
+
+
 class TransformersEngine:
     """Answers samples with a model in this process, see `usertune.inference.engine.Engine`."""
 
@@ -72,6 +83,8 @@ class TransformersEngine:
             else:
                 self.model = load_for_prediction(base_folder, mode, weights_folder, settings.dtype, settings.start)
         self.end_ids = self._end_ids()
+        self.images: ImageMemory | None = None
+        self.keeps_images = False
 
     def change_weights(self, settings: EngineSettings) -> None:
         """Answer with other adapters on the same base model, see `SharingEngine.change_weights`."""
@@ -130,6 +143,9 @@ class TransformersEngine:
         if self.models is not None:
             # The engine must not keep the last model in memory while the next one is loaded.
             self.model = None
+            if self.settings.mode == "full":
+                # Each complete model has a vision tower of its own.
+                self.images = None
             with _memory_for_loading():
                 self.model = self.models.use(key)
 
@@ -168,38 +184,68 @@ class TransformersEngine:
     ) -> Iterator[list[tuple[Question, Prediction]]]:
         prompts = {question: self.conversations.prompt(question.sample) for question in questions}
         waiting = sorted(questions, key=lambda question: len(prompts[question]), reverse=True)
-        while waiting:
-            batch = waiting[:batch_size]
-            started, meter = time.monotonic(), EnergyMeter(self.gpus())
-            try:
-                samples = [question.sample for question in batch]
-                predictions = self._answer_batch(samples, [prompts[question] for question in batch])
-            except Exception as error:
-                if not ran_out(error):
-                    raise
-                if len(batch) == 1:
-                    name = batch[0].sample["id"]
-                    raise UserError(
-                        f"sample {name} ({len(prompts[batch[0]])} tokens) does not fit into memory alone; "
-                        "lower base_model.max_pixels or use a GPU with more memory"
-                    ) from None
-                batch_size = (len(batch) + 1) // 2
-                logger.warning("out of memory; continuing with %d samples at once", batch_size)
-            else:
-                waiting = waiting[len(batch) :]
-                seconds, now = round((time.monotonic() - started) / len(batch), 4), utc_now()
-                energy = meter.joules()
-                measured = {"seconds": seconds, "joules": None if energy is None else round(energy / len(batch), 3)}
-                timed = [replace(prediction, batch_size=batch_size, at=now, **measured) for prediction in predictions]
-                yield list(zip(batch, timed, strict=True))
-                continue
-            # Outside the except block, since the error keeps the failed batch's tensors alive.
-            gc.collect()
-            torch.cuda.empty_cache()
+        images = self._memory_of_images(questions)
+        prepare = partial(self._batch, prompts, images.grids)
+        with ThreadPoolExecutor(1, "images") as opener:
+            # The images of a batch are opened while the batch before it is generated.
+            ahead = opener.submit(prepare, waiting[:batch_size])
+            while waiting:
+                batch, rest = waiting[:batch_size], waiting[batch_size:]
+                started, meter = time.monotonic(), EnergyMeter(self.gpus())
+                prepared = ahead.result()
+                ahead = opener.submit(prepare, rest[:batch_size])
+                try:
+                    predictions = self._answer_batch(prepared, images)
+                except Exception as error:
+                    if not ran_out(error):
+                        raise
+                    if len(batch) == 1:
+                        name = batch[0].sample["id"]
+                        raise UserError(
+                            f"sample {name} ({len(prompts[batch[0]])} tokens) does not fit into memory alone; "
+                            "lower base_model.max_pixels or use a GPU with more memory"
+                        ) from None
+                    batch_size = (len(batch) + 1) // 2
+                    logger.warning("out of memory; continuing with %d samples at once", batch_size)
+                    ahead = opener.submit(prepare, waiting[:batch_size])
+                else:
+                    waiting = rest
+                    seconds, now = round((time.monotonic() - started) / len(batch), 4), utc_now()
+                    energy = meter.joules()
+                    joules = None if energy is None else round(energy / len(batch), 3)
+                    measured = {"batch_size": batch_size, "seconds": seconds, "at": now, "joules": joules}
+                    timed = [replace(prediction, **measured) for prediction in predictions]
+                    yield list(zip(batch, timed, strict=True))
+                    continue
+                # Outside the except block, since the error keeps the failed batch's tensors alive.
+                gc.collect()
+                torch.cuda.empty_cache()
+
+    def _memory_of_images(self, questions: Sequence[Question]) -> ImageMemory:
+        """Return the memory for the images of these questions, which other models of this engine may see too."""
+        names = [image["sha256"] for question in questions for image in question.sample["images"]]
+        self.keeps_images = bool(self.settings.adapters) or len(set(names)) < len(names)
+        if self.images is None:
+            family = self.conversations.family
+            adapted = (name for name, _ in self.model.named_parameters() if "lora_" in name)
+            is_shared = not any(family.vision_part(name) for name in adapted)
+            self.images = ImageMemory(family, self.model, None, features=is_shared)
+        return self.images
+
+    def _batch(
+        self, prompts: Mapping[Question, list[int]], kept: Mapping[str, Grid], questions: Sequence[Question]
+    ) -> Batch:
+        """Open the images of a batch, except those that are kept."""
+        samples, own = [question.sample for question in questions], [prompts[question] for question in questions]
+        return Batch(samples, own, self.collator.prompt_batch(samples, own, kept) if samples else {})
 
     @torch.inference_mode()
-    def _answer_batch(self, samples: Sequence[Sample], prompts: Sequence[list[int]]) -> list[Prediction]:
-        batch = {key: value.to(device()) for key, value in self.collator.prompt_batch(samples, prompts).items()}
+    def _answer_batch(self, prepared: Batch, images: ImageMemory) -> list[Prediction]:
+        inputs = {
+            key: value.to(device()) if isinstance(value, torch.Tensor) else value
+            for key, value in prepared.inputs.items()
+        }
+        batch = images.complete(self.model, inputs, self.keeps_images)
         output = self.model.generate(
             **batch,
             **GREEDY,
@@ -208,7 +254,7 @@ class TransformersEngine:
             pad_token_id=self.conversations.padding_id,
         )
         rows = output[:, batch["input_ids"].shape[1] :].tolist()
-        return [self._prediction(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+        return [self._prediction(row, prompt) for row, prompt in zip(rows, prepared.prompts, strict=True)]
 
     def _prediction(self, ids: list[int], prompt: list[int]) -> Prediction:
         # Everything after the first end token is padding, which may itself be an end token.
