@@ -47,6 +47,14 @@ class Samples(Dataset[Row]):
         return sample, TokenizedConversation(tokens.input_ids, [False] * len(tokens.input_ids))
 
 
+def longest_samples(
+    samples: Samples, collate: Callable[[Sequence[Row]], dict[str, torch.Tensor]], count: int
+) -> dict[str, torch.Tensor]:
+    """Return a batch of that many samples, or of all, those with the most tokens."""
+    order = sorted(range(len(samples)), key=lambda number: len(samples[number][1].input_ids), reverse=True)
+    return collate([samples[number] for number in order[:count]])
+
+
 @dataclass(frozen=True)
 class Share:
     """Rank of a process, and the world size."""

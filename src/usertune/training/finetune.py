@@ -10,15 +10,15 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from usertune.core.errors import StopRequested
@@ -39,7 +39,8 @@ from usertune.models.recipe import StartWeights
 from usertune.models.reused import ReusedModel
 from usertune.runtime.energy import EnergyMeter, added
 from usertune.runtime.memory import lack_named
-from usertune.training.batches import Samples, numbered_batch
+from usertune.training.arguments import training_arguments
+from usertune.training.batches import Samples, longest_samples, numbered_batch
 from usertune.training.best import KeepBest, best_of, validations
 from usertune.training.callbacks import (
     KeepEffort,
@@ -55,19 +56,18 @@ from usertune.training.distributed.collectives import (
     gathered,
     rank,
     reduce_in_float32,
-    strategy_arguments,
     unsharded_state,
     wait_for_all,
 )
 from usertune.training.effort import Effort
 from usertune.training.finite import StopIfNotFinite, advice_for
+from usertune.training.fitting import fitted
 from usertune.training.kept import KeepSteps, checkpoint_to_resume
 from usertune.training.kept_images import image_memory
 from usertune.training.moved import WeightSample, adapter_change, warn_if_hardly
 from usertune.training.processes import ALONE, Processes
 from usertune.training.recipe import Execution, TrainingSettings, TrainRecipe
 from usertune.training.sample_dropout import draw_by_sample
-from usertune.training.schedule import warm_up
 from usertune.training.trackers import guard_trackers, tracked
 from usertune.training.trainer import SparseLossTrainer
 
@@ -152,7 +152,7 @@ def _fine_tune(
     conversations = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
     before = None if run.recipe.mode == "lora" else _sample_of_trained(trained, run.recipe.dtype)
-    trainer = _trainer(run, work, trained, conversations, stop, reporting)
+    trainer, run = _trainer(run, work, trained, conversations, stop, reporting)
     effort = Effort(work, started, _how(run, trainer))
     # Each process has chosen its GPU by now.
     meter = EnergyMeter(used_gpus())
@@ -202,16 +202,20 @@ def _trainer(
     conversations: ConversationTokenizer,
     stop: StopOnSignal,
     reporting: Mapping[str, Any],
-) -> SparseLossTrainer:
+) -> tuple[SparseLossTrainer, FineTuning]:
+    """Return the trainer, and the run with the execution settings that were chosen for it."""
     train = _tokenize(conversations, run.train_samples)
     validation = _tokenize(conversations, run.validation_samples)
-    images = image_memory(run, trained, conversations.family)
     collate = Collator(conversations, run.dataset_root).training_batch
+    dropout = draw_by_sample(trained, run.training.seed)
+    longest = partial(longest_samples, train, partial(numbered_batch, collate))
+    run = replace(run, execution=fitted(run, work, trained, dropout, longest))
+    images = image_memory(run, trained, conversations.family)
     trainer = SparseLossTrainer(
-        dropout=draw_by_sample(trained, run.training.seed),
+        dropout=dropout,
         images=images,
         model=trained,
-        args=_arguments(run, work, reporting),
+        args=training_arguments(run, work, reporting),
         train_dataset=train,
         eval_dataset=validation if len(validation) else None,
         data_collator=partial(numbered_batch, partial(collate, kept=None if images is None else images.grids)),
@@ -221,7 +225,7 @@ def _trainer(
     trainer.remove_callback(PrinterCallback)
     guard_trackers(trainer, run.execution.tracking, work)
     reduce_in_float32(trainer)
-    return trainer
+    return trainer, run
 
 
 def _untrained(run: FineTuning) -> Any:
@@ -309,68 +313,19 @@ def _run(trainer: SparseLossTrainer, resumed_from: Path | None, stop: StopOnSign
         raise
 
 
-def _lack_of_memory_named(micro_batch_size: int) -> AbstractContextManager[None]:
+def _lack_of_memory_named(micro_batch_size: Literal["auto"] | int) -> AbstractContextManager[None]:
     smaller = (
         "with retries in the profile, the next attempt takes fewer samples at once and requests more memory; or set "
         "micro_batch_size lower, or gradient_checkpointing: true"
     )
     alone = "set gradient_checkpointing: true, lower base_model.max_pixels, or use a GPU with more memory"
     return lack_named(
-        f"out of memory with training.micro_batch_size {micro_batch_size}", smaller if micro_batch_size > 1 else alone
+        f"out of memory with training.micro_batch_size {micro_batch_size}", alone if micro_batch_size == 1 else smaller
     )
 
 
 def _tokenize(conversations: ConversationTokenizer, samples: Sequence[Sample]) -> Samples:
     return Samples([(sample, conversations.conversation(sample)) for sample in samples])
-
-
-def _arguments(run: FineTuning, work: Path, reporting: Mapping[str, Any]) -> TrainingArguments:
-    training, execution = run.training, run.execution
-    micro_batch_size = execution.micro_batch_size
-    is_sharded = run.processes.world_size > 1 and run.processes.strategy == "fsdp"
-    return TrainingArguments(
-        output_dir=str(work),
-        num_train_epochs=training.epochs,
-        per_device_train_batch_size=micro_batch_size,
-        per_device_eval_batch_size=micro_batch_size,
-        gradient_accumulation_steps=training.batch_size // (micro_batch_size * run.processes.world_size),
-        learning_rate=training.learning_rate,
-        lr_scheduler_type=training.schedule,
-        warmup_steps=warm_up(training, len(run.train_samples)),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        bf16=run.recipe.dtype == "bfloat16",
-        **_checkpointing(execution.gradient_checkpointing and not is_sharded),
-        **strategy_arguments(
-            run.processes, family_of(run.base_folder).sharded_modules, execution.gradient_checkpointing
-        ),
-        eval_strategy="steps" if run.validation_samples else "no",
-        eval_steps=training.validate_every_steps,
-        save_strategy="steps",
-        save_steps=execution.save_every_steps,
-        # Two, so that an older complete checkpoint remains while the newest is being written.
-        save_total_limit=2,
-        logging_strategy="steps",
-        # Every step: the Trainer forgets a sum over several steps when it resumes between two log entries.
-        logging_steps=1,
-        logging_nan_inf_filter=False,
-        seed=training.seed,
-        data_seed=training.seed,
-        use_cpu=not torch.cuda.is_available(),
-        dataloader_pin_memory=torch.cuda.is_available(),
-        dataloader_num_workers=execution.dataloader_num_workers,
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        **reporting,
-    )
-
-
-def _checkpointing(wanted: bool) -> dict[str, Any]:
-    # transformers is renaming this; older supported releases have only the old name.
-    name = "activation_checkpointing"
-    if name not in TrainingArguments.__dataclass_fields__:
-        name = "gradient_checkpointing"
-    return {name: wanted, f"{name}_kwargs": {"use_reentrant": False}}
 
 
 def _loss_table(history: Sequence[Mapping[str, Any]]) -> str:

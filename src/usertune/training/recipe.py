@@ -93,9 +93,9 @@ class TrainFoldsRecipe(TrainRecipe):
 class Execution(Settings):
     """Settings of a training that change only the last digits (docs/reproducibility.md)."""
 
-    micro_batch_size: int = 1
-    """Samples in memory at once, in each process."""
-    gradient_checkpointing: bool
+    micro_batch_size: Literal["auto"] | int = 1
+    """Samples in memory at once, in each process; auto: see `usertune.training.fitting`, like the next."""
+    gradient_checkpointing: Literal["auto"] | bool
     save_every_steps: int
     dataloader_num_workers: int
     image_memory: Literal["auto"] | float = 0.0

@@ -66,9 +66,10 @@ def attempted(
         gpus as devices,
         micro_batch_of_attempt(work, attempt, execution.micro_batch_size, share) as micro_batch_size,
     ):
-        if micro_batch_size < execution.micro_batch_size:
-            # Memory ran out: what images take of it is not needed.
-            execution = execution.model_copy(update={"image_memory": 0.0})
+        if micro_batch_size != execution.micro_batch_size:
+            # Memory ran out: nothing takes more of it than it must.
+            recomputed = {"gradient_checkpointing": True} if execution.gradient_checkpointing == "auto" else {}
+            execution = execution.model_copy(update={"image_memory": 0.0, **recomputed})
         execution = execution.model_copy(update={"micro_batch_size": micro_batch_size})
         measured = train(execution)
         kept = describe_kept(work)

@@ -217,8 +217,9 @@ def _plan(study: Study, experiment: Experiment, device: Literal["gpu", "cpu"]) -
         weights=lora if experiment.mode == "lora" else FreezeSettings(**training.freeze.model_dump()),
         dtype=study.base_model.dtype,
         batch_size=training.batch_size,
-        micro_batch_size=training.micro_batch_size,
-        checkpointing=training.gradient_checkpointing,
+        # The least that auto can choose.
+        micro_batch_size=1 if training.micro_batch_size == "auto" else training.micro_batch_size,
+        checkpointing=bool(training.gradient_checkpointing),
         processes=experiment.processes,
         strategy=experiment.strategy,
         device=device,

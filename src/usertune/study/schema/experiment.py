@@ -169,11 +169,13 @@ class Experiment(ConfigModel):
             )
         if self.mode == "lora" and self.parallel == "fsdp":
             raise ValueError("parallel: fsdp is only for mode full; train adapters with ddp")
-        if self.training is not None and self.training.batch_size % (self.training.micro_batch_size * self.processes):
-            raise ValueError(
-                f"training.batch_size ({self.training.batch_size}) must be a multiple of training.micro_batch_size x "
-                f"gpus x nodes ({self.training.micro_batch_size} x {self.gpus} x {self.nodes})"
-            )
+        if self.training is not None:
+            size = 1 if self.training.micro_batch_size == "auto" else self.training.micro_batch_size
+            if self.training.batch_size % (size * self.processes):
+                raise ValueError(
+                    f"training.batch_size ({self.training.batch_size}) must be a multiple of training.micro_batch_size "
+                    f"x gpus x nodes ({size} x {self.gpus} x {self.nodes})"
+                )
         return self
 
     @model_validator(mode="after")

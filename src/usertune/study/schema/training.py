@@ -49,10 +49,12 @@ class Training(ConfigModel):
     """Gradients are clipped to this norm."""
     batch_size: Annotated[int, Field(gt=0)] = 8
     """Samples per optimizer step."""
-    micro_batch_size: Annotated[int, Field(gt=0)] = 1
-    """Samples in memory at once on each GPU; gradients accumulate up to batch_size. Changes only the last digits."""
-    gradient_checkpointing: bool = True
-    """Recompute activations instead of storing them: less memory, about a third slower, same results."""
+    micro_batch_size: Literal["auto"] | Annotated[int, Field(gt=0)] = "auto"
+    """Samples in memory at once on each GPU; gradients accumulate up to batch_size. auto: as many short samples as keep
+    the device busy and fit into its memory; 1 with several GPUs. Changes only the last digits."""
+    gradient_checkpointing: Literal["auto"] | bool = "auto"
+    """Recompute activations instead of storing them: less memory, about a third slower, same results. auto: only if
+    they do not fit into the free memory; always with several GPUs."""
     validate_every_steps: Annotated[int, Field(gt=0)] = 100
     """Optimizer steps between validations; the last validation is after the last step."""
     keep: Literal["last", "best"] = "last"
@@ -84,7 +86,7 @@ class Training(ConfigModel):
 
     @model_validator(mode="after")
     def _check(self) -> Training:
-        if self.batch_size % self.micro_batch_size:
+        if self.micro_batch_size != "auto" and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size ({self.batch_size}) must be a multiple of micro_batch_size ({self.micro_batch_size})"
             )
