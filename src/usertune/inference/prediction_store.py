@@ -110,7 +110,7 @@ class PredictionStore:
         """Return what `remember_effect` wrote (``probes``, ``largest_change``); None if unknown."""
         try:
             found = read_result(self.folder / EFFECT) if (self.folder / EFFECT).exists() else {}
-            more = {key: found[key] for key in EFFECT_AT_SERVERS if key in found}
+            more = {key: found[key] for key in ("merged", *EFFECT_AT_SERVERS) if key in found}
             return {**{key: found[key] for key in ("probes", "largest_change")}, **more} if found else None
         except (UserError, KeyError) as problem:
             logger.warning("%s", problem)

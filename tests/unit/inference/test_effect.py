@@ -77,7 +77,7 @@ def test_an_adapters_effect_is_the_largest_change_of_a_log_probability(
 def test_an_adapter_that_is_still_zero_is_reported(
     prepared: Prepared, save_adapter: Callable[[float], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert _effect(prepared, "lora", save_adapter(0.0)) == {"probes": 4, "largest_change": 0.0}
+    assert _effect(prepared, "lora", save_adapter(0.0)) == {"probes": 4, "largest_change": 0.0, "merged": True}
     assert "the adapter is still all zero, so its answers are those of the base model" in caplog.text
 
 
@@ -129,6 +129,7 @@ def test_the_effect_is_in_the_predictions_whoever_generated_them(
     assert first["generated"] == 5
     assert first["adapter_effect"]["probes"] == 4
     assert first["adapter_effect"]["largest_change"] > 0
+    assert first["adapter_effect"]["merged"] is True
     arguments["predictions_file"].unlink()
     caplog.clear()
     again = predict(**arguments)

@@ -106,9 +106,9 @@ class TransformersEngine:
         """Measure on a few samples how much the trained weights change the output of the base model.
 
         Returns:
-            For an adapter, ``probes`` (number of samples) and ``largest_change`` (of an answer token's
-            log-probability). For a full model, the result of `full_effect`, which needs no samples. Nothing for the
-            base model.
+            For an adapter, ``probes`` (number of samples), ``largest_change`` (of an answer token's
+            log-probability), and ``merged`` if answers come from the sum of base model and adapter. For a full model,
+            the result of `full_effect`, which needs no samples. Nothing for the base model.
 
         Raises:
             UserError: an adapter is not zero and changes nothing, its output is not finite, or memory runs out.
@@ -124,7 +124,7 @@ class TransformersEngine:
                 probes = own[: 1 if key else PROBES]
                 effect = self._adapter_effect(key, [question.sample for question in probes], folder)
             if effect is not None:
-                found[key] = effect
+                found[key] = {**effect, **({"merged": True} if self._merges() else {})}
         return found
 
     def _start_folder(self) -> Path:
@@ -149,6 +149,13 @@ class TransformersEngine:
             with _memory_for_loading():
                 self.model = self.models.use(key)
 
+    def _merges(self) -> bool:
+        """Whether answers come from the sum of base model and adapter, which is faster.
+
+        In bfloat16 the sum would round the adapter away; and several adapters need the base model as it was.
+        """
+        return self.settings.mode == "lora" and self.models is None and self.settings.dtype == "float32"
+
     def _probe(self, sample: Sample) -> dict[str, torch.Tensor]:
         batch = self.collator.training_batch([(sample, self.conversations.conversation(sample))])
         return {key: value.to(device()) for key, value in batch.items()}
@@ -172,6 +179,8 @@ class TransformersEngine:
         Raises:
             UserError: memory runs out with a single sample.
         """
+        if self._merges() and hasattr(self.model, "merge_and_unload"):
+            self.model = self.model.merge_and_unload(safe_merge=True)
         for key, own in _by_model(questions).items():
             self._use(key)
             for batch in self._answer_with_one(own, batch_size):
