@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 import transformers
+from accelerate import init_empty_weights
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
@@ -68,6 +69,18 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
     check_finite(model.named_parameters(), folder, advice)
     linear_patches(model.get_submodule(family.patch_embedding))
     return model
+
+
+def load_without_weights(folder: str | Path, dtype: str) -> Any:
+    """Return the model of a local folder with parameters on the device "meta", which take no memory."""
+    family = family_of(folder)
+    model_class = getattr(transformers, family.model_class)
+    config = model_class.config_class.from_pretrained(str(folder), local_files_only=True)
+    # Buffers, such as frequencies of rotary embeddings, are in no file; they are computed.
+    with init_empty_weights(include_buffers=False):
+        model = model_class(config)
+    linear_patches(model.get_submodule(family.patch_embedding))
+    return model.to(getattr(torch, dtype))
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:

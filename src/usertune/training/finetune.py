@@ -31,6 +31,7 @@ from usertune.models.loading import (
     load_model,
     load_processor,
     load_start,
+    load_without_weights,
     prepare_for_training,
     used_gpus,
 )
@@ -151,7 +152,7 @@ def _fine_tune(
     processor = load_processor(run.base_folder, run.recipe.pixels)
     conversations = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
-    before = None if run.recipe.mode == "lora" else _sample_of_trained(trained, run.recipe.dtype)
+    before = None if run.recipe.mode == "lora" or rank() else _sample_of_trained(trained, run.recipe.dtype)
     trainer, run = _trainer(run, work, trained, conversations, stop, reporting)
     effort = Effort(work, started, _how(run, trainer))
     # Each process has chosen its GPU by now.
@@ -234,6 +235,9 @@ def _untrained(run: FineTuning) -> Any:
         return run.reused.take()
     # Trained weights are kept in float32: in bfloat16, steps at small learning rates round to nothing.
     dtype = run.recipe.dtype if run.recipe.mode == "lora" else "float32"
+    if run.processes.world_size > 1 and run.processes.strategy == "fsdp" and rank() != 0:
+        folder = run.start.folder if run.start is not None and run.start.mode == "full" else run.base_folder
+        return load_without_weights(folder, dtype)
     return load_start(run.base_folder, run.start, dtype)
 
 

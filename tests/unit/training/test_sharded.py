@@ -61,6 +61,12 @@ class Stop(StopTogether):
         self._stop_signal = lambda: 15 if state.global_step == task["stop_after"] else None
         return super().on_step_end(args, state, control, **rest)
 
+original_load = finetune.load_start
+def load(*arguments):
+    (out / f"loaded_by_{os.environ['RANK']}").touch()
+    return original_load(*arguments)
+finetune.load_start = load
+
 original_save = finetune._save_weights
 def save(trainer, *rest):
     units = [name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)]
@@ -153,6 +159,7 @@ def test_sharded_processes_train_what_one_trains(
     ):
         assert {unit for unit in units if kind in unit} == {f"{blocks}.{number}" for number in range(count)}
     assert kinds == ["torch.float32"]
+    assert [path.name for path in tmp_path.glob("loaded_by_*")] == ["loaded_by_0"]
 
 
 def test_sharded_processes_compute_in_bfloat16_and_keep_and_add_up_in_float32(

@@ -43,6 +43,8 @@ def strategy_arguments(
             "reshard_after_forward": True,
             "state_dict_type": "SHARDED_STATE_DICT",
             "activation_checkpointing": gradient_checkpointing,
+            # Rank 0 alone loads the weights, and sends each shard to its process.
+            "cpu_ram_efficient_loading": True,
         },
     }
 
