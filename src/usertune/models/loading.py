@@ -72,15 +72,21 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
 
 
 def load_without_weights(folder: str | Path, dtype: str) -> Any:
-    """Return the model of a local folder with parameters on the device "meta", which take no memory."""
+    """Return the model of a local folder with parameters that nobody has written: they take no memory until then."""
     family = family_of(folder)
     model_class = getattr(transformers, family.model_class)
     config = model_class.config_class.from_pretrained(str(folder), local_files_only=True)
     # Buffers, such as frequencies of rotary embeddings, are in no file; they are computed.
     with init_empty_weights(include_buffers=False):
         model = model_class(config)
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            # On the CPU and not "meta", because accelerate knows parameters by their addresses.
+            empty = torch.empty_like(parameter, device="cpu", dtype=getattr(torch, dtype))
+            setattr(module, name, nn.Parameter(empty))
+    model.tie_weights()
     linear_patches(model.get_submodule(family.patch_embedding))
-    return model.to(getattr(torch, dtype))
+    return model
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> PeftModel:

@@ -55,6 +55,7 @@ from usertune.training.distributed.collectives import (
     check_parallel,
     from_first,
     gathered,
+    launched_rank,
     rank,
     reduce_in_float32,
     unsharded_state,
@@ -152,7 +153,11 @@ def _fine_tune(
     processor = load_processor(run.base_folder, run.recipe.pixels)
     conversations = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
-    before = None if run.recipe.mode == "lora" or rank() else _sample_of_trained(trained, run.recipe.dtype)
+    before = (
+        None
+        if run.recipe.mode == "lora" or launched_rank(run.processes)
+        else _sample_of_trained(trained, run.recipe.dtype)
+    )
     trainer, run = _trainer(run, work, trained, conversations, stop, reporting)
     effort = Effort(work, started, _how(run, trainer))
     # Each process has chosen its GPU by now.
@@ -235,7 +240,7 @@ def _untrained(run: FineTuning) -> Any:
         return run.reused.take()
     # Trained weights are kept in float32: in bfloat16, steps at small learning rates round to nothing.
     dtype = run.recipe.dtype if run.recipe.mode == "lora" else "float32"
-    if run.processes.world_size > 1 and run.processes.strategy == "fsdp" and rank() != 0:
+    if run.processes.strategy == "fsdp" and launched_rank(run.processes):
         folder = run.start.folder if run.start is not None and run.start.mode == "full" else run.base_folder
         return load_without_weights(folder, dtype)
     return load_start(run.base_folder, run.start, dtype)

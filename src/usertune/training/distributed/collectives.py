@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -108,6 +109,11 @@ def is_together() -> bool:
 def rank() -> int:
     """Return the rank of this process; 0 if it is the only one."""
     return dist.get_rank() if is_together() else 0
+
+
+def launched_rank(processes: Processes) -> int:
+    """Return the rank that torchrun gave this process, also before the processes are connected; 0 for one process."""
+    return int(os.environ["RANK"]) if processes.world_size > 1 else 0
 
 
 def wait_for_all() -> None:
