@@ -63,7 +63,7 @@ def run_of(job: dict[str, Any], settings: dict[str, Any]) -> Any:
             "weight_decay": 0.01, "max_grad_norm": 1.0, "batch_size": job["batch_size"], "seed": 0, **weights,
         },
     }  # fmt: skip
-    execution = Execution.model_validate({"save_every_steps": 100, **settings})
+    execution = Execution.model_validate({"save_every_steps": 100, "image_memory": "auto", **settings})
     return FineTuning(
         TrainRecipe.model_validate(recipe), execution, Path(job["base"]), Path(job["root"]), job["samples"], []
     )

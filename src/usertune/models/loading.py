@@ -39,13 +39,14 @@ def load_processor(folder: str | Path, pixels: Pixels) -> Any:
     return family_of(folder).load_processor(Path(folder), pixels)
 
 
-def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> Any:
-    """Load the weights of a local model folder as ``dtype`` ("float32" or "bfloat16"), on the CPU.
+def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN, target: torch.device | None = None) -> Any:
+    """Load the weights of a local model folder as ``dtype`` ("float32" or "bfloat16").
 
     Args:
         folder: the model's folder.
         dtype: number format of the loaded weights.
         advice: what to do if the weights cannot be used.
+        target: the device to load them to, a file's tensors one by one; None: the CPU.
 
     Raises:
         UserError: a tensor is missing, unexpected, of another shape or not finite, or a file is damaged.
@@ -64,6 +65,7 @@ def load_model(folder: str | Path, dtype: str, advice: str = GET_BASE_AGAIN) -> 
             output_loading_info=True,
             # Wrong shapes then go to the loading information, like missing tensors.
             ignore_mismatched_sizes=True,
+            **({"device_map": {"": target}} if target is not None and target.type != "cpu" else {}),
         )
     check_loaded(info, model, folder, advice)
     check_finite(model.named_parameters(), folder, advice)
@@ -126,8 +128,10 @@ def fill_adapter(adapted: PeftModel, folder: Path) -> None:
         set_peft_model_state_dict(adapted, tensors)
 
 
-def load_start(base_folder: str | Path, start: StartWeights | None, dtype: str) -> Any:
-    """Return the model that an experiment's own weights are put on, on the CPU; the same in training and prediction.
+def load_start(
+    base_folder: str | Path, start: StartWeights | None, dtype: str, target: torch.device | None = None
+) -> Any:
+    """Return the model that an experiment's own weights are put on; the same in training and prediction.
 
     An adapter to start from is added to the base model as its training saw it, in ``dtype``. Each sum is taken in
     float32 and rounded once, one layer after another, so that it needs no more memory than the model.
@@ -136,14 +140,15 @@ def load_start(base_folder: str | Path, start: StartWeights | None, dtype: str) 
         base_folder: the base model's folder.
         start: the trained weights to start from; None for the base model.
         dtype: number format of the weights, "float32" or "bfloat16".
+        target: the device for complete weights, see `load_model`; an adapter to start from is added on the CPU.
 
     Raises:
         UserError: the weights cannot be used, see `load_model` and `load_adapter`.
     """
     if start is None:
-        return load_model(base_folder, dtype)
+        return load_model(base_folder, dtype, target=target)
     if start.mode == "full":
-        return load_model(start.folder, dtype, TRAIN_AGAIN)
+        return load_model(start.folder, dtype, TRAIN_AGAIN, target)
     adapted: Any = load_adapter(load_model(base_folder, dtype), start.folder)
     for layer in [module for module in adapted.modules() if isinstance(module, LoraLayer)]:
         base: Any = layer.get_base_layer()
@@ -234,9 +239,9 @@ def load_for_prediction(
         UserError: the weights cannot be used, see `load_model` and `load_adapter`.
     """
     if mode == "full" and weights_folder:
-        model: nn.Module = load_model(weights_folder, dtype, TRAIN_AGAIN)
+        model: nn.Module = load_model(weights_folder, dtype, TRAIN_AGAIN, device())
     else:
-        model = load_start(base_folder, start, dtype)
+        model = load_start(base_folder, start, dtype, device())
     if mode == "lora" and weights_folder:
         model = load_adapter(model, weights_folder)
     return model.to(device()).eval()

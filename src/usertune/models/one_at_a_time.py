@@ -49,7 +49,9 @@ class OneAtATime:
         dtype: str,
     ) -> None:
         self._folders, self._dtype = folders, dtype
-        self._slot = AdapterSlot(load_start(base_folder, start, dtype).to(device()).eval()) if mode == "lora" else None
+        self._slot = (
+            AdapterSlot(load_start(base_folder, start, dtype, device()).to(device()).eval()) if mode == "lora" else None
+        )
         self._key: str | None = None
         self._model: Any = None
 
@@ -71,7 +73,7 @@ class OneAtATime:
             # Two complete models may not fit into memory.
             gc.collect()
             torch.cuda.empty_cache()
-            self._model = load_model(self._folders[key], self._dtype, TRAIN_AGAIN).to(device()).eval()
+            self._model = load_model(self._folders[key], self._dtype, TRAIN_AGAIN, device()).to(device()).eval()
         else:
             self._model = self._slot.put(self._folders[key])
         self._key = key

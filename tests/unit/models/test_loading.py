@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import Qwen3VLForConditionalGeneration
 
 from tests.support.calls import NO_LIMITS
 from tests.unit.conftest import BASE, LORA
@@ -115,3 +116,17 @@ def test_a_gpu_is_named_as_nvidia_smi_names_it(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid={1: written}[number]))
     assert used_gpus() == ["GPU-5d1fa6e4-90d6-2c1f-9c2b-7b3a1de0a000"]
+
+
+def test_weights_go_straight_to_the_device_that_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = []
+    original = Qwen3VLForConditionalGeneration.from_pretrained
+
+    def from_pretrained(folder: str, **settings: Any) -> Any:
+        maps.append(settings.pop("device_map", None))
+        return original(folder, **settings)
+
+    monkeypatch.setattr(Qwen3VLForConditionalGeneration, "from_pretrained", from_pretrained)
+    load_model(BASE, "float32", target=torch.device("cpu"))
+    load_model(BASE, "float32", target=torch.device("cuda", 1))
+    assert maps == [None, {"": torch.device("cuda", 1)}]
