@@ -153,11 +153,7 @@ def _fine_tune(
     processor = load_processor(run.base_folder, run.recipe.pixels)
     conversations = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
-    before = (
-        None
-        if run.recipe.mode == "lora" or launched_rank(run.processes)
-        else _sample_of_trained(trained, run.recipe.dtype)
-    )
+    before = _sample_of_trained(run, trained)
     trainer, run = _trainer(run, work, trained, conversations, stop, reporting)
     effort = Effort(work, started, _how(run, trainer))
     # Each process has chosen its GPU by now.
@@ -284,9 +280,12 @@ def _how(run: FineTuning, trainer: SparseLossTrainer) -> dict[str, Any]:
     }
 
 
-def _sample_of_trained(model: nn.Module, dtype: str) -> WeightSample:
+def _sample_of_trained(run: FineTuning, model: nn.Module) -> WeightSample | None:
+    """Return a sample of the weights before training, for rank 0; None for adapters, which begin at zero."""
+    if run.recipe.mode == "lora" or launched_rank(run.processes):
+        return None
     trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
-    return WeightSample(trained, getattr(torch, dtype))
+    return WeightSample(trained, getattr(torch, run.recipe.dtype))
 
 
 class _CheckParallel(TrainerCallback):
