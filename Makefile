@@ -75,7 +75,7 @@ bench-peers: setup peers  ## Compare with other trainers and store the results; 
 bench-gpu: setup  ## Measure training and prediction of the true sizes on this machine's GPU and store the results
 	$(BIN)/python benchmarks/gpu.py
 
-peers: .peers/trl/.installed  ## Create the environments of the trainers that usertune is compared with (once)
+peers: .peers/trl/.installed .peers/swift/.installed  ## Create the environments of the trainers that usertune is compared with (once)
 
 .peers/%/.installed: envs/peers/%.txt envs/requirements.txt envs/constraints.txt
 	test -x .peers/$*/bin/python || $(PYTHON) -m venv .peers/$*

@@ -31,17 +31,21 @@ class Comparison:
 
 
 TRL = "TRL's SFTTrainer at its best"
+SWIFT = "ms-swift's SFT at its best"
 REFERENCE = "the reference's way"
 ONE_BY_ONE = "one sample at a time"
 LORA, FULL = "training_speed-{}-lora", "training_speed-{}-full"
 COMPARISONS = (
     Comparison("LoRA, speed", TRL, LORA.format("proportional"), "speed_over_trl", "at least 1.5"),
     Comparison("LoRA, speed", REFERENCE, LORA.format("proportional"), "speed_over_reference", "at least 2"),
+    Comparison("LoRA, speed", SWIFT, LORA.format("proportional"), "speed_over_swift", ""),
     Comparison("LoRA, peak memory", REFERENCE, LORA.format("proportional"), "memory_over_reference", "at most 0.5"),
     Comparison("LoRA, peak memory", TRL, LORA.format("proportional"), "memory_over_trl", ""),
     Comparison("full, speed", TRL, FULL.format("proportional"), "speed_over_trl", "at least 1.4"),
+    Comparison("full, speed", SWIFT, FULL.format("proportional"), "speed_over_swift", ""),
     Comparison("full, speed", REFERENCE, FULL.format("proportional"), "speed_over_reference", ""),
     Comparison("LoRA, speed", TRL, LORA.format("vocabulary"), "speed_over_trl", "at least 5"),
+    Comparison("LoRA, speed", SWIFT, LORA.format("vocabulary"), "speed_over_swift", ""),
     Comparison("LoRA, speed", REFERENCE, LORA.format("vocabulary"), "speed_over_reference", ""),
     Comparison("LoRA, speed", TRL, LORA.format("true-2b"), "speed_over_trl", "at least 1.3"),
     Comparison("LoRA, peak memory", TRL, LORA.format("true-2b"), "memory_over_trl", "at most 0.8"),

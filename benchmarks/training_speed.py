@@ -1,10 +1,10 @@
-"""How fast usertune trains, beside TRL's SFTTrainer and the way of the reference experiment, in one run.
+"""How fast usertune trains, beside TRL, ms-swift and the way of the reference experiment, in one run.
 
 All sides train the same samples in the same order from the same weights, each in a process of its own with two threads,
 in turn, several times over; the losses of all optimizer steps are checked to agree. Timed are all optimizer steps of
-two epochs with the loading of their data; of usertune also what it prepares once the model is loaded. usertune and TRL
-get the fastest of the same list of settings, found by short trials that are stored too. The reference has its own: one
-sample at a time, gradient checkpointing, no workers. TRL needs an environment of its own: make peers
+two epochs with the loading of their data; of usertune also what it prepares once the model is loaded. The
+reference has its own settings: one sample at a time, gradient checkpointing, no workers. The others get the fastest of
+the same list, found by short trials that are stored too. TRL and ms-swift need environments of their own: make peers
 
     python benchmarks/training_speed.py
     python benchmarks/training_speed.py --shape true-2b --reference 0
@@ -177,7 +177,7 @@ def sides_of(arguments: argparse.Namespace) -> tuple[dict[str, Side], dict[str, 
         if python := peer_python(name):
             sides[name] = Side(f"{name}_training.py", python)
         else:
-            skipped[name] = f"not installed; make .peers/{name}/.installed"
+            skipped[name] = "not installed; make peers"
     if arguments.reference:
         sides["reference"] = Side("reference_training.py", sys.executable, REFERENCE)
     else:
@@ -309,6 +309,7 @@ def found(side: Side, rates: Sequence[float]) -> dict[str, Any]:
         "processor_seconds_per_sample": common.spread(
             [result["processor_seconds_per_sample"] for result in side.rounds]
         ),
+        "preparation_seconds": common.spread([result["preparation_seconds"] for result in side.rounds]),
         "peak_mb": common.spread([result["peak_bytes"] / 1e6 for result in side.rounds]),
         "before_mb": common.spread([result["before_bytes"] / 1e6 for result in side.rounds]),
         "versions": side.versions,

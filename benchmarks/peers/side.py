@@ -33,7 +33,7 @@ class Timed(TrainerCallback):
     def __init__(self) -> None:
         self.started: float | None = None
         self.before = 0
-        self.ended = 0.0
+        self.began = self.ended = 0.0
         self.processor = self.until = 0.0
 
     def start(self) -> None:
@@ -46,6 +46,7 @@ class Timed(TrainerCallback):
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Start the clock."""
         self.start()
+        self.began = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Note when the last step ended."""
@@ -64,6 +65,8 @@ class Timed(TrainerCallback):
         return {
             "seconds": seconds,
             "samples_per_second": samples / seconds,
+            # The part of the seconds before the first step.
+            "preparation_seconds": self.began - self.started,
             # Of this process; on a busy machine, they say more than seconds. Workers' are not counted.
             "processor_seconds_per_sample": (self.until - self.processor) / samples,
             "before_bytes": self.before,
@@ -146,6 +149,8 @@ def trainer_arguments(job: dict[str, Any], settings: dict[str, Any]) -> dict[str
         "warmup_steps": 0,
         "weight_decay": 0.01,
         "max_grad_norm": 1.0,
+        # Some trainers have other defaults.
+        "adam_beta2": 0.999,
         "bf16": job["dtype"] == "bfloat16",
         "use_cpu": job["device"] == "cpu",
         "logging_steps": 1,

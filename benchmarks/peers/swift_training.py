@@ -22,6 +22,11 @@ def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     timed = Timed()
 
     class Watched(SwiftSft):  # type: ignore[misc]
+        def _prepare_template(self) -> None:
+            super()._prepare_template()
+            # It has the id of the real tokenizer, also where the model has another one.
+            self.template.image_token_id = self.model.config.image_token_id
+
         def train(self, trainer: Any) -> Any:
             trainer.add_callback(timed)
             return super().train(trainer)
