@@ -266,13 +266,13 @@ class LogHandler(LogHandlerBase):
         self._print_first_results(job)
 
     def _print_first_results(self, job: Job) -> None:
-        if not job.scores or self._study is None or self._quiet & {"progress", "all"}:
+        if job.scored is None or self._study is None or self._quiet & {"progress", "all"}:
             return
         if self._first_results is None:
             from usertune.monitoring.first_results import FirstResults
 
             self._first_results = FirstResults(*self._study)
-        self._print(self._first_results.after(job.wildcards["experiment"]))
+        self._print(self._first_results.after(job.scored))
 
     def _fail(self, record: Any) -> None:
         from usertune.monitoring.run_lines import failed_lines

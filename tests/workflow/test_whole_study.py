@@ -136,6 +136,7 @@ def test_one_file_is_a_target(finished: Workplace) -> None:
     assert "[?25l" not in output, "the cursor is never hidden"
     assert "answers parsed, click accuracy" not in output, "what jobs say is in their logs"
     without_colours = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    assert re.search(r"\nlora: click accuracy \(%\) \d+\.\d, the mean of 2 test users\r\n", without_colours)
     assert re.search(r"vanilla .*\r\nlora .*\r\nfull .*\r\n", without_colours)
     assert output.endswith("Report: results/report.html\r\n")
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from usertune.monitoring.jobs import JobRecord, Jobs, read_record
-from usertune.pipeline.layout import step_of_rule
+from usertune.pipeline.layout import experiment_of_rule, step_of_rule
 from usertune.pipeline.steps import GPU_STEPS, SCORE
 from usertune.runtime.job_log import Entry, LogReader, read_log
 from usertune.runtime.job_record import record_file
@@ -73,9 +73,9 @@ class Job:
         return step_of_rule(self.rule)
 
     @property
-    def scores(self) -> bool:
-        """Whether it scores an experiment's answers."""
-        return self.step == SCORE.name
+    def scored(self) -> str | None:
+        """The experiment of which it scores answers; None for other jobs."""
+        return experiment_of_rule(self.rule) if self.step == SCORE.name else None
 
     def new_messages(self) -> list[Entry]:
         """Return what was written to its logs since the last call."""

@@ -174,6 +174,11 @@ def step_of_rule(rule: str) -> str:
     return rule.partition(" ")[0].partition("-users-")[0]
 
 
+def experiment_of_rule(rule: str) -> str | None:
+    """Return the experiment that the rule of a batch of users names; None if it names none."""
+    return rule.partition(" users ")[0].partition(" ")[2] or None
+
+
 def job_of(study: Study, result: Result) -> tuple[str, dict[str, str]]:
     """Return the rule and the wildcards of the job that makes a result."""
     if result.step == steps.TRAIN_FOLDS.name and result.experiment is not None:

@@ -243,9 +243,10 @@ def test_an_experiment_whose_users_are_scored(complete: SyntheticStudy, monkeypa
     monkeypatch.delattr(own, "_print_first_results")
     own.follow(complete.study, complete.recipes)
     name, *_ = complete.study.experiments
-    jobs: list[logging.LogRecord] = [record(msg="", event="run_info", stats={"score users 1-2": 1, "total": 1})]
-    common = {"rule_name": "score users 1-2", "local": True, "shellcmd": "python", "log": [], "rule_msg": "Scoring"}
-    jobs.append(record(msg="", event="job_info", jobid=1, created=0.0, wildcards={"experiment": name}, **common))
+    rule = f"score {name} users 1-2"
+    jobs: list[logging.LogRecord] = [record(msg="", event="run_info", stats={rule: 1, "total": 1})]
+    common = {"rule_name": rule, "local": True, "shellcmd": "python", "log": [], "rule_msg": "Scoring"}
+    jobs.append(record(msg="", event="job_info", jobid=1, created=0.0, wildcards={}, **common))
     jobs.append(record(msg="", event="job_finished", job_id=1, created=1.0))
     play(own, *jobs)
     lines = stream.getvalue().splitlines()
