@@ -173,7 +173,7 @@ def _count_samples(freshness: Freshness, result: Result, again: set[str], explan
     for path in result.inputs["samples"]:
         manifest = freshness.inspect(path)[0]
         if manifest is None:
-            explanation.unknown += freshness.raw_data.reader.count(freshness.results[path].users[0])
+            explanation.unknown += freshness.raw_data.count(freshness.results[path].users[0])
             continue
         if again.intersection((path, *model)):
             explanation.unknown += manifest["samples"]

@@ -26,6 +26,7 @@ class RawData:
         self.reader = get_reader(study.dataset.format, self.root, study.dataset.options)
         self._watch_images = study.dataset.watch_images
         self._states: dict[str, str] = {}
+        self._counts: dict[str, int] = {}
         self._folders: dict[Path, dict[str, tuple[int, int]]] = {}
 
     def state(self, user: str) -> str:
@@ -33,6 +34,12 @@ class RawData:
         if user not in self._states:
             self._states[user] = digest(self._state(user))
         return self._states[user]
+
+    def count(self, user: str) -> int:
+        """Return how many raw samples a user has, with bad ones; each user is counted once."""
+        if user not in self._counts:
+            self._counts[user] = self.reader.count(user)
+        return self._counts[user]
 
     def image_stats(self, user: str) -> list[tuple[str, int, int]]:
         """Return the sorted (path, size in bytes, modification time in ns) of the images of a user's samples.
