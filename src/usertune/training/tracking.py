@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from usertune.core.hashing import digest
 from usertune.core.recipe import Settings
 
 # The trackers of the Trainer's `report_to` -> packages, one of which each needs.
@@ -83,7 +84,8 @@ def environment_of(tracking: Tracking, work: Path | None = None) -> dict[str, st
     found["TENSORBOARD_LOGGING_DIR"] = f"{base}/{tracking.run}{own}"
     known = work / MLFLOW_RUN if work is not None else None
     found["MLFLOW_RUN_ID"] = known.read_text(encoding="utf-8") if known is not None and known.exists() else None
-    found["WANDB_RUN_ID"] = work.name if work is not None else None
+    # Of the name too: experiments with the same settings have the same fingerprint.
+    found["WANDB_RUN_ID"] = digest([tracking.run, work.name])[:16] if work is not None else None
     found["WANDB_RESUME"] = "allow" if work is not None else None
     return found
 
