@@ -153,7 +153,8 @@ def _programs(study: Study) -> Iterable[tuple[str, list[str]]]:
         "training-manifests": given("trainings.txt", of_step[steps.TRAIN.name]),
         "predictions": given("predictions.txt", of_step[steps.PREDICT.name]),
         "samples": given("samples.txt", [study.samples_of(user) for user in study.users]),
-        "data": root / "data", "dataset-root": study.dataset, "cost-figures": root / steps.FIGURE.folder, "out": root / "report.html",
+        "data": root / "data", "dataset-root": study.dataset, "out": root / "report.html",
+        "cost-figures": root / steps.FIGURE.folder,
         "study-copy": root / "study.yaml", "provenance": root / "provenance.json", "manifest": root / reported,
     })  # fmt: skip
 
