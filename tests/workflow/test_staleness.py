@@ -103,7 +103,7 @@ def test_settings_that_change_no_result(finished: Workplace) -> None:
 def test_users_in_other_groups_need_no_gpu_job(finished: Workplace) -> None:
     finished.replace("  users_per_job: 2", "  users_per_job: 1")
     plan = finished.run("--dry-run", "--executor", "slurm", "--jobs", "2")
-    started = set(re.findall(r"^(\w+)(?: users \S+)? +\d+$", plan, re.MULTILINE))
+    started = set(re.findall(r"^(\w+)(?: \w+)?(?: users \S+)? +\d+$", plan, re.MULTILINE))
     assert started == {"predict_from_store", "score", "compare", "figure", "audit", "report", "all", "total"}
     work = run(finished)
     assert (work.trained, work.generated, work.scored) == (set(), {}, set())
