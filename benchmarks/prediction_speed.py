@@ -30,9 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import common
 import shapes
 
-BATCH_SIZES = {"proportional": (2, 4, 8), "vocabulary": (2, 4, 8), "demo": (16, 32, 64)}
-SAMPLES = {"proportional": 8, "vocabulary": 8, "demo": 96}
-DEMO_USERS = ("1", "2")
+BATCH_SIZES = {"proportional": (2, 4, 8), "vocabulary": (2, 4, 8), "demo": (32, 64, 128)}
+SAMPLES = {"proportional": 8, "vocabulary": 8, "demo": 128}
+DEMO_USERS = ("1", "2", "3")
 
 
 @dataclass(frozen=True)
