@@ -17,6 +17,8 @@ from usertune.demo.dataset import Counts
 
 FULL = "results/checkpoints/full/manifest.json"
 VANILLA = "results/predictions/vanilla/users_1-2.json"
+# The local profile. On this machine, jobs of a small model would have one thread, and other last digits.
+WITH_THREADS_OF_THE_CLUSTER = (*LOCAL_PROFILE, "--set-threads", "train=8", "predict=8")
 SLURM_PROFILE = (
     "--profile", str(REPOSITORY / "profiles/slurm"),
     # So that tests do not wait for polls of the queue, nor for files of a file system that is not shared.
@@ -60,8 +62,8 @@ class ClusterWorkplace(Workplace):
 def on_cluster(workplace: Workplace, cluster: Cluster) -> ClusterWorkplace:
     """Return a study that runs on the cluster."""
     workplace = ClusterWorkplace(workplace.folder)
-    # One thread, for the same sums everywhere. The GPUs are SLURM's to choose.
-    workplace.environment = {**cluster.environment, "OMP_NUM_THREADS": "1"}
+    # The GPUs are SLURM's to choose.
+    workplace.environment = dict(cluster.environment)
     workplace.options = SLURM_PROFILE
     return workplace
 
@@ -105,8 +107,7 @@ class Undisturbed:
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """The results of `long_study` with the local profile."""
     workplace = long_study(tmp_path_factory.mktemp("undisturbed") / "study")
-    workplace.options = LOCAL_PROFILE
-    workplace.environment["OMP_NUM_THREADS"] = "1"
+    workplace.options = WITH_THREADS_OF_THE_CLUSTER
     workplace.run(FULL, VANILLA, timeout=400)
     return Undisturbed(
         workplace.json("checkpoints/full/manifest.json"), list(workplace.predictions("vanilla")["predictions"])

@@ -137,7 +137,7 @@ def test_all_jobs_of_a_study_are_ended_by_one_command(
 def test_snakemake_itself_as_a_job(cluster: Cluster, long_workplace: Workplace, undisturbed: Undisturbed) -> None:
     command = long_workplace.command(FULL)
     script = long_workplace.folder / "head.sh"
-    script.write_text(f"#!/bin/sh\nexport OMP_NUM_THREADS=1\nexec {shlex.join(command)}\n")
+    script.write_text(f"#!/bin/sh\nexec {shlex.join(command)}\n")
     said = long_workplace.folder / "head.txt"
     where = ("--cpus-per-task=2", "--mem=4G", f"--output={said}", f"--chdir={long_workplace.folder}")
     cluster.command("sbatch", *where, str(script))

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.slurm.conftest import on_cluster
+from tests.slurm.conftest import WITH_THREADS_OF_THE_CLUSTER, on_cluster
 from tests.support.benchmarks import benchmark_module
 from tests.support.slurm_cluster import Cluster
-from tests.support.workplace import EXPERIMENTS, LOCAL_PROFILE, TRAINED, Workplace, kill_group, new_workplace
+from tests.support.workplace import EXPERIMENTS, TRAINED, Workplace, kill_group, new_workplace
 from usertune.cluster.job_names import JOURNAL
 from usertune.demo.dataset import Counts
 
@@ -26,7 +26,7 @@ def both(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> tuple[Wo
     folder = tmp_path_factory.mktemp("cluster-study")
     workplace = new_workplace(folder / "study", Counts(train=5, validation=4, test=5), USERS)
     workplace.replace("  test: 1-2", "  test: 1-4")
-    local = Workplace(folder / "local", options=LOCAL_PROFILE, environment={"OMP_NUM_THREADS": "1"})
+    local = Workplace(folder / "local", options=WITH_THREADS_OF_THE_CLUSTER)
     local.folder.mkdir()
     local.study.write_text(workplace.study.read_text().replace("root: data", f"root: {workplace.data}"))
     workplace = on_cluster(workplace, cluster)
