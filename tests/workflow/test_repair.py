@@ -14,6 +14,7 @@ import pytest
 from tests.support.work import NOTHING, audit, run
 from tests.support.workplace import EXPERIMENTS, Workplace
 from usertune.evaluation.table_names import COST
+from usertune.pipeline.steps import OF_COSTS
 
 pytestmark = pytest.mark.workflow
 
@@ -54,7 +55,8 @@ def _stable_results(workplace: Workplace) -> dict[str, bytes]:
     """Return what is the same however often it is made: all but notes on how it was made, and costs."""
     kept = [path for path in workplace.results.glob("tables/*.csv") if path.name != COST]
     kept += [*workplace.results.glob("scores/*/*.csv")]
-    kept += [*workplace.results.glob("data/*.jsonl"), *workplace.results.glob("figures/*.svg")]
+    kept += [path for path in workplace.results.glob("figures/*.svg") if not path.name.startswith(OF_COSTS)]
+    kept += [*workplace.results.glob("data/*.jsonl")]
     found = {str(path.relative_to(workplace.results)): path.read_bytes() for path in kept}
     for experiment in EXPERIMENTS:
         found[experiment] = json.dumps(workplace.predictions(experiment)["predictions"]).encode()
