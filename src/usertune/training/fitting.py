@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import nn
 
+from usertune.core.errors import UserError
 from usertune.core.files import read_json, write_json
 from usertune.models.loading import device
 from usertune.runtime.memory import free_memory
@@ -67,13 +68,25 @@ def fitted(
     if run.processes.world_size > 1:
         # Each process would choose for itself, and a sharded model cannot be called alone.
         found = {"micro_batch_size": 1, "gradient_checkpointing": True}
-    elif (work / FILE).exists():
-        found = {key: read_json(work / FILE)[key] for key in ("micro_batch_size", "gradient_checkpointing")}
+    elif remembered := _remembered(work, run.training.batch_size):
+        found = remembered
     else:
         found = _choose(run, partial(_probe, run, model.to(device()), dropout, batch_of))
         write_json(work / FILE, found)
     asked = {key: value for key, value in execution if key in found and value != "auto"}
     return execution.model_copy(update={**found, **asked})
+
+
+def _remembered(work: Path, batch_size: int) -> dict[str, Any] | None:
+    """Return the choice of an earlier attempt; None if there is none, or a damaged one."""
+    try:
+        note = read_json(work / FILE)
+    except (OSError, UserError):
+        return None
+    size, checkpointing = note.get("micro_batch_size"), note.get("gradient_checkpointing")
+    if type(size) is not int or type(checkpointing) is not bool or size < 1 or batch_size % size:
+        return None
+    return {"micro_batch_size": size, "gradient_checkpointing": checkpointing}
 
 
 def _probe(

@@ -74,6 +74,9 @@ def test_what_fits_is_chosen_and_remembered(
     # As it began, whatever is free now.
     monkeypatch.setattr(fitting, "_free", lambda: PLENTY)
     assert measure(_auto(run), work)["micro_batch_size"] == 1
+    for damaged in ("", "[]", "{}", '{"micro_batch_size": 5, "gradient_checkpointing": true}'):
+        (work / "work" / fitting.FILE).write_text(damaged)
+        assert measure(_auto(run), work)["micro_batch_size"] == 12, damaged
 
 
 def test_numbers_of_the_study_stay_and_several_processes_are_not_probed(
