@@ -45,6 +45,8 @@ def _one_load(workplace: Workplace, *experiments: str) -> bool:
 @pytest.mark.timeout(1500)
 def test_a_sweep_from_its_group_as_a_target_to_a_further_value_and_other_comparisons(workplace: Workplace) -> None:
     _with_sweep(workplace)
+    # One prediction at a time, so that one can answer for others.
+    workplace.options = (*workplace.options, "--set-threads", "predict=2")
     # The group alone: its experiments as far as their scores.
     work = run(workplace, "runs")
     assert (work.trained, work.scored, work.compared) == (set(RUNS), _scored(*RUNS), False)
