@@ -8,7 +8,6 @@ from pathlib import Path
 
 from usertune.evaluation.recipe import ComparisonDesign
 from usertune.reporting.figures.catalogue import FIGURES
-from usertune.reporting.figures.sheet import Sources, subject_of, write_figure
 from usertune.reporting.recipe import FigureRecipe, ReportRecipe
 
 
@@ -33,6 +32,9 @@ def draw_costs(recipe: ReportRecipe, tables: Path, folder: Path) -> Iterator[Dra
     Raises:
         UserError: a table is missing or malformed.
     """
+    # Imported here: the program's --help needs no matplotlib.
+    from usertune.reporting.figures.sheet import Sources, subject_of, write_figure
+
     design = {key: getattr(recipe, key) for key in ComparisonDesign.model_fields}
     for name, colours in recipe.cost_figures.items():
         subject = subject_of(FigureRecipe(**{**design, "name": name, "colours": colours}), Sources(tables, {}))
