@@ -151,7 +151,8 @@ class StandInTrainer:
         write_text(log_file, "step,epoch,split,loss,learning_rate\n" + "".join(train) + "30,1,validation,0.5,\n")
         loss = 0.5 + 0.1 * abs(math.log10(run.recipe.training.learning_rate / LEARNING_RATES[run.recipe.mode]))
         measured = {**MEASURED, "final_validation_loss": loss + 0.001 * run.recipe.training.seed}
-        return {**measured, "micro_batch_size": run.execution.micro_batch_size, "device": "cpu"}
+        asked = run.execution.micro_batch_size
+        return {**measured, "micro_batch_size": 1 if asked == "auto" else asked, "device": "cpu"}
 
 
 @contextmanager
@@ -481,5 +482,5 @@ class SyntheticStudy:
         )
         report, copy, provenance = (self.root / name for name in ("report.html", "study.yaml", "provenance.json"))
         outputs = ReportOutputs(report, copy, provenance, self.root / "figures", out)
-        with nullcontext() if self.draws else patch("usertune.reporting.cost_figures.write_figure", write_stand_in):
+        with nullcontext() if self.draws else patch("usertune.reporting.figures.sheet.write_figure", write_stand_in):
             make_report(ReportRecipe.model_validate(recipe), files, outputs)

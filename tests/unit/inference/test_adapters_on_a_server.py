@@ -200,8 +200,8 @@ def test_exchanged_adapters_are_seen_by_comparing_with_this_process(
 def test_another_base_model_is_refused(
     prepared: Prepared, folders: dict[str, Path], start: Callable[..., ChatServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(folder: Any, *rest: Any) -> Any:
-        model = load_model(folder, *rest)
+    def load(folder: Any, *rest: Any, **settings: Any) -> Any:
+        model = load_model(folder, *rest, **settings)
         with torch.no_grad():
             model.model.language_model.layers[0].mlp.down_proj.weight.mul_(1.5)
         return model
