@@ -31,6 +31,8 @@ TINY_SCREENSHOT = (128, 256)
 TRAINED_TOKENS = 40
 # Of random weights, about one over the root of the width: with much smaller ones, all images have the same answer.
 _SPREAD = 0.09
+# Factor of the rows of the embedding that no answer has.
+SMALL = 0.01
 # As in the 2B: heads of 128 in the language model, of 64 in the vision tower.
 _PROPORTIONAL: dict[str, Any] = {
     "text_config": {
@@ -132,8 +134,9 @@ def config_of(differences: Mapping[str, Any]) -> dict[str, Any]:
 def make_base(folder: Path, shape: Shape, dtype: str = "float32") -> None:
     """Write a base model of a shape, with random weights of seed 0.
 
-    Its greedy answers are plain text that never ends: rows of the embedding are zero for control tokens, and for those
-    that the tokenizer does not have.
+    Its greedy answers are plain text that never ends: rows of the embedding are small for control tokens, and for those
+    that the tokenizer does not have. Not zero: a zero at the first position stays zero in all layers, and each norm
+    multiplies its gradient by a thousand.
 
     Raises:
         OSError: the real tokenizer is needed, and npm is not there.
@@ -156,8 +159,8 @@ def make_base(folder: Path, shape: Shape, dtype: str = "float32") -> None:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for table in (model.get_input_embeddings(), model.get_output_embeddings()):
         rows = table.weight.detach()
-        rows[len(tokenizer) :] = 0
-        rows[list(tokenizer.added_tokens_decoder)] = 0
+        rows[len(tokenizer) :] *= SMALL
+        rows[list(tokenizer.added_tokens_decoder)] *= SMALL
     model.save_pretrained(folder)
 
 
