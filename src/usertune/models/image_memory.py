@@ -48,14 +48,14 @@ class ImageMemory:
     Args:
         family: family of the model.
         model: the model, with or without adapters.
-        most_bytes: most bytes to keep; None: a quarter of the free memory.
+        most_bytes: most bytes to keep.
         features: whether to keep what the vision tower computes, which must be the same every time: it is not trained,
             and this process calls it alone. Releases of transformers that cannot take features get patches.
     """
 
-    def __init__(self, family: Family, model: nn.Module, most_bytes: int | None, features: bool) -> None:
+    def __init__(self, family: Family, model: nn.Module, most_bytes: int, features: bool) -> None:
         self.family = family
-        self.most_bytes = int(AUTO_SHARE * free_memory()) if most_bytes is None else most_bytes
+        self.most_bytes = most_bytes
         self.features = features and takes_features(model)
         self.grids: dict[str, Grid] = {}
         """The images that are kept, which need not be opened again."""
@@ -130,6 +130,11 @@ class ImageMemory:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+
+def auto_bytes() -> int:
+    """Return the most bytes to keep if a study names none."""
+    return int(AUTO_SHARE * free_memory())
 
 
 def takes_features(model: nn.Module) -> bool:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from usertune.models.family import Family
-from usertune.models.image_memory import AUTO_SHARE, ImageMemory
+from usertune.models.image_memory import ImageMemory, auto_bytes
 from usertune.models.recipe import FreezeSettings
-from usertune.runtime.memory import free_memory
 from usertune.training.schedule import optimizer_steps
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def image_memory(run: FineTuning, model: nn.Module, family: Family) -> ImageMemo
         return None
     if run.reused is not None and run.reused.images is not None:
         return run.reused.images
-    most = AUTO_SHARE * free_memory() if asked == "auto" else asked * 2**30
+    most = auto_bytes() if asked == "auto" else asked * 2**30
     weights = run.recipe.weights
     is_frozen = not isinstance(weights, FreezeSettings) or (weights.vision and weights.merger)
     memory = ImageMemory(family, model, int(most / processes.nproc_per_node), is_frozen and processes.world_size == 1)

@@ -12,7 +12,7 @@ import torch
 from tests.support.calls import NO_LIMITS
 from tests.support.fine_tuning import fine_tuning, losses_of, same_weights, train_and_read
 from tests.unit.conftest import BASE, Prepared
-from usertune.models import conversation
+from usertune.models import conversation, image_memory
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
 from usertune.models.image_memory import IMAGES, ImageMemory
@@ -88,7 +88,7 @@ def test_a_trained_vision_tower_gets_patches_and_changes_no_bit(
 
 
 def test_what_is_kept_depends_on_the_training(prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_images, "free_memory", lambda: 8 << 30)
+    monkeypatch.setattr(image_memory, "free_memory", lambda: 8 << 30)
     model, family = load_model(BASE, "float32"), family_of(BASE)
 
     def memory(run: FineTuning) -> ImageMemory | None:

@@ -29,7 +29,7 @@ from usertune.inference.questions import Question
 from usertune.models.chat_template import THINKING_BEGINS
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
-from usertune.models.image_memory import Grid, ImageMemory
+from usertune.models.image_memory import Grid, ImageMemory, auto_bytes
 from usertune.models.loading import device, device_name, load_for_prediction, load_processor, used_gpus
 from usertune.models.one_at_a_time import OneAtATime
 from usertune.runtime.energy import EnergyMeter
@@ -238,7 +238,7 @@ class TransformersEngine:
             family = self.conversations.family
             adapted = (name for name, _ in self.model.named_parameters() if "lora_" in name)
             is_shared = not any(family.vision_part(name) for name in adapted)
-            self.images = ImageMemory(family, self.model, None, features=is_shared)
+            self.images = ImageMemory(family, self.model, auto_bytes(), features=is_shared)
         return self.images
 
     def _batch(
