@@ -1,13 +1,15 @@
-"""The tiny real base model, and small prepared data, for the tests of training and prediction."""
+"""The tiny real base model, and small prepared data, for the tests of training and prediction; a clean process."""
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from usertune.demo.dataset import Counts, make_dataset
 from usertune.models.base_model import describe_base_model
 from usertune.models.recipe import BaseModelRecipe
 from usertune.runtime.cpu_threads import limit_spinning
+from usertune.runtime.signals import obeyed_signals
 
 # Before torch is imported. The model is tiny: threads cost more than they give, above all on cores that are shared.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -136,6 +139,18 @@ class Prepared:
             "batch_size": batch_size,
             "gpus": 0,
         }
+
+
+@pytest.fixture(autouse=True)
+def _restored_process() -> Iterator[None]:
+    """A command run in the process of the tests changes its logging and its signals."""
+    logger = logging.getLogger("usertune")
+    before = (logger.handlers, logger.level, logger.propagate, logging.raiseExceptions)
+    handlers = {number: signal.getsignal(number) for number in obeyed_signals()}
+    yield
+    logger.handlers, logger.level, logger.propagate, logging.raiseExceptions = before
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

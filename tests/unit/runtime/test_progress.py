@@ -207,8 +207,6 @@ def test_progress_is_said_every_few_seconds(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(progress_module.time, "monotonic", lambda: now)
-    # Programs switch this off, and caplog needs it.
-    monkeypatch.setattr(logging.getLogger("usertune"), "propagate", True)
     caplog.set_level(logging.INFO, "usertune")
     with job_record.kept(log):
         progress = Progress(20, "samples", done=4)
