@@ -44,7 +44,8 @@ def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torc
         model: a Qwen3-VL model, with or without adapters.
         batch: as from `Collator.training_batch`.
     """
-    inputs = {key: value for key, value in batch.items() if key not in ("labels", NUMBERS)}
+    # Padding is on the right, where causal attention never looks; with a mask, attention computes all pairs of tokens.
+    inputs = {key: value for key, value in batch.items() if key not in ("labels", "attention_mask", NUMBERS)}
     # The logits at position t predict the token at t + 1.
     next_labels = batch["labels"][:, 1:]
     positions = (next_labels != IGNORED_LABEL).any(dim=0).nonzero().squeeze(1)

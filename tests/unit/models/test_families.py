@@ -212,6 +212,7 @@ def test_the_loss_of_a_training_step_is_that_of_transformers(base: Path, prepare
     conversations, samples = _conversations(base), prepared.samples("11")
     pairs = [(sample, conversations.conversation(sample)) for sample in samples]
     batch = Collator(conversations, prepared.root).training_batch(pairs)
+    assert (batch["attention_mask"] == 0).any(), "some samples are padded"
     model = load_model(base, "float32").eval()
     with torch.no_grad():
         expected = float(model(**batch).loss)
