@@ -17,7 +17,7 @@ from usertune.inference.effect import PROBES, answer_log_probabilities
 from usertune.inference.engine import EngineSettings
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
-from usertune.models.loading import device, load_for_prediction, load_processor
+from usertune.models.loading import load_for_prediction, load_processor, on_device
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +48,7 @@ def merge_adapter(settings: EngineSettings, samples: Sequence[Sample], folder: P
     processor = load_processor(settings.base_folder, settings.pixels)
     conversations = ConversationTokenizer(processor, family_of(settings.base_folder), settings.thinking)
     collator = Collator(conversations, settings.dataset_root)
-    batches = [
-        {
-            key: value.to(device())
-            for key, value in collator.training_batch([(sample, conversations.conversation(sample))]).items()
-        }
-        for sample in samples[:PROBES]
-    ]
+    batches = [on_device(collator.single(sample)) for sample in samples[:PROBES]]
     model: Any = load_for_prediction(settings.base_folder, "lora", settings.weights_folder, settings.dtype)
     before = [answer_log_probabilities(model, batch) for batch in batches]
     model.merge_and_unload(safe_merge=True).save_pretrained(str(folder))

@@ -185,6 +185,10 @@ class Collator:
         batch["labels"] = batch["input_ids"].masked_fill(answers == 0, IGNORED_LABEL)
         return batch
 
+    def single(self, sample: Sample) -> dict[str, Any]:
+        """Return the `training_batch` of one sample."""
+        return self.training_batch([(sample, self.conversations.conversation(sample))])
+
     def prompt_batch(
         self, samples: Sequence[Sample], prompts: Sequence[list[int]], kept: Mapping[str, Grid] | None = None
     ) -> dict[str, Any]:

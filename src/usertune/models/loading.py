@@ -252,6 +252,11 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+def on_device(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a batch with its tensors on `device`, and all else as it is."""
+    return {key: value.to(device()) if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
+
+
 def device_name() -> str:
     """Return the model of the visible GPU, or "cpu"."""
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"

@@ -18,7 +18,7 @@ from torch import nn
 
 from usertune.core.errors import UserError
 from usertune.core.files import read_json, write_json
-from usertune.models.loading import device
+from usertune.models.loading import device, on_device
 from usertune.runtime.memory import free_memory
 from usertune.training.batches import NUMBERS
 from usertune.training.recipe import Execution
@@ -92,7 +92,7 @@ def _remembered(work: Path, batch_size: int) -> dict[str, Any] | None:
 def _probe(
     run: FineTuning, model: nn.Module, dropout: Draw, batch_of: Callable[[int], Mapping[str, Any]], count: int
 ) -> Needs:
-    batch = {key: value.to(device()) for key, value in batch_of(count).items()}
+    batch = on_device(batch_of(count))
     length = batch["input_ids"].shape[1]
     dropout.begin(batch[NUMBERS], length, 0)
     model.train()

@@ -30,7 +30,7 @@ from usertune.models.chat_template import THINKING_BEGINS
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
 from usertune.models.image_memory import Grid, ImageMemory, auto_bytes
-from usertune.models.loading import device, device_name, load_for_prediction, load_processor, used_gpus
+from usertune.models.loading import device_name, load_for_prediction, load_processor, on_device, used_gpus
 from usertune.models.one_at_a_time import OneAtATime
 from usertune.runtime.energy import EnergyMeter
 from usertune.runtime.memory import lack_named, ran_out
@@ -157,8 +157,7 @@ class TransformersEngine:
         return self.settings.mode == "lora" and self.models is None and self.settings.dtype == "float32"
 
     def _probe(self, sample: Sample) -> dict[str, torch.Tensor]:
-        batch = self.collator.training_batch([(sample, self.conversations.conversation(sample))])
-        return {key: value.to(device()) for key, value in batch.items()}
+        return on_device(self.collator.single(sample))
 
     def _end_ids(self) -> list[int]:
         """Return the tokens that end an answer: those of the base model, and the end of turn used in training."""
@@ -250,11 +249,7 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _answer_batch(self, prepared: Batch, images: ImageMemory) -> list[Prediction]:
-        inputs = {
-            key: value.to(device()) if isinstance(value, torch.Tensor) else value
-            for key, value in prepared.inputs.items()
-        }
-        batch = images.complete(self.model, inputs, self.keeps_images)
+        batch = images.complete(self.model, on_device(prepared.inputs), self.keeps_images)
         output = self.model.generate(
             **batch,
             **GREEDY,

@@ -21,7 +21,7 @@ from usertune.inference.server.adapters import WEIGHTS
 from usertune.inference.server.canary import BOUNDS, Canary, Scored
 from usertune.models.conversation import IGNORED_LABEL, Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
-from usertune.models.loading import device, load_processor
+from usertune.models.loading import load_processor, on_device
 from usertune.models.one_at_a_time import OneAtATime
 
 logger = logging.getLogger(__name__)
@@ -99,8 +99,7 @@ class Reference:
             )
 
     def _batch(self, sample: Sample) -> dict[str, torch.Tensor]:
-        batch = self._collator.training_batch([(sample, self._conversations.conversation(sample))])
-        return {key: value.to(device()) for key, value in batch.items()}
+        return on_device(self._collator.single(sample))
 
     def _distance(
         self,
@@ -138,7 +137,7 @@ class Reference:
     @torch.inference_mode()
     def _answer(self, model: Any, sample: Sample) -> str:
         prompt = self._conversations.prompt(sample)
-        batch = {key: value.to(device()) for key, value in self._collator.prompt_batch([sample], [prompt]).items()}
+        batch = on_device(self._collator.prompt_batch([sample], [prompt]))
         tokenizer = self._conversations.tokenizer
         output = model.generate(
             **batch,
