@@ -90,7 +90,10 @@ class Guarded(TrainerCallback):
 
 
 def _end_runs(tracking: Tracking) -> None:
-    """End runs that the Trainer leaves open, so that the next training of this process has its own."""
-    for name, end in (("wandb", "finish"), ("mlflow", "end_run")):
+    """End runs that the Trainer leaves open, so that the next training of this process has its own.
+
+    W&B reads the environment, and with it the identity of the run, once until its ``teardown``.
+    """
+    for name, end in (("wandb", "finish"), ("wandb", "teardown"), ("mlflow", "end_run")):
         if name in tracking.trackers:
             getattr(import_module(name), end)()

@@ -43,9 +43,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "trackers"
 
 
-def reported(run: FineTuning, folder: Path, *trackers: str) -> FineTuning:
-    tracking = Tracking(trackers=trackers, project="mine", run="lora", folder=folder)
-    return replace(run, execution=run.execution.model_copy(update={"tracking": tracking}))
+def reported(training: FineTuning, folder: Path, *trackers: str, run: str = "lora") -> FineTuning:
+    tracking = Tracking(trackers=trackers, project="mine", run=run, folder=folder)
+    return replace(training, execution=training.execution.model_copy(update={"tracking": tracking}))
 
 
 def events(folder: Path) -> Iterator[tuple[str, int, float]]:
@@ -125,6 +125,17 @@ def test_losses_of_all_attempts_are_one_run_and_the_training_is_the_same(
     assert summary.data.params["test_users"] == "2"
     shown_values = {name: value for name, _, value in events(folder / "tensorboard/summary of mine")}
     assert {name: shown_values[name] for name in expected_values} == expected_values
+
+
+def test_trainings_of_one_process_are_runs_of_their_own_at_wandb(
+    prepared: Prepared, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for fold in ("1", "2"):
+        train_and_read(reported(fine_tuning(prepared, epochs=1), folder, "wandb", run=fold), tmp_path / fold)
+    identities = [path.stem for path in folder.rglob("*.wandb")]
+    assert len(set(identities)) == len(identities) == 2
 
 
 def test_a_tracker_that_stops_answering_does_not_end_the_training(
