@@ -20,7 +20,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from PIL import Image
+
 from usertune.core.files import write_json
+from usertune.core.hashing import digest_file
 from usertune.data.prepare import prepare_user
 from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Sample, read_user
@@ -145,6 +148,24 @@ def demo_samples(folder: Path, users: Sequence[str], counts: Counts | None = Non
     for user, manifest in manifests.items():
         prepare_user(recipe, folder / "dataset", user, folder / f"user_{user}.jsonl", manifest)
     return manifests
+
+
+def sample(screenshot: Path, question: str, answer: str) -> Sample:
+    """Return a sample of user 1 with one image, called as its file."""
+    with Image.open(screenshot) as image:
+        width, height = image.size
+    return {
+        "id": screenshot.stem,
+        "user": "1",
+        "episode": screenshot.stem,
+        "step": 0,
+        "messages": [
+            {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
+            {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+        ],
+        "images": [{"path": screenshot.name, "sha256": digest_file(screenshot), "width": width, "height": height}],
+        "target": {},
+    }
 
 
 def read_samples(manifests: Mapping[str, Path], count: int) -> list[Sample]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import gc
-import hashlib
 import json
 import logging
 import shutil
@@ -179,20 +178,7 @@ def screens(root: Path, count: int, size: tuple[int, int], longer: int = 0) -> l
     for number in range(count):
         file = root / f"{number}.png"
         Image.effect_noise(size, 50).convert("RGB").save(file)
-        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-        text = " ".join(["tap"] * (10 + longer * number))
-        samples.append({
-            "id": str(number),
-            "user": "1",
-            "episode": str(number),
-            "step": 0,
-            "messages": [
-                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": text}]},
-                {"role": "assistant", "content": [{"type": "text", "text": "[512, 340]"}]},
-            ],
-            "images": [{"path": file.name, "sha256": sha256, "width": size[0], "height": size[1]}],
-            "target": {},
-        })  # fmt: skip
+        samples.append(common.sample(file, " ".join(["tap"] * (10 + longer * number)), "[512, 340]"))
     return samples
 
 

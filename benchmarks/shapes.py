@@ -6,7 +6,6 @@ another: `flops` counts them, and a test holds the shape "proportional" to the r
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
 import shutil
@@ -177,23 +176,7 @@ def screenshots(root: Path, count: int, size: tuple[int, int] = SCREENSHOT, seed
         _screen(chance, size).save(file)
         x, y = chance.randrange(100, 1000), chance.randrange(100, 1000)
         words = " ".join(chance.choices(("tap", "the", "box", "that", "says", "more"), k=chance.randrange(8, 25)))
-        samples.append({
-            "id": str(number),
-            "user": "1",
-            "episode": str(number),
-            "step": 0,
-            "messages": [
-                {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": f"{words}: where?"}]},
-                {"role": "assistant", "content": [{"type": "text", "text": _answer(x, y)}]},
-            ],
-            "images": [
-                {
-                    "path": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
-                    "width": size[0], "height": size[1],
-                }
-            ],
-            "target": {"point": [x, y]},
-        })  # fmt: skip
+        samples.append(common.sample(file, f"{words}: where?", _answer(x, y)))
     return samples
 
 
