@@ -32,7 +32,7 @@ for batch, users in DATA_BATCHES.items():
             recipe=unrecorded(RECIPES.prepare()),
             root=unrecorded(STUDY.dataset.root),
             users=users_file(users),
-            sources=sources_of_users(users),
+            watch_images=unrecorded(STUDY.dataset.watch_images),
             samples=for_each_user(steps.PREPARE.files["samples"]),
             manifest=for_each_user(steps.PREPARE.manifest),
             hashes=unrecorded(HASH_STORE),
@@ -42,7 +42,7 @@ for batch, users in DATA_BATCHES.items():
             f"Checking the samples of users {batch}"
         shell:
             'python "$USERTUNE_SCRIPTS"/prepare.py --recipe {params.recipe:q} --root {params.root:q}'
-            " --users {params.users:q} --sources-states {params.sources:q}"
+            " --users {params.users:q} --watch-images {params.watch_images:q}"
             " --samples {params.samples:q} --manifest {params.manifest:q} --hashes {params.hashes:q} --user-log {params.log:q}"
             " {params.folds:q} --log {log:q}"
 

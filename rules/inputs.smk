@@ -148,11 +148,6 @@ def logs_of_figure(figure):
     return {training.name: training.files[0] for training in trainings}
 
 
-def sources_of_users(users):
-    """The states of some users' raw data when jobs are planned; see `unrecorded`."""
-    return refusing(lambda wildcards, output: [FRESHNESS.raw_data.state(user) for user in users])
-
-
 def folds_of_batch(users):
     """The option with the folds of users, so that too few samples are an error before GPU jobs start."""
     return ["--folds", STUDY.folds.settings.text()] if STUDY.folds and set(users) <= set(STUDY.users_with_folds) else []

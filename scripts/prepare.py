@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 import environment  # noqa: F401
 
-from usertune.core.errors import UserError
 from usertune.data.folds import FoldSettings
 from usertune.data.perceptual_hash import HashStore
 from usertune.data.prepare import Shared, is_prepared, prepare_user
+from usertune.data.raw_data import RawData, WatchImages
 from usertune.data.readers.catalogue import get_reader
 from usertune.data.recipe import PrepareRecipe
 from usertune.runtime import step_main
@@ -27,9 +28,11 @@ from usertune.runtime.step_main import of_user
 
 def main(arguments: argparse.Namespace) -> None:
     users = arguments.users
-    if len(arguments.sources_states or users) != len(users):
-        raise UserError(f"--sources-states: give {len(users)}, one for each of --users")
-    states = dict(zip(users, arguments.sources_states or [""] * len(users), strict=True))
+    # One reader, which looks through a file of many users once.
+    reader = get_reader(arguments.recipe.format, arguments.root, arguments.recipe.options)
+    raw_data = RawData(arguments.root, reader, arguments.watch_images)
+    # Before anything is read, so that the next run sees a later edit.
+    states = {user: raw_data.state(user) for user in users}
 
     def files(user: str) -> tuple[Path, Path]:
         return of_user(arguments.samples, user), of_user(arguments.manifest, user)
@@ -37,12 +40,7 @@ def main(arguments: argparse.Namespace) -> None:
     left = [user for user in users if not is_prepared(arguments.recipe, user, *files(user), states[user])]
     if len(left) < len(users):
         step_main.logger.info("%d of %d users are already prepared", len(users) - len(left), len(users))
-    # One reader, which looks through a file of many users once.
-    shared = Shared(
-        get_reader(arguments.recipe.format, arguments.root, arguments.recipe.options),
-        HashStore(arguments.hashes) if arguments.hashes else None,
-        arguments.folds,
-    )
+    shared = Shared(reader, HashStore(arguments.hashes) if arguments.hashes else None, arguments.folds)
     step_main.for_each_user(
         left,
         arguments.user_log,
@@ -58,7 +56,10 @@ if __name__ == "__main__":
     parser.add_argument("--samples", required=True, metavar="JSONL", help="output for each user: canonical samples")
     parser.add_argument("--manifest", required=True, metavar="JSON", help="output for each user: the manifest")
     parser.add_argument(
-        "--sources-states", nargs="+", metavar="DIGEST", help="state of each user's raw data, for the manifest"
+        "--watch-images",
+        choices=get_args(WatchImages),
+        default="stat",
+        help="what tells later that an image changed: size and time (stat, the default), bytes (content), or nothing",
     )
     parser.add_argument(
         "--hashes", type=Path, metavar="FOLDER", help="store of perceptual hashes of images (default: not computed)"

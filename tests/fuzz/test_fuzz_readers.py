@@ -17,7 +17,7 @@ from PIL import Image
 
 from tests.support.calls import prepare_one
 from tests.support.mutations import FRAGMENTS, HOSTILE_TEXTS, changed_bytes, changed_value, values
-from usertune.checks.sources import RawData
+from usertune.checks.sources import raw_data_of
 from usertune.core.errors import UserError
 from usertune.core.files import read_json, write_json
 from usertune.core.manifest import read_result, write_result
@@ -125,7 +125,7 @@ def test_the_images_of_good_samples_are_watched(root: Path, content: bytes) -> N
     watched = MessagesReader(root).images(USER)
     for watch_images in ("stat", "content", "never"):
         dataset = {"root": str(root), "watch_images": watch_images}
-        raw_data = RawData(study_from_config({**STUDY, "dataset": dataset}))
+        raw_data = raw_data_of(study_from_config({**STUDY, "dataset": dataset}))
         assert raw_data.state(USER)
     stats = raw_data.image_stats(USER)
     assert {reference for reference, _, _ in stats} == watched

@@ -25,7 +25,7 @@ from PIL import Image
 
 from tests.support import calls
 from usertune.checks.audit import run_audit
-from usertune.checks.sources import RawData
+from usertune.checks.sources import raw_data_of
 from usertune.core.files import write_text
 from usertune.data.measure_leakage import measure_leakage
 from usertune.data.prepare import prepare_user
@@ -321,7 +321,7 @@ class SyntheticStudy:
         if result.step == "prepare":
             (user,) = result.users
             prepare_recipe = PrepareRecipe.model_validate(recipe)
-            state = RawData(self.study).state(user)
+            state = raw_data_of(self.study).state(user)
             prepare_user(prepare_recipe, self.dataset, user, self.samples_of(user), out, state)
         elif result.step == "leakage":
             above = [self.root / path for path in result.upstream]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.checks.elsewhere import changed_content
-from usertune.checks.sources import RawData
+from usertune.checks.sources import raw_data_of
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file, file_states
@@ -24,6 +24,7 @@ from usertune.core.manifest import OLD_FORMAT, read_manifest, read_result, step_
 from usertune.core.step_names import LEAKAGE
 from usertune.core.users import parse_users
 from usertune.data.images import BadImageError, describe_image, resolve_inside
+from usertune.data.raw_data import RawData
 from usertune.data.reader import RawSample, digest_sources
 from usertune.data.samples import read_samples
 from usertune.models.base_folder import is_local, model_files
@@ -71,7 +72,7 @@ def audit_study(study: Study, with_report: bool = True) -> Audit:
         gated = {step.name for step in steps.BEFORE_AUDIT}
         results = {path: result for path, result in results.items() if result.step in gated}
     folder = Path(study.results)
-    raw_data = RawData(study)
+    raw_data = raw_data_of(study)
     audit = Audit()
     manifests: dict[str, Manifest] = {}
     for path, result in results.items():

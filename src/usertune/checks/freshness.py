@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from usertune.checks.elsewhere import changes_since
-from usertune.checks.sources import RawData, base_model_state
+from usertune.checks.sources import base_model_state, raw_data_of
 from usertune.checks.upstream import not_made_from_upstream
 from usertune.core.errors import UserError
 from usertune.core.hashing import KEPT_STEPS, canonical_json, digest
@@ -35,7 +35,7 @@ class Freshness:
         self.study = study
         self.folder = Path(study.results)
         self.results = results_of(study, recipes)
-        self.raw_data = RawData(study)
+        self.raw_data = raw_data_of(study)
         self._holds: dict[str, bool] = {}
         self._valid: dict[str, bool] = {}
         self._inspected: dict[str, tuple[dict[str, Any], None] | tuple[None, Finding]] = {}

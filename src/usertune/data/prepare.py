@@ -111,7 +111,7 @@ def prepare_user(
         user: the user's id.
         samples_file: JSON Lines to write, one canonical sample per line.
         manifest_file: JSON object to write: counts, digests, and the skipped samples.
-        sources_state: `usertune.checks.sources.sources_state` of the raw data at planning, for the audit.
+        sources_state: `usertune.data.raw_data.RawData.state` before the data are read, for planning and the audit.
         shared: what the users of the job share; None: nothing, and images are not hashed.
 
     Returns:

@@ -9,14 +9,13 @@ from typing import Any
 import pytest
 
 from tests.support.fingertip_tree import CLICK, write_episode, write_screenshot, write_users
-from usertune.checks.sources import RawData
 from usertune.core.errors import UserError
 from usertune.data.prepare import prepare_user
+from usertune.data.raw_data import RawData, WatchImages
 from usertune.data.reader import BadSampleError, RawSample, Reader, ScansFiles
 from usertune.data.readers.catalogue import get_reader
 from usertune.data.recipe import PrepareRecipe
 from usertune.data.samples import Sample, read_user
-from usertune.study.load import study_from_config
 
 FIRST = "20250309_220811"
 SHOT = "1741498279844.jpg"
@@ -353,15 +352,8 @@ def test_a_read_only_tree_is_prepared(root: Path, tmp_path: Path) -> None:
             folder.chmod(0o755)
 
 
-def raw_data(root: Path, watch_images: str = "stat") -> RawData:
-    study = {
-        "name": "small",
-        "dataset": {"root": str(root), "format": "fingertip", "watch_images": watch_images},
-        "users": {"test": 3},
-        "base_model": {"path": "base"},
-        "experiments": {"vanilla": {"mode": "vanilla"}},
-    }
-    return RawData(study_from_config(study))
+def raw_data(root: Path, watch_images: WatchImages = "stat") -> RawData:
+    return RawData(root, reader_of(root), watch_images)
 
 
 @pytest.mark.parametrize(

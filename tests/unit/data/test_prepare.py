@@ -20,6 +20,7 @@ from usertune.core.errors import UserError
 from usertune.data.check import bad_users, in_words
 from usertune.data.folds import FoldSettings
 from usertune.data.prepare import ADVICE, Shared, is_prepared, prepare_user
+from usertune.data.raw_data import RawData
 from usertune.data.readers.messages import MessagesReader
 from usertune.data.samples import read_samples, read_user, request_digest
 
@@ -297,19 +298,25 @@ def test_a_job_writes_the_files_of_changed_users_alone(prepare: Prepare, tmp_pat
     (tmp_path / "user_8.jsonl").write_text((tmp_path / "user_7.jsonl").read_text())
     folder = tmp_path / "batch"
 
-    def run(*states: str) -> dict[str, int]:
+    def run(*arguments: str) -> dict[str, int]:
         """Prepare both users, and return the times of their files."""
         script = Path(__file__).parents[3] / "scripts/prepare.py"
         paths = [f"--{name}={folder}/user_{{user}}.{name}" for name in ("samples", "manifest", "user-log")]
         command = [sys.executable, str(script), "--recipe", PREPARE.text(), "--root", str(tmp_path), *paths]
-        subprocess.run([*command, "--users", "7-8", "--sources-states", *states], check=True, timeout=60)
+        subprocess.run([*command, "--users", "7-8", *arguments], check=True, timeout=60)
         return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
 
-    before, after = run("a", "b"), run("a", "c")
+    before = run()
+    os.utime(tmp_path / "user_8.jsonl", (1, 1))
+    after = run()
     changed = {name for name, time in after.items() if before[name] != time}
     assert set(before) == set(after)
     assert changed == {"user_8.samples", "user_8.manifest", "user_8.user-log"}
-    assert run("a", "c") == after
+    assert run() == after
+    for how, arguments in (("stat", ()), ("never", ("--watch-images", "never"))):
+        run(*arguments)
+        state = RawData(tmp_path, MessagesReader(tmp_path), how).state("8")
+        assert json.loads((folder / "user_8.manifest").read_text())["sources_state"] == state
 
 
 def test_a_user_with_too_few_episodes_for_the_folds_is_not_prepared(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
+from pydantic_core import from_json
 
 from usertune.core.errors import UserError, shown
 from usertune.core.files import other_unicode
@@ -112,7 +113,7 @@ class MessagesReader:
         references: set[str] = set()
         for _, line in self._lines_or_none(user):
             with suppress(ValueError, RecursionError):
-                references.update(_image_names(json.loads(line.decode("utf-8"))))
+                references.update(_image_names(_parsed_quickly(line)))
         return {reference for reference in references if not path_problem(reference)}
 
     def count(self, user: str) -> int:
@@ -211,12 +212,22 @@ def _sample(raw: Mapping[str, Any], name: str, keys: Collection[str], about: Ite
     return sample
 
 
-def _image_names(raw: Any) -> set[str]:
+def _parsed_quickly(line: bytes) -> Any:
+    """Parse a line in half the time of json, which decides if pydantic refuses it, as for half of a surrogate pair."""
     try:
-        parts = [part for turn in raw["messages"] for part in turn["content"] if isinstance(part, dict)]
-        return {part[key] for part in parts for key in ("image", "path") if isinstance(part.get(key), str)}
+        return from_json(line, cache_strings="keys")
+    except ValueError:
+        return json.loads(line.decode("utf-8"))
+
+
+def _image_names(raw: Any) -> list[str]:
+    try:
+        contents = [turn["content"] for turn in raw["messages"]]
+        parts = [part for content in contents if type(content) is not str for part in content if type(part) is dict]
     except (KeyError, TypeError):
-        return set()
+        return []
+    names = [part.get(key) for key in ("image", "path") for part in parts]
+    return [name for name in names if isinstance(name, str)]
 
 
 def _is_sample(entry: Mapping[str, Any]) -> bool:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from usertune.data.frames import FRAMES
 from usertune.data.prompt import PROMPT_TEXT, placeholder_problem
+from usertune.data.raw_data import WatchImages
 from usertune.data.readers.catalogue import READERS
 from usertune.study.schema.base import ConfigModel, Folder
 from usertune.study.schema.options import check_options
@@ -58,7 +59,7 @@ class Dataset(ConfigModel):
     prompt: Prompt = Prompt()
     on_bad_sample: Literal["error", "skip"] = "error"
     """If a sample fails the checks: error stops the run, skip leaves the sample out and counts it."""
-    watch_images: Literal["stat", "content", "never"] = "stat"
+    watch_images: WatchImages = "stat"
     """How to detect changed images: by size and modification time (stat), by their bytes (content, slow), or not at all
     (never)."""
     users_per_job: Annotated[int, Field(gt=0, le=500)] = 10
