@@ -84,9 +84,9 @@ def batches_to_collect():
     return "|".join(constraints) or "(?!)"
 
 
-def start_of_folds(wildcards):
+def start_of_folds(experiment):
     """The training whose weights the trainings on folds of an experiment start from, if any."""
-    start = STUDY.start_of(wildcards.experiment)
+    start = STUDY.start_of(experiment)
     return expand(manifest_of(steps.TRAIN), experiment=start) if start else []
 
 
@@ -191,6 +191,6 @@ def scores_of_batch(experiment, users):
     return lambda wildcards, output: ["--users", f"@{JOB_FILES.lines('users.txt', users)}", *options]
 
 
-def for_each_training(path):
+def for_each_training(path, experiment):
     """A path that contains {user} instead of {batch}, for a program that trains for several users; see `unrecorded`."""
-    return lambda wildcards, output: f"{STUDY.results}/{path.format(batch='{user}', **wildcards)}"
+    return unrecorded(f"{STUDY.results}/{path.format(batch='{user}', experiment=experiment)}")

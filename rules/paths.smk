@@ -36,9 +36,21 @@ def of_users(path, users, experiment="{experiment}"):
     return [path.replace("{user}", user) for user in users]
 
 
-def of_batches(path, users):
-    """A path with {batch} for each of some users alone."""
-    return [path.replace("{batch}", batch_label([user])) for user in users]
+def of_trainings(path, experiment, users):
+    """A path for each training on folds of a job: one for each of its users or, with scope pooled, one for all of them."""
+    together = [users] if is_pooled(experiment) else [[user] for user in users]
+    return expand(path, experiment=experiment, batch=map(batch_label, together))
+
+
+def log_of_folds(experiment, batch):
+    """The log of a job that trains on folds; that of a single training is its own."""
+    log = log_of(steps.TRAIN_FOLDS) if is_pooled(experiment) else batch_log_of(steps.TRAIN_FOLDS, "{batch}")
+    return log.replace("{batch}", batch).replace("{experiment}", experiment)
+
+
+def is_pooled(experiment):
+    """Whether an experiment is trained on the folds of all test users together."""
+    return STUDY.experiments[experiment].scope == "pooled"
 
 
 def rule_of_batch(step, batch, *experiment):

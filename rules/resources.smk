@@ -82,14 +82,14 @@ def execution_of_engine(wildcards):
     return STUDY.engine_of(wildcards.experiment).options.execution()
 
 
-def gpus_of_training(wildcards):
-    """GPUs of a training job, summed over all nodes; none if this machine has none."""
-    experiment = STUDY.experiments[wildcards.experiment]
+def gpus_of_training(name):
+    """GPUs of an experiment's training job, summed over all nodes; none if this machine has none."""
+    experiment = STUDY.experiments[name]
     if on_a_cluster():
         return experiment.processes
     # An error here would end a dry run in the middle of its jobs. A run is refused before its first job.
     if workflow.output_settings.dryrun:
-        warn_of_what_is_missing(wildcards.experiment)
+        warn_of_what_is_missing(name)
     return min(experiment.gpus, gpus_of_this_machine())
 
 
@@ -146,9 +146,9 @@ def of_experiment(key):
     return lambda wildcards: attrgetter(key)(STUDY.experiments[wildcards.experiment])
 
 
-def for_each_gpu(amount):
-    """Resource per GPU of a node, multiplied by the attempt number."""
-    return lambda wildcards, attempt: (amount * attempt * STUDY.experiments[wildcards.experiment].gpus)
+def for_each_gpu(amount, name=None):
+    """Resource per GPU of a node, multiplied by the attempt number, for an experiment or the wildcard's."""
+    return lambda wildcards, attempt: amount * attempt * STUDY.experiments[name or wildcards.experiment].gpus
 
 
 def on_several_nodes(value):
@@ -178,7 +178,11 @@ def waiting_trainings():
     """The experiments whose training is about to run, in the order of the study; none in a job."""
     jobs = workflow.dag.needrun_jobs() if workflow.is_main_process else ()
     rules = (steps.TRAIN.name, steps.TRAIN_FOLDS.name)
-    waiting = {job.wildcards.experiment for job in jobs if layout.step_of_rule(job.rule.name) in rules}
+    waiting = {
+        layout.experiment_of_rule(job.rule.name) or job.wildcards.experiment
+        for job in jobs
+        if layout.step_of_rule(job.rule.name) in rules
+    }
     return [name for name in STUDY.experiments if name in waiting]
 
 

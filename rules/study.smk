@@ -61,16 +61,6 @@ TRAINED = [name for name, experiment in STUDY.experiments.items() if experiment.
 ANSWERED_ELSEWHERE = [name for name, experiment in STUDY.experiments.items() if experiment.answers is not None]
 # Experiments without a model.
 PRIORS = [name for name, experiment in STUDY.experiments.items() if experiment.prior is not None]
-PERSONAL, POOLED = (
-    [
-        name
-        for name, experiment in STUDY.experiments.items()
-        if experiment.trained_on_folds and experiment.scope == scope
-    ]
-    for scope in ("personal", "pooled")
-)
-# The label of all test users, for what is made of all of them together.
-EVERYBODY = batch_label(STUDY.users.test)
 # Experiments whose predictions wait for weights that are trained here.
 WAITING_FOR_WEIGHTS = {
     result.experiment
@@ -86,6 +76,12 @@ TEST_BATCHES = {batch_label(users): users for users in STUDY.test_batches}
 BATCHES = TEST_BATCHES | {batch_label(users): users for users in STUDY.validation_batches}
 ANSWERING = {
     batch: [name for name in STUDY.experiments if users in STUDY.batches_of(name)] for batch, users in BATCHES.items()
+}
+# The users of each job that trains an experiment on folds.
+BATCHES_OF_FOLDS = {
+    name: {batch_label(STUDY.users.test): STUDY.users.test} if experiment.scope == "pooled" else TEST_BATCHES
+    for name, experiment in STUDY.experiments.items()
+    if experiment.trained_on_folds
 }
 FIGURE_NAMES = figures_of(STUDY)
 

@@ -1,14 +1,6 @@
 """Fine-tuning: one GPU job per trained experiment; on folds, one per batch of test users or for all of them. Weights that an
 experiment does not train itself."""
 
-TRAIN_FOLDS_COMMAND = (
-    'python "$USERTUNE_SCRIPTS"/train_folds.py --recipe {params.recipe:q} --execution {resources.execution:q}'
-    " --attempt {resources.attempt} --experiment {wildcards.experiment:q}"
-    " --base-model {input.base_model:q} {params.start:q} --users {params.users:q} --data {params.data:q}"
-    " --root {params.root:q} --gpus {resources.gpu}"
-    " --manifest {params.manifest:q} --losses {params.losses:q} --user-log {params.log:q} --log {log:q}"
-)
-
 
 rule other_weights:
     """Check weights that an experiment does not train itself, and write their manifest."""
@@ -59,7 +51,7 @@ rule train:
     threads: lambda wildcards: threads_of_model(8, STUDY.experiments[wildcards.experiment].gpus)
     resources:
         **after_others(),
-        gpu=gpus_of_training,
+        gpu=lambda wildcards: gpus_of_training(wildcards.experiment),
         nodes=of_experiment("nodes"),
         gpus_per_node=of_experiment("gpus"),
         parallel=of_experiment("strategy"),
@@ -93,89 +85,51 @@ rule train:
 
 
 # Trainings on folds wait for no other jobs: a resource as above would let only one batch of users train at once. Their
-# priority puts the predictions of other experiments first.
-if PERSONAL:
-    # One rule per batch of users, because the files of a batch share no wildcard.
-    for batch, users in TEST_BATCHES.items():
+# priority puts the predictions of other experiments first. As for scores, one rule per experiment and batch of users; with
+# scope pooled, all test users are one batch with one training.
+for experiment, batches in BATCHES_OF_FOLDS.items():
+
+    for batch, users in batches.items():
 
         rule:
             name:
-                layout.rule_of_folds(users)
+                layout.rule_of_folds(experiment, users)
             input:
                 base_model=manifest_of(steps.BASE_MODEL),
-                start=start_of_folds,
+                start=start_of_folds(experiment),
                 users=user_manifests(users),
             output:
-                manifests=of_batches(manifest_of(steps.TRAIN_FOLDS), users),
-                losses=of_batches(file_of(steps.TRAIN_FOLDS, "losses"), users),
+                manifests=of_trainings(manifest_of(steps.TRAIN_FOLDS), experiment, users),
+                losses=of_trainings(file_of(steps.TRAIN_FOLDS, "losses"), experiment, users),
             log:
-                batch_log_of(steps.TRAIN_FOLDS, batch),
-            wildcard_constraints:
-                experiment="|".join(PERSONAL),
+                log_of_folds(experiment, batch),
             priority: 1
             conda:
                 "../envs/gpu.yaml"
             threads: lambda wildcards: threads_of_model(8)
             resources:
-                gpu=gpus_of_training,
+                gpu=lambda wildcards, name=experiment: gpus_of_training(name),
                 nodes=1,
-                mem_mb=for_each_gpu(64000),
+                mem_mb=for_each_gpu(64000, experiment),
                 runtime=lambda wildcards, attempt: 1440 * attempt,
                 # Not params, because a changed param starts the job again.
-                execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
+                execution=lambda wildcards, name=experiment: RECIPES.execution(name),
                 attempt=lambda wildcards, attempt: attempt,
             params:
-                recipe=lambda wildcards: RECIPES.train_folds(wildcards.experiment),
-                start=lambda wildcards, input: (["--start", input.start] if input.start else []),
+                recipe=as_it_is(RECIPES.train_folds(experiment)),
+                start=lambda wildcards, input: (["--start", *input.start] if input.start else []),
+                experiment=experiment,
                 users=users_file(users),
                 data=for_each_user(steps.PREPARE.manifest),
                 root=STUDY.dataset.root,
-                manifest=for_each_training(steps.TRAIN_FOLDS.manifest),
-                losses=for_each_training(steps.TRAIN_FOLDS.files["losses"]),
-                log=for_each_training(steps.TRAIN_FOLDS.log),
+                manifest=for_each_training(steps.TRAIN_FOLDS.manifest, experiment),
+                losses=for_each_training(steps.TRAIN_FOLDS.files["losses"], experiment),
+                log=for_each_training(steps.TRAIN_FOLDS.log, experiment),
             message:
-                f"Training {{wildcards.experiment}} on the folds of users {batch}"
+                f"Training {experiment} on the folds of users {batch}"
             shell:
-                TRAIN_FOLDS_COMMAND
-
-
-if POOLED:
-
-    rule train_folds:
-        """Train one experiment on the folds of all test users together."""
-        input:
-            base_model=manifest_of(steps.BASE_MODEL),
-            start=start_of_folds,
-            users=user_manifests(STUDY.users.test),
-        output:
-            manifest=manifest_of(steps.TRAIN_FOLDS).replace("{batch}", EVERYBODY),
-            losses=file_of(steps.TRAIN_FOLDS, "losses").replace("{batch}", EVERYBODY),
-        log:
-            log_of(steps.TRAIN_FOLDS).replace("{batch}", EVERYBODY),
-        wildcard_constraints:
-            experiment="|".join(POOLED),
-        priority: 1
-        conda:
-            "../envs/gpu.yaml"
-        threads: lambda wildcards: threads_of_model(8)
-        resources:
-            gpu=gpus_of_training,
-            nodes=1,
-            mem_mb=for_each_gpu(64000),
-            runtime=lambda wildcards, attempt: 1440 * attempt,
-            # Not params, because a changed param starts the job again.
-            execution=lambda wildcards: RECIPES.execution(wildcards.experiment),
-            attempt=lambda wildcards, attempt: attempt,
-        params:
-            recipe=lambda wildcards: RECIPES.train_folds(wildcards.experiment),
-            start=lambda wildcards, input: (["--start", input.start] if input.start else []),
-            users=users_file(STUDY.users.test),
-            data=for_each_user(steps.PREPARE.manifest),
-            root=STUDY.dataset.root,
-            manifest=for_each_training(steps.TRAIN_FOLDS.manifest),
-            losses=for_each_training(steps.TRAIN_FOLDS.files["losses"]),
-            log=for_each_training(steps.TRAIN_FOLDS.log),
-        message:
-            "Training {wildcards.experiment} on the folds of all test users"
-        shell:
-            TRAIN_FOLDS_COMMAND
+                'python "$USERTUNE_SCRIPTS"/train_folds.py --recipe {params.recipe:q} --execution {resources.execution:q}'
+                " --attempt {resources.attempt} --experiment {params.experiment:q}"
+                " --base-model {input.base_model:q} {params.start:q} --users {params.users:q} --data {params.data:q}"
+                " --root {params.root:q} --gpus {resources.gpu}"
+                " --manifest {params.manifest:q} --losses {params.losses:q} --user-log {params.log:q} --log {log:q}"

@@ -21,7 +21,7 @@ def test_one_job_trains_the_folds_of_a_batch_of_users(cluster: Cluster, workplac
     workplace = on_cluster(workplace, cluster)
     workplace.run("results/checkpoints/lora/users_2.json", timeout=500)
     entries = [json.loads(line) for line in (workplace.results / JOURNAL).read_text().splitlines()]
-    assert {entry["rule"] for entry in entries if entry["event"] == "submitted"} == {"train_folds-users-1-2"}
+    assert {entry["rule"] for entry in entries if entry["event"] == "submitted"} == {"train_folds-lora-users-1-2"}
     assert [entry["state"] for entry in entries if entry["event"] == "ended"] == ["COMPLETED"]
     assert len(workplace.json("checkpoints/lora/users_1.json")["folds"]) == 2
     _, said = workplace.usertune("status", "--study", "study.yaml", "--json")

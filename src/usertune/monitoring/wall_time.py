@@ -164,7 +164,7 @@ def _gpu_jobs(status: Status, jobs: Jobs, since: datetime | None) -> Iterator[tu
             continue
         if submission.seen is None and not (jobs.run and jobs.run.alive):
             continue
-        label = f"{submission.rule} {', '.join(submission.wildcards.values())}"
+        label = f"{submission.rule} {', '.join(submission.wildcards.values())}".strip()
         yield _job_time(label, submission.step, None, submission, jobs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -160,31 +161,33 @@ class _Made:
         return tuple(dict.fromkeys(found))
 
 
-def rule_of_folds(users: Sequence[str]) -> str:
-    """Return the rule that trains on the folds of each user of a batch.
+def rule_of_folds(experiment: str, users: Sequence[str]) -> str:
+    """Return the rule that trains an experiment on the folds of a batch of users.
 
     Snakemake passes names of rules to jobs on a cluster without quotes, so there is no space in it. A hyphen is in no
     name of an experiment, which is a rule too.
     """
-    return f"{steps.TRAIN_FOLDS.name}-users-{batch_label(users)}"
+    return f"{steps.TRAIN_FOLDS.name}-{experiment}-users-{batch_label(users)}"
 
 
 def step_of_rule(rule: str) -> str:
     """Return the name of a rule's step. The rule of a batch of users also names the users."""
-    return rule.partition(" ")[0].partition("-users-")[0]
+    return re.split("[ -]", rule, maxsplit=1)[0]
 
 
 def experiment_of_rule(rule: str) -> str | None:
     """Return the experiment that the rule of a batch of users names; None if it names none."""
-    return rule.partition(" users ")[0].partition(" ")[2] or None
+    found = re.fullmatch(r"\w+[ -](\w+)[ -]users[ -].+", rule)
+    return found[1] if found else None
 
 
 def job_of(study: Study, result: Result) -> tuple[str, dict[str, str]]:
     """Return the rule and the wildcards of the job that makes a result."""
     if result.step == steps.TRAIN_FOLDS.name and result.experiment is not None:
-        batch = next((users for users in study.test_batches if result.users[0] in users), ())
-        personal = study.experiments[result.experiment].scope == "personal"
-        return rule_of_folds(batch) if personal else result.step, {"experiment": result.experiment}
+        # A training on the folds of all users is a job of its own.
+        batches = (result.users,) if len(result.users) > 1 else study.test_batches
+        batch = next((users for users in batches if result.users[0] in users), ())
+        return rule_of_folds(result.experiment, batch), {}
     return result.step, result.wildcards
 
 

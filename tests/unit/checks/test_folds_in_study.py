@@ -24,6 +24,7 @@ from usertune.exchange.export_model import HubFolder, export_model
 from usertune.monitoring.jobs import read_jobs
 from usertune.monitoring.status import Status, status_of
 from usertune.pipeline import steps
+from usertune.pipeline.layout import experiment_of_rule, job_of, step_of_rule
 
 SETTINGS: dict[str, Any] = {
     "experiments": ["vanilla", "full_tuned", "personal", "pooled", "others"],
@@ -66,6 +67,18 @@ def edit(study: SyntheticStudy, user: str, step: int) -> None:
     lines[step] = json.dumps(sample)
     file.write_text("\n".join(lines) + "\n")
     study.make(f"data/user_{user}.manifest.json")
+
+
+def test_rules_of_folds_name_experiment_and_users(study: SyntheticStudy) -> None:
+    rules = {path: job_of(study.study, study.results[path])[0] for path in (PERSONAL, POOLED)}
+    assert rules == {
+        PERSONAL: "train_folds-personal-users-1-2",
+        POOLED: "train_folds-pooled-users-1-2,10,ana",
+    }
+    assert {step_of_rule(rule) for rule in rules.values()} == {"train_folds"}
+    assert [experiment_of_rule(rule) for rule in rules.values()] == ["personal", "pooled"]
+    others = {"score users users 1-5": "users", "prepare users 1-5": None, "train": None, "lora": None}
+    assert {rule: experiment_of_rule(rule) for rule in others} == others
 
 
 def test_all_results_are_there_and_pass_the_audit(study: SyntheticStudy) -> None:

@@ -99,10 +99,10 @@ def test_the_examples_are_options_of_snakemake_too(uncommented: str, tmp_path: P
     assert uncommented.count("#") < PATH.read_text().count("#") - 8
     profile = read(uncommented)
     assert set(profile["default-resources"]) == {"slurm_partition", "slurm_account", "slurm_extra"}
-    assert set(profile["set-resources"]) == {"train", "train_folds-users-1-5", "predict"}
+    assert set(profile["set-resources"]) == {"train", "train_folds-personal-users-1-5", "predict"}
     (tmp_path / "config.yaml").write_text(uncommented)
     parsed = parse_args(["--profile", str(tmp_path), "--workflow-profile", "none"])[1]
-    assert set(parsed.set_resources) == {"train", "train_folds-users-1-5", "predict"}
+    assert set(parsed.set_resources) == {"train", "train_folds-personal-users-1-5", "predict"}
 
 
 @pytest.mark.parametrize("with_examples", [False, True])
