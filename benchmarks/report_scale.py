@@ -30,6 +30,7 @@ from PIL import Image
 
 from usertune.core.files import write_text
 from usertune.pipeline import steps
+from usertune.pipeline.step import Step
 from usertune.study.copy import resolved_text, study_text
 
 sys.path.append(str(common.REPOSITORY))
@@ -128,7 +129,7 @@ def _programs(study: Study) -> Iterable[tuple[str, list[str]]]:
         write_text(files / name, "".join(f"{root / path}\n" for path in paths))
         return str(files / name)
 
-    def command(step: steps.Step, path: str, options: Mapping[str, Any]) -> list[str]:
+    def command(step: Step, path: str, options: Mapping[str, Any]) -> list[str]:
         write_text(files / "recipe.json", json.dumps(study.recipe(path)))
         words = [f"--{key}={value}" for key, value in options.items() if not isinstance(value, list)]
         words += [word for key, many in options.items() if isinstance(many, list) for word in (f"--{key}", *many)]

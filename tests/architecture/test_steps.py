@@ -13,7 +13,8 @@ from usertune.core.step_names import PREDICT_FROM_STORE, READ_ANSWERS, STEP_NAME
 from usertune.core.users import batch_label
 from usertune.evaluation.table_names import DESCRIPTIONS
 from usertune.pipeline.recipes import Recipes
-from usertune.pipeline.steps import STEPS, Item
+from usertune.pipeline.step import Item
+from usertune.pipeline.steps import STEPS
 from usertune.study.schema.study import RESERVED_EXPERIMENT_NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -35,7 +36,10 @@ OTHER_MEANINGS = {
     "compare": {"cli/main.py": "the command that people type"},
     "report": {"study/schema/study.py": "the section of the study", "study/sweep.py": "the section of the study"},
     "audit": {"cli/main.py": "the command that people type"},
-    "figure": {"reporting/figures/catalogue.py": "the kind of plug-in, in messages"},
+    "figure": {
+        "reporting/figures/catalogue.py": "the kind of plug-in, in messages",
+        "pipeline/step.py": "the field of templates",
+    },
 }
 
 

@@ -23,6 +23,7 @@ from usertune.monitoring.wall_time import wall_time_of
 from usertune.monitoring.wall_time_view import clock, shares_table
 from usertune.pipeline import steps
 from usertune.pipeline.layout import comparison_path
+from usertune.pipeline.step import Step
 from usertune.runtime.job_log import read_log
 
 SHOWN_FAILED = 8
@@ -114,5 +115,5 @@ def _reason(job: Job) -> str:
     return problems[-1].text.partition("\n")[0]
 
 
-def _is_done(status: Status, step: steps.Step) -> bool:
+def _is_done(status: Status, step: Step) -> bool:
     return all(row.state == "done" for row in status.rows if row.step == step.name)

@@ -18,6 +18,7 @@ from usertune.core.users import batch_label
 from usertune.data.image_store import recorded_digest
 from usertune.pipeline import steps
 from usertune.pipeline.recipes import Recipes
+from usertune.pipeline.step import Input, Item, Step
 from usertune.study.schema.study import Study
 
 Kind = Literal["missing", "outdated", "stale", "mismatched", "modified"]
@@ -56,7 +57,7 @@ class Result:
     log: str
     recipe: Mapping[str, Any]
     inputs: Mapping[str, tuple[str, ...]]
-    item: steps.Item
+    item: Item
 
     @property
     def upstream(self) -> tuple[str, ...]:
@@ -191,7 +192,7 @@ def job_of(study: Study, result: Result) -> tuple[str, dict[str, str]]:
     return result.step, result.wildcards
 
 
-def _inputs(study: Study, step: steps.Step, item: steps.Item, made: Mapping[str, _Made]) -> dict[str, tuple[str, ...]]:
+def _inputs(study: Study, step: Step, item: Item, made: Mapping[str, _Made]) -> dict[str, tuple[str, ...]]:
     """Return ``{role: manifests}`` of the inputs of a result."""
     found: dict[str, dict[str, None]] = {given.role: {} for given in step.inputs}
     for given in step.inputs:
@@ -202,7 +203,7 @@ def _inputs(study: Study, step: steps.Step, item: steps.Item, made: Mapping[str,
     return {role: tuple(paths) for role, paths in found.items()}
 
 
-def _used(study: Study, given: steps.Input, item: steps.Item) -> Iterator[tuple[str | None, Sequence[str]]]:
+def _used(study: Study, given: Input, item: Item) -> Iterator[tuple[str | None, Sequence[str]]]:
     """Yield the experiments and users (none means all) of the results that a result uses as one of its inputs."""
     if given.of is not None:
         yield from ((other.experiment, other.users) for other in given.of(study, item))

@@ -15,6 +15,7 @@ from tests.support.synthetic_study import SyntheticStudy
 from usertune.core.manifest import read_result, write_result
 from usertune.pipeline import steps
 from usertune.pipeline.layout import Finding, Result, audit_path, needed_for, read_checked, results_of
+from usertune.pipeline.step import Input, Item
 from usertune.pipeline.steps import OF_COSTS
 from usertune.study.schema.report import FIGURE_NAMES
 from usertune.study.schema.study import Study
@@ -78,18 +79,18 @@ def test_what_a_result_needs(complete: SyntheticStudy) -> None:
 def test_a_step_uses_results_of_other_experiments_and_users(
     complete: SyntheticStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def swapped(_study: Study, item: steps.Item) -> Iterator[steps.Item]:
+    def swapped(_study: Study, item: Item) -> Iterator[Item]:
         if item.experiment == "vanilla":
-            yield steps.Item("lora")
-            yield steps.Item("full_tuned")
+            yield Item("lora")
+            yield Item("full_tuned")
 
     others = replace(
         steps.PREDICT,
         inputs=(
-            steps.Input("weights", "train"),
-            steps.Input("weights", "train", of=swapped),
-            steps.Input("samples", "prepare", of=lambda *_: [steps.Item(users=("2",)), steps.Item(users=("1", "2"))]),
-            steps.Input("everyone", "prepare", of=lambda *_: [steps.Item()]),
+            Input("weights", "train"),
+            Input("weights", "train", of=swapped),
+            Input("samples", "prepare", of=lambda *_: [Item(users=("2",)), Item(users=("1", "2"))]),
+            Input("everyone", "prepare", of=lambda *_: [Item()]),
         ),
     )
     monkeypatch.setattr(steps, "STEPS", {**steps.STEPS, "predict": others})
