@@ -15,7 +15,7 @@ from usertune.evaluation.table_names import DESCRIPTIONS
 from usertune.pipeline.recipes import Recipes
 from usertune.pipeline.step import Item
 from usertune.pipeline.steps import STEPS
-from usertune.study.schema.study import RESERVED_EXPERIMENT_NAMES
+from usertune.study.schema.cross_checks import RESERVED_EXPERIMENT_NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PACKAGE = REPOSITORY / "src/usertune"
@@ -34,7 +34,11 @@ OTHER_MEANINGS = {
         "exchange/compare_studies.py": "the section of the study",
     },
     "compare": {"cli/main.py": "the command that people type"},
-    "report": {"study/schema/study.py": "the section of the study", "study/sweep.py": "the section of the study"},
+    "report": {
+        "study/schema/cross_checks.py": "the section of the study",
+        "study/schema/study.py": "the section of the study",
+        "study/sweep.py": "the section of the study",
+    },
     "audit": {"cli/main.py": "the command that people type"},
     "figure": {
         "reporting/figures/catalogue.py": "the kind of plug-in, in messages",

@@ -6,7 +6,6 @@ The JSON schema in ``schemas/study.schema.json`` is generated from these models 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Annotated, Any
 
@@ -15,45 +14,24 @@ from pydantic.json_schema import SkipJsonSchema
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from usertune.core.hashing import canonical_json
-from usertune.core.step_names import ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, STEP_NAMES
-from usertune.evaluation.recipe import measured
-from usertune.study.files import KeyPath
 from usertune.study.renamed_keys import with_new_report_keys
 from usertune.study.schema.base import ConfigModel, Folder, ImagePath
 from usertune.study.schema.base_model import BaseModelSettings
-from usertune.study.schema.controls import problems_of_controls
+from usertune.study.schema.cross_checks import problems_between_sections
 from usertune.study.schema.dataset import Dataset
-from usertune.study.schema.elsewhere import checkpoint_problem
 from usertune.study.schema.engine import EngineChoice
 from usertune.study.schema.evaluation import Evaluation
 from usertune.study.schema.experiment import NAME, Experiment
 from usertune.study.schema.folds import Folds
-from usertune.study.schema.groups import answers_test_users_only, problems_of_groups, settings_of
+from usertune.study.schema.groups import settings_of
 from usertune.study.schema.hypothesis import Hypothesis
-from usertune.study.schema.report import FIGURE_NAMES, Report
-from usertune.study.schema.scopes import scope_problems
+from usertune.study.schema.report import Report
 from usertune.study.schema.shared_training import with_shared_training
 from usertune.study.schema.tracking import TrackingSettings
 from usertune.study.schema.training import Training
 from usertune.study.schema.users import Users
 
 logger = logging.getLogger(__name__)
-
-
-# Experiments are workflow targets, as steps and other rules are; "data" is reserved too.
-RESERVED_EXPERIMENT_NAMES = frozenset(
-    {*STEP_NAMES, ALL, CHECK, PREDICT_FROM_STORE, PREDICT_PRIOR, READ_ANSWERS, "data"}
-)
-
-
-def _report_all(problems: Iterable[tuple[KeyPath, str]]) -> None:
-    """Raise a ValidationError with each (key, text), if any; a ValueError of the complete study would lose the key."""
-    details = [
-        InitErrorDetails(type=PydanticCustomError("value_error", "{error}", {"error": text}), loc=key, input=None)
-        for key, text in problems
-    ]
-    if details:
-        raise ValidationError.from_exception_data("Study", details)
 
 
 class Rerun(ConfigModel):
@@ -142,145 +120,13 @@ class Study(ConfigModel):
 
     @model_validator(mode="after")
     def _check(self) -> Study:
-        _report_all(self._problems_of_experiments())
-        return self
-
-    def _problems_of_experiments(self) -> Iterator[tuple[KeyPath, str]]:
-        for name, experiment in self.experiments.items():
-            if name in RESERVED_EXPERIMENT_NAMES:
-                yield ("experiments", name), f"{name!r} is the name of a workflow step; choose another name"
-            if experiment.checkpoint is not None and (problem := checkpoint_problem(name, self.experiments)):
-                yield problem
-            if experiment.trained and not self.users.train:
-                yield ("users",), f"train is empty, but experiment {name!r} needs training users"
-            training = experiment.training if experiment.trained else None
-            if training and not self.users.validation and (training.keep == "best" or training.early_stopping):
-                key = "keep: best" if training.keep == "best" else f"early_stopping: {training.early_stopping}"
-                yield (
-                    ("users",),
-                    f"validation is empty, but experiment {name!r} has {key}, which needs a validation loss; "
-                    "add validation users, or remove the key",
-                )
-
-    @model_validator(mode="after")
-    def _check_groups(self) -> Study:
-        problems: list[tuple[KeyPath, str]] = []
-        for name in self.groups:
-            if name in self.experiments or name in RESERVED_EXPERIMENT_NAMES:
-                other = "an experiment" if name in self.experiments else "a workflow step"
-                text = f"the group {name!r} has the name of {other}; choose another name"
-                problems.append((("experiments", name), text))
-        _report_all(problems)
-        _report_all(problems_of_groups(self.experiments, self.groups, self.users))
-        return self
-
-    @model_validator(mode="after")
-    def _check_hypothesis(self) -> Study:
-        # A group without a chosen setting is no single thing that could be compared.
-        unclear = {group for group in self.groups if self.has_several_settings(group) and self.selection(group) is None}
-        known = [*self.experiments, *(group for group in self.groups if group not in unclear)]
-        problems: list[tuple[KeyPath, str]] = []
-        for index, pair in enumerate(self.comparisons):
-            for name in pair:
-                if name in unclear:
-                    able = not any(map(answers_test_users_only, (self.experiments[own] for own in self.groups[name])))
-                    trained = all(self.experiments[own].trained for own in self.groups[name])
-                    how = "select: loss or select: accuracy" if trained else "select: accuracy"
-                    text = (
-                        f"{name} has several settings, and none of them is chosen; "
-                        f"{f'add validation users and {how}, or ' if able else ''}"
-                        f"name one of its experiments: {', '.join(self.groups[name])}"
-                    )
-                    problems.append((("hypothesis", "comparisons", str(index)), text))
-                elif name not in known:
-                    text = f"there is no experiment or group {name!r}; use one of: {', '.join(known)}"
-                    problems.append((("hypothesis", "comparisons", str(index)), text))
-        _report_all(problems)
-        return self
-
-    @model_validator(mode="after")
-    def _check_metrics(self) -> Study:
-        asked, task = self.evaluation, self.dataset.task
-        tasks = (task, *asked.further_tasks)
-        if repeated := next((name for name in tasks if tasks.count(name) > 1), None):
-            raise ValueError(
-                f"evaluation.further_tasks: {repeated} is listed twice, or is dataset.task; name each task once"
-            )
-        # Tasks are imported for this only where the study says something that can be wrong.
-        if asked.primary is not None or asked.further_tasks:
-            try:
-                measured(tasks, asked.thresholds, asked.primary)
-            except ValueError as error:
-                key = "primary" if asked.primary is not None else "further_tasks"
-                raise ValueError(f"evaluation.{key}: {error}") from None
-        return self
-
-    @model_validator(mode="after")
-    def _check_scopes(self) -> Study:
-        # A plain ValueError would lose the key, because the validator of the complete study raises it.
-        problems = [
-            InitErrorDetails(
-                type=PydanticCustomError("value_error", "{error}", {"error": problem}),
-                loc=("experiments", name, key),
-                input=getattr(self.experiments[name], key),
-            )
-            for name, key, problem in scope_problems(self)
+        # With their keys, which a ValueError of the complete study would lose.
+        details = [
+            InitErrorDetails(type=PydanticCustomError("value_error", "{error}", {"error": text}), loc=key, input=None)
+            for key, text in problems_between_sections(self)
         ]
-        if problems:
-            raise ValidationError.from_exception_data("Study", problems)
-        return self
-
-    @model_validator(mode="after")
-    def _check_coloured_experiments(self) -> Study:
-        _report_all(
-            (("report", "figures", figure, "colours", name), f"no such experiment; use one of: {known}")
-            for known in (", ".join(self.experiments),)
-            for figure in FIGURE_NAMES
-            for name in getattr(self.report.figures, figure).colours
-            if name not in self.experiments
-        )
-        return self
-
-    @model_validator(mode="after")
-    def _check_controls(self) -> Study:
-        problems = [
-            InitErrorDetails(
-                type=PydanticCustomError("value_error", "{error}", {"error": problem}),
-                loc=("experiments", name, key),
-                input=None,
-            )
-            for name, experiment in self.experiments.items()
-            for key, problem in problems_of_controls(experiment, self.users, self.folds, self.dataset.task)
-        ]
-        if problems:
-            raise ValidationError.from_exception_data("Study", problems)
-        return self
-
-    @model_validator(mode="after")
-    def _check_engines(self) -> Study:
-        problems = [
-            InitErrorDetails(
-                type=PydanticCustomError("value_error", "{error}", {"error": problem}),
-                loc=("experiments", name, "engine"),
-                input=None,
-            )
-            for name, experiment in self.experiments.items()
-            if experiment.generated
-            and (problem := self.engine_of(name).options.problem(experiment.mode, self._mode_of_start(name)))
-        ]
-        if problems:
-            raise ValidationError.from_exception_data("Study", problems)
-        return self
-
-    @model_validator(mode="after")
-    def _check_share_base(self) -> Study:
-        if self.evaluation.share_base and not self.sharing:
-            text = (
-                "no two prediction jobs can share a base model: that takes two experiments of mode lora with the "
-                "engine transformers and the same max_new_tokens and start_from, or one with more test users than "
-                "users_per_job; remove the key"
-            )
-            _report_all([(("evaluation", "share_base"), text)])
+        if details:
+            raise ValidationError.from_exception_data("Study", details)
         return self
 
     @property
@@ -385,12 +231,6 @@ class Study(ConfigModel):
                 groups.setdefault((settings, self.max_new_tokens(name), self.start_of(name)), []).append(name)
         several = len(self.test_batches) > 1
         return tuple(tuple(names) for names in groups.values() if len(names) > 1 or several)
-
-    def _mode_of_start(self, experiment: str) -> str | None:
-        """Return the mode of `start_of`; None also while the names of experiments are not checked yet."""
-        own = self.experiments.get(self.experiments[experiment].adapters_of or experiment)
-        start = self.experiments.get(own.start_from or "") if own is not None else None
-        return start.mode if start is not None and start.trained else None
 
     def start_of(self, experiment: str) -> str | None:
         """Return the experiment whose trained weights the training of one starts from; None: the base model."""
