@@ -16,6 +16,7 @@ from typing import get_args
 
 import environment  # noqa: F401
 
+from usertune.core.errors import UserError
 from usertune.data.folds import FoldSettings
 from usertune.data.perceptual_hash import HashStore
 from usertune.data.prepare import Shared, is_prepared, prepare_user
@@ -31,20 +32,27 @@ def main(arguments: argparse.Namespace) -> None:
     # One reader, which looks through a file of many users once.
     reader = get_reader(arguments.recipe.format, arguments.root, arguments.recipe.options)
     raw_data = RawData(arguments.root, reader, arguments.watch_images)
-    # Before anything is read, so that the next run sees a later edit.
-    states = {user: raw_data.state(user) for user in users}
 
     def files(user: str) -> tuple[Path, Path]:
         return of_user(arguments.samples, user), of_user(arguments.manifest, user)
 
-    left = [user for user in users if not is_prepared(arguments.recipe, user, *files(user), states[user])]
+    def is_left(user: str) -> bool:
+        try:
+            # Before the data are read, so that the next run sees a later edit; kept for the manifest.
+            state = raw_data.state(user)
+        except UserError:
+            # Raised again below, for this user alone.
+            return True
+        return not is_prepared(arguments.recipe, user, *files(user), state)
+
+    left = list(filter(is_left, users))
     if len(left) < len(users):
         step_main.logger.info("%d of %d users are already prepared", len(users) - len(left), len(users))
     shared = Shared(reader, HashStore(arguments.hashes) if arguments.hashes else None, arguments.folds)
     step_main.for_each_user(
         left,
         arguments.user_log,
-        lambda user: prepare_user(arguments.recipe, arguments.root, user, *files(user), states[user], shared),
+        lambda user: prepare_user(arguments.recipe, arguments.root, user, *files(user), raw_data.state(user), shared),
     )
 
 
