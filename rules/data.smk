@@ -94,6 +94,8 @@ rule base_model:
         manifest_of(steps.BASE_MODEL),
     log:
         log_of(steps.BASE_MODEL),
+    # All GPU jobs wait for it.
+    priority: 10
     retries: 0
     localrule: True
     conda:

@@ -183,7 +183,9 @@ def prepare_for_training(model: Any, settings: LoraSettings | FreezeSettings) ->
             target_modules=family.adapted_modules,
             task_type="CAUSAL_LM",
         )
-        adapted = get_peft_model(model, lora)
+        adapted: Any = get_peft_model(model, lora)
+        # With each adapter, PEFT would write a model card without content.
+        adapted.create_or_update_model_card = lambda *_: None
         check_frozen(adapted, family, {"vision": True, "merger": True})
         return adapted
     freeze = settings.model_dump()

@@ -8,6 +8,7 @@ from typing import Any
 
 from peft import PeftModel
 
+from usertune.models.conversation import ConversationTokenizer
 from usertune.models.image_memory import ImageMemory
 
 
@@ -23,6 +24,8 @@ class ReusedModel:
         self._model: Any = None
         self.images: ImageMemory | None = None
         """What the trainings keep of images: the vision tower is the same for all."""
+        self.conversations: ConversationTokenizer | None = None
+        """The tokenizer of all, with the processor, once a training made it."""
 
     def take(self) -> Any:
         """Return the model without adapters. It must come back by `give_back` before the next training."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from usertune.training.effort import Effort
 logger = logging.getLogger(__name__)
 
 CHECKPOINT_MARKER = "complete.json"
+# After the last step, a working checkpoint is worth its time if computing again what it would save takes longer.
+WORTH_SECONDS = 30.0
 
 
 def newest_checkpoint(work: Path) -> Path | None:
@@ -118,6 +121,26 @@ class MarkCheckpoints(TrainerCallback):
                 sync_folder(directory)
             sizes = {str(path.relative_to(folder)): path.stat().st_size for path in below if path.is_file()}
             write_result(folder / CHECKPOINT_MARKER, {"step": state.global_step, "sizes": sizes})
+
+
+class SkipLastCheckpoint(TrainerCallback):
+    """Skip the working checkpoint after the last step unless it saves `WORTH_SECONDS`: the weights are saved next.
+
+    Add it before the callbacks that stop a training, which ask for a checkpoint to resume from.
+    """
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_save(self, *_: Any, **__: Any) -> None:
+        self._since = time.monotonic()
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        if state.global_step >= state.max_steps:
+            control.should_save = bool(highest(int(time.monotonic() - self._since >= WORTH_SECONDS)))
+        return control
 
 
 class ValidateAtEnd(TrainerCallback):

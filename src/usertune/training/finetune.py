@@ -47,6 +47,7 @@ from usertune.training.callbacks import (
     KeepEffort,
     MarkCheckpoints,
     SayProgress,
+    SkipLastCheckpoint,
     StopOnSignal,
     ValidateAtEnd,
     step_of,
@@ -150,8 +151,8 @@ def _fine_tune(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     set_seed(run.training.seed)
-    processor = load_processor(run.base_folder, run.recipe.pixels)
-    conversations = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
+    conversations = _conversations(run)
+    processor = conversations.processor
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
     before = _sample_of_trained(run, trained)
     trainer, run = _trainer(run, work, trained, conversations, stop, reporting)
@@ -221,13 +222,29 @@ def _trainer(
         train_dataset=train,
         eval_dataset=validation if len(validation) else None,
         data_collator=partial(numbered_batch, partial(collate, kept=None if images is None else images.grids)),
-        callbacks=[SayProgress(len(train)), ValidateAtEnd(len(validation) > 0), MarkCheckpoints(), stop],
+        callbacks=[
+            SayProgress(len(train)),
+            ValidateAtEnd(len(validation) > 0),
+            MarkCheckpoints(),
+            SkipLastCheckpoint(),
+            stop,
+        ],
     )
     # The Trainer prints every log entry; SayProgress logs what people need.
     trainer.remove_callback(PrinterCallback)
     guard_trackers(trainer, run.execution.tracking, work)
     reduce_in_float32(trainer)
     return trainer, run
+
+
+def _conversations(run: FineTuning) -> ConversationTokenizer:
+    if run.reused is not None and run.reused.conversations is not None:
+        return run.reused.conversations
+    processor = load_processor(run.base_folder, run.recipe.pixels)
+    made = ConversationTokenizer(processor, family_of(run.base_folder), run.recipe.thinking)
+    if run.reused is not None:
+        run.reused.conversations = made
+    return made
 
 
 def _untrained(run: FineTuning) -> Any:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from usertune.runtime import large_imports as module
 from usertune.runtime.large_imports import large_imports
 
 
 @pytest.fixture(autouse=True)
-def unfrozen() -> Iterator[None]:
+def unfrozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "_is_frozen", False)
     gc.unfreeze()
     yield
     gc.unfreeze()
@@ -57,6 +59,13 @@ def test_garbage_of_later_is_collected() -> None:
     assert alive() == before + 1
     gc.collect()
     assert alive() == before
+
+
+def test_rare_collections_of_a_program_end_before_tensors_are_made() -> None:
+    gc.set_threshold(100_000, 50, 100)
+    with large_imports():
+        pass
+    assert gc.get_threshold() == (700, 10, 10)
 
 
 def test_a_failed_import_leaves_the_collector_on() -> None:

@@ -26,6 +26,7 @@ from usertune.core.errors import StopRequested, UserError
 from usertune.core.files import read_json
 from usertune.core.manifest import write_result
 from usertune.runtime.step_main import EXIT_TRY_AGAIN
+from usertune.training import callbacks
 from usertune.training.callbacks import CHECKPOINT_MARKER, StopOnSignal, newest_checkpoint
 from usertune.training.effort import RECORD
 from usertune.training.trainer import SparseLossTrainer, answer_loss_sum
@@ -49,6 +50,16 @@ def test_a_stopped_run_resumes_to_exactly_the_same_result(
     table, weights = train_and_read(run, tmp_path / "stopped")
     assert table == undisturbed[0]
     assert same_weights(weights, undisturbed[1])
+
+
+@pytest.mark.parametrize(("seconds", "checkpoints"), [(3600.0, 0), (0.0, 1)])
+def test_the_last_step_has_a_checkpoint_only_if_it_saves_time(
+    prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, checkpoints: int
+) -> None:
+    monkeypatch.setattr(callbacks, "WORTH_SECONDS", seconds)
+    train_and_read(fine_tuning(prepared), tmp_path)
+    assert len(list((tmp_path / "work").glob(f"checkpoint-*/{CHECKPOINT_MARKER}"))) == checkpoints
+    assert not (tmp_path / "weights" / "README.md").exists(), "PEFT's empty model card"
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a worker is killed"), EOFError(), ConnectionResetError()], ids=repr)

@@ -24,13 +24,13 @@ def helped_and_hurt(differences: pd.Series, users: pd.Series, higher_is_better: 
         users: the user of each sample, shape (N,).
         higher_is_better: whether a positive difference is a gain.
     """
-    # Imported here because the import takes a while.
-    from scipy.stats import binom
+    # Imported here because the import takes a while. That of scipy.stats, for the same numbers, takes far longer.
+    from scipy.special import bdtr
 
     up = (differences > NO_VARIATION).groupby(users, sort=False, observed=True).sum()
     down = (differences < -NO_VARIATION).groupby(users, sort=False, observed=True).sum()
     fewer = pd.concat([up, down], axis=1).min(axis=1)
-    clear = 2 * binom.cdf(fewer, up + down, 0.5) < LEVEL
+    clear = 2 * bdtr(fewer, up + down, 0.5) < LEVEL
     rises, falls = int((clear & (up > down)).sum()), int((clear & (down > up)).sum())
     return (rises, falls) if higher_is_better else (falls, rises)
 

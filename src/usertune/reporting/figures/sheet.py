@@ -214,7 +214,8 @@ def laid_out(figure: Figure) -> Figure:
     """Find the places of the axes once, not again for every format."""
     FigureCanvasAgg(figure)
     figure.draw_without_rendering()
-    figure.set_layout_engine("none")
+    # Not "none", which leaves an engine that does nothing, but for which savefig draws everything once more.
+    figure.set_layout_engine(None)
     return figure
 
 
