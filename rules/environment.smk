@@ -1,12 +1,8 @@
 """The Python environment of this workflow and its jobs: the package in this repository, and this interpreter."""
 
-import gc
 import os
 import sys
 from pathlib import Path
-
-# Planning creates millions of objects and keeps nearly all; by default, Python looks through them again and again.
-gc.set_threshold(100_000, 50, 100)
 
 # Jobs find the package by PYTHONPATH, so an environment of --sdm conda need not contain it. They use the Python that
 # runs Snakemake, activated or not, unless such an environment comes first on PATH.
@@ -16,7 +12,8 @@ for variable, folder in {"PYTHONPATH": SOURCE, "PATH": str(Path(sys.executable).
     os.environ[variable] = os.pathsep.join(filter(None, [folder, os.environ.get(variable)]))
 os.environ.update(USERTUNE_SCRIPTS=str(Path(workflow.basedir) / "scripts"))
 
-from usertune.runtime import environment
+from usertune.runtime import environment, large_imports
 
 if said := environment.problem():
     sys.exit(said)
+large_imports.collect_rarely()

@@ -1,4 +1,4 @@
-"""Importing large libraries without looking for garbage in between, or in what they hold later."""
+"""How rarely Python looks for garbage: not while large libraries are imported, nor in what they hold later."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Python's default, whatever the program set: tensors in reference cycles must not wait for rare collections.
-THRESHOLDS = (700, 10, 10)
-
 _is_frozen = False
+# Thresholds of the collector before `collect_rarely`.
+_usual: tuple[int, int, int] | None = None
+
+
+def collect_rarely() -> None:
+    """Let the collector run rarely until `large_imports`: imports, tables and planning keep nearly all they make."""
+    global _usual
+    _usual = gc.get_threshold()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @contextmanager
@@ -20,7 +26,7 @@ def large_imports() -> Iterator[None]:
     of the time. Afterwards the first block of a process exempts them from collection, so that those that follow (the
     Trainer asks for two in each training) look only at what the process itself made.
     """
-    global _is_frozen
+    global _is_frozen, _usual
     is_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -31,5 +37,8 @@ def large_imports() -> Iterator[None]:
         # A second time it would keep what could be collected by then. (`gc.get_freeze_count` counts one by one.)
         if not _is_frozen:
             gc.freeze()
-            gc.set_threshold(*THRESHOLDS)
             _is_frozen = True
+        if _usual:
+            # Tensors in reference cycles must not wait.
+            gc.set_threshold(*_usual)
+            _usual = None
