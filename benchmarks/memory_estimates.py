@@ -186,7 +186,7 @@ def fine_tuning(
     base: Path, root: Path, samples: list[Sample], mode: str, dtype: str, checkpointing: bool, micro: int
 ) -> Any:
     """Return a run of two optimizer steps over the samples, or of one over a single sample."""
-    from usertune.training.finetune import FineTuning
+    from usertune.training.inputs import FineTuning
     from usertune.training.recipe import Execution, TrainRecipe
 
     weights = {"lora": LORA} if mode == "lora" else {"freeze": FREEZE}

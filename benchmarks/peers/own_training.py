@@ -46,7 +46,7 @@ def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_of(job: dict[str, Any], settings: dict[str, Any]) -> Any:
-    from usertune.training.finetune import FineTuning
+    from usertune.training.inputs import FineTuning
     from usertune.training.recipe import Execution, TrainRecipe
 
     weights = (

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from tests.unit.conftest import BASE, EXECUTION, Prepared
 from usertune.training.callbacks import StopOnSignal
-from usertune.training.finetune import FineTuning, fine_tune
+from usertune.training.finetune import fine_tune
+from usertune.training.inputs import FineTuning
 from usertune.training.recipe import Execution, TrainRecipe
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
 
 from usertune.models.families.catalogue import family_of
 from usertune.training.distributed.collectives import strategy_arguments
+from usertune.training.inputs import FineTuning
 from usertune.training.schedule import warm_up
-
-if TYPE_CHECKING:
-    from usertune.training.finetune import FineTuning
 
 
 def training_arguments(run: FineTuning, work: Path, reporting: Mapping[str, Any]) -> TrainingArguments:

@@ -5,44 +5,37 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import resource
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils import logging as transformers_logging
 
 from usertune.core.errors import StopRequested
-from usertune.core.files import check_writable, folder_replacement, naming, write_text
+from usertune.core.files import check_writable, naming, write_text
 from usertune.data.samples import Sample
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
 from usertune.models.loading import (
-    device_name,
-    load_model,
     load_processor,
     load_start,
     load_without_weights,
     prepare_for_training,
     used_gpus,
 )
-from usertune.models.patches import patch_embedding
-from usertune.models.recipe import StartWeights
-from usertune.models.reused import ReusedModel
 from usertune.runtime.energy import EnergyMeter, added
 from usertune.runtime.memory import lack_named
 from usertune.training.arguments import training_arguments
 from usertune.training.batches import Samples, longest_samples, numbered_batch
-from usertune.training.best import KeepBest, best_of, validations
+from usertune.training.best import KeepBest
 from usertune.training.callbacks import (
     KeepEffort,
     MarkCheckpoints,
@@ -50,7 +43,6 @@ from usertune.training.callbacks import (
     SkipLastCheckpoint,
     StopOnSignal,
     ValidateAtEnd,
-    step_of,
 )
 from usertune.training.distributed.collectives import (
     check_parallel,
@@ -59,54 +51,21 @@ from usertune.training.distributed.collectives import (
     launched_rank,
     rank,
     reduce_in_float32,
-    unsharded_state,
-    wait_for_all,
 )
 from usertune.training.effort import Effort
 from usertune.training.finite import StopIfNotFinite, advice_for
 from usertune.training.fitting import fitted
+from usertune.training.inputs import FineTuning
 from usertune.training.kept import KeepSteps, checkpoint_to_resume
 from usertune.training.kept_images import image_memory
-from usertune.training.moved import WeightSample, adapter_change, warn_if_hardly
-from usertune.training.processes import ALONE, Processes
-from usertune.training.recipe import Execution, TrainingSettings, TrainRecipe
+from usertune.training.measured import computed_with, measurements
+from usertune.training.processes import Processes
 from usertune.training.sample_dropout import draw_by_sample
+from usertune.training.saved_weights import keep_weights, sample_of_trained, save_weights
 from usertune.training.trackers import guard_trackers, tracked
 from usertune.training.trainer import SparseLossTrainer
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FineTuning:
-    """Inputs of one run.
-
-    Attributes:
-        recipe: settings.
-        execution: settings that change only the last digits.
-        base_folder: the base model's folder.
-        dataset_root: folder of the images.
-        train_samples: samples to train on.
-        validation_samples: samples of the validation loss.
-        processes: the processes that train together.
-        start: the weights to start from; None: the base model.
-        reused: a loaded model of this starting point that several trainings of adapters share; None: load one.
-    """
-
-    recipe: TrainRecipe
-    execution: Execution
-    base_folder: Path
-    dataset_root: Path
-    train_samples: Sequence[Sample]
-    validation_samples: Sequence[Sample]
-    processes: Processes = ALONE
-    start: StartWeights | None = None
-    reused: ReusedModel | None = None
-
-    @property
-    def training(self) -> TrainingSettings:
-        """Settings of the optimizer."""
-        return self.recipe.training
 
 
 def fine_tune(
@@ -154,9 +113,9 @@ def _fine_tune(
     conversations = _conversations(run)
     processor = conversations.processor
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
-    before = _sample_of_trained(run, trained)
+    before = sample_of_trained(run, trained)
     trainer, run = _trainer(run, work, trained, conversations, stop, reporting)
-    effort = Effort(work, started, _how(run, trainer))
+    effort = Effort(work, started, computed_with(run, trainer))
     # Each process has chosen its GPU by now.
     meter = EnergyMeter(used_gpus())
     # An estimate until the end: the other processes use about as much.
@@ -169,12 +128,12 @@ def _fine_tune(
     trainer.add_callback(finite)
     best = KeepBest(
         work,
-        partial(_save_weights, trainer, processor, run, before) if run.training.keep == "best" else None,
+        partial(save_weights, trainer, processor, run, before) if run.training.keep == "best" else None,
         run.training.early_stopping,
     )
     trainer.add_callback(best)
     trainer.add_callback(
-        KeepSteps(work, run.recipe.keep_checkpoints, partial(_save_weights, trainer, processor, run, before))
+        KeepSteps(work, run.recipe.keep_checkpoints, partial(save_weights, trainer, processor, run, before))
     )
     resumed_from = from_first(lambda: checkpoint_to_resume(work, run.recipe.keep_checkpoints))
     if resumed_from:
@@ -191,8 +150,8 @@ def _fine_tune(
     if rank() == 0:
         write_text(log_file, _loss_table(trainer.state.log_history))
     with _disk_problems_named(work):
-        kept = _keep(trainer, best, partial(_save_weights, trainer, processor, run, before), weights_folder, run)
-    measured = {**_measurements(trainer, run, cost, resumed_from), **kept}
+        kept = keep_weights(trainer, best, partial(save_weights, trainer, processor, run, before), weights_folder, run)
+    measured = {**measurements(trainer, run, cost, resumed_from), **kept}
     if run.reused is not None:
         run.reused.give_back(trainer.model)
     return measured
@@ -259,52 +218,6 @@ def _untrained(run: FineTuning) -> Any:
     return load_start(run.base_folder, run.start, dtype)
 
 
-def _keep(
-    trainer: SparseLossTrainer,
-    best: KeepBest,
-    save: Callable[[Path], float],
-    weights_folder: Path,
-    run: FineTuning,
-) -> dict[str, Any]:
-    """Write the last or the best weights, as the study asks; return their entries of the manifest."""
-    history = trainer.state.log_history
-    found = best_of(history) if run.training.keep == "best" else None
-    moved = best.take(found[0], weights_folder) if found else save(weights_folder)
-    if rank() == 0:
-        warn_if_hardly(moved)
-    losses = dict(validations(history))
-    step = found[0] if found else trainer.state.global_step
-    patience = run.training.early_stopping
-    ended = f"no lower validation loss in {patience} validation{'s' * (patience != 1)}"
-    return {
-        "weights_moved": moved,
-        "kept_step": step,
-        "kept_validation_loss": losses.get(step),
-        "ended": ended if best.stopped_early else "after all steps",
-    }
-
-
-def _how(run: FineTuning, trainer: SparseLossTrainer) -> dict[str, Any]:
-    """Return the settings that change only the last digits (see docs/reproducibility.md)."""
-    return {
-        "micro_batch_size": run.execution.micro_batch_size,
-        "gradient_checkpointing": run.execution.gradient_checkpointing,
-        "processes": run.processes.world_size,
-        "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
-        "patch_embedding": patch_embedding(trainer.model),
-        "image_memory": trainer.images.kind if trainer.images is not None else None,
-        "device": device_name(),
-    }
-
-
-def _sample_of_trained(run: FineTuning, model: nn.Module) -> WeightSample | None:
-    """Return a sample of the weights before training, for rank 0; None for adapters, which begin at zero."""
-    if run.recipe.mode == "lora" or launched_rank(run.processes):
-        return None
-    trained = ((name, value) for name, value in model.named_parameters() if value.requires_grad)
-    return WeightSample(trained, getattr(torch, run.recipe.dtype))
-
-
 class _CheckParallel(TrainerCallback):
     """Checks world size and strategy before the first step."""
 
@@ -363,81 +276,3 @@ def _loss_table(history: Sequence[Mapping[str, Any]]) -> str:
         elif "eval_loss" in entry:
             writer.writerow([entry["step"], entry["epoch"], "validation", entry["eval_loss"], ""])
     return table.getvalue()
-
-
-def _save_weights(
-    trainer: SparseLossTrainer, processor: Any, run: FineTuning, before: WeightSample | None, folder: Path
-) -> float:
-    """Save the weights and the processor; if ``folder`` exists, it is complete.
-
-    Returns:
-        In rank 0, how far training moved the weights (see `usertune.training.moved`); 0 in the others.
-    """
-    trained: Any = _unsharded(trainer, run) if trainer.is_fsdp_enabled else trainer.model
-    moved = 0.0
-    if rank() == 0:
-        moved = before.change(trained.named_parameters()) if before else adapter_change(trained)
-        with folder_replacement(folder) as temporary:
-            trained.save_pretrained(str(temporary), **_as_saved(trained, run))
-            processor.save_pretrained(str(temporary))
-    wait_for_all()
-    return moved
-
-
-def _as_saved(model: nn.Module, run: FineTuning) -> dict[str, Any]:
-    """Return arguments of ``save_pretrained``: the weights in the dtype of the recipe, if the model has another one."""
-    if run.recipe.mode == "lora" or run.recipe.dtype == "float32":
-        return {}
-    saved: dict[int, torch.Tensor] = {}
-    for value in model.state_dict().values():
-        # Tied weights stay one tensor.
-        saved.setdefault(value.data_ptr(), value.to("cpu", getattr(torch, run.recipe.dtype)))
-    return {"state_dict": {name: saved[value.data_ptr()] for name, value in model.state_dict().items()}}
-
-
-def _unsharded(trainer: SparseLossTrainer, run: FineTuning) -> nn.Module | None:
-    """Return an unsharded model with the trained weights in rank 0; None in the others."""
-    state = unsharded_state(trainer.model)
-    if rank() != 0:
-        return None
-    model = load_model(run.base_folder, "float32")
-    model.load_state_dict(state)
-    model.config = trainer.model.config
-    return model
-
-
-def _measurements(
-    trainer: SparseLossTrainer, run: FineTuning, cost: Mapping[str, Any], resumed_from: Path | None
-) -> dict[str, Any]:
-    state = trainer.state
-    validation = [entry["eval_loss"] for entry in state.log_history if "eval_loss" in entry]
-    return {
-        # Over all attempts, including steps repeated after a kill; ``steps`` counts each step once.
-        "attempts": cost["attempts"],
-        "computed_with": cost["computed_with"],
-        "wall_seconds": cost["wall_seconds"],
-        "computed_steps": cost["steps"],
-        "computed_samples": cost["samples"],
-        "computed_tokens": cost["tokens"],
-        "energy_joules": cost["energy_joules"],
-        "samples_per_second": round(cost["samples"] / cost["wall_seconds"], 2),
-        "tokens_per_second": round(cost["tokens"] / cost["wall_seconds"], 1),
-        "images_kept": len(trainer.images) if trainer.images is not None else 0,
-        "image_memory_bytes": trainer.images.bytes if trainer.images is not None else 0,
-        "steps": state.global_step,
-        "resumed_from_step": step_of(resumed_from) if resumed_from else 0,
-        "peak_memory_bytes": max(gathered(_peak_memory_bytes())),
-        "final_validation_loss": validation[-1] if validation else None,
-        "trainable_parameters": sum(p.numel() for p in trainer.model.parameters() if p.requires_grad),
-        "micro_batch_size": trainer.args.per_device_train_batch_size,
-        "device": device_name(),
-        "processes": trainer.accelerator.num_processes,
-        "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
-        "gpus_used": sorted({gpu for gpus in gathered(used_gpus()) for gpu in gpus}),
-    }
-
-
-def _peak_memory_bytes() -> int:
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

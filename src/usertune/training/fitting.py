@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -21,12 +21,10 @@ from usertune.core.files import read_json, write_json
 from usertune.models.loading import device, on_device
 from usertune.runtime.memory import free_memory
 from usertune.training.batches import NUMBERS
+from usertune.training.inputs import FineTuning
 from usertune.training.recipe import Execution
 from usertune.training.sample_dropout import Draw
 from usertune.training.trainer import answer_loss_sum
-
-if TYPE_CHECKING:
-    from usertune.training.finetune import FineTuning
 
 logger = logging.getLogger(__name__)
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from usertune.models.family import Family
 from usertune.models.image_memory import ImageMemory, auto_bytes
 from usertune.models.recipe import FreezeSettings
+from usertune.training.inputs import FineTuning
 from usertune.training.schedule import optimizer_steps
-
-if TYPE_CHECKING:
-    from usertune.training.finetune import FineTuning
 
 logger = logging.getLogger(__name__)
 

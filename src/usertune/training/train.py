@@ -207,7 +207,8 @@ def train_in_this_process(
     # Imported here, after the GPU is chosen and only to train.
     with large_imports():
         from usertune.models.loading import device_name
-        from usertune.training.finetune import FineTuning, fine_tune
+        from usertune.training.finetune import fine_tune
+        from usertune.training.inputs import FineTuning
 
     work = task.work
     family = module_here(str(task.base_folder), None)

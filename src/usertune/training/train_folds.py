@@ -300,7 +300,8 @@ class FoldJob:
         # Imported here, after the GPU is chosen and only to train.
         with large_imports():
             from usertune.models.loading import device_name
-            from usertune.training.finetune import FineTuning, fine_tune
+            from usertune.training.finetune import fine_tune
+            from usertune.training.inputs import FineTuning
 
         provenance = record_provenance(work, TRAIN_FOLDS, device_name(), recorded_module(self.base))
         run = FineTuning(

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.synthetic_study import StandInEngine, SyntheticStudy
+from tests.support.stand_ins import StandInEngine
+from tests.support.synthetic_study import SyntheticStudy
 from usertune.checks.audit import Audit, audit_study
 from usertune.checks.explain import Explanation, explain, in_words
 from usertune.checks.freshness import Freshness

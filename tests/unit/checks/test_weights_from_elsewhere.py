@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from tests.support.auditing import audit, found, reasons
-from tests.support.synthetic_study import BASE, StandInEngine, SyntheticStudy
+from tests.support.stand_ins import StandInEngine
+from tests.support.synthetic_study import BASE, SyntheticStudy
 from usertune.checks.elsewhere import weight_sources
 from usertune.checks.explain import explain, in_words
 from usertune.checks.freshness import Freshness

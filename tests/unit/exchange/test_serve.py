@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.synthetic_study import BASE, StandInTrainer, SyntheticStudy
+from tests.support.stand_ins import StandInTrainer
+from tests.support.synthetic_study import BASE, SyntheticStudy
 from usertune.core.errors import UserError
 from usertune.exchange.serve import server_command
 from usertune.inference.server.adapters import adapter_name

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.calls import predict, prepare_one
-from tests.support.synthetic_study import SECONDS, without_a_model
+from tests.support.stand_ins import SECONDS, without_a_model
 from tests.unit.conftest import Prepared
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest

@@ -34,7 +34,8 @@ from usertune.models.model_folder import ModelFolder
 from usertune.models.patches import LinearPatches, linear_patches
 from usertune.models.recipe import BaseModelRecipe, FreezeSettings, LoraSettings, Pixels
 from usertune.models.tensor_files import shapes_in
-from usertune.training.finetune import FineTuning, fine_tune
+from usertune.training.finetune import fine_tune
+from usertune.training.inputs import FineTuning
 from usertune.training.recipe import Execution, TrainRecipe
 from usertune.training.trainer import answer_loss_sum
 

@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from tests.support.synthetic_study import MEASURED, SECONDS, SyntheticStudy
+from tests.support.stand_ins import MEASURED, SECONDS
+from tests.support.synthetic_study import SyntheticStudy
 from usertune.core.manifest import read_result, write_result
 from usertune.evaluation.recipe import ScoreRecipe
 from usertune.evaluation.tables import read_table

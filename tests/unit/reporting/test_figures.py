@@ -22,7 +22,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from tests.support.synthetic_study import SyntheticStudy, write_stand_in
+from tests.support.stand_ins import write_stand_in
+from tests.support.synthetic_study import SyntheticStudy
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest_file
 from usertune.core.manifest import read_result

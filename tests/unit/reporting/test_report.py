@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.support.synthetic_study import MEASURED, StandInEngine, browser_data_of
+from tests.support.stand_ins import MEASURED, StandInEngine
+from tests.support.synthetic_study import browser_data_of
 from usertune.core.errors import UserError
 from usertune.core.hashing import digest, digest_file, step_fingerprint
 from usertune.core.manifest import read_result

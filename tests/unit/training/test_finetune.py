@@ -30,7 +30,7 @@ from usertune.models.families.catalogue import family_of
 from usertune.models.loading import load_adapter, load_model, load_processor, prepare_for_training
 from usertune.training.batches import NUMBERS
 from usertune.training.callbacks import StopOnSignal, newest_checkpoint
-from usertune.training.finetune import FineTuning
+from usertune.training.inputs import FineTuning
 from usertune.training.trainer import answer_loss_sum
 
 
@@ -119,7 +119,7 @@ def test_full_leaves_what_is_frozen_bitwise_and_changes_the_rest(
         assert torch.equal(weights[name], value) == frozen, name
 
 
-@pytest.mark.parametrize("where", ["load_start", "answer_loss_sum", "_save_weights"])
+@pytest.mark.parametrize("where", ["load_start", "answer_loss_sum", "save_weights"])
 def test_memory_that_runs_out_anywhere_is_named(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:

@@ -17,8 +17,8 @@ from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
 from usertune.models.loading import load_model, load_processor, prepare_for_training
 from usertune.training import fitting
-from usertune.training.finetune import FineTuning
 from usertune.training.fitting import activation_bytes
+from usertune.training.inputs import FineTuning
 from usertune.training.processes import Processes
 from usertune.training.trainer import answer_loss_sum
 

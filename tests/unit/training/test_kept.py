@@ -24,7 +24,7 @@ from usertune.core.manifest import read_result
 from usertune.models.external_weights import WeightFiles, describe_weights
 from usertune.models.recipe import OtherWeightsRecipe
 from usertune.pipeline.layout import read_checked
-from usertune.training.finetune import FineTuning
+from usertune.training.inputs import FineTuning
 from usertune.training.kept_files import kept_steps, missing_in, require_steps
 from usertune.training.recipe import TrainingSettings
 

@@ -19,7 +19,8 @@ from usertune.models.image_memory import IMAGES, ImageMemory
 from usertune.models.loading import load_model, load_processor
 from usertune.models.reused import ReusedModel
 from usertune.training import kept_images
-from usertune.training.finetune import FineTuning, fine_tune
+from usertune.training.finetune import fine_tune
+from usertune.training.inputs import FineTuning
 from usertune.training.processes import Processes
 
 TWO_IMAGES_GIB = 60_000 / 2**30

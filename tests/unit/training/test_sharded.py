@@ -39,6 +39,7 @@ from accelerate.utils import DistributedType
 from torch.distributed.fsdp import FSDPModule
 from usertune.training import finetune
 from usertune.training.callbacks import StopTogether
+from usertune.training.inputs import FineTuning
 from usertune.data.samples import read_user
 from usertune.core.errors import StopRequested
 from usertune.training.processes import Processes
@@ -67,7 +68,7 @@ def load(*arguments):
     return original_load(*arguments)
 finetune.load_start = load
 
-original_save = finetune._save_weights
+original_save = finetune.save_weights
 def save(trainer, *rest):
     units = [name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)]
     policies = {str(module._get_fsdp_state()._mp_policy) for module in trainer.model.modules()
@@ -76,11 +77,11 @@ def save(trainer, *rest):
     if dist.get_rank() == 0:
         (out / "units.json").write_text(json.dumps([units, sorted(policies), sorted(kinds)]))
     return original_save(trainer, *rest)
-finetune._save_weights = save
+finetune.save_weights = save
 
 samples = [[sample for file in task[key] for sample in read_user(Path(file))[1]] for key in ("train", "validation")]
 out = Path(task["out"])
-run = finetune.FineTuning(
+run = FineTuning(
     TrainRecipe.model_validate({**task["recipe"], "dtype": task["dtype"]}), Execution.model_validate(task["execution"]),
     Path(task["base"]), Path(task["root"]), *samples, Processes(nproc_per_node=2, strategy="fsdp"),
 )

@@ -20,7 +20,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from tests.support.fine_tuning import fine_tuning, same_weights, stop_after, train_and_read
 from tests.unit.conftest import Prepared
 from usertune.core.errors import StopRequested, UserError
-from usertune.training.finetune import FineTuning
+from usertune.training.inputs import FineTuning
 from usertune.training.summary_run import metrics_of, report_summary
 from usertune.training.tracking import OF_SUMMARIES, PACKAGES, Tracking, environment_of
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.support.calls import train
-from tests.support.synthetic_study import StandInTrainer, without_a_model
+from tests.support.stand_ins import StandInTrainer, without_a_model
 from tests.unit.conftest import EXECUTION, TRAIN_STEP_BY_STEP, WITH_ARGUMENTS, Prepared
 from usertune.core.errors import FinalError
 from usertune.core.hashing import digest_file, digest_folder

@@ -25,6 +25,7 @@ from usertune.models import loading
 from usertune.models.loading import load_start
 from usertune.models.reused import ReusedModel
 from usertune.training import finetune
+from usertune.training.inputs import FineTuning
 from usertune.training.train_folds import parts_of
 
 
@@ -61,7 +62,7 @@ def weights_of(out: Path, manifest: dict[str, Any], fold: str) -> dict[str, torc
 def test_a_second_training_on_a_reused_model_is_that_on_a_fresh_one_to_the_bit(
     prepared: Prepared, tmp_path: Path, checkpointing: bool
 ) -> None:
-    def run(reused: ReusedModel, seed: int) -> finetune.FineTuning:
+    def run(reused: ReusedModel, seed: int) -> FineTuning:
         own = replace(fine_tuning(prepared, epochs=1, seed=seed), reused=reused, validation_samples=[])
         return replace(own, execution=own.execution.model_copy(update={"gradient_checkpointing": checkpointing}))
 

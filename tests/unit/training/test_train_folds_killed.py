@@ -18,7 +18,7 @@ from usertune.training.train_folds import FoldFiles, FoldJob
 MOMENTS = (
     ("usertune.training.trainer:SparseLossTrainer.compute_loss", 2),
     ("usertune.training.callbacks:MarkCheckpoints.on_save", 1),
-    ("usertune.training.finetune:_save_weights", 1),
+    ("usertune.training.finetune:save_weights", 1),
     ("usertune.training.working_folder:_digests", 1),
     ("usertune.models.reused:ReusedModel.give_back", 1),
     ("usertune.training.working_folder:_remove_working_checkpoints", 1),
