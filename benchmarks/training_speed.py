@@ -2,8 +2,8 @@
 
 All sides train the same samples in the same order from the same weights, each in a process of its own with two threads,
 in turn, several times over; the losses of all optimizer steps are checked to agree. Timed are all optimizer steps of
-two epochs with the loading of their data; of usertune also what it prepares once the model is loaded. The
-reference has its own settings: one sample at a time, gradient checkpointing, no workers. The others get the fastest of
+two epochs with the loading of their data, from the call that trains on; of usertune also what it prepares once the model
+is loaded. The reference has its own settings: one sample at a time, gradient checkpointing, no workers. The others get the fastest of
 the same list, found by short trials that are stored too. TRL and ms-swift need environments of their own: make peers
 
     python benchmarks/training_speed.py
@@ -55,7 +55,7 @@ CANDIDATES = (settings(1, 0), settings(1, 1), settings(2, 0), settings(4, 1))
 # The reference's own.
 REFERENCE = settings(1, 0, checkpointing=True)
 # Samples of an epoch, samples of an optimizer step, rounds.
-SIZES = {"proportional": (8, 4, 3), "vocabulary": (4, 4, 3), "true-2b": (1, 1, 2)}
+SIZES = {"proportional": (16, 4, 3), "vocabulary": (4, 4, 3), "true-2b": (1, 1, 2)}
 # A step of the 2B takes minutes: no trials.
 FIXED = {"true-2b": settings(1, 0)}
 

@@ -27,6 +27,7 @@ def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         data_collator=Collator(AutoProcessor.from_pretrained(job["base"], local_files_only=True), Path(job["root"])),
         callbacks=[timed],
     )
+    timed.start()
     trainer.train()
     return timed.measured(trainer.state.log_history, len(job["samples"]))
 

@@ -29,6 +29,7 @@ def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
 
         def train(self, trainer: Any) -> Any:
             trainer.add_callback(timed)
+            timed.start()
             return super().train(trainer)
 
     data = Path(job["work"]).with_suffix(".swift.jsonl")

@@ -30,6 +30,7 @@ def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
         processing_class=AutoProcessor.from_pretrained(job["base"], local_files_only=True),
         callbacks=[timed],
     )
+    timed.start()
     trainer.train()
     return timed.measured(trainer.state.log_history, len(rows))
 
