@@ -2,9 +2,10 @@
 
 All sides train the same samples in the same order from the same weights, each in a process of its own with two threads,
 in turn, several times over; the losses of all optimizer steps are checked to agree. Timed are all optimizer steps of
-two epochs with the loading of their data, from the call that trains on; of usertune also what it prepares once the model
-is loaded. The reference has its own settings: one sample at a time, gradient checkpointing, no workers. The others get the fastest of
-the same list, found by short trials that are stored too. TRL and ms-swift need environments of their own: make peers
+two epochs with the loading of their data, from the call that trains on; of usertune also what it prepares once the
+model is loaded. The reference has its own settings: one sample at a time, gradient checkpointing, no workers. The
+others get the fastest of the same list, found by short trials that are stored too. TRL and ms-swift need environments
+of their own: make peers
 
     python benchmarks/training_speed.py
     python benchmarks/training_speed.py --shape true-2b --reference 0

@@ -26,7 +26,7 @@ class Timed(TrainerCallback):
     """Times all optimizer steps with the loading of their data; saving afterwards does not count.
 
     Attributes:
-        started: when it started, in seconds: before the call that trains, or earlier where a side then prepares samples.
+        started: when it started, in seconds: at the call that trains, or earlier where a side then prepares samples.
         before: the process's memory then, in bytes.
     """
 
