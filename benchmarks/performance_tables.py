@@ -47,6 +47,7 @@ COMPARISONS = (
     Comparison("LoRA, speed", TRL, LORA.format("vocabulary"), "speed_over_trl", "at least 5"),
     Comparison("LoRA, speed", SWIFT, LORA.format("vocabulary"), "speed_over_swift", ""),
     Comparison("LoRA, speed", REFERENCE, LORA.format("vocabulary"), "speed_over_reference", ""),
+    Comparison("LoRA, peak memory", REFERENCE, LORA.format("vocabulary"), "memory_over_reference", ""),
     Comparison("LoRA, speed", TRL, LORA.format("true-2b"), "speed_over_trl", "at least 1.3"),
     Comparison("LoRA, peak memory", TRL, LORA.format("true-2b"), "memory_over_trl", "at most 0.8"),
     Comparison("prediction, speed", ONE_BY_ONE, "prediction_speed-proportional", "speed_over_one_by_one", "at least 3"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,6 +146,8 @@ def make_base(folder: Path, shape: Shape, dtype: str = "float32") -> None:
 
     shutil.copytree(common.BASE, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     if shape.real_tokenizer:
+        # Imported here because it needs pytest, which other shapes do not.
+        sys.path.append(str(common.REPOSITORY))
         from tests.support.real_tokenizer import fetch
 
         for file in ("tokenizer.json", "tokenizer_config.json"):
