@@ -8,7 +8,7 @@ JOBS ?= auto
 # The tests' model is so small that threads slow it down.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-peers bench-gpu bench-slurm peers figures clean
+.PHONY: help setup demo demo-data test test-fast fuzz lint format schema bench bench-peers bench-gpu bench-slurm peers figures pictures clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -88,6 +88,9 @@ bench-slurm: setup  ## Run the SLURM benchmarks on a cluster started on this mac
 
 figures: setup  ## Write the stored benchmark results into README.md and docs
 	$(BIN)/python benchmarks/write_figures.py
+
+pictures: demo $(VENV)/.test  ## Write the pictures of README.md from the demo's report (needs Chromium)
+	$(BIN)/python benchmarks/write_pictures.py
 
 setup: $(VENV)/.installed  ## Create the virtual environment from envs/requirements.txt (once)
 

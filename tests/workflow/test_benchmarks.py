@@ -17,7 +17,7 @@ from tests.support.benchmarks import FOLDER
 from tests.support.documented import REPOSITORY
 
 # Not benchmarks: what they share, and what writes their results and an example into the docs.
-HELPERS = {"check_example", "common", "performance_tables", "shapes", "write_figures"}
+HELPERS = {"check_example", "common", "performance_tables", "shapes", "write_figures", "write_pictures"}
 # Run on a cluster, in tests/slurm.
 ON_SLURM = {"slurm_study", "slurm_many_jobs"}
 HERE = {path.stem for path in FOLDER.glob("*.py")} - HELPERS - ON_SLURM
