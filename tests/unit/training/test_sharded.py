@@ -70,13 +70,15 @@ finetune.load_start = load
 
 original_save = finetune.save_weights
 def save(trainer, *rest):
+    moved = original_save(trainer, *rest)
+    # Sharded again: after a forward pass, the outermost unit stays whole, in the number format of computations.
     units = [name for name, module in trainer.model.named_modules() if isinstance(module, FSDPModule)]
     policies = {str(module._get_fsdp_state()._mp_policy) for module in trainer.model.modules()
                 if isinstance(module, FSDPModule)}
     kinds = {str(weights.dtype) for weights in trainer.model.parameters()}
     if dist.get_rank() == 0:
         (out / "units.json").write_text(json.dumps([units, sorted(policies), sorted(kinds)]))
-    return original_save(trainer, *rest)
+    return moved
 finetune.save_weights = save
 
 samples = [[sample for file in task[key] for sample in read_user(Path(file))[1]] for key in ("train", "validation")]
