@@ -13,7 +13,7 @@ RESULTS = REPOSITORY / "results"
 PICTURES = REPOSITORY / "docs/images"
 FIGURE = "accuracy_by_user.png"
 # Name -> the part of the page, and the height of the picture, in pixels.
-PARTS = {"report.png": ("", 850), "samples.png": ("#samples", 957)}
+PARTS = {"report.png": ("", 828), "samples.png": ("#samples", 957)}
 WIDTH = 1280
 
 
