@@ -111,10 +111,10 @@ def _fine_tune(
     transformers_logging.disable_progress_bar()
     set_seed(run.training.seed)
     conversations = _conversations(run)
-    processor = conversations.processor
     trained = prepare_for_training(_untrained(run), run.recipe.weights)
     before = sample_of_trained(run, trained)
     trainer, run = _trainer(run, work, trained, conversations, stop, reporting)
+    save = partial(save_weights, trainer, conversations.processor, run, before)
     effort = Effort(work, started, computed_with(run, trainer))
     # Each process has chosen its GPU by now.
     meter = EnergyMeter(used_gpus())
@@ -126,15 +126,9 @@ def _fine_tune(
     finite = StopIfNotFinite(trainer, advice_for(run.training.learning_rate, run.recipe.dtype))
     trainer.check_validation = finite.check_validation
     trainer.add_callback(finite)
-    best = KeepBest(
-        work,
-        partial(save_weights, trainer, processor, run, before) if run.training.keep == "best" else None,
-        run.training.early_stopping,
-    )
+    best = KeepBest(work, save if run.training.keep == "best" else None, run.training.early_stopping)
     trainer.add_callback(best)
-    trainer.add_callback(
-        KeepSteps(work, run.recipe.keep_checkpoints, partial(save_weights, trainer, processor, run, before))
-    )
+    trainer.add_callback(KeepSteps(work, run.recipe.keep_checkpoints, save))
     resumed_from = from_first(lambda: checkpoint_to_resume(work, run.recipe.keep_checkpoints))
     if resumed_from:
         logger.info("resuming from %s", resumed_from)
@@ -150,7 +144,7 @@ def _fine_tune(
     if rank() == 0:
         write_text(log_file, _loss_table(trainer.state.log_history))
     with _disk_problems_named(work):
-        kept = keep_weights(trainer, best, partial(save_weights, trainer, processor, run, before), weights_folder, run)
+        kept = keep_weights(trainer, best, save, weights_folder, run)
     measured = {**measurements(trainer, run, cost, resumed_from), **kept}
     if run.reused is not None:
         run.reused.give_back(trainer.model)
