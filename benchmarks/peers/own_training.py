@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from side import Timed, run_job
-
 from usertune.runtime.cpu_threads import limit_spinning
+from usertune.runtime.large_imports import large_imports
+
+# As the jobs of a study do, before torch is imported.
+limit_spinning()
+with large_imports():
+    from side import Timed, run_job
+
+    from usertune.training import finetune
 
 
 def measure(job: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     from peft import load_peft_weights, set_peft_model_state_dict
 
     from usertune.models.loading import prepare_for_training
-    from usertune.training import finetune
 
     timed = Timed()
     train = finetune._run
@@ -71,5 +76,4 @@ def run_of(job: dict[str, Any], settings: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    limit_spinning()
     run_job(measure, ["torch", "transformers", "peft", "accelerate"])

@@ -78,6 +78,10 @@ class Family(ABC):
     """Modules of the vision tower that turn its outputs into visual tokens: ``training.freeze.merger``."""
     adapted_modules: str
     """Regular expression for the complete names (with ``model.``) of the layers that get adapters."""
+    attention: str
+    """Name, in a layer of the language model, of softmax attention that takes transformers' AttentionInterface."""
+    positionwise: Sequence[str]
+    """Names, in such a layer, of modules after its attention that compute each position on its own."""
     sharded_modules: Sequence[str]
     """Classes of modules that FSDP shards, gathers and frees each on its own."""
     pixels: str

@@ -55,9 +55,11 @@ from usertune.training.distributed.collectives import (
 from usertune.training.effort import Effort
 from usertune.training.finite import StopIfNotFinite, advice_for
 from usertune.training.fitting import fitted
+from usertune.training.fused_adapters import fuse_adapters
 from usertune.training.inputs import FineTuning
 from usertune.training.kept import KeepSteps, checkpoint_to_resume
 from usertune.training.kept_images import image_memory
+from usertune.training.last_layer import LastLayer
 from usertune.training.measured import computed_with, measurements
 from usertune.training.processes import Processes
 from usertune.training.sample_dropout import draw_by_sample
@@ -147,6 +149,7 @@ def _fine_tune(
         kept = keep_weights(trainer, best, save, weights_folder, run)
     measured = {**measurements(trainer, run, cost, resumed_from), **kept}
     if run.reused is not None:
+        trainer.last_layer.remove()
         run.reused.give_back(trainer.model)
     return measured
 
@@ -164,10 +167,13 @@ def _trainer(
     validation = _tokenize(conversations, run.validation_samples)
     collate = Collator(conversations, run.dataset_root).training_batch
     dropout = draw_by_sample(trained, run.training.seed)
+    fuse_adapters(trained)
+    last_layer = LastLayer(trained, conversations.family)
     longest = partial(longest_samples, train, partial(numbered_batch, collate))
-    run = replace(run, execution=fitted(run, work, trained, dropout, longest))
+    run = replace(run, execution=fitted(run, work, trained, last_layer, dropout, longest))
     images = image_memory(run, trained, conversations.family)
     trainer = SparseLossTrainer(
+        last_layer=last_layer,
         dropout=dropout,
         images=images,
         model=trained,

@@ -22,6 +22,7 @@ from usertune.models.loading import device, on_device
 from usertune.runtime.memory import free_memory
 from usertune.training.batches import NUMBERS
 from usertune.training.inputs import FineTuning
+from usertune.training.last_layer import LastLayer
 from usertune.training.recipe import Execution
 from usertune.training.sample_dropout import Draw
 from usertune.training.trainer import answer_loss_sum
@@ -49,7 +50,12 @@ class Needs(NamedTuple):
 
 
 def fitted(
-    run: FineTuning, work: Path, model: nn.Module, dropout: Draw, batch_of: Callable[[int], Mapping[str, Any]]
+    run: FineTuning,
+    work: Path,
+    model: nn.Module,
+    last_layer: LastLayer,
+    dropout: Draw,
+    batch_of: Callable[[int], Mapping[str, Any]],
 ) -> Execution:
     """Return the execution settings of a training, with numbers where they were ``auto``.
 
@@ -57,6 +63,7 @@ def fitted(
         run: the training.
         work: its working folder, which remembers the choice.
         model: the model to train.
+        last_layer: its last layer.
         dropout: state of its adapters' dropout.
         batch_of: makes a batch, on the CPU, of that many of the longest samples.
     """
@@ -69,7 +76,7 @@ def fitted(
     elif remembered := _remembered(work, run.training.batch_size):
         found = remembered
     else:
-        found = _choose(run, partial(_probe, run, model.to(device()), dropout, batch_of))
+        found = _choose(run, partial(_probe, run, model.to(device()), last_layer, dropout, batch_of))
         write_json(work / FILE, found)
     asked = {key: value for key, value in execution if key in found and value != "auto"}
     return execution.model_copy(update={**found, **asked})
@@ -88,14 +95,19 @@ def _remembered(work: Path, batch_size: int) -> dict[str, Any] | None:
 
 
 def _probe(
-    run: FineTuning, model: nn.Module, dropout: Draw, batch_of: Callable[[int], Mapping[str, Any]], count: int
+    run: FineTuning,
+    model: nn.Module,
+    last_layer: LastLayer,
+    dropout: Draw,
+    batch_of: Callable[[int], Mapping[str, Any]],
+    count: int,
 ) -> Needs:
     batch = on_device(batch_of(count))
     length = batch["input_ids"].shape[1]
     dropout.begin(batch[NUMBERS], length, 0)
     model.train()
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Needs(length, activation_bytes(model, batch, run.recipe.dtype), trained)
+    return Needs(length, activation_bytes(model, batch, run.recipe.dtype, last_layer), trained)
 
 
 def _choose(run: FineTuning, probe: Callable[[int], Needs]) -> dict[str, Any]:
@@ -124,13 +136,16 @@ def _free() -> int:
     return int(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else free_memory()
 
 
-def activation_bytes(model: nn.Module, batch: Mapping[str, Any], dtype: str) -> int:
+def activation_bytes(
+    model: nn.Module, batch: Mapping[str, Any], dtype: str, last_layer: LastLayer | None = None
+) -> int:
     """Return how many bytes the backward pass of a batch's loss would need, beside the weights.
 
     Args:
         model: the model in training mode, on its device.
         batch: from `Collator.training_batch`, on the same device.
         dtype: number format in which training computes, "float32" or "bfloat16".
+        last_layer: as `answer_loss_sum` takes it.
     """
     kept_anyway = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     alive: dict[int, weakref.ref[Any]] = {}
@@ -148,5 +163,5 @@ def activation_bytes(model: nn.Module, batch: Mapping[str, Any], dtype: str) -> 
 
     autocast = torch.autocast(device().type, torch.bfloat16) if dtype == "bfloat16" else nullcontext()
     with torch.autograd.graph.saved_tensors_hooks(count, lambda _: torch.empty(0)), autocast:
-        answer_loss_sum(model, batch)
+        answer_loss_sum(model, batch, last_layer)
     return total

@@ -8,6 +8,7 @@ mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -64,12 +65,16 @@ class SampleDropout(nn.Module):
         self._constant = _int32(_mixed_number(layer + 1))
         self._below = round(share * 2**32) - 2**31
         self._draw = draw
+        self.positions: Callable[[], torch.Tensor | None] = lambda: None
+        """Returns the positions that the inputs have, if they are not all of the micro-batch."""
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the inputs, shape (samples, tokens, features), with some of them zero."""
         if not self.training:
             return inputs
-        positions = self._draw.positions
+        positions, narrow = self._draw.positions, self.positions()
+        if positions is not None and narrow is not None:
+            positions = positions[:, narrow]
         if positions is None or positions.shape != inputs.shape[:2]:
             raise RuntimeError(
                 f"dropout was set up for another micro-batch, not for inputs of shape {tuple(inputs.shape)}"

@@ -27,6 +27,7 @@ from usertune.training.checkpoints import (
     load_unsharded_model,
     load_unsharded_optimizer,
 )
+from usertune.training.last_layer import LastLayer
 from usertune.training.loader_workers import worker_setup
 from usertune.training.sample_dropout import Draw
 
@@ -34,7 +35,9 @@ from usertune.training.sample_dropout import Draw
 Losses = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def answer_loss_sum(
+    model: nn.Module, batch: Mapping[str, torch.Tensor], last_layer: LastLayer | None = None
+) -> torch.Tensor:
     """Return the summed cross-entropy over the answer tokens of a batch, in float32.
 
     Equals transformers' causal loss before its division, but computes the logits, which are as wide as the vocabulary,
@@ -43,12 +46,15 @@ def answer_loss_sum(model: nn.Module, batch: Mapping[str, torch.Tensor]) -> torc
     Args:
         model: a Qwen3-VL model, with or without adapters.
         batch: as from `Collator.training_batch`.
+        last_layer: the model's last layer, to be computed only where labels are; None: it computes all positions.
     """
     # Padding is on the right, where causal attention never looks; with a mask, attention computes all pairs of tokens.
     inputs = {key: value for key, value in batch.items() if key not in ("labels", "attention_mask", NUMBERS)}
     # The logits at position t predict the token at t + 1.
     next_labels = batch["labels"][:, 1:]
     positions = (next_labels != IGNORED_LABEL).any(dim=0).nonzero().squeeze(1)
+    if last_layer is not None:
+        last_layer.use(positions, batch["labels"].shape[1])
     logits = model(**inputs, logits_to_keep=positions, use_cache=False).logits.float()
     return cross_entropy(
         logits.flatten(0, 1), next_labels[:, positions].flatten(), ignore_index=IGNORED_LABEL, reduction="sum"
@@ -59,6 +65,7 @@ class SparseLossTrainer(Trainer):
     """Trainer whose loss is `answer_loss_sum`, weighted by tokens over the whole effective batch.
 
     Args:
+        last_layer: the model's last layer.
         dropout: state of the adapters' dropout; None without dropout.
         images: keeps what is computed of images, of batches that `Collator` made with its ``grids``; None: nothing.
         settings: arguments of the Trainer.
@@ -66,8 +73,15 @@ class SparseLossTrainer(Trainer):
 
     control: TrainerControl
 
-    def __init__(self, dropout: Draw | None = None, images: ImageMemory | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        last_layer: LastLayer,
+        dropout: Draw | None = None,
+        images: ImageMemory | None = None,
+        **settings: Any,
+    ) -> None:
         super().__init__(**settings)
+        self.last_layer = last_layer
         self.dropout = dropout
         self.images = images
         # Qwen3-VL says False, which would give every micro-batch the same weight, however many answer tokens it has.
@@ -127,7 +141,7 @@ class SparseLossTrainer(Trainer):
             self.dropout.begin(inputs[NUMBERS], inputs["input_ids"].shape[1], self.state.global_step)
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"][:, 1:] != IGNORED_LABEL).sum()
-        loss = answer_loss_sum(model, self._complete(inputs)) / num_items_in_batch
+        loss = answer_loss_sum(model, self._complete(inputs), self.last_layer) / num_items_in_batch
         if self.args.average_tokens_across_devices and self.accelerator.num_processes > 1:
             # Gradients are averaged over the processes, but the tokens were counted over all of them.
             loss = loss * self.accelerator.num_processes
@@ -189,7 +203,7 @@ class SparseLossTrainer(Trainer):
             for batch in batches:
                 batch = self._prepare_inputs(batch)
                 with self.compute_loss_context_manager(), self.accelerator.autocast():
-                    loss = answer_loss_sum(model, self._complete(batch))
+                    loss = answer_loss_sum(model, self._complete(batch), self.last_layer)
                 yield loss, batch
         finally:
             model.train()

@@ -36,6 +36,7 @@ from usertune.models.recipe import BaseModelRecipe, FreezeSettings, LoraSettings
 from usertune.models.tensor_files import shapes_in
 from usertune.training.finetune import fine_tune
 from usertune.training.inputs import FineTuning
+from usertune.training.last_layer import LastLayer
 from usertune.training.recipe import Execution, TrainRecipe
 from usertune.training.trainer import answer_loss_sum
 
@@ -232,6 +233,28 @@ def test_the_loss_of_a_training_step_is_that_of_transformers(base: Path, prepare
     predicted = prepared.predict_arguments(tmp_path) | {"base_manifest": tmp_path / "base.json", "recipe": recipe}
     found = predict(**predicted | {"experiment": "lora", "train_manifest": tmp_path / "out/manifest.json"})
     assert found["adapter_effect"]["largest_change"] > 0
+
+
+def test_a_last_layer_that_computes_positions_with_labels_alone_changes_nothing(base: Path, prepared: Prepared) -> None:
+    conversations, samples = _conversations(base), prepared.samples("11")
+    pairs = [(sample, conversations.conversation(sample)) for sample in samples]
+    batch = Collator(conversations, prepared.root).training_batch(pairs)
+    model = prepare_for_training(load_model(base, "float32"), FreezeSettings(vision=True, merger=True))
+    rows: set[int] = set()
+    last = model.get_submodule(f"model.{get_family(base.name).layers[0].name}")[-1]  # type: ignore[index]
+    last.mlp.down_proj.register_forward_hook(lambda _, inputs, __: rows.add(inputs[0].shape[1]))
+    found: list[tuple[float, list[Any]]] = []
+    for last_layer in (None, LastLayer(model, get_family(base.name))):
+        model.zero_grad()
+        loss = answer_loss_sum(model, batch, last_layer)
+        loss.backward()
+        trained = [value for value in model.parameters() if value.requires_grad]
+        found.append((loss.item(), [value.grad for value in trained]))
+    (loss_of_all, of_all), (loss_of_used, of_used) = found
+    assert len(rows) == 2, "the last layer computes all positions, then some"
+    assert loss_of_used == pytest.approx(loss_of_all, rel=1e-5)
+    for one, other in zip(of_used, of_all, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
 
 
 @pytest.mark.parametrize("features", [True, False])

@@ -170,8 +170,8 @@ def test_a_loss_that_is_not_finite_ends_training_before_a_checkpoint_holds_it(
 def test_the_samples_whose_loss_is_not_finite_are_named(
     prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def loss(model: Any, batch: Any) -> torch.Tensor:
-        return answer_loss_sum(model, batch) * (math.inf if 5 in batch[NUMBERS] else 1)
+    def loss(model: Any, batch: Any, *rest: Any) -> torch.Tensor:
+        return answer_loss_sum(model, batch, *rest) * (math.inf if 5 in batch[NUMBERS] else 1)
 
     monkeypatch.setattr("usertune.training.trainer.answer_loss_sum", loss)
     run = fine_tuning(prepared, micro_batch_size=1)

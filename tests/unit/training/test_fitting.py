@@ -93,7 +93,7 @@ def test_numbers_of_the_study_stay_and_several_processes_are_not_probed(
         raise AssertionError
 
     several = replace(_auto(run), processes=Processes(nproc_per_node=2))
-    chosen = fitting.fitted(several, tmp_path, torch.nn.Linear(1, 1), not_called, not_called)  # type: ignore[arg-type]
+    chosen = fitting.fitted(several, tmp_path, torch.nn.Linear(1, 1), not_called, not_called, not_called)  # type: ignore[arg-type]
     assert (chosen.micro_batch_size, chosen.gradient_checkpointing) == (1, True)
 
 
