@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from usertune.models.family import Family
+from usertune.models.loading import plain_model
 from usertune.runtime.memory import free_memory
 
 logger = logging.getLogger(__name__)
@@ -139,6 +140,4 @@ def auto_bytes() -> int:
 
 def takes_features(model: nn.Module) -> bool:
     """Whether a model's ``forward`` and ``generate`` take the vision tower's outputs instead of pixels."""
-    plain: Any = model
-    plain = plain.get_base_model() if hasattr(plain, "get_base_model") else plain
-    return MODEL_INPUT in inspect.signature(type(plain).forward).parameters
+    return MODEL_INPUT in inspect.signature(type(plain_model(model)).forward).parameters

@@ -249,6 +249,11 @@ def load_for_prediction(
     return model.to(device()).eval()
 
 
+def plain_model(model: Any) -> Any:
+    """Return the model that adapters are on, or the model itself if it has none."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
 def device() -> torch.device:
     """Return the first visible GPU, or the CPU if there is none."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")

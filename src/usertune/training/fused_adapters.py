@@ -23,11 +23,10 @@ class AdaptedProduct(torch.autograd.Function):
         inputs: the layer's inputs, shape (..., inputs).
         dropped: the adapter's inputs, if dropout changed them, same shape; None: ``inputs``.
         weight, bias: of the layer, shapes (outputs, inputs) and (outputs,); no gradients. The bias may be None.
-        down, up: the adapter's weights A and B, shapes (rank, inputs) and (outputs, rank).
-        scaling: factor of the adapter's outputs.
+        down, up: weight A of the adapter, shape (rank, inputs), and weight B times its factor, shape (outputs, rank).
 
     Returns:
-        ``inputs @ weight.T + bias + scaling * dropped @ down.T @ up.T``, shape (..., outputs).
+        ``inputs @ weight.T + bias + dropped @ down.T @ up.T``, shape (..., outputs).
     """
 
     @staticmethod
@@ -39,14 +38,13 @@ class AdaptedProduct(torch.autograd.Function):
         bias: torch.Tensor | None,
         down: torch.Tensor,
         up: torch.Tensor,
-        scaling: float,
     ) -> torch.Tensor:
         """See the class."""
         adapted = (inputs if dropped is None else dropped).flatten(0, -2)
         hidden = adapted @ down.T
-        outputs = linear(inputs.flatten(0, -2), weight, bias).addmm_(hidden, up.T, alpha=scaling)
+        outputs = linear(inputs.flatten(0, -2), weight, bias).addmm_(hidden, up.T)
         context.save_for_backward(adapted, hidden, weight, down, up)
-        context.shape, context.scaling, context.has_dropout = inputs.shape, scaling, dropped is not None
+        context.shape, context.has_dropout = inputs.shape, dropped is not None
         return outputs.view(*inputs.shape[:-1], -1)
 
     @staticmethod
@@ -54,10 +52,10 @@ class AdaptedProduct(torch.autograd.Function):
         """Return the gradients of the arguments."""
         adapted, hidden, weight, down, up = context.saved_tensors
         of_outputs = gradients[0].flatten(0, -2)
-        of_hidden = (of_outputs @ up).mul_(context.scaling)
+        of_hidden = of_outputs @ up
         of_down = of_hidden.T @ adapted
         # (rank, tokens) x (tokens, outputs): several times faster on a CPU than the transposed product.
-        of_up = (hidden.T @ of_outputs).mul_(context.scaling).T
+        of_up = (hidden.T @ of_outputs).T
         of_inputs = of_dropped = None
         if context.needs_input_grad[0]:
             of_inputs = of_outputs @ weight
@@ -66,7 +64,7 @@ class AdaptedProduct(torch.autograd.Function):
             of_inputs = of_inputs.view(context.shape)
         if context.has_dropout and context.needs_input_grad[1]:
             of_dropped = (of_hidden @ down).view(context.shape)
-        return of_inputs, of_dropped, None, None, of_down, of_up, None
+        return of_inputs, of_dropped, None, None, of_down, of_up
 
 
 def fuse_adapters(model: nn.Module) -> None:
@@ -98,7 +96,6 @@ def _adapted(layer: Linear, name: str, inputs: torch.Tensor) -> torch.Tensor:
         base.weight.to(dtype),
         None if base.bias is None else base.bias.to(dtype),
         layer.lora_A[name].weight.to(dtype),
-        layer.lora_B[name].weight.to(dtype),
-        layer.scaling[name],
+        (layer.lora_B[name].weight * layer.scaling[name]).to(dtype),
     )
     return found

@@ -16,6 +16,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from usertune.models.family import Family
+from usertune.models.loading import plain_model
 from usertune.training.sample_dropout import SampleDropout
 
 # With more of a micro-batch's positions, attention without a mask, which can skip half of the pairs, is faster.
@@ -34,8 +35,7 @@ class LastLayer:
     """
 
     def __init__(self, model: Any, family: Family) -> None:
-        plain = model.get_base_model() if hasattr(model, "get_base_model") else model
-        layer = plain.get_submodule(f"model.{family.layers[0].name}")[-1]
+        layer: Any = plain_model(model).get_submodule(f"model.{family.layers[0].name}")[-1]
         self._positions: torch.Tensor | None = None
         self._tokens = 0
         self._hooks: list[RemovableHandle] = []

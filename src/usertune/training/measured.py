@@ -23,7 +23,7 @@ def computed_with(run: FineTuning, trainer: SparseLossTrainer) -> dict[str, Any]
         "micro_batch_size": run.execution.micro_batch_size,
         "gradient_checkpointing": run.execution.gradient_checkpointing,
         "processes": run.processes.world_size,
-        "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
+        "parallel": run.processes.parallel,
         "patch_embedding": patch_embedding(trainer.model),
         "image_memory": trainer.images.kind if trainer.images is not None else None,
         "device": device_name(),
@@ -64,7 +64,7 @@ def measurements(
         "micro_batch_size": trainer.args.per_device_train_batch_size,
         "device": device_name(),
         "processes": trainer.accelerator.num_processes,
-        "parallel": run.processes.strategy if run.processes.world_size > 1 else None,
+        "parallel": run.processes.parallel,
         "gpus_used": sorted({gpu for gpus in gathered(used_gpus()) for gpu in gpus}),
     }
 

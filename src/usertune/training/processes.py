@@ -29,5 +29,10 @@ class Processes:
         """Number of processes on all nodes."""
         return self.nproc_per_node * self.nodes
 
+    @property
+    def parallel(self) -> Strategy | None:
+        """How the processes train together; None for one alone."""
+        return self.strategy if self.world_size > 1 else None
+
 
 ALONE = Processes()

@@ -70,7 +70,7 @@ def test_the_gradients_of_an_adapted_product_are_those_of_differences(biased: bo
         return torch.randn(*shape, dtype=torch.float64, requires_grad=trained)
 
     weight, bias = some(5, 4, trained=False), some(5, trained=False) if biased else None
-    inputs = (some(2, 3, 4), some(2, 3, 4) if dropped else None, weight, bias, some(2, 4), some(5, 2), 1.5)
+    inputs = (some(2, 3, 4), some(2, 3, 4) if dropped else None, weight, bias, some(2, 4), some(5, 2))
     assert gradcheck(AdaptedProduct.apply, inputs)
 
 
