@@ -217,11 +217,11 @@ def _adapter_inputs(lora: LoraSettings, setup: Setup, hidden: int, queries: int,
 def layer_working_memory(shape: ModelShape, setup: Setup, batch: MicroBatch) -> int:
     """Return the bytes of temporary tensors at the widest moment of a layer's backward pass, its gated MLP.
 
-    Gradients of the product, of its two factors and of the gate, and with adapters the masked gradient in float32.
+    Gradients of the product, of its two factors and of the gate, and with adapters the masked gradient.
     """
     inner, hidden = shape.text.intermediate, shape.text.hidden
-    wide = (3 * setup.width + FLOAT) if setup.is_lora else 3 * setup.width
-    return batch.samples * batch.tokens * (wide * inner + 2 * FLOAT * hidden)
+    wide = 4 if setup.is_lora else 3
+    return batch.samples * batch.tokens * (wide * setup.width * inner + 2 * FLOAT * hidden)
 
 
 def vision_working_memory(shape: ModelShape, setup: Setup, batch: MicroBatch) -> int:
