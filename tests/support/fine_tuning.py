@@ -11,7 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.calls import NO_LIMITS
 from tests.unit.conftest import BASE, EXECUTION, Prepared
+from usertune.models.conversation import Collator, ConversationTokenizer
+from usertune.models.families.catalogue import family_of
+from usertune.models.loading import load_processor
 from usertune.training.callbacks import StopOnSignal
 from usertune.training.finetune import fine_tune
 from usertune.training.inputs import FineTuning
@@ -36,6 +40,13 @@ def fine_tuning(prepared: Prepared, mode: str = "lora", micro_batch_size: int = 
         train_samples=uneven_samples(prepared, "11", "12"),
         validation_samples=uneven_samples(prepared, "74"),
     )
+
+
+def batch_of(prepared: Prepared, samples: Any) -> dict[str, torch.Tensor]:
+    """Return a training batch of these samples, for the demo's base model."""
+    conversations = ConversationTokenizer(load_processor(BASE, NO_LIMITS), family_of(BASE))
+    pairs = [(sample, conversations.conversation(sample)) for sample in samples]
+    return Collator(conversations, prepared.root).training_batch(pairs)
 
 
 def train_and_read(run: FineTuning, out: Path) -> tuple[str, dict[str, torch.Tensor]]:

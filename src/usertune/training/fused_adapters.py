@@ -2,7 +2,8 @@
 
 PEFT computes an adapter's outputs, scales them and adds them to those of the frozen layer: two more tensors of the size
 of the outputs in the forward pass, and two in the backward pass. A multiplication of matrices can add to what is there,
-scaled, so here it does. The products are the same; sums are rounded less often.
+so here it does, with the adapter's B scaled instead of its outputs. The products are the same; sums are rounded less
+often.
 """
 
 from __future__ import annotations

@@ -84,30 +84,30 @@ class LastLayer:
     def _widen(self, _: nn.Module, __: Any, outputs: torch.Tensor) -> torch.Tensor:
         return outputs if self._positions is None else self._spread(outputs, self._positions)
 
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **settings: Any) -> torch.Tensor:
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        **settings: Any,
+    ) -> torch.Tensor:
         """Return the attention of the used positions, and zeros elsewhere; arguments as of an attention interface."""
         positions = self._positions
-        if positions is None or settings["attention_mask"] is not None:
-            return sdpa_attention_forward(self._attention, query, key, value, **settings)[0]
+        if positions is None or attention_mask is not None:
+            return sdpa_attention_forward(self._attention, query, key, value, attention_mask, **settings)[0]
         sees = positions[:, None] >= torch.arange(self._tokens, device=positions.device)
-        settings |= {"attention_mask": sees[None, None], "is_causal": False}
-        narrow = query.index_select(2, positions)
-        return self._spread(sdpa_attention_forward(self._attention, narrow, key, value, **settings)[0], positions)
+        narrow, settings["is_causal"] = query.index_select(2, positions), False
+        found = sdpa_attention_forward(self._attention, narrow, key, value, sees[None, None], **settings)[0]
+        return self._spread(found, positions)
 
     def _spread(self, narrow: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         wide = narrow.new_zeros(narrow.shape[0], self._tokens, *narrow.shape[2:])
         return wide.index_copy(1, positions, narrow)
 
 
-def _attend(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **settings: Any,
-) -> tuple[torch.Tensor, None]:
-    return module.last_layer.attend(query, key, value, attention_mask=attention_mask, **settings), None
+def _attend(module: Any, *inputs: Any, **settings: Any) -> tuple[torch.Tensor, None]:
+    return module.last_layer.attend(*inputs, **settings), None
 
 
 AttentionInterface.register(_ATTENTION, _attend)

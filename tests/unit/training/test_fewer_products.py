@@ -13,11 +13,10 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.autograd import gradcheck
 
-from tests.support.calls import NO_LIMITS
+from tests.support.fine_tuning import batch_of
 from tests.unit.conftest import BASE, LORA, Prepared
-from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
-from usertune.models.loading import load_model, load_processor, prepare_for_training
+from usertune.models.loading import load_model, prepare_for_training
 from usertune.models.recipe import LoraSettings
 from usertune.training.fused_adapters import AdaptedProduct, fuse_adapters
 from usertune.training.last_layer import LastLayer
@@ -29,9 +28,7 @@ SAMPLES, STEP = (4, 7, 9), 3
 
 
 def _batch(prepared: Prepared) -> dict[str, Any]:
-    conversations = ConversationTokenizer(load_processor(BASE, NO_LIMITS), FAMILY)
-    pairs = [(sample, conversations.conversation(sample)) for sample in prepared.samples("11")[: len(SAMPLES)]]
-    return Collator(conversations, prepared.root).training_batch(pairs)
+    return batch_of(prepared, prepared.samples("11")[: len(SAMPLES)])
 
 
 def _adapted(tokens: int, dropout: float = 0.2, dtype: str = "float32") -> Any:

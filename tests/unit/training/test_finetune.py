@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.support.calls import NO_LIMITS
 from tests.support.fine_tuning import (
+    batch_of,
     fine_tuning,
     losses_of,
     measure,
@@ -25,24 +25,17 @@ from tests.support.fine_tuning import (
 )
 from tests.unit.conftest import BASE, Prepared
 from usertune.core.errors import FinalError, LackOfMemoryError, StopRequested
-from usertune.models.conversation import IGNORED_LABEL, Collator, ConversationTokenizer
-from usertune.models.families.catalogue import family_of
-from usertune.models.loading import load_adapter, load_model, load_processor, prepare_for_training
+from usertune.models.conversation import IGNORED_LABEL
+from usertune.models.loading import load_adapter, load_model, prepare_for_training
 from usertune.training.batches import NUMBERS
 from usertune.training.callbacks import StopOnSignal, newest_checkpoint
 from usertune.training.inputs import FineTuning
 from usertune.training.trainer import answer_loss_sum
 
 
-def _batch(prepared: Prepared, samples: Any) -> dict[str, torch.Tensor]:
-    conversations = ConversationTokenizer(load_processor(BASE, NO_LIMITS), family_of(BASE))
-    pairs = [(sample, conversations.conversation(sample)) for sample in samples]
-    return Collator(conversations, prepared.root).training_batch(pairs)
-
-
 @pytest.mark.parametrize("count", [1, 3])
 def test_loss_and_gradients_are_those_of_transformers(prepared: Prepared, count: int) -> None:
-    batch = _batch(prepared, uneven_samples(prepared, "11")[:count])
+    batch = batch_of(prepared, uneven_samples(prepared, "11")[:count])
     assert count == 1 or (batch["attention_mask"] == 0).any()
     model = load_model(BASE, "float32").eval()
     labels = int((batch["labels"] != IGNORED_LABEL).sum())
@@ -93,7 +86,7 @@ def test_the_validation_loss_is_the_mean_over_all_answer_tokens(prepared: Prepar
     model = load_model(BASE, "float32").eval()
     total = tokens = 0.0
     for sample in uneven_samples(prepared, "74"):
-        batch = _batch(prepared, [sample])
+        batch = batch_of(prepared, [sample])
         labels = batch.pop("labels")
         with torch.no_grad():
             scores = model(**batch).logits[0].log_softmax(-1)
@@ -217,7 +210,7 @@ FALLS_AND_RISES = {"learning_rate": 3e-2, "epochs": 4, "validate_every_steps": 2
 
 
 def _validation_loss(prepared: Prepared, adapter: Path) -> float:
-    batch = _batch(prepared, uneven_samples(prepared, "74"))
+    batch = batch_of(prepared, uneven_samples(prepared, "74"))
     with torch.no_grad():
         loss = answer_loss_sum(load_adapter(load_model(BASE, "float32"), adapter).eval(), batch)
     return float(loss) / int((batch["labels"] != IGNORED_LABEL).sum())

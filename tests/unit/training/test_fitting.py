@@ -10,12 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.calls import NO_LIMITS
-from tests.support.fine_tuning import fine_tuning, measure, same_weights, train_and_read
+from tests.support.fine_tuning import batch_of, fine_tuning, measure, same_weights, train_and_read
 from tests.unit.conftest import BASE, Prepared
-from usertune.models.conversation import Collator, ConversationTokenizer
-from usertune.models.families.catalogue import family_of
-from usertune.models.loading import load_model, load_processor, prepare_for_training
+from usertune.models.loading import load_model, prepare_for_training
 from usertune.training import fitting
 from usertune.training.fitting import activation_bytes
 from usertune.training.inputs import FineTuning
@@ -32,9 +29,7 @@ def _auto(run: FineTuning, **execution: Any) -> FineTuning:
 
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_the_bytes_are_those_that_the_graph_keeps_alive(prepared: Prepared, mode: str) -> None:
-    conversations = ConversationTokenizer(load_processor(BASE, NO_LIMITS), family_of(BASE))
-    pairs = [(sample, conversations.conversation(sample)) for sample in prepared.samples("11")[:3]]
-    batch = Collator(conversations, prepared.root).training_batch(pairs)
+    batch = batch_of(prepared, prepared.samples("11")[:3])
     model = prepare_for_training(load_model(BASE, "float32"), fine_tuning(prepared, mode).recipe.weights)
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     alive: dict[int, int] = {}
