@@ -14,8 +14,8 @@ from collections.abc import Mapping, MutableMapping
 # How threads wait: in any OpenMP library, in GNU's (in torch's Linux wheels), in LLVM's and Intel's.
 WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # GNU's library spins 300,000 times by default. Its count overrides the policy (libgomp/env.c), which is for the other
-# libraries: they have no count, so their threads sleep at once. Measured in docs/decisions.md, 2026-11-29.
-SHORT_SPIN = {"GOMP_SPINCOUNT": "1000", "OMP_WAIT_POLICY": "PASSIVE"}
+# libraries: they have no count, so their threads sleep at once. Measured in docs/decisions.md, 2026-11-30.
+SHORT_SPIN = {"GOMP_SPINCOUNT": "10000", "OMP_WAIT_POLICY": "PASSIVE"}
 # Number of torch's threads. If both are set, the second one takes effect.
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
