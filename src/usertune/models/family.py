@@ -46,6 +46,21 @@ class Layers:
     key: str
 
 
+@dataclass(frozen=True)
+class RmsNorms:
+    """RMS norms of the language model: inputs over the root of their mean square, times a weight.
+
+    Attributes:
+        module: name of their class.
+        epsilon: name of its attribute that is added to the mean square.
+        offset: what is added to the weight.
+    """
+
+    module: str
+    epsilon: str
+    offset: float = 0
+
+
 class Family(ABC):
     """Models of one architecture. Names of tensors and modules are without the prefix ``model.``.
 
@@ -82,6 +97,11 @@ class Family(ABC):
     """Name, in a layer of the language model, of softmax attention that takes transformers' AttentionInterface."""
     positionwise: Sequence[str]
     """Names, in such a layer, of modules after its attention that compute each position on its own."""
+    norms: RmsNorms
+    gated_mlp: str
+    """Class of the language model's MLPs: ``down_proj(act_fn(gate_proj(inputs)) * up_proj(inputs))``."""
+    rotation: str
+    """Name of the function, in the module of transformers, that rotates queries and keys by their positions."""
     sharded_modules: Sequence[str]
     """Classes of modules that FSDP shards, gathers and frees each on its own."""
     pixels: str

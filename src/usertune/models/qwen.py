@@ -34,6 +34,7 @@ class QwenFamily(Family):
     patch_embedding = "model.visual.patch_embed"
     mergers = frozenset({"merger"})
     attention, positionwise = "self_attn", ("self_attn.o_proj", "mlp")
+    rotation = "apply_rotary_pos_emb"
     pixels, grids = "pixel_values", "image_grid_thw"
 
     def image_limits(self, processor: Mapping[str, Any]) -> dict[str, int] | None:

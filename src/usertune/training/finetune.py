@@ -56,6 +56,7 @@ from usertune.training.effort import Effort
 from usertune.training.finite import StopIfNotFinite, advice_for
 from usertune.training.fitting import fitted
 from usertune.training.fused_adapters import fuse_adapters
+from usertune.training.fused_layers import fuse_layers
 from usertune.training.inputs import FineTuning
 from usertune.training.kept import KeepSteps, checkpoint_to_resume
 from usertune.training.kept_images import image_memory
@@ -168,6 +169,7 @@ def _trainer(
     collate = Collator(conversations, run.dataset_root).training_batch
     dropout = draw_by_sample(trained, run.training.seed)
     fuse_adapters(trained)
+    fuse_layers(trained, conversations.family)
     last_layer = LastLayer(trained, conversations.family)
     longest = partial(longest_samples, train, partial(numbered_batch, collate))
     run = replace(run, execution=fitted(run, work, trained, last_layer, dropout, longest))

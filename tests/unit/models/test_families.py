@@ -35,6 +35,7 @@ from usertune.models.patches import LinearPatches, linear_patches
 from usertune.models.recipe import BaseModelRecipe, FreezeSettings, LoraSettings, Pixels
 from usertune.models.tensor_files import shapes_in
 from usertune.training.finetune import fine_tune
+from usertune.training.fused_layers import fuse_layers
 from usertune.training.inputs import FineTuning
 from usertune.training.last_layer import LastLayer
 from usertune.training.recipe import Execution, TrainRecipe
@@ -254,7 +255,56 @@ def test_a_last_layer_that_computes_positions_with_labels_alone_changes_nothing(
     assert len(rows) == 2, "the last layer computes all positions, then some"
     assert loss_of_used == pytest.approx(loss_of_all, rel=1e-5)
     for one, other in zip(of_used, of_all, strict=True):
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * float(other.abs().max()))
+        torch.testing.assert_close(one, other, rtol=0, atol=5e-5 * float(other.abs().max()))
+
+
+def _loss_and_gradients(model: Any, batch: Any, used: set[str]) -> tuple[float, list[Any]]:
+    """Return a loss and the gradients of all trained weights; note the names of the operations that had a part."""
+    model.zero_grad()
+    loss = answer_loss_sum(model, batch)
+    pending = [loss.grad_fn]
+    seen: set[Any] = set()
+    while pending:
+        node = pending.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            pending += [before for before, _ in node.next_functions]
+    used.update(node.name() for node in seen)
+    loss.backward()
+    return loss.item(), [value.grad for value in model.parameters() if value.requires_grad]
+
+
+@pytest.mark.parametrize(
+    "weights", [LoraSettings(rank=4, alpha=8, dropout=0.0), FreezeSettings(vision=True, merger=True)]
+)
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_fused_layers_compute_what_transformers_computes(
+    base: Path, prepared: Prepared, weights: LoraSettings | FreezeSettings, checkpointing: bool
+) -> None:
+    conversations = _conversations(base)
+    batch = Collator(conversations, prepared.root).training_batch(
+        [(sample, conversations.conversation(sample)) for sample in prepared.samples("11")]
+    )
+    model = prepare_for_training(load_model(base, "float32"), weights)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    torch.manual_seed(0)
+    for name, value in model.named_parameters():
+        if "norm" in name or "lora_B" in name:
+            # Those that were loaded are all alike, or have no effect.
+            value.data += 0.05 * torch.randn_like(value)
+    used: set[str] = set()
+    own = {f"{function}Backward" for function in ("RmsNorm", "GatedProduct", "Rotation")}
+    expected = _loss_and_gradients(model, batch, used)
+    assert not used & own
+    fuse_layers(model, get_family(base.name))
+    found = _loss_and_gradients(model, batch, used)
+    assert used >= own
+    assert found[0] == pytest.approx(expected[0], rel=1e-5)
+    for one, other in zip(found[1], expected[1], strict=True):
+        # Linear attention with random weights: a change of its inputs in the last digit can change gradients so much.
+        assert float(other.norm()) > 0
+        assert float((one - other).norm()) < 1e-2 * float(other.norm())
 
 
 @pytest.mark.parametrize("features", [True, False])

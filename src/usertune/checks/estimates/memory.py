@@ -182,22 +182,22 @@ def computation_copies(shape: ModelShape, setup: Setup) -> int:
 def layer_activations(shape: ModelShape, setup: Setup, batch: MicroBatch) -> int:
     """Return the bytes that one layer of the language model keeps for its backward pass.
 
-    Korthikanti et al. 2022, section 4.1, counted again for this layer: RMSNorm saves its input in float32 (and with a
-    trained weight the normalised value); fused attention saves queries, keys, values and output, no matrix of tokens x
-    tokens (Dao et al. 2022); a frozen linear layer saves nothing, an adapter saves its input after dropout and the mask
-    of one byte a number.
+    Korthikanti et al. 2022, section 4.1, counted again for this layer: a norm saves its input and a factor, the gated
+    MLP its two factors (`usertune.training.fused_layers`); fused attention saves queries, keys, values and output, no
+    matrix of tokens x tokens (Dao et al. 2022); a frozen linear layer saves nothing, an adapter saves its input after
+    dropout and the mask of one byte a number.
     """
     text, width = shape.text, setup.width
     hidden, inner = text.hidden, text.intermediate
     queries, keys = text.heads * text.head_dim, text.kv_heads * text.head_dim
-    norms = 2 * FLOAT * (hidden + 1) + FLOAT * (queries + keys + text.heads + text.kv_heads)
+    stream = width if setup.is_lora else FLOAT
+    norms = 2 * (stream * hidden + FLOAT) + width * (queries + keys) + FLOAT * (text.heads + text.kv_heads)
     # Keys and values are repeated for every query head where a mask for padding rules out grouped heads.
     attention = width * (2 * queries + 2 * (queries if batch.padded else keys)) + FLOAT * text.heads
-    gated = 3 * inner * width
+    gated = 2 * inner * width
     if isinstance(setup.weights, LoraSettings):
         linear = _adapter_inputs(setup.weights, setup, hidden, queries, inner)
     else:
-        norms += FLOAT * 2 * hidden + width * (queries + keys)
         linear = width * ((5 if setup.dtype == "bfloat16" else 2) * hidden + inner)
     mask = batch.samples * batch.tokens**2 * width if batch.padded else 0
     return batch.samples * batch.tokens * (norms + attention + gated + linear) + mask

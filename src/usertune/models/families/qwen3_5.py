@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from usertune.models.family import Layers
+from usertune.models.family import Layers, RmsNorms
 from usertune.models.qwen import QwenFamily
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -29,6 +29,7 @@ class Qwen35(QwenFamily):
     # Published files also hold layers that predict several tokens at once; transformers does not load them.
     unused_tensors = r"mtp\..*"
     adapted_modules = rf"model\.language_model\..*\.({'|'.join((*ATTENTION, *LINEAR_ATTENTION, *MLP))})"
+    norms, gated_mlp = RmsNorms("Qwen3_5RMSNorm", "eps", offset=1), "Qwen3_5MLP"
     sharded_modules = ("Qwen3_5DecoderLayer", "Qwen3_5VisionBlock")
 
     def layer_kind(self, layers: Layers, number: int, config: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from usertune.models.family import Layers
+from usertune.models.family import Layers, RmsNorms
 from usertune.models.qwen import QwenFamily
 
 ADAPTED_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -24,4 +24,5 @@ class Qwen3VL(QwenFamily):
     mergers = frozenset({"merger", "deepstack_merger_list"})
     # It leaves out the vision tower (model.visual).
     adapted_modules = rf"model\.language_model\..*\.({'|'.join(ADAPTED_LAYERS)})"
+    norms, gated_mlp = RmsNorms("Qwen3VLTextRMSNorm", "variance_epsilon"), "Qwen3VLTextMLP"
     sharded_modules = ("Qwen3VLTextDecoderLayer", "Qwen3VLVisionBlock")
