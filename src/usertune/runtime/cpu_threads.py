@@ -15,7 +15,7 @@ from collections.abc import Mapping, MutableMapping
 WAIT_SETTINGS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # GNU's library spins 300,000 times by default. Its count overrides the policy (libgomp/env.c), which is for the other
 # libraries: they have no count, so their threads sleep at once. Measured in docs/decisions.md, 2026-11-30.
-SHORT_SPIN = {"GOMP_SPINCOUNT": "10000", "OMP_WAIT_POLICY": "PASSIVE"}
+SHORT_SPIN = {"GOMP_SPINCOUNT": "30000", "OMP_WAIT_POLICY": "PASSIVE"}
 # Number of torch's threads. If both are set, the second one takes effect.
 COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 

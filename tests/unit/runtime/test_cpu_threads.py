@@ -20,7 +20,7 @@ step_main.run(step_main.argument_parser("imports torch"), main)
 
 @pytest.mark.parametrize(
     ("given", "spins"),
-    [({}, "10000"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"), ({"GOMP_SPINCOUNT": "7"}, "7")],
+    [({}, "30000"), ({"OMP_WAIT_POLICY": "PASSIVE"}, "0"), ({"GOMP_SPINCOUNT": "7"}, "7")],
     ids=["default", "policy", "spins"],
 )
 def test_the_openmp_library_of_a_program_spins_briefly_unless_the_user_says_how_it_waits(
