@@ -165,7 +165,7 @@ def _rotate(
 
 
 def _calling(method: MethodType, **functions: Any) -> MethodType:
-    """Return a method that finds other functions by these names of its module."""
+    """Return a copy of a method that calls other functions by these names; other models keep those of its module."""
     found = method.__func__
     function = FunctionType(
         found.__code__, {**found.__globals__, **functions}, found.__name__, found.__defaults__, found.__closure__
