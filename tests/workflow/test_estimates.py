@@ -15,12 +15,12 @@ pytestmark = pytest.mark.workflow
 def test_a_dry_run_shows_what_a_study_needs_and_a_run_refuses_what_cannot_fit(workplace: Workplace) -> None:
     workplace.replace("  warmup_steps: 1", "  warmup_steps: 0")
     workplace.replace("  batch_size: 4\n  micro_batch_size: 4", "  batch_size: 160\n  micro_batch_size: 160")
-    workplace.study.write_text(workplace.study.read_text() + "gpu_memory_gb: 0.8\n")
+    workplace.study.write_text(workplace.study.read_text() + "gpu_memory_gb: 0.785\n")
     runs = [workplace.command("-n")[len(SNAKEMAKE) :], workplace.command()[len(SNAKEMAKE) :]]
     shown, refused = run_each(runs, workplace.folder, workplace.run_environment)
     assert shown[0] == 0, shown[1]
     for line in (
-        "GPU memory: 819.2 MiB (gpu_memory_gb of the study)",
+        "GPU memory: 803.8 MiB (gpu_memory_gb of the study)",
         "Tokens of the training samples: not prepared yet; assumed 1,480 for each of at most 15 ",
         "  lora: trains 12.3 k of ",
         "    learning rate reaches 4e-3 after 0 of 1 steps",
@@ -33,7 +33,7 @@ def test_a_dry_run_shows_what_a_study_needs_and_a_run_refuses_what_cannot_fit(wo
     assert "Traceback" not in refused[1]
     for name in ("lora", "full"):
         assert f"experiments.{name}: training of {name} needs about " in refused[1], refused[1]
-    there = re.escape("and there are 819.2 MiB (gpu_memory_gb of the study); the smallest change that fits: ")
+    there = re.escape("and there are 803.8 MiB (gpu_memory_gb of the study); the smallest change that fits: ")
     assert len(re.findall(there + "(?:micro_batch_size: [0-9]|gradient_checkpointing: true)", refused[1])) == 2, (
         refused[1]
     )
