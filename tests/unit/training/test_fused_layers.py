@@ -17,8 +17,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import Qwen3VLTextRMSNorm, a
 from usertune.training.fused_layers import GatedProduct, RmsNorm, Rotation
 
 
-def _some(*shape: int, trained: bool = True, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    return torch.randn(*shape, dtype=dtype).requires_grad_(trained)
+def _some(*shape: int, trained: bool = True) -> torch.Tensor:
+    return torch.randn(*shape, dtype=torch.float64).requires_grad_(trained)
 
 
 @pytest.fixture(autouse=True)

@@ -217,7 +217,7 @@ def _adapter_inputs(lora: LoraSettings, setup: Setup, hidden: int, queries: int,
 def layer_working_memory(shape: ModelShape, setup: Setup, batch: MicroBatch) -> int:
     """Return the bytes of temporary tensors at the widest moment of a layer's backward pass, its gated MLP.
 
-    Gradients of the product, of its two factors and of the gate, and with adapters the masked gradient.
+    Gradients of the product and of its two factors, and with adapters the masked gradient.
     """
     inner, hidden = shape.text.intermediate, shape.text.hidden
     wide = 4 if setup.is_lora else 3
