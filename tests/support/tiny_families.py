@@ -11,8 +11,14 @@ import torch
 import transformers
 from transformers import AutoTokenizer, Qwen2VLImageProcessor, Qwen3VLProcessor, Qwen3VLVideoProcessor
 
+from tests.support.calls import NO_LIMITS
 from tests.support.chat_templates import INSTRUCT, QWEN3_5
 from tests.support.real_tokenizer import FILES, real_tokenizer
+from usertune.models.base_model import describe_base_model
+from usertune.models.conversation import ConversationTokenizer
+from usertune.models.families.catalogue import family_of
+from usertune.models.loading import load_processor
+from usertune.models.recipe import BaseModelRecipe
 
 PATCH, MERGE = 16, 2
 TOKEN = (PATCH * MERGE) ** 2
@@ -64,6 +70,8 @@ TINY: dict[str, Callable[[], tuple[str, dict[str, Any], dict[str, Any], str]]] =
     "qwen3_vl": _qwen3_vl,
     "qwen3_5": _qwen3_5,
 }
+# The setting ``thinking`` of models whose template asks for it.
+THINKING = {"qwen3_5": False}
 
 
 def write_tiny(model_type: str, folder: Path, seed: int = 0, limits: tuple[int, int] = (4 * TOKEN, 64 * TOKEN)) -> Path:
@@ -112,3 +120,14 @@ def write_tiny(model_type: str, folder: Path, seed: int = 0, limits: tuple[int, 
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(str(folder))
     return folder
+
+
+def conversations_of(base: Path) -> ConversationTokenizer:
+    """Return what turns conversations into tokens of a tiny model; its folder has the name of its type."""
+    return ConversationTokenizer(load_processor(base, NO_LIMITS), family_of(base), THINKING.get(base.name))
+
+
+def describe(base: Path, file: Path) -> dict[str, Any]:
+    """Write the manifest of a tiny model, and return it; its folder has the name of its type."""
+    recipe = BaseModelRecipe(step="base_model", path=str(base), pixels=NO_LIMITS, thinking=THINKING.get(base.name))
+    return describe_base_model(recipe, file)

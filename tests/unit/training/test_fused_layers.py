@@ -1,6 +1,6 @@
 """Fused norms, gated MLPs and rotations by position: their gradients, and how exact they are in bfloat16.
 
-That models compute what transformers computes is in tests/unit/models/test_families.py, for each family.
+That models compute what transformers computes is in tests/unit/models/test_family_training.py, for each family.
 """
 
 from __future__ import annotations
