@@ -30,7 +30,7 @@ REASONS = {
     "disagree": "Several different actions or points.",
 }
 
-_STRING = r'"(?:[^"\\]|\\.)*+"|\'(?:[^\'\\]|\\.)*+\''
+_STRING = r'"(?>(?:[^"\\]|\\.)*)"|\'(?>(?:[^\'\\]|\\.)*)\''
 _FIELD = re.compile(
     rf"(?<![A-Za-z0-9_])[\"']?+(?P<key>[A-Za-z][A-Za-z0-9_]{{0,30}}+)[\"']?+\s*+[:=]\s*+"
     rf"(?P<value>{_STRING}|[\[(][^\[\](){{}}]{{0,100}}+[\])]|\d[\w.]*+|[A-Za-z\u2e80-\u9fff][^\n,;(){{}}\[\]<>\"']*+)"

@@ -33,7 +33,7 @@ _VALUES = _names("key open launch back home recent enter answer status complete 
 
 _CALL = re.compile(r"(?<![\w.])(?P<name>[A-Za-z_][A-Za-z0-9_.]*+)\(|(?P<open>\()|(?P<close>\))")
 # Perhaps two arguments without names, before arguments with names.
-_ARGUMENTS = re.compile(rf"\(\s*+(?:(?P<x>{NUMBER})\s*+,\s*+(?P<y>{NUMBER})\s*+,\s*+[A-Za-z_]++\s*+=)?+")
+_ARGUMENTS = re.compile(rf"\(\s*+(?>(?:(?P<x>{NUMBER})\s*+,\s*+(?P<y>{NUMBER})\s*+,\s*+[A-Za-z_]++\s*+=)?)")
 _ACTION = re.compile(
     r"(?<![A-Za-z0-9_])[\"']?+(?P<key>actions?|action_type|action_name|operation|function|command|tool_name|act|op|name|type)"
     r"[\"'*]*+\s*+[:=]\s*+[\"'*]*+(?P<value>[A-Za-z][A-Za-z_]*+)",
@@ -50,11 +50,11 @@ _VERB = re.compile(
 )
 _TAGGED = re.compile(
     r"<(?P<name>point|points|box|bbox|bounding_box|coord|coords|coordinate|coordinates|click|position|loc)>"
-    r"(?P<content>[^<]{0,400}+(?:<(?!/|(?P=name)>)[^<]{0,400}+){0,4}+)(?P<end></(?P=name)>)?+"
-    r"|<\|(?P<mark>box_start|det|point_start|point)\|>(?P<between>[^<]{0,400}+)(?P<close><\|(?:/\w{1,20}|\w{1,20}_end)\|>)?+",
+    r"(?P<content>[^<]{0,400}+(?>(?:<(?!/|(?P=name)>)[^<]{0,400}+){0,4}))(?>(?P<end></(?P=name)>)?)"
+    r"|<\|(?P<mark>box_start|det|point_start|point)\|>(?P<between>[^<]{0,400}+)(?>(?P<close><\|(?:/\w{1,20}|\w{1,20}_end)\|>)?)",
     re.IGNORECASE,
 )
-_ATTRIBUTES = re.compile(r"<(?P<name>points?|tracks)[ ](?P<attributes>[^<>]{1,400}+)>[^<]{0,400}+(?:</(?P=name)>)?+")
+_ATTRIBUTES = re.compile(r"<(?P<name>points?|tracks)[ ](?P<attributes>[^<>]{1,400}+)>[^<]{0,400}+(?>(?:</(?P=name)>)?)")
 _OPEN_ATTRIBUTES = re.compile(r"<(?:points?|tracks)[ ][^<>]*+\Z")
 _ATTRIBUTE = re.compile(rf"(?<!\w)(?P<axis>[xy])(?P<number>\d{{0,2}})=\s*+(?P<value>{NUMBER})")
 _COORDS = re.compile(r"(?<!\w)coords=\s*+\[?(?P<numbers>[^\]\"]{1,300}+)")

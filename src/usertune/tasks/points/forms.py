@@ -116,7 +116,7 @@ def ends_in_number(text: str) -> bool:
 
 # A word after the backticks is a label if it ends the line; grounding and referring always are.
 _FENCE = re.compile(
-    r"```(?:[ \t]*+(?P<label>(?:grounding|referring)\b|[A-Za-z_]++(?=[ \t]*+(?:\n|\Z))))?+", re.IGNORECASE
+    r"```(?>(?:[ \t]*+(?P<label>(?:grounding|referring)\b|[A-Za-z_]++(?=[ \t]*+(?:\n|\Z))))?)", re.IGNORECASE
 )
 _REFERRING_LINE = re.compile(r"^[ \t*#]*+referring[ \t*]*+[:\uff1a][^\n]*+", re.MULTILINE | re.IGNORECASE)
 
@@ -214,7 +214,7 @@ def _agreed(findings: Iterable[Finding]) -> Finding:
 
 
 _ARGUMENTS = re.compile(
-    r'"(?:arguments|args|parameters|input)"\s*+:\s*+(?P<text>"(?:[^"\\\n]|\\.)*+(?P<closed>")?+)', re.IGNORECASE
+    r'"(?:arguments|args|parameters|input)"\s*+:\s*+(?P<text>"(?>(?:[^"\\\n]|\\.)*)(?>(?P<closed>")?))', re.IGNORECASE
 )
 # Arguments of tool calls in the notations of several chat templates, as "key: value".
 _NOTATIONS = (

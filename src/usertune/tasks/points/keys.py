@@ -18,10 +18,10 @@ _LIST_NAMES = (
     r"|(?:\u70b9\u51fb|\u4e2d\u5fc3)?(?:\u5750\u6807|\u4f4d\u7f6e|\u4e2d\u5fc3\u70b9)"
 )
 _X_FIRST = ("point_2d", "bbox_2d", "box", "start_box")
-_MARK = r"[\"'*_)\]]*+\s*+(?:\([^()\n]{0,30}+\)\s*+)?+(?:[:=]|\u4e3a|\u662f)\s*+[*_]*+\s*+"
+_MARK = r"[\"'*_)\]]*+\s*+(?>(?:\([^()\n]{0,30}+\)\s*+)?)(?:[:=]|\u4e3a|\u662f)\s*+[*_]*+\s*+"
 _LIST = re.compile(rf"{_ASCII_BEFORE}(?P<quote>[\"']?+)(?P<name>{_LIST_NAMES}){_MARK}", re.IGNORECASE)
 _BARE_VALUE = re.compile(
-    rf"(?P<numbers>{NUMBER}{PERCENT}?+(?:[ \t]*+[,;]?+[ \t]*+{NUMBER}{PERCENT}?+)+)(?=[ \t.]*+(?:[\n)\]}}]|\Z))"
+    rf"(?P<numbers>{NUMBER}(?>{PERCENT}?)(?:[ \t]*+[,;]?+[ \t]*+{NUMBER}(?>{PERCENT}?))+)(?=[ \t.]*+(?:[\n)\]}}]|\Z))"
 )
 QUOTED_VALUE = re.compile(
     rf"(?P<key>{_ASCII_BEFORE}[\"']?+(?:{_LIST_NAMES})[\"']?+\s*+[:=]\s*+)(?P<quote>[\"'])(?P<value>[^\"'\n]{{1,200}}+)"
@@ -38,10 +38,10 @@ _SCALAR_NAMES = (
 )
 _SCALAR = re.compile(
     rf"{_ASCII_BEFORE}[\"']?+(?P<name>{_SCALAR_NAMES})[\"'*_]*+\s*+(?:[:=]|is\b|\u4e3a|\u662f)\s*+[*_]*+\s*+"
-    rf"(?P<value>{NUMBER})(?P<percent>{PERCENT})?+",
+    rf"(?P<value>{NUMBER})(?>(?P<percent>{PERCENT})?)",
     re.IGNORECASE,
 )
-_ONLY_SEPARATORS = re.compile(r"[\s,;\"'*|]*+(?:and\b)?+[\s\"'*]*+")
+_ONLY_SEPARATORS = re.compile(r"[\s,;\"'*|]*+(?>(?:and\b)?)[\s\"'*]*+")
 _OF_PICTURE = re.compile(r"image|screen|display|window|canvas|device|picture|viewport|resolution", re.IGNORECASE)
 _SIZE = re.compile(rf"{_ASCII_BEFORE}[\"']?+(?:size|dimensions?){_MARK}", re.IGNORECASE)
 _CORNER = re.compile(
@@ -50,8 +50,8 @@ _CORNER = re.compile(
     re.IGNORECASE,
 )
 _CORNER_MARK = re.compile(
-    r"(?:[\s_-]*+(?:corner|point|coordinates?|\u5750\u6807))?+[\"'*]*+\s*+"
-    r"(?P<mark>[:=]|is[ ]at\b|is\b|at\b|\u4e3a|\u662f)?+\s*+[*]*+\s*+",
+    r"(?>(?:[\s_-]*+(?:corner|point|coordinates?|\u5750\u6807))?)[\"'*]*+\s*+"
+    r"(?>(?P<mark>[:=]|is[ ]at\b|is\b|at\b|\u4e3a|\u662f)?)\s*+[*]*+\s*+",
     re.IGNORECASE,
 )
 _FROM_EDGE = re.compile(

@@ -2,7 +2,7 @@
 
 A *group* holds the numbers of one or several points: a bracket with numbers only, nested or not, or a line of bare
 numbers. Every pattern is possessive or bounded and every scan reads the text once, so the time is linear in the
-length of the text.
+length of the text. Groups are in atomic groups, since Python before 3.11.5 matches possessive ones wrongly.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MOST_ROWS = 4
 # Digits attached to letters (icon4, 512px, 1e3), a colon (times of day), a slash or a dash (dates, ranges) are
 # not coordinates. Chinese and Japanese write numbers without a space before them.
 NUMBER = (
-    r"(?<![^\W\u2e80-\u9fff])(?<!\.)(?<![0-9][-:/~])[-+]?+(?:[0-9]++(?:\.[0-9]*+)?+|\.[0-9]++)"
+    r"(?<![^\W\u2e80-\u9fff])(?<!\.)(?<![0-9][-:/~])[-+]?+(?:[0-9]++(?>(?:\.[0-9]*+)?)|\.[0-9]++)"
     r"(?!\w|\.[0-9]|[-:/~][0-9]|[ ][-~][ ][0-9])"
 )
 PERCENT = r"(?:[ ]?%)"
 _TOKEN = re.compile(
-    rf"(?P<number>{NUMBER})(?P<percent>{PERCENT})?+|(?P<open>[\[({{])|(?P<close>[\])}}])|(?P<blank>\s++)"
+    rf"(?P<number>{NUMBER})(?>(?P<percent>{PERCENT})?)|(?P<open>[\[({{])|(?P<close>[\])}}])|(?P<blank>\s++)"
     r"|(?P<separator>[,;])|(?P<other>[^\W\d]++|.)",
     re.DOTALL,
 )
@@ -35,11 +35,11 @@ _PLAIN = str.maketrans(
     "\uff10\uff11\uff12\uff13\uff14\uff15\uff16\uff17\uff18\uff19\xa0\u3000",
     "()[][],,;:=%----~=.0123456789  ",
 )
-_NUMBER_ONLY = re.compile(rf"\s*+{NUMBER}{PERCENT}?+\s*+")
+_NUMBER_ONLY = re.compile(rf"\s*+{NUMBER}(?>{PERCENT}?)\s*+")
 _WORD_ONLY = re.compile(r"[^\W\d][\w \-]{0,40}")
 _QUOTED = re.compile(
-    r'"(?:[^"\\\n]|\\.)*+(?P<closed>")?+'
-    r"|\u201c[^\u201d\n]*+(?P<curly>\u201d)?+|\u300c[^\u300d\n]*+(?P<corner>\u300d)?+"
+    r'"(?>(?:[^"\\\n]|\\.)*)(?>(?P<closed>")?)'
+    r"|\u201c[^\u201d\n]*+(?>(?P<curly>\u201d)?)|\u300c[^\u300d\n]*+(?>(?P<corner>\u300d)?)"
     r"|(?<!\w)'[^'\n]*+(?P<single>'(?!\w))"
 )
 _TAG = re.compile(r"<[^<>]{0,40}>")
@@ -185,16 +185,16 @@ def _close(frames: list[_Frame], end: int, found: list[Group]) -> None:
         parent.children = []
 
 
-_BULLETS = r"(?:[-*\u2022>#]\s++|[0-9]{1,2}[.)]\s++)*+"
+_BULLETS = r"(?>(?:[-*\u2022>#]\s++|[0-9]{1,2}[.)]\s++)*)"
 _MARKS = "[ \\t*_`\"'$]*+"
 _BARE_LINE = re.compile(
-    rf"^[ \t]*+{_BULLETS}{_MARKS}(?P<numbers>{NUMBER}{PERCENT}?+(?:[ \t]*+[,;]?+[ \t]*+{NUMBER}{PERCENT}?+)+)"
+    rf"^[ \t]*+{_BULLETS}{_MARKS}(?P<numbers>{NUMBER}(?>{PERCENT}?)(?:[ \t]*+[,;]?+[ \t]*+{NUMBER}(?>{PERCENT}?))+)"
     rf"[ \t]*+[,;.]?+{_MARKS}$",
     re.MULTILINE,
 )
 _BEFORE_ALONE = re.compile(rf"{_MARKS}{_BULLETS}{_MARKS}")
 _AFTER_ALONE = re.compile("[ \\t*_`\"'$.,;\\r\u3002]*+(?:\\n|\\Z)")
-_CONNECTOR = re.compile(r"\s*+(?:(?:[,;]|to|->|=>|\u2192|\u81f3|\u5230)\s*+)?+|[ ]?[-~][ ]?")
+_CONNECTOR = re.compile(r"\s*+(?>(?:(?:[,;]|to|->|=>|\u2192|\u81f3|\u5230)\s*+)?)|[ ]?[-~][ ]?")
 
 
 def bare_run(text: str, start: int = 0, end: int | None = None) -> Group:

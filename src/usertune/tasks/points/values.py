@@ -16,7 +16,7 @@ _DECLARED = re.compile(
     rf"(?<![\w.])(?P<names>{_NAME}(?:\s*+,\s*+{_NAME}){{1,3}})(?=\s*+[\])=:])|\b(?P<word>xywh|xyxy|yxyx)\b",
     re.IGNORECASE,
 )
-_NUMBERS = re.compile(rf"[\[(]\s*+{NUMBER}|^[ \t]*+{NUMBER}{PERCENT}?+[ \t]*+[,;]?+[ \t]*+{NUMBER}", re.MULTILINE)
+_NUMBERS = re.compile(rf"[\[(]\s*+{NUMBER}|^[ \t]*+{NUMBER}(?>{PERCENT}?)[ \t]*+[,;]?+[ \t]*+{NUMBER}", re.MULTILINE)
 _PAIRS = {"x y": "xy", "cx cy": "xy", "y x": "yx", "cy cx": "yx"}
 _BOXES = {
     "x1 y1 x2 y2": "ltrb",
