@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from enum import Enum, EnumType
 from pathlib import Path
 from typing import Any
 
@@ -127,11 +128,20 @@ def _shards(folder: Path) -> Iterator[torch.Tensor]:
             yield state[name]
 
 
+def _member(kind: Any, name: Any) -> Enum:
+    """Return a member of an enumeration, which pickles name by ``getattr`` before Python 3.11.4; refuse all else."""
+    if isinstance(kind, EnumType) and name in kind.__members__:
+        return kind[name]
+    raise pickle.UnpicklingError("it contains builtins.getattr")
+
+
 class _MetadataReader(pickle.Unpickler):
     """Unpickles only the plain records that `torch.distributed.checkpoint` writes."""
 
     def find_class(self, module: str, name: str) -> Any:
         """Return a class by its name if it is one of these records."""
+        if (module, name) == ("builtins", "getattr"):
+            return _member
         number_format = module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
         if number_format or name in _RECORDS.get(module, ()):
             return super().find_class(module, name)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
-from pathlib import Path
+from pathlib import Path, PosixPath
+from typing import Any
 
 import pytest
 import torch
 from torch.distributed import checkpoint as distributed_checkpoint
+from torch.distributed.checkpoint.metadata import _MEM_FORMAT_ENCODING, Metadata
 
 from usertune.core.errors import UserError
 from usertune.training.checkpoints import DESCRIPTION, SHARDED_MODEL, SHARDED_OPTIMIZER, check_shards, is_sharded
@@ -49,6 +51,31 @@ def test_a_harmful_description_is_refused_and_not_executed(checkpoint: Path, tmp
     assert not executed.exists()
     pickle.loads(harmful)
     assert executed.exists(), "without the check it would have been"
+
+
+class _Attribute:
+    """Is pickled as an attribute, as Python before 3.11.4 pickles members of enumerations."""
+
+    def __init__(self, owner: object, name: str) -> None:
+        self.owner, self.name = owner, name
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return getattr, (self.owner, self.name)
+
+
+def test_members_of_enumerations_may_be_attributes(checkpoint: Path) -> None:
+    format_of_memory: Any = _Attribute(_MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT")
+    (checkpoint / SHARDED_MODEL / DESCRIPTION).write_bytes(pickle.dumps(Metadata({"model.it": format_of_memory})))
+    assert check_shards(checkpoint) == {"it": ()}
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(PosixPath, "unlink"), (_MEM_FORMAT_ENCODING, "__class__"), (PosixPath("/"), "parent")]
+)
+def test_other_attributes_are_refused(checkpoint: Path, owner: object, name: str) -> None:
+    (checkpoint / SHARDED_MODEL / DESCRIPTION).write_bytes(pickle.dumps(_Attribute(owner, name)))
+    with pytest.raises(UserError, match=r"it contains builtins\.getattr"):
+        check_shards(checkpoint)
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle"])

@@ -50,7 +50,9 @@ _LABEL = re.compile(r"[^\s:][^:]*:[\s*_`]*$")
 
 _BOX = re.compile(r"\b(?:box|region|area|rectangle|bounds|spans?|extends|stretches|covers)\b", re.IGNORECASE)
 _NO_BOX = re.compile(r"\b(?:not|never|no|cannot|move|slide|pull|drag|swipe)\b|n['\u2019]t\b", re.IGNORECASE)
-_BARE_END = re.compile(rf"(?<=[ :=])(?P<numbers>{NUMBER}, {NUMBER}(?>(?:, {NUMBER}, {NUMBER})?))[ \t.]*+$", re.MULTILINE)
+_BARE_END = re.compile(
+    rf"(?<=[ :=])(?P<numbers>{NUMBER}, {NUMBER}(?>(?:, {NUMBER}, {NUMBER})?))[ \t.]*+$", re.MULTILINE
+)
 
 
 def in_lines(text: str, groups: Sequence[Group], order: Order) -> Iterator[tuple[str, Finding]]:
