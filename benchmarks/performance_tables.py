@@ -31,6 +31,7 @@ class Comparison:
 
 
 TRL = "TRL's SFTTrainer at its best"
+TRL_AS_INSTALLED = "TRL's SFTTrainer as installed"
 SWIFT = "ms-swift's SFT at its best"
 REFERENCE = "the reference's way"
 ONE_BY_ONE = "one sample at a time"
@@ -45,6 +46,7 @@ COMPARISONS = (
     Comparison("full, speed", SWIFT, FULL.format("proportional"), "speed_over_swift", ""),
     Comparison("full, speed", REFERENCE, FULL.format("proportional"), "speed_over_reference", ""),
     Comparison("LoRA, speed", TRL, LORA.format("vocabulary"), "speed_over_trl", "at least 5"),
+    Comparison("LoRA, speed", TRL_AS_INSTALLED, LORA.format("vocabulary"), "speed_over_trl_as_installed", "at least 5"),
     Comparison("LoRA, speed", SWIFT, LORA.format("vocabulary"), "speed_over_swift", ""),
     Comparison("LoRA, speed", REFERENCE, LORA.format("vocabulary"), "speed_over_reference", ""),
     Comparison("LoRA, peak memory", REFERENCE, LORA.format("vocabulary"), "memory_over_reference", ""),

@@ -32,6 +32,8 @@ from transformers.utils import logging as transformers_logging
 PEERS = Path(__file__).resolve().parent / "peers"
 # Each has its program there, and its environment in .peers.
 PEER_NAMES = ("trl", "swift")
+# TRL without what makes it as fast on a CPU as it can be; a difference only where logits cost much.
+AS_INSTALLED, LARGE_HEAD = "trl_as_installed", "vocabulary"
 EPOCHS = 2
 THREADS = 2
 RANK, ALPHA = 8, 32
@@ -114,6 +116,7 @@ class Work:
     def job(self, name: str, tried: Sequence[Mapping[str, Any]], samples: Sequence[Any], epochs: int) -> dict[str, Any]:
         """Return what a side reads: where everything is, and the settings to train with, one after another."""
         return {
+            "side": name,
             "base": str(self.folder / "base"),
             "root": str(self.folder / "data"),
             "work": str(self.folder / name),
@@ -151,7 +154,7 @@ def main(arguments: argparse.Namespace) -> dict[str, Any]:
             try:
                 try_settings(work, name, side, () if arguments.tiny else CANDIDATES, FIXED.get(arguments.shape))
             except SideError as problem:
-                if name not in PEER_NAMES:
+                if name not in (*PEER_NAMES, AS_INSTALLED):
                     raise
                 skipped[name] = str(problem).splitlines()[-1]
                 del sides[name]
@@ -179,6 +182,8 @@ def sides_of(arguments: argparse.Namespace) -> tuple[dict[str, Side], dict[str, 
             sides[name] = Side(f"{name}_training.py", python)
         else:
             skipped[name] = "not installed; make peers"
+    if arguments.shape == LARGE_HEAD and "trl" in sides:
+        sides[AS_INSTALLED] = Side(sides["trl"].program, sides["trl"].python)
     if arguments.reference:
         sides["reference"] = Side("reference_training.py", sys.executable, REFERENCE)
     else:
