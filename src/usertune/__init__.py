@@ -1,14 +1,8 @@
 """Fine-tune one vision-language model across many users and evaluate it on each of them.
 
-The rooms, from the ground floor up; a room imports only from floors below it:
-
-1. ``errors``, ``files``, ``fingerprint``, ``users``, ``study``, ``recipes``, ``store``, ``logs``, ``gpu``
-2. ``data``, ``tasks``
-3. ``model``, ``collate``, ``train``, ``predict``
-4. ``score``, ``compare``, ``figures``, ``report``
-
-Only floor 3 imports torch, and only ``figures`` imports matplotlib.
-``demo`` makes the offline demo's screens and its tiny base model.
+Each folder is a room with one purpose, and imports only from the rooms below it: pyproject.toml lists them from the roof
+down, and the linter holds them to it. Only ``demo``, ``models``, ``training`` and ``inference`` import torch, in steps
+that train or answer; only ``reporting`` imports matplotlib.
 """
 
 __version__ = "0.1.0"
