@@ -30,8 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import common
 import shapes
 
-BATCH_SIZES = {"proportional": (2, 4, 8), "vocabulary": (2, 4, 8), "demo": (32, 64, 128)}
-SAMPLES = {"proportional": 8, "vocabulary": 8, "demo": 128}
+BATCH_SIZES = {"proportional": (4, 8, 16), "vocabulary": (4, 8, 16), "demo": (32, 64, 128)}
+SAMPLES = {"proportional": 16, "vocabulary": 16, "demo": 128}
 DEMO_USERS = ("1", "2", "3")
 
 
@@ -184,7 +184,7 @@ if __name__ == "__main__":
         main,
         tell,
         {
-            "samples": (0, 4, "samples to answer; 0 takes 8, and of the demo 96:"),
+            "samples": (0, 4, "samples to answer; 0 takes 16, and of the demo 128:"),
             "rounds": (3, 1, "times each way is measured"),
         },
         {"shape": (("proportional", "vocabulary", "demo"), "the model")},

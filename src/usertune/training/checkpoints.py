@@ -35,6 +35,8 @@ DESCRIPTION = ".metadata"
 STATE_PREFIX = "model."
 _RECORDS = {
     "pathlib": {"PosixPath"},
+    # Where Python 3.13 has it.
+    "pathlib._local": {"PosixPath"},
     "torch": {"Size"},
     "torch.distributed.checkpoint.filesystem": {"_StorageInfo"},
     "torch.distributed.checkpoint.metadata": {

@@ -15,7 +15,9 @@ from tests.support.tiny_families import THINKING, conversations_of, describe
 from tests.unit.conftest import EXECUTION, FROZEN, Prepared
 from usertune.inference.engine import EngineSettings
 from usertune.inference.engines.transformers import TransformersEngine
+from usertune.inference.greedy import GREEDY
 from usertune.inference.questions import questions_of
+from usertune.inference.roomy_cache import ROOM, RoomyLayer, roomy_cache
 from usertune.models.conversation import Collator
 from usertune.models.families.catalogue import family_of, get_family
 from usertune.models.image_memory import ImageMemory
@@ -171,6 +173,19 @@ def test_a_batch_gives_the_answers_of_single_samples(base: Path, prepared: Prepa
     single = answers(1)
     assert len(set(single.values())) > 1, "the answers depend on the samples"
     assert answers(4) == single
+
+
+def test_the_cache_with_room_gives_the_answers_of_that_of_transformers(base: Path, prepared: Prepared) -> None:
+    conversations, samples = conversations_of(base), prepared.samples("11")
+    prompts = [conversations.prompt(sample) for sample in samples]
+    batch = Collator(conversations, prepared.root).prompt_batch(samples, prompts)
+    model = load_model(base, "float32").eval()
+    asked = {**GREEDY, "max_new_tokens": ROOM + 8, "eos_token_id": -1, "pad_token_id": conversations.padding_id}
+    with torch.inference_mode():
+        cache = roomy_cache(model)
+        found = model.generate(**batch, **asked, past_key_values=cache)
+        assert torch.equal(found, model.generate(**batch, **asked))
+    assert any(isinstance(layer, RoomyLayer) for layer in cache.layers)
 
 
 @pytest.mark.parametrize("mode", ["lora", "full"])

@@ -26,6 +26,7 @@ from usertune.inference.engine import EngineSettings
 from usertune.inference.greedy import GREEDY
 from usertune.inference.prediction_store import Prediction
 from usertune.inference.questions import Question
+from usertune.inference.roomy_cache import roomy_cache
 from usertune.models.chat_template import THINKING_BEGINS
 from usertune.models.conversation import Collator, ConversationTokenizer
 from usertune.models.families.catalogue import family_of
@@ -253,6 +254,7 @@ class TransformersEngine:
         output = self.model.generate(
             **batch,
             **GREEDY,
+            past_key_values=roomy_cache(self.model),
             max_new_tokens=self.settings.max_new_tokens,
             eos_token_id=self.end_ids,
             pad_token_id=self.conversations.padding_id,
