@@ -4,8 +4,8 @@ The reference's way answers one sample after another: it opens the image, genera
 again after every sample. usertune answers with its engine, in batches of the size that a short trial finds fastest,
 and appends each batch to its store. Both answer the same samples in turn, several times over; the answers are checked
 to be the same, text for text. In the same turns, usertune also answers with one token each, to show how much faster it
-could be at most. Models are loaded before, once. Answers of random weights do not end by themselves: all
-have as many tokens as allowed, 40. Those of the demo model end.
+could be at most. Models are loaded before, once. Answers of random weights do not end by themselves: all have as many
+tokens as allowed, 40. Those of the demo model end.
 
     python benchmarks/prediction_speed.py
     python benchmarks/prediction_speed.py --shape demo
