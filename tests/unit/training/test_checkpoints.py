@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path, PosixPath
 from typing import Any
 
@@ -16,12 +17,14 @@ from usertune.core.errors import UserError
 from usertune.training.checkpoints import DESCRIPTION, SHARDED_MODEL, SHARDED_OPTIMIZER, check_shards, is_sharded
 
 
-class _Harmful:
-    def __init__(self, path: Path) -> None:
-        self.path = path
+class _Call:
+    """Is pickled as a call, which unpickling makes."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.function, self.arguments = function, arguments
 
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return os.mkdir, (str(self.path),)
+        return self.function, self.arguments
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def test_what_torch_writes_passes(checkpoint: Path) -> None:
 @pytest.mark.parametrize("folder", [SHARDED_MODEL, SHARDED_OPTIMIZER])
 def test_a_harmful_description_is_refused_and_not_executed(checkpoint: Path, tmp_path: Path, folder: str) -> None:
     executed = tmp_path / "executed"
-    harmful = pickle.dumps(_Harmful(executed))
+    harmful = pickle.dumps(_Call(os.mkdir, str(executed)))
     (checkpoint / folder / DESCRIPTION).write_bytes(harmful)
     with pytest.raises(UserError, match=r"it contains (posix|os)\.mkdir.*delete the folder"):
         check_shards(checkpoint)
@@ -53,18 +56,9 @@ def test_a_harmful_description_is_refused_and_not_executed(checkpoint: Path, tmp
     assert executed.exists(), "without the check it would have been"
 
 
-class _Attribute:
-    """Is pickled as an attribute, as Python before 3.11.4 pickles members of enumerations."""
-
-    def __init__(self, owner: object, name: str) -> None:
-        self.owner, self.name = owner, name
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return getattr, (self.owner, self.name)
-
-
 def test_members_of_enumerations_may_be_attributes(checkpoint: Path) -> None:
-    format_of_memory: Any = _Attribute(_MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT")
+    # As Python before 3.11.4 pickles them.
+    format_of_memory: Any = _Call(getattr, _MEM_FORMAT_ENCODING, "TORCH_PRESERVE_FORMAT")
     (checkpoint / SHARDED_MODEL / DESCRIPTION).write_bytes(pickle.dumps(Metadata({"model.it": format_of_memory})))
     assert check_shards(checkpoint) == {"it": ()}
 
@@ -73,7 +67,7 @@ def test_members_of_enumerations_may_be_attributes(checkpoint: Path) -> None:
     ("owner", "name"), [(PosixPath, "unlink"), (_MEM_FORMAT_ENCODING, "__class__"), (PosixPath("/"), "parent")]
 )
 def test_other_attributes_are_refused(checkpoint: Path, owner: object, name: str) -> None:
-    (checkpoint / SHARDED_MODEL / DESCRIPTION).write_bytes(pickle.dumps(_Attribute(owner, name)))
+    (checkpoint / SHARDED_MODEL / DESCRIPTION).write_bytes(pickle.dumps(_Call(getattr, owner, name)))
     with pytest.raises(UserError, match=r"it contains builtins\.getattr"):
         check_shards(checkpoint)
 
